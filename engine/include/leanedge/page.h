@@ -28,7 +28,8 @@ Status page_pack_ref(const CachePlan& plan, int32_t layer, int32_t head, const u
 // The inverse, to f32: the values that kernels compute with, min + scale * code.
 //   k  (32, width) f32, channels in the order of the head's list
 //   v  (32, head_dim) f32
-// Returns the slots in use; rows from there on are 0. Width 0 writes nothing and returns 0.
+// Returns the slots in use; rows from there on are 0. Width 0 writes nothing and returns 0. An
+// evicting page's count is at most 32 (ENGINE_ASSERT): restoring a snapshot checks it.
 int32_t page_unpack_ref(const CachePlan& plan, int32_t layer, int32_t head, const uint8_t* block,
                         float* k, float* v);
 

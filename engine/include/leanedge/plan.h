@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "leanedge/model.h"
+#include "leanedge/sequence.h"
 #include "leanedge/status.h"
 
 namespace leanedge {
@@ -124,6 +125,21 @@ inline const uint16_t* plan_channels(const CachePlan& plan) {
 constexpr int32_t v_group_channels(int32_t head_dim, int32_t group) {
   const int32_t rest = head_dim - group * kGroupChannels;
   return rest < kGroupChannels ? rest : kGroupChannels;
+}
+
+// Bytes of the sink and recent regions of one sequence: (sink + recent + 32) rows of K and of V,
+// f16, of every layer and KV head.
+constexpr uint64_t plan_zone_bytes(const CachePlan& plan) {
+  return static_cast<uint64_t>(plan.sink + plan.recent + kPageSlots) *
+         static_cast<uint64_t>(plan.layers) * static_cast<uint64_t>(plan.kv_heads) *
+         static_cast<uint64_t>(plan.head_dim) * 4;
+}
+
+// Bytes of cache of a sequence of `tokens` tokens, page tables aside; the archive has nothing
+// evicted.
+constexpr uint64_t plan_cache_bytes(const CachePlan& plan, int32_t tokens) {
+  return plan_zone_bytes(plan) +
+         static_cast<uint64_t>(archive_pages(tokens, plan.sink, plan.recent)) * plan.page_bytes;
 }
 
 // Whether a block is a legal plan with the layout that this engine computes for it, whatever the
