@@ -1,0 +1,13 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    name: "node",
+    environment: "node",
+    include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.ts"],
+    exclude: ["**/node_modules/**", "src/**/*.worker.test.ts"],
+    // Several tests start whole servers, and CI machines have two slow cores.
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+});
