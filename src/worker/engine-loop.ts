@@ -1,0 +1,169 @@
+/**
+ * Drives an engine step by step for the jobs that a scheduler admits. One loop an engine; it runs
+ * while there are jobs, and lets the host breathe between steps, so that a cancel, a new
+ * request or another sequence's output never waits longer than one step.
+ */
+import type { Engine, StepResult } from "../engine/engine.js";
+import { EngineError } from "../engine/status.js";
+import type { Scheduler } from "./scheduler.js";
+import type { HeldSequence, SequenceTable } from "./sequence-table.js";
+
+/** A job: one answer of one sequence, and what happens to it. */
+export interface LoopJob {
+  readonly held: HeldSequence;
+  /** Bytes of cache that the sequence holds at most, its whole answer included. */
+  readonly cacheBytesMax: number;
+  /** The job was admitted. */
+  onStart(): void;
+  /** Rows were computed without giving a token yet; `rowsPending` are left. */
+  onProgress(rowsPending: number): void;
+  /** A token was drawn and appended to the log. Returns whether to draw another one. */
+  onToken(id: number): boolean;
+  /** The job has failed and is forgotten. */
+  onError(error: Error): void;
+}
+
+/** What a loop works with. */
+export interface EngineLoopOptions {
+  readonly engine: Engine;
+  readonly scheduler: Scheduler;
+  readonly table: SequenceTable;
+  /** Returns to the host's event loop until it has done what waits there. */
+  readonly yieldToHost: () => Promise<void>;
+}
+
+/** See the head of this file. */
+export class EngineLoop {
+  readonly #options: EngineLoopOptions;
+  readonly #jobs = new Map<number, LoopJob>();
+  #lastJobId = 0;
+  #awake = false;
+
+  constructor(options: EngineLoopOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Queues a job and wakes the loop.
+   * @returns the job's id
+   * @throws SchedulerError if it cannot be queued
+   */
+  add(job: LoopJob): number {
+    const { engine, scheduler } = this.#options;
+    const stats = engine.sequenceStats(job.held.handle);
+    const id = this.#lastJobId + 1;
+    scheduler.add({
+      id,
+      rowsPending: stats.tokens - stats.computed,
+      cacheBytesMax: job.cacheBytesMax,
+    });
+    this.#lastJobId = id;
+    this.#jobs.set(id, job);
+    this.#wake();
+    return id;
+  }
+
+  /** Forgets a job before the next step; nothing of it is called any more. */
+  cancel(id: number): void {
+    this.#jobs.delete(id);
+    this.#options.scheduler.remove(id);
+  }
+
+  #wake(): void {
+    if (this.#awake) return;
+    this.#awake = true;
+    // Nobody waits for the loop: #run gives every error to the jobs and never rejects.
+    void this.#run();
+  }
+
+  async #run(): Promise<void> {
+    const { yieldToHost } = this.#options;
+    // The caller of add() finishes first, so that its own first event goes out before any work.
+    await yieldToHost();
+    while (this.#jobs.size > 0) {
+      try {
+        await this.#step();
+      } catch (error) {
+        this.#failAll(error instanceof Error ? error : new Error(String(error)));
+      }
+      await yieldToHost();
+    }
+    this.#awake = false;
+  }
+
+  async #step(): Promise<void> {
+    const { engine, scheduler, table } = this.#options;
+    const plan = scheduler.next();
+    table.dropIdleCaches(Math.max(0, plan.idleBytesMax));
+    for (const id of plan.admitted) this.#jobs.get(id)?.onStart();
+
+    const stepped: { id: number; job: LoopJob }[] = [];
+    const entries = [];
+    for (const { id, workMax } of plan.shares) {
+      const job = this.#jobs.get(id);
+      if (job === undefined) continue;
+      stepped.push({ id, job });
+      entries.push({ sequence: job.held.handle, workMax, sample: true });
+    }
+    if (entries.length === 0) return;
+    const results = engine.stepSync ? engine.stepSync(entries) : await engine.step(entries);
+
+    let workDone = 0;
+    const withoutPages: number[] = [];
+    stepped.forEach(({ id, job }, index) => {
+      const result = results[index];
+      // A job that was cancelled while a device computed is gone from the map.
+      if (result === undefined || this.#jobs.get(id) !== job) return;
+      workDone += result.workDone;
+      if (result.error?.status === "outOfPages") withoutPages.push(id);
+      else this.#deliver(id, job, result);
+    });
+    this.#relieve(withoutPages, workDone);
+  }
+
+  #deliver(id: number, job: LoopJob, result: StepResult): void {
+    const { scheduler, table } = this.#options;
+    try {
+      if (result.error !== undefined) {
+        this.cancel(id);
+        job.onError(result.error);
+        return;
+      }
+      scheduler.report(id, result.rowsPending);
+      if (result.token === undefined) {
+        job.onProgress(result.rowsPending);
+        return;
+      }
+      table.noteAppended(job.held, "generated", 1);
+      if (!job.onToken(result.token)) this.cancel(id);
+    } catch (error) {
+      // A fault in one job's own code (decoding its text, say) must not stop the others.
+      this.cancel(id);
+      job.onError(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /**
+   * Jobs that found no page although their growth was reserved: caches of different plans or the
+   * transient rows of a prompt can use memory up for a while. Idle caches go first; otherwise they
+   * wait for the others, and where nothing at all moved, the youngest gives way.
+   */
+  #relieve(ids: readonly number[], workDone: number): void {
+    if (ids.length === 0) return;
+    if (this.#options.table.dropOldestIdleCache() || workDone > 0) return;
+    const youngest = Math.max(...ids);
+    const job = this.#jobs.get(youngest);
+    this.cancel(youngest);
+    job?.onError(
+      new EngineError("outOfPages", "no page of cache memory is free, and no idle cache is left"),
+    );
+  }
+
+  #failAll(error: Error): void {
+    const jobs = [...this.#jobs];
+    for (const [id, job] of jobs) {
+      this.cancel(id);
+      job.onError(error);
+    }
+  }
+}

@@ -1,0 +1,44 @@
+/** Limits of a worker, each with the reason for its value. */
+
+/** Longest sequence id in bytes: a tenant's prefix and a session id of 256 bytes, escaped. */
+export const sequenceIdBytesMax = 512;
+
+/** Longest request id in bytes, as leanedge.worker.v1 says. */
+export const requestIdBytesMax = 128;
+
+/** Requests that may wait for memory; more are refused at once, so that a client can go elsewhere. */
+export const queuedRequestsMax = 256;
+
+/** Longest wait for memory; a gateway gives up well before, and the client sees why. */
+export const queueWaitMsMax = 60_000;
+
+/** Silence after which a Progress event is sent, half of the 10 s in which a gateway wants a sign. */
+export const progressIntervalMs = 5_000;
+
+/** Messages of one request, as leanedge.v1.GenerateRequest.messages bounds a first turn. */
+export const messagesMax = 256;
+
+/** Text of one message in bytes of UTF-8. */
+export const messageBytesMax = 1 << 20;
+
+/** Segments of one log (kSegmentsMax in engine/include/leanedge/sequence.h). */
+export const segmentsMax = 16_384;
+
+/** Stop strings of a request, and the bytes of each. */
+export const stopStringsMax = 8;
+export const stopStringBytesMax = 256;
+
+/** Sequences of one step (kStepEntriesMax in engine/include/leanedge/engine.h). */
+export const stepEntriesMax = 256;
+
+/**
+ * Prompt rows that one step computes in all, through every layer. 64 rows keep a step of a small
+ * model on one CPU core near 50 ms, so that a cancel or another sequence's token waits no longer.
+ */
+export const stepPromptRowsMax = 64;
+
+/**
+ * Share of a step's prompt rows that always goes to the request that waits longest: without it
+ * short prompts, which go first, could starve a long one.
+ */
+export const oldestShare = 0.25;

@@ -1,0 +1,115 @@
+import { describe, expect, it } from "vitest";
+import { Scheduler, SchedulerError } from "./scheduler.js";
+
+const layers = 8;
+
+/** Seeded noise for the property tests (mulberry32). */
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+describe("Scheduler", () => {
+  it("gives every decoding job one row in every step", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 100 });
+    for (const id of [1, 2, 3]) scheduler.add({ id, rowsPending: 1, cacheBytesMax: 10 });
+    expect(scheduler.next().shares).toEqual([1, 2, 3].map((id) => ({ id, workMax: layers })));
+  });
+
+  it("reads the shortest prompt first but keeps a share for the oldest", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 100, promptRowsMax: 64 });
+    scheduler.add({ id: 1, rowsPending: 4096, cacheBytesMax: 10 });
+    scheduler.add({ id: 2, rowsPending: 40, cacheBytesMax: 10 });
+    const shares = new Map(scheduler.next().shares.map((s) => [s.id, s.workMax / layers]));
+    expect(shares.get(1)).toBe(24);
+    expect(shares.get(2)).toBe(40);
+  });
+
+  it("admits by bytes in order of arrival and lets nobody overtake", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 100 });
+    scheduler.add({ id: 1, rowsPending: 1, cacheBytesMax: 60 });
+    scheduler.add({ id: 2, rowsPending: 1, cacheBytesMax: 60 });
+    scheduler.add({ id: 3, rowsPending: 1, cacheBytesMax: 10 });
+    expect(scheduler.next().admitted).toEqual([1]);
+    expect(scheduler.queuedBefore(3)).toBe(1);
+    scheduler.remove(1);
+    const plan = scheduler.next();
+    expect(plan.admitted).toEqual([2, 3]);
+    expect(plan.idleBytesMax).toBe(30);
+  });
+
+  it("refuses a job that could not run even alone", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 100 });
+    expect(() => scheduler.add({ id: 1, rowsPending: 1, cacheBytesMax: 101 })).toThrow(
+      "the sequence needs 101 bytes of cache, the engine has 100",
+    );
+  });
+
+  it("refuses more waiting jobs than its bound", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 10, queuedMax: 2 });
+    for (const id of [1, 2]) scheduler.add({ id, rowsPending: 1, cacheBytesMax: 10 });
+    expect(() => scheduler.add({ id: 3, rowsPending: 1, cacheBytesMax: 10 })).toThrow(
+      SchedulerError,
+    );
+  });
+
+  it("forgets removed jobs wherever they are", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 100 });
+    scheduler.add({ id: 1, rowsPending: 1, cacheBytesMax: 100 });
+    scheduler.add({ id: 2, rowsPending: 1, cacheBytesMax: 100 });
+    scheduler.next();
+    scheduler.remove(2);
+    scheduler.remove(1);
+    scheduler.remove(7);
+    expect([scheduler.running, scheduler.queued, scheduler.reservedBytes]).toEqual([0, 0, 0]);
+  });
+
+  it("lets every job end, within bounds, over random arrivals, sizes and cancels", () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const next = random(seed);
+      const scheduler = new Scheduler({ layers, cacheBytes: 1000, runningMax: 6, promptRowsMax: 32 });
+      const left = new Map<number, { rows: number; decode: number; bytes: number }>();
+      let ended = 0;
+      let born = 0;
+      for (let step = 0; ended < 60; step++) {
+        expect(step, `seed ${seed} makes progress`).toBeLessThan(20_000);
+        if (born < 60 && next() < 0.3) {
+          const rows = 1 + Math.floor(next() * 500);
+          const bytes = 1 + Math.floor(next() * 1000);
+          born++;
+          left.set(born, { rows, decode: 1 + Math.floor(next() * 20), bytes });
+          scheduler.add({ id: born, rowsPending: rows, cacheBytesMax: bytes });
+        }
+        const plan = scheduler.next();
+        let promptRows = 0;
+        for (const { id, workMax } of plan.shares) {
+          const job = left.get(id);
+          if (job === undefined) throw new Error(`step names job ${id}, which has ended`);
+          const rows = workMax / layers;
+          expect(rows).toBeLessThanOrEqual(job.rows);
+          if (job.rows > 1) promptRows += rows;
+          job.rows -= rows;
+          if (job.rows === 0) {
+            job.decode--;
+            job.rows = 1;
+          }
+          scheduler.report(id, job.rows);
+          if (job.decode <= 0 || next() < 0.005) {
+            scheduler.remove(id);
+            left.delete(id);
+            ended++;
+          }
+        }
+        expect(promptRows).toBeLessThanOrEqual(32);
+        expect(scheduler.running).toBeLessThanOrEqual(6);
+        expect(scheduler.reservedBytes).toBeLessThanOrEqual(1000);
+      }
+      expect(scheduler.reservedBytes).toBe(0);
+    }
+  });
+});

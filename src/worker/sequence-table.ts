@@ -1,0 +1,237 @@
+/**
+ * The sequences that a worker holds: their engine handles, segment borders and who works on them.
+ * A sequence without a call is idle: its cache may be dropped at any time, least recently used
+ * first, and its log with it when handles run out. The gateway's log is the durable truth.
+ */
+import { create } from "@bufbuild/protobuf";
+import { sha256 } from "@noble/hashes/sha2.js";
+import type { Engine, SegmentKind, SequenceHandle } from "../engine/engine.js";
+import type { Fingerprints, PrefixName } from "../gen/leanedge/worker/v1/worker_pb.js";
+import { PrefixNameSchema, SegmentKind as WireKind } from "../gen/leanedge/worker/v1/worker_pb.js";
+
+/** A run of ids of one kind; `tokens` of the log. */
+export interface SegmentBorder {
+  readonly kind: SegmentKind;
+  readonly tokens: number;
+}
+
+/** One sequence of a worker. */
+export interface HeldSequence {
+  readonly id: string;
+  readonly handle: SequenceHandle;
+  /** Borders of its log; they add up to its length. */
+  segments: SegmentBorder[];
+  /** Largest binding generation that called. */
+  generation: bigint;
+  /** Ends the call that works on it; undefined while idle. */
+  abort: ((reason: Error) => void) | undefined;
+  /** Clock of last use, for the order in which idle caches go. */
+  lastUsed: number;
+}
+
+const wireKinds = {
+  prompt: WireKind.PROMPT,
+  generated: WireKind.GENERATED,
+} as const satisfies Record<SegmentKind, WireKind>;
+
+/** Kind of a segment on the wire. */
+export function segmentKindToWire(kind: SegmentKind): WireKind {
+  return wireKinds[kind];
+}
+
+/** Kind of a segment from the wire; undefined if it is not set or unknown. */
+export function segmentKindFromWire(kind: WireKind): SegmentKind | undefined {
+  if (kind === WireKind.PROMPT) return "prompt";
+  if (kind === WireKind.GENERATED) return "generated";
+  return undefined;
+}
+
+/** SHA-256 over ids, each as 4 bytes little endian (leanedge.worker.v1.PrefixName.sha256). */
+export function hashIds(ids: Uint32Array): Uint8Array {
+  const bytes = new Uint8Array(ids.length * 4);
+  const view = new DataView(bytes.buffer);
+  ids.forEach((id, index) => {
+    view.setUint32(index * 4, id, true);
+  });
+  return sha256(bytes);
+}
+
+function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
+}
+
+/** The first `tokens` tokens of borders, the last one shortened where it is cut. */
+export function cutSegments(segments: readonly SegmentBorder[], tokens: number): SegmentBorder[] {
+  const cut: SegmentBorder[] = [];
+  let left = tokens;
+  for (const segment of segments) {
+    if (left <= 0) break;
+    cut.push({ kind: segment.kind, tokens: Math.min(segment.tokens, left) });
+    left -= segment.tokens;
+  }
+  return cut;
+}
+
+/** See the head of this file. */
+export class SequenceTable {
+  readonly #engine: Engine;
+  readonly #sequences = new Map<string, HeldSequence>();
+  #clock = 0;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  /** Sequences held. */
+  get size(): number {
+    return this.#sequences.size;
+  }
+
+  /** The sequence of an id, if it is held. */
+  get(id: string): HeldSequence | undefined {
+    return this.#sequences.get(id);
+  }
+
+  /**
+   * Creates a sequence, or returns the one there is. Where the engine's table is full the idle
+   * sequence that was used least recently goes.
+   * @throws EngineError tooManySequences if none is idle
+   */
+  open(id: string, plan: number): HeldSequence {
+    const held = this.#sequences.get(id);
+    if (held !== undefined) {
+      this.touch(held);
+      return held;
+    }
+    this.#makeRoom();
+    return this.#put(id, this.#engine.createSequence(plan), []);
+  }
+
+  /** Copies the first `tokens` tokens of a sequence under a new id. */
+  fork(source: HeldSequence, tokens: number, id: string): HeldSequence {
+    this.#makeRoom();
+    const handle = this.#engine.fork(source.handle, tokens);
+    return this.#put(id, handle, cutSegments(source.segments, tokens));
+  }
+
+  /** Frees a sequence whatever its state. */
+  release(held: HeldSequence): void {
+    if (this.#sequences.get(held.id) !== held) return;
+    this.#sequences.delete(held.id);
+    this.#engine.freeSequence(held.handle);
+  }
+
+  /** Marks a sequence as used now. */
+  touch(held: HeldSequence): void {
+    held.lastUsed = ++this.#clock;
+  }
+
+  /** Length of a sequence's log. */
+  tokens(held: HeldSequence): number {
+    return held.segments.reduce((sum, segment) => sum + segment.tokens, 0);
+  }
+
+  /** Appends a segment to log and borders; a generated one continues a generated one. */
+  append(held: HeldSequence, kind: SegmentKind, ids: ArrayLike<number>): void {
+    this.#engine.append(held.handle, kind, ids);
+    this.noteAppended(held, kind, ids.length);
+  }
+
+  /** Takes note of ids that the engine itself appended. */
+  noteAppended(held: HeldSequence, kind: SegmentKind, tokens: number): void {
+    const last = held.segments.at(-1);
+    if (last?.kind === "generated" && kind === "generated") {
+      held.segments[held.segments.length - 1] = { kind, tokens: last.tokens + tokens };
+    } else {
+      held.segments.push({ kind, tokens });
+    }
+  }
+
+  /** Shortens log, cache and borders. */
+  truncate(held: HeldSequence, tokens: number): void {
+    if (tokens === this.tokens(held)) return;
+    this.#engine.truncate(held.handle, tokens);
+    held.segments = cutSegments(held.segments, tokens);
+  }
+
+  /** Names the first `tokens` tokens (all if unset) of a sequence. */
+  name(held: HeldSequence, fingerprints: Fingerprints, tokens = this.tokens(held)): PrefixName {
+    const segments = cutSegments(held.segments, tokens);
+    return create(PrefixNameSchema, {
+      tokens,
+      sha256: hashIds(this.#engine.ids(held.handle, 0, tokens)),
+      segmentTokens: segments.map((segment) => segment.tokens),
+      segmentKinds: segments.map((segment) => wireKinds[segment.kind]),
+      fingerprints,
+    });
+  }
+
+  /** Whether a sequence starts with the prefix that is named: same borders, kinds and ids. */
+  hasPrefix(held: HeldSequence, prefix: PrefixName): boolean {
+    if (prefix.tokens > this.tokens(held)) return false;
+    const segments = cutSegments(held.segments, prefix.tokens);
+    const sameBorders =
+      segments.length === prefix.segmentTokens.length &&
+      segments.length === prefix.segmentKinds.length &&
+      segments.every(
+        (segment, index) =>
+          segment.tokens === prefix.segmentTokens[index] &&
+          wireKinds[segment.kind] === prefix.segmentKinds[index],
+      );
+    if (!sameBorders) return false;
+    return equalBytes(hashIds(this.#engine.ids(held.handle, 0, prefix.tokens)), prefix.sha256);
+  }
+
+  /** Bytes of cache that idle sequences hold. */
+  idleBytes(): number {
+    return this.#idle().reduce(
+      (sum, held) => sum + this.#engine.sequenceStats(held.handle).cacheBytes,
+      0,
+    );
+  }
+
+  /** Drops idle caches, least recently used first, until they hold at most `bytesMax` bytes. */
+  dropIdleCaches(bytesMax: number): void {
+    let bytes = this.idleBytes();
+    for (const held of this.#idle()) {
+      if (bytes <= bytesMax) return;
+      bytes -= this.#dropCache(held);
+    }
+  }
+
+  /** Drops the cache of the idle sequence used least recently; false if none has one. */
+  dropOldestIdleCache(): boolean {
+    return this.#idle().some((held) => this.#dropCache(held) > 0);
+  }
+
+  #dropCache(held: HeldSequence): number {
+    const { cacheBytes } = this.#engine.sequenceStats(held.handle);
+    if (cacheBytes > 0) this.#engine.dropCache(held.handle);
+    return cacheBytes;
+  }
+
+  #put(id: string, handle: SequenceHandle, segments: SegmentBorder[]): HeldSequence {
+    const held: HeldSequence = {
+      id,
+      handle,
+      segments,
+      generation: 0n,
+      abort: undefined,
+      lastUsed: ++this.#clock,
+    };
+    this.#sequences.set(id, held);
+    return held;
+  }
+
+  #makeRoom(): void {
+    if (this.#sequences.size < this.#engine.sequencesMax) return;
+    const oldest = this.#idle()[0];
+    if (oldest !== undefined) this.release(oldest);
+  }
+
+  #idle(): HeldSequence[] {
+    return [...this.#sequences.values()]
+      .filter((held) => held.abort === undefined)
+      .sort((a, b) => a.lastUsed - b.lastUsed);
+  }
+}
