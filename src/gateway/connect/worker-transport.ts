@@ -40,6 +40,9 @@ export interface WorkerTransportOptions {
  *
  * connect-web's transport does not: it asks for `redirect: "error"`, which workerd refuses, and cannot stream requests.
  * This one takes redirects as they come (`redirect: "manual"`) and reports them as UNAVAILABLE: an RPC never follows one.
+ *
+ * Give every streaming call a `signal` and abort it to stop: Connect's clients do not close a stream when a loop over it
+ * is left with `break`.
  */
 export function workerTransport(options: WorkerTransportOptions): Transport {
   return createTransport({
