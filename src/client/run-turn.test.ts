@@ -1,6 +1,10 @@
 import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
-import { FinishReason, SessionService, type GenerateRequest } from "../gen/leanedge/v1/session_pb.js";
+import {
+  FinishReason,
+  SessionService,
+  type GenerateRequest,
+} from "../gen/leanedge/v1/session_pb.js";
 import { runTurn, type TurnEvent } from "./run-turn.js";
 
 const answer = "grüße from the edge";
@@ -46,7 +50,9 @@ function gateway(cuts: (number | ConnectError)[]) {
   return { sessions, requests, cancelled };
 }
 
-async function collect(events: AsyncIterable<TurnEvent>): Promise<{ text: string; types: string[] }> {
+async function collect(
+  events: AsyncIterable<TurnEvent>,
+): Promise<{ text: string; types: string[] }> {
   let text = "";
   const types: string[] = [];
   for await (const event of events) {

@@ -64,7 +64,11 @@ export function checkSegments(segments: readonly Segment[], vocabSize: number): 
 }
 
 /** @throws ConnectError InvalidArgument for an id outside of the vocabulary */
-export function checkIds(ids: readonly number[], vocabSize: number, name: string): readonly number[] {
+export function checkIds(
+  ids: readonly number[],
+  vocabSize: number,
+  name: string,
+): readonly number[] {
   const wrong = ids.findIndex((id) => id >= vocabSize);
   if (wrong >= 0) {
     throw invalid(`${name}[${wrong}] is ${ids[wrong]}, the vocabulary has ${vocabSize} ids`);
@@ -103,7 +107,9 @@ export function checkSampling(params: SamplingParams | undefined): Sampling {
 /** Stop strings of a request, checked. */
 export function checkStop(stop: readonly string[]): readonly string[] {
   if (stop.length > stopStringsMax) {
-    throw invalid(`sampling.stop has ${stop.length} strings, at most ${stopStringsMax} are allowed`);
+    throw invalid(
+      `sampling.stop has ${stop.length} strings, at most ${stopStringsMax} are allowed`,
+    );
   }
   stop.forEach((text, index) => {
     const bytes = utf8Bytes(text);

@@ -12,7 +12,13 @@ import {
   type GenerateResponse,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { Answer } from "./answer.js";
-import { checkIds, checkMessages, checkSampling, checkSegments, checkStop } from "./check-request.js";
+import {
+  checkIds,
+  checkMessages,
+  checkSampling,
+  checkSegments,
+  checkStop,
+} from "./check-request.js";
 import type { EngineLoop } from "./engine-loop.js";
 import { toConnectError } from "./errors.js";
 import { EventMailbox } from "./event-mailbox.js";
@@ -83,10 +89,7 @@ export async function* generate(
       return;
     }
     const opened = openLog(context, held, request);
-    const cached = Math.min(
-      config.engine.sequenceStats(held.handle).computed,
-      opened.promptTokens,
-    );
+    const cached = Math.min(config.engine.sequenceStats(held.handle).computed, opened.promptTokens);
     const job = new GenerateJob(context, held, request, opened, mailbox);
     const goesOn = job.answer.replay(opened.answered);
     if (goesOn) jobId = context.loop.add(job);
@@ -226,7 +229,10 @@ class GenerateJob {
     const windowLeft = engine.contextTokensMax - opened.promptTokens;
     const tokensMax = Math.min(request.sampling?.maxTokens ?? windowLeft, windowLeft);
     if (tokensMax < 1) {
-      throw new ConnectError("sampling.max_tokens is 0, it must be at least 1", Code.InvalidArgument);
+      throw new ConnectError(
+        "sampling.max_tokens is 0, it must be at least 1",
+        Code.InvalidArgument,
+      );
     }
     engine.setSampling(held.handle, checkSampling(request.sampling));
     this.#context = context;

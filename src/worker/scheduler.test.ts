@@ -72,7 +72,12 @@ describe("Scheduler", () => {
   it("lets every job end, within bounds, over random arrivals, sizes and cancels", () => {
     for (let seed = 1; seed <= 50; seed++) {
       const next = random(seed);
-      const scheduler = new Scheduler({ layers, cacheBytes: 1000, runningMax: 6, promptRowsMax: 32 });
+      const scheduler = new Scheduler({
+        layers,
+        cacheBytes: 1000,
+        runningMax: 6,
+        promptRowsMax: 32,
+      });
       const left = new Map<number, { rows: number; decode: number; bytes: number }>();
       let ended = 0;
       let born = 0;

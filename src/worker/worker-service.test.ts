@@ -1,4 +1,10 @@
-import { Code, ConnectError, createClient, createRouterTransport, type Client } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  createClient,
+  createRouterTransport,
+  type Client,
+} from "@connectrpc/connect";
 import { beforeEach, describe, expect, it } from "vitest";
 import { FinishReason, Role } from "../gen/leanedge/v1/session_pb.js";
 import {
@@ -10,7 +16,12 @@ import {
   type PrefixName,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { byteCodec } from "./testing/byte-codec.js";
-import { ModelEngine, modelPageBytes, modelSequenceBytes, type ModelEngineOptions } from "./testing/model-engine.js";
+import {
+  ModelEngine,
+  modelPageBytes,
+  modelSequenceBytes,
+  type ModelEngineOptions,
+} from "./testing/model-engine.js";
 import { createWorkerService } from "./worker-service.js";
 
 interface Answer {
@@ -48,7 +59,10 @@ type Request = Parameters<Client<typeof WorkerService>["generate"]>[0];
 
 async function run(request: Request, signal?: AbortSignal): Promise<Answer> {
   const answer: Answer = { ids: [], text: "" };
-  const stream = client.generate({ sequenceId: "s", generation: 1n, model: "m", ...request }, { signal });
+  const stream = client.generate(
+    { sequenceId: "s", generation: 1n, model: "m", ...request },
+    { signal },
+  );
   for await (const { event } of stream) {
     if (event.case === "accepted") answer.accepted = event.value;
     if (event.case === "prefixMissing") answer.missing = event.value;
@@ -267,7 +281,11 @@ describe("WorkerService.generate", () => {
         Code.InvalidArgument,
         "sampling.top_p is 0, it must be above 0 to 1",
       ],
-      [{ promptIds: [300] }, Code.InvalidArgument, "prompt_ids[0] is 300, the vocabulary has 256 ids"],
+      [
+        { promptIds: [300] },
+        Code.InvalidArgument,
+        "prompt_ids[0] is 300, the vocabulary has 256 ids",
+      ],
       [
         { messages: [{ role: Role.USER, text: "x".repeat(99) }] },
         Code.InvalidArgument,
@@ -312,7 +330,12 @@ describe("WorkerService.fork", () => {
     const { cachedTokens } = await client.fork({ sequenceId: "s", prefix, newSequenceId: "t" });
     expect(cachedTokens).toBe((prefix?.tokens ?? 0) - 1);
     const here = await run({ prefix, messages: again, sampling: { maxTokens: 8 } });
-    const there = await run({ sequenceId: "t", prefix, messages: again, sampling: { maxTokens: 8 } });
+    const there = await run({
+      sequenceId: "t",
+      prefix,
+      messages: again,
+      sampling: { maxTokens: 8 },
+    });
     expect(there.ids).toEqual(here.ids);
     expect(await code(client.fork({ sequenceId: "s", prefix, newSequenceId: "t" }))).toEqual([
       Code.NotFound,

@@ -2,7 +2,12 @@
  * A codec for tests: one id a byte. The template is `<r:text>` a message and `<a:` where the answer
  * begins; id 0 ends an answer.
  */
-import { TextCodecError, type AnswerDecoder, type ChatMessage, type TextCodec } from "../text-codec.js";
+import {
+  TextCodecError,
+  type AnswerDecoder,
+  type ChatMessage,
+  type TextCodec,
+} from "../text-codec.js";
 
 const utf8 = new TextEncoder();
 

@@ -1,0 +1,65 @@
+/**
+ * `leanedge dev`: the gateway in the real Workers runtime, the gRPC front before it, the embedded
+ * model in it. Needs no account and no network.
+ */
+import { resolve } from "node:path";
+import { startGrpcFront } from "../front/index.js";
+import { build } from "./build.js";
+import { developmentKey } from "./dev-key.js";
+import { packagePath } from "./repository.js";
+import { startWrangler } from "./wrangler-process.js";
+
+/** Options of the command. */
+export interface DevOptions {
+  readonly port: number;
+  readonly grpcPort: number;
+  readonly host: string;
+  /** Folder for sessions and the key. */
+  readonly state: string;
+}
+
+/** Runs until SIGINT or SIGTERM, or until the runtime ends. */
+export async function dev(options: DevOptions): Promise<void> {
+  const state = resolve(options.state);
+  const assets = packagePath("dist/public");
+  const key = await developmentKey(state);
+  for (const line of await build(assets)) console.log(line);
+
+  const wrangler = await startWrangler({
+    host: options.host,
+    port: options.port,
+    persistTo: state,
+    assets,
+    vars: { LEANEDGE_DEV_KEY: key, LEANEDGE_FRONT_PORT: String(options.grpcPort) },
+  });
+  const url = `http://${options.host}:${options.port}`;
+  let front;
+  try {
+    front = await startGrpcFront({ host: options.host, port: options.grpcPort, targetUrl: url });
+  } catch (error) {
+    await wrangler.stop();
+    throw error;
+  }
+
+  console.log(`
+leanedge is running.
+
+  page     ${url}/#key=${key}
+  OpenAI   ${url}/v1        (also Connect and gRPC-web, at ${url})
+  gRPC     ${options.host}:${options.grpcPort}   (HTTP/2 without TLS)
+  key      ${key}           (tenant dev; kept in ${options.state}/dev-key)
+
+Stop with Ctrl+C. Sessions stay in ${options.state}.`);
+
+  const signal = new Promise<"signal">((stop) => {
+    for (const name of ["SIGINT", "SIGTERM"] as const) {
+      process.once(name, () => {
+        stop("signal");
+      });
+    }
+  });
+  const why = await Promise.race([signal, wrangler.exited]);
+  await front.close();
+  await wrangler.stop();
+  if (why !== "signal") throw new Error(`the Workers runtime ended with code ${why ?? "none"}`);
+}

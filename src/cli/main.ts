@@ -1,0 +1,42 @@
+/** The `leanedge` command. Each sub-command is a file of its own; this one only names them. */
+import { Command, InvalidArgumentError } from "commander";
+import { build } from "./build.js";
+import { dev } from "./dev.js";
+
+function port(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 65_535) {
+    throw new InvalidArgumentError(`"${text}" is not a port: 1 to 65535.`);
+  }
+  return value;
+}
+
+const program = new Command("leanedge").description(
+  "Serve long conversations with language models from the edge.",
+);
+
+program
+  .command("dev")
+  .description("run the gateway with the embedded model on this machine")
+  .option("--port <port>", "HTTP port of the gateway", port, 8787)
+  .option("--grpc-port <port>", "port of the gRPC front (HTTP/2 without TLS)", port, 8788)
+  .option("--host <address>", "address to listen on", "127.0.0.1")
+  .option("--state <folder>", "where sessions and the development key are kept", ".leanedge")
+  .action((options: { port: number; grpcPort: number; host: string; state: string }) =>
+    dev(options),
+  );
+
+program
+  .command("build")
+  .description("write the static assets (page, model shards) that the Worker serves")
+  .option("--out <folder>", "folder to write", "dist/public")
+  .action(async ({ out }: { out: string }) => {
+    for (const line of await build(out)) console.log(line);
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(`leanedge: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,61 @@
+/** The line of figures under the chat. Speed is measured here, by the client's own clock. */
+import { Backend, type TurnStarted, type Usage } from "../gen/leanedge/v1/session_pb.js";
+import { element } from "./elements.js";
+
+const backends: Partial<Record<Backend, string>> = {
+  [Backend.REFERENCE]: "reference",
+  [Backend.WASM]: "WASM",
+  [Backend.CUDA]: "GPU",
+};
+
+/** See the head of this file. */
+export class LiveLine {
+  readonly #backend = element("live-backend", HTMLElement);
+  readonly #speed = element("live-speed", HTMLElement);
+  readonly #prompt = element("live-prompt", HTMLElement);
+  readonly #cached = element("live-cached", HTMLElement);
+  readonly #cacheBytes = element("live-cache-bytes", HTMLElement);
+  readonly #state = element("live-state", HTMLElement);
+  #firstDeltaMs: number | undefined;
+  #firstTokens = 0;
+
+  started(started: TurnStarted): void {
+    const backend = backends[started.backend];
+    if (backend !== undefined) this.#backend.textContent = `${started.model} on ${backend}`;
+    if (started.promptTokens > 0) {
+      this.#prompt.textContent = started.promptTokens.toLocaleString("en");
+      this.#cached.textContent = started.cachedTokens.toLocaleString("en");
+    }
+    this.#firstDeltaMs = undefined;
+  }
+
+  /** Tokens so far; the rate counts from the first piece, so that it is the speed of decoding. */
+  delta(completionTokens: number, nowMs: number): void {
+    if (this.#firstDeltaMs === undefined) {
+      this.#firstDeltaMs = nowMs;
+      this.#firstTokens = completionTokens;
+      return;
+    }
+    const seconds = (nowMs - this.#firstDeltaMs) / 1000;
+    if (seconds > 0) {
+      this.#speed.textContent = ((completionTokens - this.#firstTokens) / seconds).toFixed(1);
+    }
+  }
+
+  finished(usage: Usage | undefined, cacheBytes: bigint): void {
+    if (usage !== undefined) {
+      this.#prompt.textContent = usage.promptTokens.toLocaleString("en");
+      this.#cached.textContent = usage.cachedTokens.toLocaleString("en");
+    }
+    this.cacheBytes(cacheBytes);
+    this.state("");
+  }
+
+  cacheBytes(bytes: bigint): void {
+    this.#cacheBytes.textContent = `${(Number(bytes) / 2 ** 20).toFixed(2)} MiB`;
+  }
+
+  state(text: string): void {
+    this.#state.textContent = text;
+  }
+}
