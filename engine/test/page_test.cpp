@@ -1,0 +1,463 @@
+// Plans, pages and snapshot headers against the golden files that TypeScript made, and against
+// broken input under the sanitizers.
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "leanedge/half.h"
+#include "leanedge/page.h"
+#include "leanedge/plan.h"
+#include "leanedge/snapshot.h"
+
+using namespace leanedge;
+
+namespace {
+
+int failures = 0;
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      ++failures;                                                               \
+      printf("%s:%d: failed in %s: %s\n", __FILE__, __LINE__, context, #condition); \
+    }                                                                           \
+  } while (0)
+
+const char* context = "";
+
+// A file of engine/testdata in memory of exactly its size, so that a sanitizer sees every byte
+// beyond it.
+struct File {
+  uint8_t* data;
+  size_t bytes;
+};
+
+File read_testdata(const char* name) {
+  char path[1024];
+  const char* slash = strrchr(__FILE__, '/');
+  const int folder = slash ? static_cast<int>(slash - __FILE__) : 0;
+  snprintf(path, sizeof(path), "%.*s%s../testdata/%s", folder, __FILE__, folder ? "/" : "", name);
+  FILE* file = fopen(path, "rb");
+  if (!file) {
+    printf("cannot open %s\n", path);
+    exit(1);
+  }
+  fseek(file, 0, SEEK_END);
+  const size_t bytes = static_cast<size_t>(ftell(file));
+  fseek(file, 0, SEEK_SET);
+  uint8_t* data = static_cast<uint8_t*>(malloc(bytes));
+  if (fread(data, 1, bytes, file) != bytes) exit(1);
+  fclose(file);
+  return {data, bytes};
+}
+
+// The generator of src/engine/page/testing/golden.ts.
+struct Stream {
+  uint32_t state;
+  Stream(uint32_t seed, int32_t layer, int32_t head, uint32_t part)
+      : state(seed ^ (static_cast<uint32_t>(layer + 1) * 0x9e3779b1u) ^
+              (static_cast<uint32_t>(head + 1) * 0x85ebca77u) ^ ((part + 1) * 0xc2b2ae3du)) {}
+  uint32_t next() {
+    state += 0x9e3779b9u;
+    uint32_t z = state;
+    z = (z ^ (z >> 16)) * 0x21f0aaadu;
+    z = (z ^ (z >> 15)) * 0x735a2d97u;
+    return z ^ (z >> 15);
+  }
+};
+
+uint16_t golden_value(int32_t kind, uint32_t random) {
+  const uint32_t sign = (random >> 16) & 0x8000u;
+  const uint32_t mantissa = random & 0x3ffu;
+  switch (kind) {
+    case 3: return static_cast<uint16_t>(0x4900u | (random & 0xffu));
+    case 4: return static_cast<uint16_t>(sign | ((1 + (random >> 20) % 29) << 10) | mantissa);
+    case 5: return static_cast<uint16_t>(sign | (random & 3u));
+    case 6: return (random & 1u) ? 0xfbff : 0x7bff;
+    case 7: return 0xbc00;
+    default: return static_cast<uint16_t>(sign | ((12 + ((random >> 20) & 3u)) << 10) | mantissa);
+  }
+}
+
+struct Rows {
+  uint16_t k[kPageSlots * kHeadDimMax];
+  uint16_t v[kPageSlots * kHeadDimMax];
+  uint32_t positions[kPageSlots];
+  int32_t count;
+};
+
+void golden_rows(const CachePlan& plan, uint32_t seed, int32_t layer, int32_t head, Rows* rows) {
+  Stream k(seed, layer, head, 0);
+  Stream v(seed, layer, head, 1);
+  for (int32_t slot = 0; slot < kPageSlots; ++slot) {
+    for (int32_t channel = 0; channel < plan.head_dim; ++channel) {
+      const int32_t index = slot * plan.head_dim + channel;
+      rows->k[index] = golden_value((channel >> 1) % 8, k.next());
+      rows->v[index] = golden_value((slot + (channel >> 5)) % 8, v.next());
+    }
+  }
+  rows->count = kPageSlots;
+  if (!plan.evicting) return;
+  Stream next(seed, layer, head, 2);
+  if (head == 0) rows->count = 1 + static_cast<int32_t>(next.next() % kPageSlots);
+  uint32_t position = static_cast<uint32_t>(plan.sink);
+  for (int32_t slot = 0; slot < rows->count; ++slot) {
+    position += 1 + next.next() % 3;
+    rows->positions[slot] = position;
+  }
+}
+
+uint32_t read_u32(const uint8_t* at) {
+  uint32_t value;
+  memcpy(&value, at, 4);
+  return value;
+}
+
+uint64_t read_u64(const uint8_t* at) {
+  uint64_t value;
+  memcpy(&value, at, 8);
+  return value;
+}
+
+// What page-format.md 2.2 promises of a value of a group with this scale.
+bool within_bound(float x, float y, float scale) {
+  return fabs(static_cast<double>(x) - static_cast<double>(y)) <=
+         static_cast<double>(scale) * (0.5 + 0x1p-15) + 0x1p-24 * fabs(static_cast<double>(y));
+}
+
+float f16_at(const uint8_t* block, uint32_t section, uint32_t index) {
+  uint16_t bits;
+  memcpy(&bits, block + section + index * 2, 2);
+  return f16_to_f32(bits);
+}
+
+// Unpacked values and bounds of one head against the rows that went in.
+void check_values(const CachePlan& plan, int32_t layer, int32_t head, const uint8_t* block,
+                  const Rows& rows) {
+  static float k[kPageSlots * kHeadDimMax];
+  static float v[kPageSlots * kHeadDimMax];
+  static float lo[kHeadDimMax];
+  static float hi[kHeadDimMax];
+  const PageHead& at = plan_head(plan, layer, head);
+  CHECK(page_unpack_ref(plan, layer, head, block, k, v) == (at.width ? rows.count : 0));
+  if (at.width == 0) return;
+  const bool bounded = at.k_min != kNoSection;
+  if (bounded) page_bounds_ref(plan, layer, head, block, lo, hi);
+  const uint16_t* channels = plan_channels(plan) + at.channels;
+  const int32_t dim = plan.head_dim;
+  for (int32_t slot = 0; slot < kPageSlots; ++slot) {
+    const bool used = slot < rows.count;
+    for (uint32_t c = 0; c < at.width; ++c) {
+      const float y = k[static_cast<uint32_t>(slot) * at.width + c];
+      const float x = used ? f16_to_f32(rows.k[slot * dim + channels[c]]) : 0;
+      const float scale = at.k_scale == kNoSection ? 0 : f16_at(block, at.k_scale, c);
+      CHECK(used ? within_bound(x, y, scale) : y == 0);
+      CHECK(!used || !bounded || (lo[c] <= x && x <= hi[c]));
+    }
+    for (int32_t channel = 0; channel < dim; ++channel) {
+      const float y = v[slot * dim + channel];
+      const float x = used ? f16_to_f32(rows.v[slot * dim + channel]) : 0;
+      const uint32_t shared = static_cast<uint32_t>(channel / kGroupChannels * kPageSlots + slot);
+      const float scale = at.v_scale == kNoSection ? 0 : f16_at(block, at.v_scale, shared);
+      CHECK(used ? within_bound(x, y, scale) : y == 0);
+    }
+  }
+}
+
+void check_golden_case(const CachePlan* plan, uint32_t seed, const uint8_t* page,
+                       size_t page_bytes) {
+  ErrorDetail detail = {};
+  CHECK(plan_check(plan, plan->bytes, &detail) == Status::kOk);
+  if (detail.status != Status::kOk) printf("  %s\n", detail.message);
+
+  // The layout from widths alone is the one that TypeScript laid out.
+  CachePlan* again = static_cast<CachePlan*>(malloc(plan->bytes));
+  memcpy(again, plan, plan->bytes);
+  for (int32_t layer = 0; layer < plan->layers; ++layer) {
+    for (int32_t head = 0; head < plan->kv_heads; ++head) {
+      PageHead* entry = const_cast<PageHead*>(&plan_head(*again, layer, head));
+      const uint32_t width = entry->width;
+      memset(entry, 0xaa, sizeof(*entry));
+      entry->width = width;
+    }
+  }
+  CHECK(plan_layout_write(again) == page_bytes);
+  CHECK(memcmp(again, plan, plan->bytes) == 0);
+  free(again);
+
+  static Rows rows;
+  uint8_t* packed = static_cast<uint8_t*>(malloc(page_bytes ? page_bytes : 1));
+  memset(packed, 0xaa, page_bytes);
+  for (int32_t layer = 0; layer < plan->layers; ++layer) {
+    uint8_t* block = packed + plan_layer(*plan, layer).offset;
+    for (int32_t head = 0; head < plan->kv_heads; ++head) {
+      golden_rows(*plan, seed, layer, head, &rows);
+      CHECK(page_pack_ref(*plan, layer, head, rows.k, rows.v, static_cast<size_t>(plan->head_dim),
+                          rows.count, plan->evicting ? rows.positions : nullptr, block,
+                          &detail) == Status::kOk);
+      check_values(*plan, layer, head, block, rows);
+    }
+    if (plan->evicting) {
+      CHECK(snapshot_positions_check(*plan, layer, block, &detail) == Status::kOk);
+    }
+  }
+  CHECK(memcmp(packed, page, page_bytes) == 0);
+  free(packed);
+}
+
+// Every plan block and page of pages-v1.bin; `each` sees the block in memory of exactly its size.
+void for_each_golden(void (*each)(const CachePlan* plan, uint32_t seed, const uint8_t* page,
+                                  size_t page_bytes, const uint8_t* costs)) {
+  const File file = read_testdata("pages-v1.bin");
+  CHECK(read_u32(file.data) == 0x474b454c && read_u32(file.data + 4) == 1);
+  const uint32_t cases = read_u32(file.data + 8);
+  size_t at = 16;
+  for (uint32_t i = 0; i < cases; ++i) {
+    context = reinterpret_cast<const char*>(file.data + at);
+    const uint32_t seed = read_u32(file.data + at + 48);
+    const uint32_t block_bytes = read_u32(file.data + at + 52);
+    const uint32_t page_bytes = read_u32(file.data + at + 56);
+    const uint8_t* costs = file.data + at + 64;
+    at += 64 + 48;
+    CachePlan* plan = static_cast<CachePlan*>(malloc(block_bytes));
+    memcpy(plan, file.data + at, block_bytes);
+    at += block_bytes;
+    CHECK(plan->bytes == block_bytes && plan->page_bytes == page_bytes);
+    each(plan, seed, file.data + at, page_bytes, costs);
+    at += page_bytes;
+    free(plan);
+  }
+  CHECK(at == file.bytes);
+  context = "";
+  free(file.data);
+}
+
+void test_golden_pages() {
+  for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t* page, size_t page_bytes,
+                     const uint8_t* costs) {
+    check_golden_case(plan, seed, page, page_bytes);
+    for (int32_t i = 0; i < 3; ++i) {
+      const int32_t tokens = static_cast<int32_t>(read_u64(costs + i * 16));
+      CHECK(plan_cache_bytes(*plan, tokens) == read_u64(costs + i * 16 + 8));
+    }
+  });
+}
+
+void test_identity_plan_is_the_golden_one() {
+  for_each_golden([](const CachePlan* plan, uint32_t, const uint8_t*, size_t, const uint8_t*) {
+    if (strcmp(context, "identity") != 0) return;
+    void* memory = malloc(plan->bytes);
+    plan_identity_write(memory, plan->layers, plan->kv_heads, plan->head_dim, plan->sink,
+                        plan->recent);
+    CHECK(memcmp(memory, plan, plan->bytes) == 0);
+    ModelConfig config = {};
+    config.layers = plan->layers;
+    config.kv_heads = plan->kv_heads;
+    config.head_dim = plan->head_dim;
+    ErrorDetail detail = {};
+    CHECK(plan_fits(*plan, config, &detail) == Status::kOk);
+    ++config.kv_heads;
+    CHECK(plan_fits(*plan, config, &detail) == Status::kInvalidPlan);
+    CHECK(strcmp(detail.message, "plan: made for 2 layers, 2 KV heads of 16; the model has 2 "
+                                 "layers, 3 KV heads of 16") == 0);
+    free(memory);
+  });
+}
+
+// Broken blocks: every truncation, and random bytes changed. plan_check must say no or the block
+// must still be legal; the sanitizers watch what it reads.
+void test_plan_check_survives_broken_blocks() {
+  for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t*, size_t,
+                     const uint8_t*) {
+    const size_t bytes = plan->bytes;
+    for (size_t cut = 0; cut < bytes; cut += cut < 400 ? 1 : 97) {
+      CachePlan* copy = static_cast<CachePlan*>(malloc(cut ? cut : 1));
+      memcpy(copy, plan, cut);
+      CHECK(plan_check(copy, cut, nullptr) == Status::kInvalidPlan);
+      free(copy);
+    }
+    uint8_t* copy = static_cast<uint8_t*>(malloc(bytes));
+    Stream random(seed, 0, 0, 5);
+    for (int32_t round = 0; round < 2000; ++round) {
+      memcpy(copy, plan, bytes);
+      const uint32_t changes = 1 + random.next() % 3;
+      for (uint32_t i = 0; i < changes; ++i) {
+        // Half of the changes hit the header, where sizes stand.
+        const size_t range = random.next() % 2 ? sizeof(CachePlan) : bytes;
+        copy[random.next() % range] = static_cast<uint8_t>(random.next());
+      }
+      ErrorDetail detail = {};
+      const CachePlan* broken = reinterpret_cast<const CachePlan*>(copy);
+      const Status status = plan_check(broken, bytes, &detail);
+      CHECK(status == detail.status);
+      CHECK(status == Status::kOk || detail.message[0] != '\0');
+      CHECK(status != Status::kOk || broken->bytes == bytes);
+    }
+    free(copy);
+  });
+}
+
+void test_non_finite_values_are_refused() {
+  for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t*, size_t,
+                     const uint8_t*) {
+    static Rows rows;
+    const PageLayer& layer = plan_layer(*plan, 0);
+    uint8_t* block = static_cast<uint8_t*>(malloc(layer.bytes ? layer.bytes : 1));
+    for (int32_t head = 0; head < plan->kv_heads; ++head) {
+      const PageHead& at = plan_head(*plan, 0, head);
+      if (at.width == 0) continue;
+      const uint16_t channel = plan_channels(*plan)[at.channels + at.width / 2];
+      const uint32_t* positions = plan->evicting ? rows.positions : nullptr;
+      const size_t dim = static_cast<size_t>(plan->head_dim);
+      const auto pack = [&] {
+        return page_pack_ref(*plan, 0, head, rows.k, rows.v, dim, rows.count, positions, block,
+                             nullptr);
+      };
+      const uint16_t bad_values[] = {0x7c00, 0xfc00, 0x7e01};
+      for (const uint16_t bad : bad_values) {
+        golden_rows(*plan, seed, 0, head, &rows);
+        rows.k[channel] = bad;
+        CHECK(pack() == Status::kNotFinite);
+        golden_rows(*plan, seed, 0, head, &rows);
+        rows.v[dim - 1] = bad;
+        CHECK(pack() == Status::kNotFinite);
+      }
+      golden_rows(*plan, seed, 0, head, &rows);
+      rows.count = 0;
+      CHECK(pack() == Status::kInvalidArgument);
+      rows.count = 33;
+      CHECK(pack() == Status::kInvalidArgument);
+    }
+    free(block);
+  });
+}
+
+void test_half_is_exact_both_ways() {
+  context = "half";
+  for (uint32_t bits = 0; bits < 0x7c00; ++bits) {
+    const float x = f16_to_f32(static_cast<uint16_t>(bits));
+    const float up = bits == 0x7bff ? 65536.0f : f16_to_f32(static_cast<uint16_t>(bits + 1));
+    CHECK(f32_to_f16(x) == bits);
+    CHECK(f32_to_f16(-x) == (bits | 0x8000u));
+    // Halfway goes to the even neighbour, anything beside it to the nearer one.
+    const float half = x + (up - x) / 2;
+    CHECK(f32_to_f16(half) == bits + (bits & 1));
+    CHECK(f32_to_f16(nextafterf(half, 0)) == bits);
+    CHECK(f32_to_f16(nextafterf(half, INFINITY)) == bits + 1);
+    const double value = bits < 0x400 ? bits * 0x1p-24
+                                      : ldexp(1024 + (bits & 0x3ff),
+                                              static_cast<int>(bits >> 10) - 25);
+    CHECK(static_cast<double>(x) == value);
+  }
+  CHECK(f16_to_f32(0x7c00) == INFINITY && f16_to_f32(0xfc00) == -INFINITY);
+  CHECK(isnan(f16_to_f32(0x7c01)) && isnan(f16_to_f32(f32_to_f16(NAN))));
+  CHECK(f32_to_f16(INFINITY) == 0x7c00 && f32_to_f16(1e30f) == 0x7c00);
+  CHECK(f16_to_f32(0x8000) == 0 && signbit(f16_to_f32(0x8000)));
+}
+
+// The definition in doubles, where all of it is exact.
+void test_scale_is_the_smallest_that_covers() {
+  context = "scale";
+  Stream random(1, 2, 3, 4);
+  for (int32_t i = 0; i < 400000; ++i) {
+    const float a = f16_to_f32(golden_value(static_cast<int32_t>(random.next() % 7), random.next()));
+    const float b = f16_to_f32(golden_value(static_cast<int32_t>(random.next() % 7), random.next()));
+    const float min = a < b ? a : b;
+    const float max = a < b ? b : a;
+    const int32_t level_counts[] = {255, 15, 3};
+    for (const int32_t levels : level_counts) {
+      const double range = static_cast<double>(max) - static_cast<double>(min);
+      const uint16_t scale = page_scale_f16(min, max, levels);
+      const uint16_t below = static_cast<uint16_t>(scale - 1);
+      CHECK(static_cast<double>(f16_to_f32(scale)) * levels >= range);
+      CHECK(scale == 0 || static_cast<double>(f16_to_f32(below)) * levels < range);
+    }
+  }
+}
+
+void test_golden_snapshot() {
+  context = "snapshot";
+  const File file = read_testdata("snapshot-v1.bin");
+  const uint64_t bytes = file.bytes - kSnapshotChecksumBytes;
+  SnapshotHeader header;
+  memcpy(&header, file.data, sizeof(header));
+
+  // The golden snapshot's plan: 2 layers of 2 heads of 8, widths 8, 0, 8, 8, K int8, V int4.
+  const size_t plan_size = plan_bytes(2, 2, 24);
+  CachePlan* plan = static_cast<CachePlan*>(calloc(1, plan_size));
+  plan->magic = kPlanMagic;
+  plan->version = kPlanVersion;
+  plan->layers = plan->kv_heads = 2;
+  plan->head_dim = 8;
+  plan->sink = 4;
+  plan->recent = 8;
+  plan->k_storage = PageStorage::kInt8;
+  plan->v_storage = PageStorage::kInt4;
+  plan->context_tokens_max = kContextMax;
+  plan->channel_count = 24;
+  for (int32_t i = 0; i < 4; ++i) {
+    const_cast<PageHead&>(plan_head(*plan, i / 2, i % 2)).width = i == 1 ? 0 : 8;
+  }
+  plan_layout_write(plan);
+  for (uint16_t i = 0; i < 24; ++i) const_cast<uint16_t*>(plan_channels(*plan))[i] = i % 8;
+  ErrorDetail detail = {};
+  CHECK(plan_check(plan, plan_size, &detail) == Status::kOk);
+  CHECK(snapshot_header_check(header, *plan, bytes, 90, &detail) == Status::kOk);
+  CHECK(snapshot_header_check(header, *plan, bytes, 89, &detail) == Status::kInvalidSnapshot);
+  CHECK(strcmp(detail.message, "snapshot: log_tokens is 90, at most 89") == 0);
+  CHECK(snapshot_header_check(header, *plan, bytes - 1, 90, &detail) == Status::kInvalidSnapshot);
+  CHECK(snapshot_rows_offset(header, 1, 1) ==
+        header.rows_offset + 3ull * (4 + 17) * 8 * 4);
+
+  SnapshotHeader written;
+  snapshot_header_write(*plan, 90, 85, 4, &written);
+  memcpy(written.model, header.model, 96);
+  CHECK(memcmp(&written, &header, sizeof(header)) == 0);
+
+  // Golden rows and pages stand where the header says.
+  uint16_t first_row[8];
+  memcpy(first_row, file.data + snapshot_rows_offset(header, 1, 0), sizeof(first_row));
+  Stream row_values(8, 1, 0, 0);
+  for (uint16_t value : first_row) CHECK(value == golden_value(0, row_values.next()));
+  static Rows rows;
+  static uint8_t block[4096];
+  golden_rows(*plan, 32, 1, 1, &rows);
+  const PageHead& at = plan_head(*plan, 1, 1);
+  CHECK(page_pack_ref(*plan, 1, 1, rows.k, rows.v, 8, 32, nullptr, block, &detail) == Status::kOk);
+  const uint8_t* page = file.data + header.pages_offset + header.page_bytes;
+  CHECK(memcmp(block + at.offset, page + plan_layer(*plan, 1).offset + at.offset, at.bytes) == 0);
+
+  // No single changed bit of the header passes, but in fingerprints, which are the host's to check,
+  // and in counts of the log whose difference its padding hides: reading the log finds it.
+  for (size_t bit = 0; bit < sizeof(header) * 8; ++bit) {
+    SnapshotHeader broken = header;
+    reinterpret_cast<uint8_t*>(&broken)[bit / 8] ^= static_cast<uint8_t>(1u << (bit % 8));
+    const bool fingerprint = bit / 8 >= 32 && bit / 8 < 128;
+    const uint64_t log = 8ull * broken.segments + 4ull * broken.log_tokens;
+    const bool hidden = bit / 8 >= 128 && broken.log_tokens <= 200 &&
+                        broken.segments <= broken.log_tokens &&
+                        broken.cache_tokens == header.cache_tokens &&
+                        sizeof(header) + (log + 15) / 16 * 16 == header.rows_offset &&
+                        log != 8ull * header.segments + 4ull * header.log_tokens;
+    const bool passes = snapshot_header_check(broken, *plan, bytes, 200, nullptr) == Status::kOk;
+    CHECK(passes == (fingerprint || hidden));
+  }
+  free(plan);
+  free(file.data);
+}
+
+}  // namespace
+
+int main() {
+  test_half_is_exact_both_ways();
+  test_scale_is_the_smallest_that_covers();
+  test_golden_pages();
+  test_identity_plan_is_the_golden_one();
+  test_plan_check_survives_broken_blocks();
+  test_non_finite_values_are_refused();
+  test_golden_snapshot();
+  if (failures) printf("page_test: %d checks failed\n", failures);
+  return failures ? 1 : 0;
+}
