@@ -1,0 +1,53 @@
+import { Agent as HttpAgent, request as httpRequest } from "node:http";
+import type { ClientRequest } from "node:http";
+import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import type { HeaderFields } from "./forward-headers.js";
+import type { FrontLimits } from "./front-limits.js";
+
+/** The HTTP/1.1 side of a front: a bounded set of connections to the target. */
+export interface Upstream {
+  /** Begins a request; the caller ends and destroys it. `path` is appended to the target's own. */
+  open(method: string, path: string, headers: HeaderFields): ClientRequest;
+  /** Closes idle connections. Requests that run are the caller's to end. */
+  close(): void;
+}
+
+/** Prepares connections to `targetUrl` (http or https). Throws TypeError on another scheme. */
+export function createUpstream(targetUrl: URL, limits: FrontLimits): Upstream {
+  const agentOptions = {
+    keepAlive: true,
+    maxSockets: limits.upstreamConnectionsMax,
+    timeout: limits.upstreamIdleMsMax,
+  };
+  const common = { maxHeaderSize: limits.headerBytesMax + limits.trailerBytesMax };
+  const prefix = targetUrl.pathname.replace(/\/$/, "");
+  if (targetUrl.protocol === "http:") {
+    const agent = new HttpAgent(agentOptions);
+    return {
+      open: (method, path, headers) =>
+        httpRequest(new URL(targetUrl.origin), {
+          ...common,
+          agent,
+          method,
+          path: prefix + path,
+          headers,
+        }),
+      close: () => agent.destroy(),
+    };
+  }
+  if (targetUrl.protocol === "https:") {
+    const agent = new HttpsAgent(agentOptions);
+    return {
+      open: (method, path, headers) =>
+        httpsRequest(new URL(targetUrl.origin), {
+          ...common,
+          agent,
+          method,
+          path: prefix + path,
+          headers,
+        }),
+      close: () => agent.destroy(),
+    };
+  }
+  throw new TypeError(`target ${targetUrl.href} is neither http nor https`);
+}
