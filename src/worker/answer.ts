@@ -107,7 +107,7 @@ export class Answer {
     const last = stop.push(decoder.flush());
     this.#release(last.text);
     if (!last.stopped) this.#release(stop.flush());
-    this.#finish = reason;
+    this.#finish = last.stopped ? FinishReason.STOP : reason;
   }
 
   #release(text: string): void {

@@ -1,5 +1,7 @@
 /** What a worker serves: one model under one plan on one engine. */
 import type { Engine } from "../engine/engine.js";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ModelInfoSchema } from "../gen/leanedge/v1/model_pb.js";
 import type { TextCodec } from "./text-codec.js";
 
 /** See the head of this file. */
@@ -14,6 +16,8 @@ export interface WorkerConfig {
   readonly plan: number;
   /** SHA-256 of the model file, lower-case hexadecimal. */
   readonly modelFingerprint: string;
+  /** What ModelService reports of the model, as far as the worker knows it. */
+  readonly info: MessageInitShape<typeof ModelInfoSchema>;
   /** Returns to the host's event loop until it has done what waits there. */
   readonly yieldToHost: () => Promise<void>;
   /** Microseconds on a clock that never goes back; may stand still. */

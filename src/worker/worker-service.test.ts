@@ -44,6 +44,7 @@ function start(options: ModelEngineOptions = {}): void {
     codec: byteCodec,
     plan: 0,
     modelFingerprint: "model",
+    info: { architecture: "llama" },
     yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
     nowUs: () => performance.now() * 1000,
   });
@@ -338,6 +339,11 @@ describe("WorkerService.fork", () => {
     });
     expect(there.ids).toEqual(here.ids);
     expect(await code(client.fork({ sequenceId: "s", prefix, newSequenceId: "t" }))).toEqual([
+      Code.AlreadyExists,
+      'sequence "t" exists already',
+    ]);
+    await client.release({ sequenceId: "s", generation: 1n });
+    expect(await code(client.fork({ sequenceId: "s", prefix, newSequenceId: "u" }))).toEqual([
       Code.NotFound,
       "the worker does not have that prefix",
     ]);

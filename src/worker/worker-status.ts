@@ -49,6 +49,7 @@ export function workerStatus(
         contextTokensMax: engine.contextTokensMax,
         pageBytes: BigInt(pageBytes),
         sequenceBytes: BigInt(plan?.sequenceBytes ?? 0),
+        info: { ...config.info, model: config.model },
       },
     ],
     draining: false,

@@ -1,0 +1,81 @@
+/**
+ * EngineObject: one embedded engine as a worker like any other. It speaks leanedge.worker.v1 over
+ * Connect to the gateway's other objects and is never reached from outside.
+ *
+ * State: none that matters. Sequences and their caches live in WASM memory and in this object's
+ * memory; both are gone after an eviction, and the SessionObjects' logs rebuild them. There is no
+ * alarm and no storage.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { createConnectRouter, createContextValues } from "@connectrpc/connect";
+import { createFetchHandler } from "@connectrpc/connect/protocol";
+import { createWorkerService } from "../../worker/worker-service.js";
+import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { findModel, gatewayConfig } from "../config.js";
+import { sharedEngine } from "./shared-engine.js";
+
+/** Longest request in bytes: a whole log of a long session, 4 to 5 bytes an id, with room. */
+const requestBytesMax = 8 << 20;
+
+type Handler = (request: Request) => Promise<Response>;
+
+/** See the head of this file. */
+export class EngineObject extends DurableObject<GatewayEnv> {
+  #handlers: Map<string, Handler> | undefined;
+  #opening: Promise<Map<string, Handler>> | undefined;
+
+  override async fetch(request: Request): Promise<Response> {
+    const handlers = this.#handlers ?? (await this.#open());
+    const handler = handlers.get(new URL(request.url).pathname);
+    return handler === undefined ? new Response("no such call", { status: 404 }) : handler(request);
+  }
+
+  async #open(): Promise<Map<string, Handler>> {
+    this.#opening ??= this.#load();
+    try {
+      this.#handlers = await this.#opening;
+      return this.#handlers;
+    } finally {
+      this.#opening = undefined;
+    }
+  }
+
+  async #load(): Promise<Map<string, Handler>> {
+    const name = this.ctx.id.name ?? "";
+    const model = name.slice(0, name.lastIndexOf("/"));
+    const entry = findModel(gatewayConfig(this.env), model);
+    if (entry === undefined || this.env.ASSETS === undefined) {
+      throw new Error(`engine "${name}" serves no model of this gateway's configuration`);
+    }
+    const loaded = await sharedEngine(this.env.ASSETS, entry.manifest);
+    const service = createWorkerService({
+      name: `engine:${name}`,
+      model,
+      engine: loaded.engine,
+      codec: loaded.codec,
+      plan: 0,
+      modelFingerprint: loaded.fingerprint,
+      info: loaded.info,
+      // A timer, not a resolved promise: I/O of other requests must get its turn between steps.
+      yieldToHost: () => new Promise((resolve) => setTimeout(resolve, 0)),
+      // Stands still on the edge while an engine computes; timings are then 0, as documented.
+      nowUs: () => performance.now() * 1000,
+    });
+    const router = createConnectRouter({
+      grpc: false,
+      grpcWeb: false,
+      connect: true,
+      readMaxBytes: requestBytesMax,
+    });
+    router.service(WorkerService, service);
+    return new Map(
+      router.handlers.map((handler) => [
+        handler.requestPath,
+        createFetchHandler((request) =>
+          handler({ ...request, contextValues: createContextValues() }),
+        ),
+      ]),
+    );
+  }
+}
