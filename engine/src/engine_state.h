@@ -1,0 +1,88 @@
+// One engine: everything that the parts of engine/src share.
+#pragma once
+
+#include "arena.h"
+#include "leanedge/engine.h"
+#include "leanedge/kernels.h"
+#include "rope_table.h"
+#include "sampler.h"
+#include "sequence_cache.h"
+#include "token_log.h"
+#include "weights.h"
+
+namespace leanedge {
+
+enum class Phase : int32_t { kEmpty = 0, kLoading = 1, kRunning = 2 };
+
+struct Sequence {
+  int32_t used;          // 1: the handle names a sequence
+  int32_t logits_row;    // row of Engine::logits that is this sequence's; -1: none
+  TokenLog log;
+  SequenceCache cache;
+  SamplingParams sampling;
+};
+
+// Buffers of one pass over the layers; B = batch_rows_max.
+struct PassScratch {
+  float* x;             // (B, dim) the residual stream
+  float* normed;        // (B, dim)
+  float* q;             // (B, heads * head_dim)
+  float* k;             // (B, kv_heads * head_dim)
+  float* v;             // (B, kv_heads * head_dim)
+  float* attended;      // (B, heads * head_dim)
+  float* gate;          // (B, ff_dim)
+  float* up;            // (B, ff_dim)
+  uint16_t* k_rows;     // (B, kv_heads, head_dim) f16
+  uint16_t* v_rows;     // (B, kv_heads, head_dim) f16
+  uint16_t* k_dense;    // per run: (kv_heads, rows, head_dim) f16
+  uint16_t* v_dense;    // per run: (kv_heads, rows, head_dim) f16
+  float* cosines;       // (B, rope_dim / 2)
+  float* sines;         // (B, rope_dim / 2)
+  uint8_t* prepared;    // activations_bytes(B, widest input)
+  uint8_t* attention;   // attention_scratch_bytes(B, ...)
+  const uint8_t** pages;  // (pages_max) page addresses of the tasks of one attention call
+  kernels::AttentionTask* tasks;  // (kStepEntriesMax)
+  int32_t pages_max;
+};
+
+// What a step still has to do for one of its entries.
+struct EntryState {
+  Sequence* sequence;  // null once the entry is finished
+  int32_t rows_left;   // most rows that it may still compute
+  int32_t sample;      // 1: draw a token after the log's last row
+};
+
+struct Run;
+
+struct Engine {
+  Phase phase;
+  EngineOptions options;
+  ModelConfig config;
+  Arena arena;
+  Weights weights;
+  RopeTable rope;
+  kernels::Context* context;
+  CachePool pool;
+  TokenLogPool logs;
+  Sequence* sequences;      // (sequences_max)
+  PassScratch scratch;
+  Sampler sampler;
+  EntryState* entries;      // (kStepEntriesMax) of the step under way
+  Run* runs;                // (kStepEntriesMax) of the pass under way
+  int32_t* sampling_runs;   // (kStepEntriesMax) runs of the pass that want logits
+  int32_t* sampling_rows;   // (kStepEntriesMax) their rows in the batch
+  int32_t* recent_ids;      // (kRepetitionWindowMax) ids for the penalty
+  float* logits;            // (logits_rows, vocab_size)
+  int32_t* logits_owner;    // (logits_rows) sequence of each row; -1: none
+  int32_t logits_rows;
+  int32_t logits_next;      // row that the next logits go to
+  uint64_t scratch_bytes;
+  uint64_t steps;
+  uint64_t rows;
+  ErrorDetail error;
+};
+
+// Lays out all that a running engine needs; the cache gets what is left. kOutOfMemory otherwise.
+Status engine_start(Engine* engine);
+
+}  // namespace leanedge

@@ -1,0 +1,226 @@
+#include "sequence_cache.h"
+
+#include <string.h>
+
+namespace leanedge {
+namespace {
+
+int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
+
+// Values of one f16 row set: (kv_heads, rows, head_dim).
+size_t rows_values(const CachePool& pool, int32_t rows) {
+  return static_cast<size_t>(pool.kv_heads) * static_cast<size_t>(rows) *
+         static_cast<size_t>(pool.head_dim);
+}
+
+// First value of row `row` of head `head` in (kv_heads, stride, head_dim).
+size_t row_at(const CachePool& pool, int32_t head, int32_t stride, int32_t row) {
+  return (static_cast<size_t>(head) * static_cast<size_t>(stride) + static_cast<size_t>(row)) *
+         static_cast<size_t>(pool.head_dim);
+}
+
+// Whether a page holds every channel of every head as f16.
+bool plan_lossless(const CachePlan& plan) {
+  if (plan.k_storage != PageStorage::kF16 || plan.v_storage != PageStorage::kF16) return false;
+  if (plan_selects(plan) || plan.evicting) return false;
+  for (int32_t layer = 0; layer < plan.layers; ++layer) {
+    for (int32_t head = 0; head < plan.kv_heads; ++head) {
+      if (plan_head(plan, layer, head).width != static_cast<uint32_t>(plan.head_dim)) return false;
+    }
+  }
+  return true;
+}
+
+uint8_t* page_layer(const CachePool& pool, const SequenceCache& cache, int32_t page,
+                    int32_t layer) {
+  const CachePlan& plan = *pool.plans[cache.plan].plan;
+  return heap_address(pool.heap, cache.pages[page]) + plan_layer(plan, layer).offset;
+}
+
+void release_pages(CachePool* pool, SequenceCache* cache, int32_t keep) {
+  while (cache->page_count > keep) heap_release(&pool->heap, cache->pages[--cache->page_count]);
+}
+
+// Copies slot `slot` of a lossless page back to the ring, all layers and heads.
+void restore_row(CachePool* pool, const SequenceCache& cache, int32_t position) {
+  const PlanEntry& entry = pool->plans[cache.plan];
+  const int32_t page = (position - entry.plan->sink) / kPageSlots;
+  const int32_t slot = (position - entry.plan->sink) % kPageSlots;
+  const int32_t ring_row = (position - entry.plan->sink) % entry.ring_rows;
+  const size_t dim = static_cast<size_t>(pool->head_dim);
+  for (int32_t layer = 0; layer < pool->layers; ++layer) {
+    const uint8_t* block = page_layer(*pool, cache, page, layer);
+    const LayerRegion region = cache_region(*pool, cache, layer);
+    for (int32_t head = 0; head < pool->kv_heads; ++head) {
+      const PageHead& layout = plan_head(*entry.plan, layer, head);
+      const uint16_t* k = reinterpret_cast<const uint16_t*>(block + layout.k_values);  // (dim, 32)
+      const uint16_t* v = reinterpret_cast<const uint16_t*>(block + layout.v_values);  // (32, dim)
+      const size_t to = row_at(*pool, head, entry.ring_rows, ring_row);
+      for (size_t d = 0; d < dim; ++d) {
+        region.ring_k[to + d] = k[d * kPageSlots + static_cast<size_t>(slot)];
+        region.ring_v[to + d] = v[static_cast<size_t>(slot) * dim + d];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+PlanEntry plan_entry(const CachePool& pool, const CachePlan* plan) {
+  PlanEntry entry = {};
+  entry.plan = plan;
+  entry.sink_rows = min_i32(plan->sink, pool.context_tokens_max);
+  entry.ring_rows = min_i32(plan->recent + kPageSlots, pool.context_tokens_max - entry.sink_rows);
+  entry.pages_max = archive_pages(pool.context_tokens_max, plan->sink, plan->recent);
+  entry.lossless = plan_lossless(*plan) ? 1 : 0;
+  const size_t values = 2 * (rows_values(pool, entry.sink_rows) + rows_values(pool, entry.ring_rows));
+  // Four sections that must each be 16-byte aligned for kernels.
+  entry.layer_bytes = align_up(values * 2 + 4 * 16, kHeapAlign);
+  entry.region_bytes = entry.layer_bytes * static_cast<uint64_t>(pool.layers);
+  // A page of no bytes (all heads of width 0) still takes a block.
+  entry.page_bytes = align_up(plan->page_bytes ? plan->page_bytes : 1, kHeapAlign);
+  return entry;
+}
+
+int32_t cache_pages(const CachePool& pool, int32_t plan, int32_t computed) {
+  const CachePlan& block = *pool.plans[plan].plan;
+  return archive_pages(computed, block.sink, block.recent);
+}
+
+uint64_t cache_bytes(const CachePool& pool, int32_t plan, int32_t computed) {
+  if (computed == 0) return 0;
+  const PlanEntry& entry = pool.plans[plan];
+  return entry.region_bytes +
+         entry.page_bytes * static_cast<uint64_t>(cache_pages(pool, plan, computed));
+}
+
+bool cache_reserve(CachePool* pool, SequenceCache* cache, int32_t rows) {
+  const PlanEntry& entry = pool->plans[cache->plan];
+  const int32_t pages = cache_pages(*pool, cache->plan, cache->computed + rows);
+  const int32_t more = pages > cache->page_count ? pages - cache->page_count : 0;
+  const bool first = cache->region == kNoBlock;
+  const uint64_t bytes = entry.page_bytes * static_cast<uint64_t>(more) + (first ? entry.region_bytes : 0);
+  if (bytes > pool->heap.bytes_free) return false;
+  if (first) cache->region = heap_alloc(&pool->heap, entry.region_bytes);
+  while (cache->page_count < pages) {
+    cache->pages[cache->page_count++] = heap_alloc(&pool->heap, entry.page_bytes);
+  }
+  return true;
+}
+
+void cache_trim(CachePool* pool, SequenceCache* cache) {
+  release_pages(pool, cache, cache_pages(*pool, cache->plan, cache->computed));
+  if (cache->computed == 0 && cache->region != kNoBlock) cache_drop(pool, cache);
+}
+
+void cache_drop(CachePool* pool, SequenceCache* cache) {
+  release_pages(pool, cache, 0);
+  if (cache->region != kNoBlock) heap_release(&pool->heap, cache->region);
+  cache->region = kNoBlock;
+  cache->computed = 0;
+}
+
+void cache_truncate(CachePool* pool, SequenceCache* cache, int32_t rows) {
+  ENGINE_ASSERT(rows >= 0);
+  if (rows >= cache->computed) return;
+  const PlanEntry& entry = pool->plans[cache->plan];
+  const int32_t sink = entry.plan->sink;
+  const int32_t pages = cache_pages(*pool, cache->plan, rows);
+  // Rows that the shorter cache has in its ring. Those that the ring still holds need nothing.
+  const int32_t ring_begin = sink + kPageSlots * pages;
+  const int32_t intact = cache->computed - entry.ring_rows;
+  if (rows == 0 || (ring_begin < intact && ring_begin < rows && !entry.lossless)) {
+    cache_drop(pool, cache);
+    return;
+  }
+  for (int32_t p = ring_begin; p < rows && p < intact; ++p) restore_row(pool, *cache, p);
+  cache->computed = rows;
+  release_pages(pool, cache, pages);
+}
+
+bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
+  ENGINE_ASSERT(to->computed == 0 && to->region == kNoBlock && to->plan == from.plan);
+  if (from.computed == 0) return true;
+  const PlanEntry& entry = pool->plans[from.plan];
+  const int32_t region = heap_alloc(&pool->heap, entry.region_bytes);
+  if (region == kNoBlock) return false;
+  memcpy(heap_address(pool->heap, region), heap_address(pool->heap, from.region), entry.region_bytes);
+  to->region = region;
+  to->computed = from.computed;
+  to->page_count = from.page_count;
+  for (int32_t i = 0; i < from.page_count; ++i) {
+    heap_hold(&pool->heap, from.pages[i]);
+    to->pages[i] = from.pages[i];
+  }
+  return true;
+}
+
+LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int32_t layer) {
+  const PlanEntry& entry = pool.plans[cache.plan];
+  const size_t sink_bytes = align_up(rows_values(pool, entry.sink_rows) * 2, 16);
+  const size_t ring_bytes = align_up(rows_values(pool, entry.ring_rows) * 2, 16);
+  uint8_t* at = heap_address(pool.heap, cache.region) +
+                entry.layer_bytes * static_cast<uint64_t>(layer);
+  LayerRegion region;
+  region.sink_k = reinterpret_cast<uint16_t*>(at);
+  region.sink_v = reinterpret_cast<uint16_t*>(at + sink_bytes);
+  region.ring_k = reinterpret_cast<uint16_t*>(at + 2 * sink_bytes);
+  region.ring_v = reinterpret_cast<uint16_t*>(at + 2 * sink_bytes + ring_bytes);
+  return region;
+}
+
+void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t layer,
+                 const uint8_t** pages, kernels::AttentionTask* task) {
+  const PlanEntry& entry = pool.plans[cache.plan];
+  const int32_t sink = entry.plan->sink;
+  task->plan = cache.plan;
+  task->pages = pages;
+  task->page_count = cache_pages(pool, cache.plan, cache.computed);
+  task->span_count = 0;
+  for (int32_t i = 0; i < task->page_count; ++i) pages[i] = page_layer(pool, cache, i, layer);
+  if (cache.computed == 0) return;
+
+  const LayerRegion region = cache_region(pool, cache, layer);
+  const int32_t in_sink = min_i32(cache.computed, sink);
+  if (in_sink) {
+    task->spans[task->span_count++] = {region.sink_k, region.sink_v, entry.sink_rows, in_sink, 0};
+  }
+  // The ring's rows, in two spans where they wrap.
+  int32_t position = sink + kPageSlots * task->page_count;
+  while (position < cache.computed) {
+    const int32_t row = (position - sink) % entry.ring_rows;
+    const int32_t run = min_i32(cache.computed - position, entry.ring_rows - row);
+    const size_t at = static_cast<size_t>(row) * static_cast<size_t>(pool.head_dim);
+    task->spans[task->span_count++] = {region.ring_k + at, region.ring_v + at, entry.ring_rows, run,
+                                       position};
+    position += run;
+  }
+}
+
+void cache_push(CachePool* pool, SequenceCache* cache, kernels::Context* context, int32_t layer,
+                const uint16_t* k, const uint16_t* v, int32_t rows) {
+  const PlanEntry& entry = pool->plans[cache->plan];
+  const CachePlan& plan = *entry.plan;
+  const LayerRegion region = cache_region(*pool, *cache, layer);
+  const size_t row_bytes = static_cast<size_t>(pool->head_dim) * 2;
+  int32_t pages = cache_pages(*pool, cache->plan, cache->computed);
+  for (int32_t i = 0; i < rows; ++i) {
+    const int32_t position = cache->computed + i;
+    const bool in_sink = position < plan.sink;
+    const int32_t stride = in_sink ? entry.sink_rows : entry.ring_rows;
+    const int32_t row = in_sink ? position : (position - plan.sink) % entry.ring_rows;
+    for (int32_t head = 0; head < pool->kv_heads; ++head) {
+      const size_t from = row_at(*pool, head, rows, i);
+      const size_t to = row_at(*pool, head, stride, row);
+      memcpy((in_sink ? region.sink_k : region.ring_k) + to, k + from, row_bytes);
+      memcpy((in_sink ? region.sink_v : region.ring_v) + to, v + from, row_bytes);
+    }
+    if (cache_pages(*pool, cache->plan, position + 1) == pages) continue;
+    kernels::page_flush(context, plan, layer, pool->kv_heads, pool->head_dim, region.ring_k,
+                        region.ring_v, entry.ring_rows, pages * kPageSlots % entry.ring_rows,
+                        page_layer(*pool, *cache, pages, layer));
+    ++pages;
+  }
+}
+
+}  // namespace leanedge

@@ -1,0 +1,209 @@
+#include "step.h"
+
+#include "error.h"
+#include "pass.h"
+
+namespace leanedge {
+namespace {
+
+int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
+
+int32_t pending(const Sequence& sequence) { return sequence.log.tokens - sequence.cache.computed; }
+
+void finish(EntryState* entry, StepResult* result, Status status) {
+  result->status = static_cast<int32_t>(status);
+  entry->sequence = nullptr;
+}
+
+// Gives back the logits row of a sequence.
+void forget_logits(Engine* engine, Sequence* sequence) {
+  if (sequence->logits_row >= 0) engine->logits_owner[sequence->logits_row] = -1;
+  sequence->logits_row = -1;
+}
+
+// Sets one entry up; a bad one is finished with its error.
+void admit(Engine* engine, const StepEntry* entries, int32_t index, StepResult* result) {
+  const StepEntry& entry = entries[index];
+  EntryState& state = engine->entries[index];
+  *result = {static_cast<int32_t>(Status::kOk), -1, 0, 0, 0.0f, 0};
+  state = {nullptr, 0, entry.sample};
+  const int32_t bound = engine->options.sequences_max;
+  if (entry.sequence < 0 || entry.sequence >= bound || !engine->sequences[entry.sequence].used) {
+    finish(&state, result, error_set(&engine->error, Status::kInvalidArgument, entry.sequence, bound,
+                                     "entry # names sequence #, which does not exist",
+                                     {index, entry.sequence}));
+    return;
+  }
+  if (entry.work_max < 1 || entry.sample < 0 || entry.sample > 1) {
+    finish(&state, result,
+           error_set(&engine->error, Status::kInvalidArgument, entry.work_max, 1,
+                     "entry # has work_max #, at least 1, and sample #, 0 or 1",
+                     {index, entry.work_max, entry.sample}));
+    return;
+  }
+  for (int32_t i = 0; i < index; ++i) {
+    if (entries[i].sequence != entry.sequence) continue;
+    finish(&state, result, error_set(&engine->error, Status::kInvalidArgument, entry.sequence, 1,
+                                     "entries # and # both name sequence #",
+                                     {i, index, entry.sequence}));
+    return;
+  }
+  Sequence* sequence = &engine->sequences[entry.sequence];
+  state.sequence = sequence;
+  // At least one row: a row is not split between steps.
+  const int32_t rows = entry.work_max / engine->config.layers;
+  state.rows_left = rows > 1 ? rows : 1;
+  if (!entry.sample) return;
+  forget_logits(engine, sequence);
+  // Logits are not kept: where all rows are there, the last one is computed once more.
+  if (pending(*sequence) == 0 && sequence->log.tokens > 0) {
+    cache_truncate(&engine->pool, &sequence->cache, sequence->log.tokens - 1);
+  }
+}
+
+// Rows that an entry's next run may have, at most `room`; 0 where nothing is pending.
+int32_t run_rows(const Engine& engine, const EntryState& entry, int32_t room) {
+  const Sequence& sequence = *entry.sequence;
+  const int32_t begin = sequence.cache.computed;
+  const int32_t most = min_i32(min_i32(pending(sequence), entry.rows_left), room);
+  if (most <= 0) return 0;
+  int32_t end = log_segment_end(engine.logs, sequence.log, begin, begin + most);
+  if (log_word(engine.logs, sequence.log, begin) & kWordGenerated) {
+    // Each generated row has the zones of its own position: stop where the next page would leave.
+    const CachePlan& plan = *engine.pool.plans[sequence.cache.plan].plan;
+    const int32_t pages = archive_pages(begin, plan.sink, plan.recent);
+    end = min_i32(end, plan.sink + plan.recent + kPageSlots * (pages + 1));
+  }
+  return end - begin;
+}
+
+// Adds the next run of entry `index` to the pass; an entry whose memory is not free is finished.
+void add_run(Engine* engine, int32_t index, StepResult* result, int32_t* run_count, int32_t* rows) {
+  EntryState& entry = engine->entries[index];
+  const int32_t count = run_rows(*engine, entry, engine->options.batch_rows_max - *rows);
+  if (count == 0) return;
+  Sequence* sequence = entry.sequence;
+  if (!cache_reserve(&engine->pool, &sequence->cache, count)) {
+    const int32_t tokens = sequence->cache.computed + count;
+    const int64_t needed =
+        static_cast<int64_t>(cache_bytes(engine->pool, sequence->cache.plan, tokens));
+    const int64_t all = static_cast<int64_t>(engine->pool.heap.bytes);
+    const bool never = needed > all;
+    const int64_t bound = never ? all : static_cast<int64_t>(engine->pool.heap.bytes_free);
+    finish(&entry, result,
+           error_set(&engine->error, never ? Status::kOutOfMemory : Status::kOutOfPages, needed,
+                     bound, "# tokens need # bytes of cache: # are free, of # in all",
+                     {tokens, needed, static_cast<int64_t>(engine->pool.heap.bytes_free), all}));
+    return;
+  }
+  engine->runs[(*run_count)++] = {sequence, index, count, *rows, 0};
+  *rows += count;
+}
+
+// Ids that the penalty looks back on.
+int32_t recent_ids(const Engine& engine, const Sequence& sequence) {
+  const int32_t count = min_i32(sequence.log.tokens, sequence.sampling.repetition_window);
+  const int32_t begin = sequence.log.tokens - count;
+  for (int32_t i = 0; i < count; ++i) {
+    const uint32_t word = log_word(engine.logs, sequence.log, begin + i);
+    engine.recent_ids[i] = static_cast<int32_t>(word & kWordId);
+  }
+  return count;
+}
+
+// Draws a token from the sequence's logits and appends it.
+Status draw_token(Engine* engine, Sequence* sequence, StepResult* result) {
+  const int32_t position = sequence->log.tokens;
+  const float* logits = engine->logits + static_cast<size_t>(sequence->logits_row) *
+                                             static_cast<size_t>(engine->config.vocab_size);
+  const int32_t recent = recent_ids(*engine, *sequence);
+  const SampleResult drawn = sample(&engine->sampler, sequence->sampling, logits,
+                                    engine->recent_ids, recent, position);
+  if (drawn.status != Status::kOk) {
+    return error_set(&engine->error, drawn.status, position, 0,
+                     "a logit of the token at position # is not finite", {position});
+  }
+  if (position >= engine->options.context_tokens_max) {
+    return error_set(&engine->error, Status::kContextFull, position + 1,
+                     engine->options.context_tokens_max,
+                     "the log has # tokens, the context window is #: no token can follow",
+                     {position, engine->options.context_tokens_max});
+  }
+  const Status room = log_room(engine->logs, sequence->log, SegmentKind::kGenerated, 1, &engine->error);
+  if (room != Status::kOk) return room;
+  log_append(&engine->logs, &sequence->log, SegmentKind::kGenerated, &drawn.token, 1);
+  result->token = drawn.token;
+  result->logprob = drawn.logprob;
+  return Status::kOk;
+}
+
+// Samples for `count` entries of sampling_runs, which share one product with the output matrix.
+void sample_group(Engine* engine, int32_t begin, int32_t count, StepResult* results) {
+  if (engine->logits_next + count > engine->logits_rows) engine->logits_next = 0;
+  const int32_t first = engine->logits_next;
+  engine->logits_next += count;
+  pass_logits(engine, engine->sampling_rows + begin, count, first);
+  for (int32_t i = 0; i < count; ++i) {
+    const Run& run = engine->runs[engine->sampling_runs[begin + i]];
+    const int32_t row = first + i;
+    const int32_t before = engine->logits_owner[row];
+    if (before >= 0) engine->sequences[before].logits_row = -1;
+    engine->logits_owner[row] = static_cast<int32_t>(run.sequence - engine->sequences);
+    run.sequence->logits_row = row;
+    finish(&engine->entries[run.entry], &results[run.entry],
+           draw_token(engine, run.sequence, &results[run.entry]));
+  }
+}
+
+// Books what a pass has computed, and samples where a log's last row was among it.
+void settle(Engine* engine, int32_t run_count, StepResult* results) {
+  int32_t sampling = 0;
+  for (int32_t i = 0; i < run_count; ++i) {
+    const Run& run = engine->runs[i];
+    EntryState& entry = engine->entries[run.entry];
+    if (run.failed) {
+      finish(&entry, &results[run.entry],
+             error_set(&engine->error, Status::kNotFinite, run.rows, 0,
+                       "K or V of one of # rows is not finite: the cache was dropped", {run.rows}));
+      continue;
+    }
+    entry.rows_left -= run.rows;
+    results[run.entry].work_done += run.rows * engine->config.layers;
+    if (entry.sample && pending(*run.sequence) == 0) {
+      engine->sampling_runs[sampling] = i;
+      engine->sampling_rows[sampling++] = run.row + run.rows - 1;
+    }
+  }
+  for (int32_t i = 0; i < sampling; i += engine->logits_rows) {
+    sample_group(engine, i, min_i32(sampling - i, engine->logits_rows), results);
+  }
+}
+
+}  // namespace
+
+void step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results) {
+  ++engine->steps;
+  for (int32_t i = 0; i < count; ++i) admit(engine, entries, i, &results[i]);
+  for (;;) {
+    int32_t runs = 0;
+    int32_t rows = 0;
+    // Single rows first, so that decoding never waits for a pass that a prompt has filled.
+    for (int32_t sweep = 0; sweep < 2; ++sweep) {
+      for (int32_t i = 0; i < count; ++i) {
+        const Sequence* sequence = engine->entries[i].sequence;
+        if (!sequence || (pending(*sequence) == 1) != (sweep == 0)) continue;
+        add_run(engine, i, &results[i], &runs, &rows);
+      }
+    }
+    if (runs == 0) break;
+    pass_compute(engine, engine->runs, runs);
+    settle(engine, runs, results);
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t handle = entries[i].sequence;
+    if (handle < 0 || handle >= engine->options.sequences_max) continue;
+    if (engine->sequences[handle].used) results[i].rows_pending = pending(engine->sequences[handle]);
+  }
+}
+
+}  // namespace leanedge
