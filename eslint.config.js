@@ -38,6 +38,8 @@ export default defineConfig(
       "@typescript-eslint/consistent-type-imports": "error",
       "@typescript-eslint/explicit-module-boundary-types": "error",
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
+      // Spreading a string is how its code points are counted.
+      "@typescript-eslint/no-misused-spread": ["error", { allow: ["string"] }],
       "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_" }],
       // An async function that awaits nothing turns throws into rejections: interfaces need that.
       "@typescript-eslint/require-await": "off",
@@ -88,6 +90,16 @@ export default defineConfig(
     "src/client/**/*.ts",
     [...engine, ...gateway, "node:*"],
     "The client library runs in browsers.",
+  ),
+  layer(
+    "src/page/**/*.ts",
+    [...engine, ...gateway, "node:*"],
+    "The page is a client like any other.",
+  ),
+  layer(
+    "src/front/**/*.ts",
+    [...engine, ...gateway, ...workers],
+    "The front passes frames on and knows no service.",
   ),
   layer("src/cli/**/*.ts", engine, "The command starts programs; it owns no engine."),
   {

@@ -46,18 +46,26 @@ function generatedCodeIsCurrent(): boolean {
 }
 
 /**
- * Compares the API with the commit that LEANEDGE_API_BASE names, or else with the newest release
- * tag. Before the first release there is no base, and any change is allowed.
+ * Compares the API with the main branch that this clone came from, or with the commit that
+ * LEANEDGE_API_BASE names. Without either there is nothing to be compatible with.
  */
 function apiIsCompatible(): boolean {
-  const base =
-    process.env["LEANEDGE_API_BASE"] ??
-    output("git", "describe", "--tags", "--abbrev=0", "--match", "v*");
-  if (base === undefined || base === "") {
-    console.log("no release tag yet: nothing to be compatible with");
-    return true;
+  const named = process.env["LEANEDGE_API_BASE"];
+  const base = named ?? output("git", "merge-base", "HEAD", "origin/main");
+  if (base === undefined || output("git", "rev-parse", "--verify", `${base}:proto`) === undefined) {
+    console.log(`no API to compare with at ${base ?? "origin/main"}`);
+    return named === undefined;
   }
-  return succeeds("buf", "breaking", "--against", `.git#ref=${base}`);
+  const folder = mkdtempSync(join(tmpdir(), "leanedge-api-"));
+  try {
+    const archive = join(folder, "api.tar");
+    return (
+      succeeds("git", "archive", "--output", archive, base, "proto", "buf.yaml") &&
+      succeeds("buf", "breaking", "--against", archive)
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 const steps: readonly Step[] = [

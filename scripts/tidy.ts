@@ -27,7 +27,7 @@ export const fileLinesMax = 800;
 export const blobBytesMax = 256 * 1024;
 
 /** The prebuilt WASM modules: code only, and Workers load them on every cold start. */
-export const prebuiltBytesMax = 400 * 1000;
+export const prebuiltBytesMax = 400 * 1024;
 
 /** Static assets of Workers end at 25 MiB a file; larger models are sharded. */
 export const modelBytesMax = 25 * 1024 * 1024;
@@ -40,6 +40,8 @@ export const architectureFolders: readonly string[] = [
   "src/engine",
   "src/client",
   "src/cli",
+  "src/front",
+  "src/page",
   "engine",
   "wasm",
   "gpu-worker",
