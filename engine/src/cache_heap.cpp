@@ -49,7 +49,7 @@ int32_t compact(CacheHeap* heap) {
       unlink(heap, record);
     } else {
       if (block.offset != offset) {
-        memmove(heap->base + offset, heap->base + block.offset, block.bytes);
+        memmove(heap->base + offset, heap->base + block.offset, static_cast<size_t>(block.bytes));
         block.offset = offset;
         ++heap->moves;
       }

@@ -144,7 +144,8 @@ bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
   const PlanEntry& entry = pool->plans[from.plan];
   const int32_t region = heap_alloc(&pool->heap, entry.region_bytes);
   if (region == kNoBlock) return false;
-  memcpy(heap_address(pool->heap, region), heap_address(pool->heap, from.region), entry.region_bytes);
+  memcpy(heap_address(pool->heap, region), heap_address(pool->heap, from.region),
+         static_cast<size_t>(entry.region_bytes));
   to->region = region;
   to->computed = from.computed;
   to->page_count = from.page_count;
@@ -157,8 +158,8 @@ bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
 
 LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int32_t layer) {
   const PlanEntry& entry = pool.plans[cache.plan];
-  const size_t sink_bytes = align_up(rows_values(pool, entry.sink_rows) * 2, 16);
-  const size_t ring_bytes = align_up(rows_values(pool, entry.ring_rows) * 2, 16);
+  const uint64_t sink_bytes = align_up(rows_values(pool, entry.sink_rows) * 2, 16);
+  const uint64_t ring_bytes = align_up(rows_values(pool, entry.ring_rows) * 2, 16);
   uint8_t* at = heap_address(pool.heap, cache.region) +
                 entry.layer_bytes * static_cast<uint64_t>(layer);
   LayerRegion region;
