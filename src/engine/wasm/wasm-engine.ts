@@ -1,0 +1,380 @@
+/** An engine in WebAssembly: the reference or the SIMD128 module, on the calling thread. */
+import type {
+  Engine,
+  EnginePlan,
+  EngineStats,
+  BackendName,
+  Sampling,
+  SegmentKind,
+  SequenceHandle,
+  SequenceStats,
+  StepEntry,
+  StepResult,
+} from "../engine.js";
+import type { ModelFile } from "../gguf/model-file.js";
+import type { ModelSource } from "../gguf/source.js";
+import { planBlock } from "../plan/binary.js";
+import { planFingerprint } from "../plan/fingerprint.js";
+import { defaultRecent, defaultSink, identityPlan, type CachePlan } from "../plan/plan.js";
+import { pageLayout } from "../page/layout.js";
+import { engineStatus, EngineError } from "../status.js";
+import {
+  readEngineStats,
+  readSequenceStats,
+  readStepResult,
+  sequencesMax,
+  stagingBytes,
+  stepEntriesMax,
+  structBytes,
+  writeConfig,
+  writeOptions,
+  writeSampling,
+  writeStepEntry,
+  writeTensor,
+  type RawStepResult,
+} from "./abi.js";
+import { WasmInstance } from "./instance.js";
+import { streamWeights, type StreamOptions } from "./stream-weights.js";
+
+/** Memory of an engine where the host sets none: what fits a Workers isolate of 128 MB. */
+export const memoryBytesDefault = 88 * 1024 * 1024;
+/** Sequences of an engine where the host sets none. */
+export const sequencesDefault = 16;
+/** Rows of one matrix product where the host sets none: what amortises reading the weights. */
+export const batchRowsDefault = 64;
+/** Most ids of one append or segment: they pass through the staging buffer in one piece. */
+export const appendIdsMax = stagingBytes / 4;
+
+const backends: ReadonlyMap<number, BackendName> = new Map([
+  [1, "reference"],
+  [2, "wasm"],
+]);
+
+const segmentKinds: Readonly<Record<SegmentKind, number>> = { prompt: 1, generated: 2 };
+
+/** What an engine is made of. */
+export interface WasmEngineOptions {
+  /** A module of wasm/prebuilt, compiled. */
+  readonly module: WebAssembly.Module;
+  readonly modelFile: ModelFile;
+  /** Where the weights come from: the file that `modelFile` was read from. */
+  readonly source: ModelSource;
+  /** All memory: statics, weights, cache, scratch. Default 88 MiB. */
+  readonly memoryBytesMax?: number;
+  /** 1 .. 1,024; default 16. */
+  readonly sequencesMax?: number;
+  /** Rows of one matrix product, 1 .. 1,024; sizes the scratch. Default 64. */
+  readonly batchRowsMax?: number;
+  /** Longest log of a sequence; default and maximum: the model's window. */
+  readonly contextTokensMax?: number;
+  /** Rows of the identity plan's sink zone; default 16. */
+  readonly sink?: number;
+  /** Least rows of the identity plan's recent zone; default 112. */
+  readonly recent?: number;
+  /** Plans besides the identity plan, at most 7. */
+  readonly plans?: readonly CachePlan[];
+  /** How the weights are read. */
+  readonly stream?: StreamOptions;
+}
+
+/** See the head of this file. */
+export class WasmEngine implements Engine {
+  readonly vocabSize: number;
+  readonly layers: number;
+  readonly stepSync = (entries: readonly StepEntry[]): readonly StepResult[] => this.#step(entries);
+  readonly #instance: WasmInstance;
+  #closed = false;
+
+  private constructor(
+    instance: WasmInstance,
+    readonly backend: BackendName,
+    modelFile: ModelFile,
+    readonly contextTokensMax: number,
+    readonly sequencesMax: number,
+    readonly plans: readonly EnginePlan[],
+  ) {
+    this.#instance = instance;
+    this.vocabSize = modelFile.config.vocabSize;
+    this.layers = modelFile.config.layers;
+  }
+
+  /**
+   * Creates an engine and streams the weights in; they are never in memory twice.
+   *
+   * @throws EngineError if the model or a plan does not fit; ModelFileError if the source fails
+   */
+  static async load(options: WasmEngineOptions): Promise<WasmEngine> {
+    const { modelFile } = options;
+    const instance = await WasmInstance.create(
+      options.module,
+      options.memoryBytesMax ?? memoryBytesDefault,
+    );
+    const backend = backends.get(instance.backend);
+    if (backend === undefined) {
+      throw new EngineError(
+        "invalidArgument",
+        `module is of backend ${instance.backend}, must be 1 or 2`,
+        instance.backend,
+        2,
+      );
+    }
+    const limits = {
+      memoryBytesMax: instance.memoryBytesMax,
+      sequencesMax: options.sequencesMax ?? sequencesDefault,
+      batchRowsMax: options.batchRowsMax ?? batchRowsDefault,
+      contextTokensMax: options.contextTokensMax ?? modelFile.config.contextTokensMax,
+    };
+    createEngine(instance, modelFile, limits);
+    await streamWeights(
+      options.source,
+      modelFile.tensors,
+      (index, offset, bytes) => {
+        writeWeights(instance, index, offset, bytes);
+      },
+      options.stream,
+    );
+    const { layers, kvHeads, headDim } = modelFile.config;
+    const identity = identityPlan(
+      { layers, kvHeads, headDim },
+      { sink: options.sink ?? defaultSink, recent: options.recent ?? defaultRecent },
+    );
+    const added = [{ plan: identity, index: addPlan(instance, undefined, identity) }];
+    for (const plan of options.plans ?? []) {
+      added.push({ plan, index: addPlan(instance, plan, plan) });
+    }
+    instance.check((x) => x.le_engine_start());
+    const plans = await Promise.all(
+      added.map(async ({ plan, index }) => ({
+        index,
+        name: plan.name,
+        fingerprint: await planFingerprint(plan),
+        sink: plan.sink,
+        recent: plan.recent,
+        pageBytes: pageLayout(plan).pageBytes,
+        sequenceBytes: Number(instance.run((x) => x.le_plan_sequence_bytes(index, 0))),
+      })),
+    );
+    return new WasmEngine(
+      instance,
+      backend,
+      modelFile,
+      limits.contextTokensMax,
+      limits.sequencesMax,
+      plans,
+    );
+  }
+
+  createSequence(plan = 0): SequenceHandle {
+    return this.#open().check((x) => x.le_sequence_create(plan));
+  }
+
+  freeSequence(sequence: SequenceHandle): void {
+    this.#open().check((x) => x.le_sequence_free(sequence));
+  }
+
+  append(sequence: SequenceHandle, kind: SegmentKind, ids: ArrayLike<number>): void {
+    const instance = this.#open();
+    if (ids.length > appendIdsMax) {
+      throw new EngineError(
+        "invalidArgument",
+        `${ids.length} ids in one segment, at most ${appendIdsMax}`,
+        ids.length,
+        appendIdsMax,
+      );
+    }
+    const view = new DataView(instance.buffer, instance.staging, ids.length * 4);
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] ?? -1;
+      // What is no 32-bit integer must not become a valid id by wrapping.
+      view.setInt32(i * 4, (id | 0) === id ? id : -1, true);
+    }
+    instance.check((x) =>
+      x.le_sequence_append(sequence, segmentKinds[kind], instance.staging, ids.length),
+    );
+  }
+
+  truncate(sequence: SequenceHandle, tokens: number): void {
+    this.#open().check((x) => x.le_sequence_truncate(sequence, tokens));
+  }
+
+  dropCache(sequence: SequenceHandle): void {
+    this.#open().check((x) => x.le_sequence_drop_cache(sequence));
+  }
+
+  fork(sequence: SequenceHandle, tokens: number): SequenceHandle {
+    return this.#open().check((x) => x.le_sequence_fork(sequence, tokens));
+  }
+
+  setSampling(sequence: SequenceHandle, sampling: Sampling): void {
+    const instance = this.#open();
+    writeSampling(instance.buffer, instance.staging, sampling);
+    instance.check((x) => x.le_sequence_sampling(sequence, instance.staging));
+  }
+
+  ids(sequence: SequenceHandle, begin: number, end: number): Uint32Array {
+    const instance = this.#open();
+    const out = new Uint32Array(Math.max(0, end - begin));
+    for (let at = 0; at < out.length; at += appendIdsMax) {
+      const count = Math.min(appendIdsMax, out.length - at);
+      instance.check((x) => x.le_sequence_ids(sequence, begin + at, count, instance.staging));
+      out.set(new Uint32Array(instance.buffer, instance.staging, count), at);
+    }
+    return out;
+  }
+
+  sequenceStats(sequence: SequenceHandle): SequenceStats {
+    const instance = this.#open();
+    instance.check((x) => x.le_sequence_stats(sequence, instance.staging));
+    return readSequenceStats(instance.buffer, instance.staging);
+  }
+
+  sequenceCacheBytes(plan: number, tokens: number): number {
+    return Number(this.#open().run((x) => x.le_plan_sequence_bytes(plan, tokens)));
+  }
+
+  step(entries: readonly StepEntry[]): Promise<readonly StepResult[]> {
+    // A throw inside the executor rejects, as callers of an asynchronous step expect.
+    return new Promise((resolve) => {
+      resolve(this.#step(entries));
+    });
+  }
+
+  logits(sequence: SequenceHandle): Float32Array {
+    const instance = this.#open();
+    const address = instance.run((x) => x.le_logits(sequence));
+    if (address === 0) {
+      throw new EngineError(
+        "wrongState",
+        `sequence ${sequence} has no logits: its last row was not computed in its latest sampling step`,
+        sequence,
+      );
+    }
+    return new Float32Array(instance.buffer, address, this.vocabSize).slice();
+  }
+
+  snapshot(sequence: SequenceHandle): Uint8Array {
+    const instance = this.#open();
+    const bytes = Number(instance.run((x) => x.le_snapshot_bytes(sequence)));
+    if (bytes === 0) throw instance.lastError(engineStatus.wrongState);
+    const out = new Uint8Array(bytes);
+    for (let at = 0; at < bytes; at += stagingBytes) {
+      const count = Math.min(stagingBytes, bytes - at);
+      instance.check((x) => x.le_snapshot_read(sequence, BigInt(at), instance.staging, count));
+      out.set(instance.stagingView(count), at);
+    }
+    return out;
+  }
+
+  restore(plan: number, snapshot: Uint8Array): SequenceHandle {
+    const instance = this.#open();
+    const sequence = instance.check((x) => x.le_snapshot_begin(plan, BigInt(snapshot.length)));
+    for (let at = 0; at < snapshot.length; at += stagingBytes) {
+      const piece = snapshot.subarray(at, at + stagingBytes);
+      instance.stagingView(piece.length).set(piece);
+      instance.check((x) =>
+        x.le_snapshot_write(sequence, BigInt(at), instance.staging, piece.length),
+      );
+    }
+    return sequence;
+  }
+
+  stats(): EngineStats {
+    const instance = this.#open();
+    instance.check((x) => x.le_engine_stats(instance.staging));
+    return readEngineStats(instance.buffer, instance.staging);
+  }
+
+  close(): void {
+    this.#closed = true;
+  }
+
+  #open(): WasmInstance {
+    if (this.#closed) throw new EngineError("wrongState", "the engine is closed");
+    return this.#instance;
+  }
+
+  #step(entries: readonly StepEntry[]): readonly StepResult[] {
+    const instance = this.#open();
+    if (entries.length > stepEntriesMax) {
+      throw new EngineError(
+        "invalidArgument",
+        `${entries.length} entries in one step, at most ${stepEntriesMax}`,
+        entries.length,
+        stepEntriesMax,
+      );
+    }
+    const results = instance.staging + stepEntriesMax * structBytes.StepEntry;
+    entries.forEach((entry, i) => {
+      writeStepEntry(instance.buffer, instance.staging + i * structBytes.StepEntry, entry);
+    });
+    instance.check((x) => x.le_step(instance.staging, entries.length, results));
+    return entries.map((_, i) =>
+      stepResult(instance, readStepResult(instance.buffer, results + i * structBytes.StepResult)),
+    );
+  }
+}
+
+function stepResult(instance: WasmInstance, raw: RawStepResult): StepResult {
+  return {
+    token: raw.token < 0 ? undefined : raw.token,
+    logprob: raw.logprob,
+    rowsPending: raw.rowsPending,
+    workDone: raw.workDone,
+    error: raw.status === 0 ? undefined : instance.lastError(raw.status),
+  };
+}
+
+/** Lays out memory for the model. */
+function createEngine(
+  instance: WasmInstance,
+  modelFile: ModelFile,
+  limits: Parameters<typeof writeOptions>[2],
+): void {
+  if (!(limits.sequencesMax >= 1 && limits.sequencesMax <= sequencesMax)) {
+    throw new EngineError(
+      "invalidArgument",
+      `sequencesMax is ${limits.sequencesMax}, must be 1 .. ${sequencesMax}`,
+      limits.sequencesMax,
+      sequencesMax,
+    );
+  }
+  const config = structBytes.EngineOptions;
+  const tensors = config + structBytes.ModelConfig;
+  const { buffer, staging } = instance;
+  // Throws if the table is longer than the buffer.
+  instance.stagingView(tensors + modelFile.tensors.length * structBytes.TensorDesc);
+  writeOptions(buffer, staging, limits);
+  writeConfig(buffer, staging + config, modelFile.config);
+  modelFile.tensors.forEach((tensor, i) => {
+    writeTensor(buffer, staging + tensors + i * structBytes.TensorDesc, tensor);
+  });
+  instance.check((x) =>
+    x.le_engine_create(staging, staging + config, staging + tensors, modelFile.tensors.length),
+  );
+}
+
+/** Sends bytes of a tensor down, through the staging buffer. */
+function writeWeights(
+  instance: WasmInstance,
+  index: number,
+  offset: number,
+  bytes: Uint8Array,
+): void {
+  for (let at = 0; at < bytes.length; at += stagingBytes) {
+    const piece = bytes.subarray(at, at + stagingBytes);
+    instance.stagingView(piece.length).set(piece);
+    instance.check((x) =>
+      x.le_weights_write(index, BigInt(offset + at), instance.staging, piece.length),
+    );
+  }
+}
+
+/** Adds a plan; `block` is undefined for the identity plan, which must come first. Returns its index. */
+function addPlan(instance: WasmInstance, block: CachePlan | undefined, plan: CachePlan): number {
+  if (block === undefined) {
+    return instance.check((x) => x.le_plan_add(0, plan.sink, plan.recent));
+  }
+  const bytes = planBlock(block);
+  instance.stagingView(bytes.length).set(bytes);
+  return instance.check((x) => x.le_plan_add(instance.staging, plan.sink, plan.recent));
+}

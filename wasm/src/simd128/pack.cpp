@@ -1,0 +1,170 @@
+// Rows of a GGUF file -> the layouts of layout.h, and back.
+#include <string.h>
+
+#include "layout.h"
+#include "leanedge/half.h"
+
+namespace leanedge::kernels {
+namespace {
+
+// Where a row's values of one block lie.
+struct RowPlace {
+  uint8_t* tile;  // first block of the row's tile
+  int32_t lane;   // row within the tile, 0 .. 7
+  int32_t half;   // 0: rows 0-3, 1: rows 4-7
+  int32_t quad;   // row within its half
+};
+
+RowPlace place_of(const PackedMatrix& matrix, int32_t row) {
+  ENGINE_ASSERT(row >= 0 && row < matrix.rows);
+  const size_t tile = static_cast<size_t>(row / kTileRows);
+  RowPlace place;
+  place.tile = matrix.data + tile * tile_bytes(matrix.dtype, matrix.cols);
+  place.lane = row % kTileRows;
+  place.half = place.lane / 4;
+  place.quad = place.lane % 4;
+  return place;
+}
+
+// Bytes of one block of 32 weights in the file.
+constexpr size_t file_block_bytes(Dtype dtype) {
+  return dtype == Dtype::kQ8_0 ? 34 : dtype == Dtype::kQ4_0 ? 18 : 20;
+}
+
+// Offset of Q8_0's two columns 2 * pair, 2 * pair + 1 of a row within a block.
+size_t q8_at(const RowPlace& place, int32_t pair) {
+  return 16 + static_cast<size_t>(pair) * 16 + static_cast<size_t>(place.half) * 8 +
+         static_cast<size_t>(place.quad) * 2;
+}
+
+// Offset of the four bytes that hold a row's columns 8 * group .. 8 * group + 7.
+size_t q4_at(const RowPlace& place, size_t header, int32_t group) {
+  return header + static_cast<size_t>(group) * 32 + static_cast<size_t>(place.half) * 16 +
+         static_cast<size_t>(place.quad) * 4;
+}
+
+// The file keeps column c in the low nibble of byte c, column c + 16 in its high nibble.
+uint32_t file_nibble(const uint8_t* nibbles, int32_t col) {
+  return col < 16 ? nibbles[col] & 15u : static_cast<uint32_t>(nibbles[col - 16] >> 4);
+}
+
+void pack_q4_block(const RowPlace& place, size_t header, const uint8_t* nibbles, uint8_t* block) {
+  for (int32_t group = 0; group < 4; ++group) {
+    uint32_t even = 0;
+    uint32_t odd = 0;
+    for (int32_t plane = 0; plane < 4; ++plane) {
+      const int32_t col = group * 8 + plane * 2;
+      even |= file_nibble(nibbles, col) << (4 * plane);
+      odd |= file_nibble(nibbles, col + 1) << (4 * plane);
+    }
+    const uint32_t word = even | odd << 16;
+    memcpy(block + q4_at(place, header, group), &word, 4);
+  }
+}
+
+float unpack_nibble(const RowPlace& place, size_t header, const uint8_t* block, int32_t col) {
+  uint32_t word;
+  memcpy(&word, block + q4_at(place, header, col / 8), 4);
+  const int32_t shift = (col % 2) * 16 + (col % 8 / 2) * 4;
+  return static_cast<float>((word >> shift) & 15u);
+}
+
+float load_f16(const uint8_t* at) {
+  uint16_t bits;
+  memcpy(&bits, at, 2);
+  return f16_to_f32(bits);
+}
+
+void pack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, const uint8_t* src) {
+  const size_t blocks = blocks_of(matrix.dtype, matrix.cols);
+  const size_t scale_at = static_cast<size_t>(place.lane) * 2;
+  uint8_t* block = place.tile;
+  for (size_t b = 0; b < blocks; ++b, block += block_bytes(matrix.dtype)) {
+    memcpy(block + scale_at, src, 2);
+    if (matrix.dtype == Dtype::kQ8_0) {
+      for (int32_t pair = 0; pair < 16; ++pair) {
+        memcpy(block + q8_at(place, pair), src + 2 + 2 * pair, 2);
+      }
+    } else if (matrix.dtype == Dtype::kQ4_0) {
+      pack_q4_block(place, 16, src + 2, block);
+    } else {
+      memcpy(block + 16 + scale_at, src + 2, 2);
+      pack_q4_block(place, 32, src + 4, block);
+    }
+    src += file_block_bytes(matrix.dtype);
+  }
+}
+
+void unpack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, float* out) {
+  const size_t blocks = blocks_of(matrix.dtype, matrix.cols);
+  const size_t scale_at = static_cast<size_t>(place.lane) * 2;
+  const uint8_t* block = place.tile;
+  for (size_t b = 0; b < blocks; ++b, block += block_bytes(matrix.dtype), out += kBlockCols) {
+    const float d = load_f16(block + scale_at);
+    const float m = matrix.dtype == Dtype::kQ4_1 ? load_f16(block + 16 + scale_at) : 0.0f;
+    for (int32_t col = 0; col < kBlockCols; ++col) {
+      if (matrix.dtype == Dtype::kQ8_0) {
+        const int8_t q = static_cast<int8_t>(block[q8_at(place, col / 2) + static_cast<size_t>(col % 2)]);
+        out[col] = d * static_cast<float>(q);
+      } else if (matrix.dtype == Dtype::kQ4_0) {
+        out[col] = d * (unpack_nibble(place, 16, block, col) - 8.0f);
+      } else {
+        out[col] = d * unpack_nibble(place, 32, block, col) + m;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+size_t packed_bytes(Dtype dtype, int32_t rows, int32_t cols) {
+  ENGINE_ASSERT(rows > 0 && cols > 0);
+  ENGINE_ASSERT(!is_block_dtype(dtype) || cols % kBlockCols == 0);
+  const size_t tiles = static_cast<size_t>((rows + kTileRows - 1) / kTileRows);
+  return tiles * tile_bytes(dtype, cols);
+}
+
+void pack_row(const PackedMatrix& matrix, int32_t row, const uint8_t* src) {
+  const RowPlace place = place_of(matrix, row);
+  if (is_block_dtype(matrix.dtype)) {
+    pack_row_blocks(matrix, place, src);
+    return;
+  }
+  const size_t value_bytes = matrix.dtype == Dtype::kF32 ? 4 : 2;
+  const size_t run_bytes = value_bytes * kFloatCols;
+  uint8_t* at = place.tile + static_cast<size_t>(place.lane) * run_bytes;
+  size_t rest = static_cast<size_t>(matrix.cols) * value_bytes;
+  while (rest > 0) {
+    const size_t bytes = rest < run_bytes ? rest : run_bytes;
+    memcpy(at, src, bytes);
+    at += block_bytes(matrix.dtype);
+    src += bytes;
+    rest -= bytes;
+  }
+}
+
+void unpack_row(const PackedMatrix& matrix, int32_t row, float* out) {
+  const RowPlace place = place_of(matrix, row);
+  if (is_block_dtype(matrix.dtype)) {
+    unpack_row_blocks(matrix, place, out);
+    return;
+  }
+  const size_t value_bytes = matrix.dtype == Dtype::kF32 ? 4 : 2;
+  for (int32_t col = 0; col < matrix.cols; ++col) {
+    const size_t value = static_cast<size_t>(place.lane * kFloatCols + col % kFloatCols);
+    const uint8_t* at = place.tile +
+                        static_cast<size_t>(col / kFloatCols) * block_bytes(matrix.dtype) +
+                        value * value_bytes;
+    if (matrix.dtype == Dtype::kF32) {
+      memcpy(&out[col], at, 4);
+    } else if (matrix.dtype == Dtype::kF16) {
+      out[col] = load_f16(at);
+    } else {
+      uint16_t bits;
+      memcpy(&bits, at, 2);
+      out[col] = f32_from_bits(static_cast<uint32_t>(bits) << 16);
+    }
+  }
+}
+
+}  // namespace leanedge::kernels
