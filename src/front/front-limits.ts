@@ -6,7 +6,10 @@ export interface FrontLimits {
   responseMessageBytesMax: number;
   /** Largest block of trailers, before and after decompression, in bytes. Larger: INTERNAL. */
   trailerBytesMax: number;
-  /** Largest request header block, counted as HTTP/2 does (name + value + 32 a field), in bytes. */
+  /**
+   * Largest request header block, counted as HTTP/2 does (name + value + 32 a field), in bytes. Larger:
+   * RESOURCE_EXHAUSTED, or HTTP 431; above twice the bound: a reset.
+   */
   headerBytesMax: number;
   /** Connections that are open at the same time; further ones are closed at once. */
   connectionsMax: number;
@@ -22,6 +25,8 @@ export interface FrontLimits {
   pingAnswerMsMax: number;
   /** How long a connection without calls is kept, in milliseconds. */
   connectionIdleMsMax: number;
+  /** How long a client may go on sending after its answer is complete, in milliseconds; then its stream is reset. */
+  lingerMsMax: number;
   /** How long `close` lets running calls finish, in milliseconds; then they are cancelled. */
   drainMsMax: number;
 }
@@ -42,5 +47,6 @@ export const defaultFrontLimits: FrontLimits = {
   pingIntervalMs: 20_000,
   pingAnswerMsMax: 10_000,
   connectionIdleMsMax: 5 * 60_000,
+  lingerMsMax: 1000,
   drainMsMax: 10_000,
 };

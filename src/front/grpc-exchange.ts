@@ -89,6 +89,9 @@ class GrpcExchange {
       direction: "request",
     });
     stream.on("data", (chunk: Buffer) => {
+      if (this.#trailers !== undefined) {
+        return;
+      }
       try {
         reader.push(chunk);
       } catch (error) {
@@ -214,10 +217,20 @@ class GrpcExchange {
     this.#stopClient();
   }
 
-  /** Tells a client that still sends to stop, since nobody listens (RFC 9113, section 8.1). */
+  /**
+   * Tells a client that still sends to stop, since nobody listens (RFC 9113, section 8.1). Most clients stop by
+   * themselves once they have the status, and some take a reset beside it for an error: they get a moment.
+   */
   #stopClient(): void {
-    if (!this.#stream.readableEnded) {
-      this.#stream.close(constants.NGHTTP2_NO_ERROR);
+    const stream = this.#stream;
+    if (stream.readableEnded) {
+      return;
     }
+    stream.resume();
+    const timer = setTimeout(
+      () => stream.close(constants.NGHTTP2_NO_ERROR),
+      this.#limits.lingerMsMax,
+    );
+    stream.on("close", () => clearTimeout(timer));
   }
 }

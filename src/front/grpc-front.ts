@@ -44,7 +44,8 @@ export async function startGrpcFront(options: GrpcFrontOptions): Promise<GrpcFro
   const server = createServer({
     settings: {
       maxConcurrentStreams: limits.streamsPerConnectionMax,
-      maxHeaderListSize: limits.headerBytesMax,
+      // Above this Node resets the stream without a word; below it, the answer can say what is wrong.
+      maxHeaderListSize: 2 * limits.headerBytesMax,
       // A full message of usual size in flight; the default of 64 KiB makes large prompts wait for round trips.
       initialWindowSize: 256 * 1024,
     },

@@ -130,6 +130,6 @@ describe("gRPC-web text", () => {
     const reader = body.getReader();
     await reader.read();
     await reader.cancel();
-    await vi.waitFor(() => expect(echo.ends).toEqual(["client-gone"]));
+    await vi.waitFor(() => expect(echo.ends).toEqual(["client-gone"]), { timeout: 5000 });
   });
 });

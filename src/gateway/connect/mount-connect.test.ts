@@ -6,7 +6,7 @@ import type { Client, Transport } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { createEchoApp } from "./testing/echo-app.js";
 import type { EchoApp } from "./testing/echo-app.js";
-import { EchoService } from "./testing/echo-service.js";
+import { EchoService } from "../../../test/support/echo-service.js";
 import { workerTransport } from "./worker-transport.js";
 
 const baseUrl = "http://gateway.test";
@@ -180,7 +180,7 @@ describe.each(Object.keys(transports(createEchoApp())))("a mount called through 
       })(),
     );
     expect(error.code).toBe(Code.Canceled);
-    await vi.waitFor(() => expect(echo.ends).toEqual(["client-gone"]));
+    await vi.waitFor(() => expect(echo.ends).toEqual(["client-gone"]), { timeout: 5000 });
     const counted = echo.counted();
     await new Promise((resolve) => setTimeout(resolve, 60));
     expect(echo.counted()).toBeLessThanOrEqual(counted + 1);

@@ -5,7 +5,7 @@ import type { Client } from "@connectrpc/connect";
 import { Hono } from "hono";
 import { createEchoApp } from "./testing/echo-app.js";
 import type { EchoApp, EchoEnv } from "./testing/echo-app.js";
-import { EchoService } from "./testing/echo-service.js";
+import { EchoService } from "../../../test/support/echo-service.js";
 import { workerTransport } from "./worker-transport.js";
 
 const bindings = { GREETING: "hi " };
@@ -106,7 +106,7 @@ describe("a mount inside workerd", () => {
     const reader = body.getReader();
     await reader.read();
     await reader.cancel();
-    await vi.waitFor(() => expect(echo.ends).toEqual(["client-gone"]));
+    await vi.waitFor(() => expect(echo.ends).toEqual(["client-gone"]), { timeout: 5000 });
     const counted = echo.counted();
     await new Promise((resolve) => setTimeout(resolve, 60));
     expect(echo.counted()).toBeLessThanOrEqual(counted + 1);

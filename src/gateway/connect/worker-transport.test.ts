@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Code, createClient } from "@connectrpc/connect";
-import { EchoService } from "./testing/echo-service.js";
+import { EchoService } from "../../../test/support/echo-service.js";
 import { workerTransport } from "./worker-transport.js";
 import type { WorkerTransportOptions } from "./worker-transport.js";
 

@@ -5,7 +5,7 @@ import { onCallEnd } from "../call-end.js";
 import type { CallEnd } from "../call-end.js";
 import { mountConnect } from "../mount-connect.js";
 import type { MountOptions } from "../mount-connect.js";
-import { EchoService } from "./echo-service.js";
+import { EchoService } from "../../../../test/support/echo-service.js";
 
 /** Bindings of the echo app. */
 export interface EchoBindings {

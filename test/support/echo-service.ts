@@ -10,7 +10,7 @@ import {
 import type { StringValueSchema, UInt32ValueSchema } from "@bufbuild/protobuf/wkt";
 
 /**
- * A service for the adapter's tests, with one method of each kind. It is described here and not in `proto/`, because it
+ * A service for tests of the adapter and of the gRPC front, with one method of each kind. It is described here and not in `proto/`, because it
  * is no part of the API.
  *
  * - `Say` answers with its text; it has no side effects, so Connect GET reaches it.
