@@ -207,26 +207,69 @@ function checkKeptFraction(plan: CachePlan, stated: number): void {
   );
 }
 
-/** Turns the validator's deepest finding into an error that shows the value. */
+/** Turns the validator's deepest finding into an error that shows the value and the rule. */
 function schemaError(value: unknown, errors: readonly OutputUnit[]): PlanError {
   let deepest = errors[0];
   for (const error of errors) {
     if (error.instanceLocation.length >= (deepest?.instanceLocation.length ?? 0)) deepest = error;
   }
-  const keys = (deepest?.instanceLocation ?? "#").split("/").slice(1).map(unescapePointer);
-  let found: unknown = value;
-  for (const key of keys) {
-    found = typeof found === "object" && found !== null ? Reflect.get(found, key) : undefined;
-  }
+  if (deepest === undefined) return new PlanError("", "does not match the schema");
+  const keys = pointerKeys(deepest.instanceLocation);
+  const found = keys.reduce(member, value);
   const path = keys
     .map((key, index) => (/^\d+$/.test(key) ? `[${key}]` : index === 0 ? key : `.${key}`))
     .join("");
-  const rule = (deepest?.error ?? "does not match the schema").replace(/\.$/, "");
-  return new PlanError(path, `is ${shown(found)}: ${rule}`, typeof found === "number" ? found : 0);
+  if (deepest.keyword === "required") {
+    const absent = /"(.*)"/.exec(deepest.error)?.[1] ?? "a field";
+    return new PlanError([path, absent].filter((part) => part !== "").join("."), "is absent");
+  }
+  const bound = pointerKeys(deepest.keywordLocation).reduce<unknown>(member, schema);
+  return new PlanError(
+    path,
+    `is ${shown(found)}, ${ruleOf(deepest, bound)}`,
+    typeof found === "number" ? found : 0,
+    typeof bound === "number" ? bound : 0,
+  );
 }
 
-function unescapePointer(key: string): string {
-  return decodeURIComponent(key).replaceAll("~1", "/").replaceAll("~0", "~");
+/** What a schema's keyword with this bound asks for. */
+function ruleOf(error: OutputUnit, bound: unknown): string {
+  const text = shown(bound);
+  switch (error.keyword) {
+    case "type":
+      return `must be of type ${String(bound)}`;
+    case "const":
+      return `must be ${text}`;
+    case "enum":
+      return `must be one of ${Array.isArray(bound) ? bound.join(", ") : text}`;
+    case "minimum":
+    case "minLength":
+    case "minItems":
+      return `at least ${text}`;
+    case "maximum":
+    case "maxLength":
+    case "maxItems":
+      return `at most ${text}`;
+    case "multipleOf":
+      return `must be a multiple of ${text}`;
+    case "pattern":
+      return `must match ${text}`;
+    case "false":
+      return "but plans have no such field";
+    default:
+      return error.error.replace(/\.$/, "");
+  }
+}
+
+function pointerKeys(pointer: string): string[] {
+  return pointer
+    .split("/")
+    .slice(1)
+    .map((key) => decodeURIComponent(key).replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+function member(value: unknown, key: string): unknown {
+  return typeof value === "object" && value !== null ? Reflect.get(value, key) : undefined;
 }
 
 /** A value in at most 60 characters. */
