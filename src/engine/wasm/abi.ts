@@ -3,9 +3,9 @@
  * of the WASM modules. abi.test.ts compares every size with the headers' static_asserts.
  */
 import type { Sampling, SequenceStats, EngineStats, StepEntry } from "../engine.js";
-import { DTYPES } from "../gguf/dtype.js";
+import { dtypeLayouts } from "../gguf/dtype.js";
 import type { Architecture, ModelConfig, RopeOrder, RopeScaling } from "../gguf/model-config.js";
-import { TENSOR_ROLE_IDS } from "../gguf/tensor-roles.js";
+import { tensorRoleIds } from "../gguf/tensor-roles.js";
 import type { TensorInfo } from "../gguf/tensor-table.js";
 
 /** Version of the boundary that this code speaks (kAbiVersion). */
@@ -123,7 +123,7 @@ export function writeConfig(memory: ArrayBufferLike, address: number, config: Mo
 /** Writes one TensorDesc. */
 export function writeTensor(memory: ArrayBufferLike, address: number, tensor: TensorInfo): void {
   new StructWriter(memory, address, "TensorDesc")
-    .i32(TENSOR_ROLE_IDS[tensor.role], tensor.layer, DTYPES[tensor.dtype].id)
+    .i32(tensorRoleIds[tensor.role], tensor.layer, dtypeLayouts[tensor.dtype].id)
     .i32(tensor.rows, tensor.cols, 0)
     .end();
 }

@@ -52,11 +52,15 @@ const backends: ReadonlyMap<number, BackendName> = new Map([
 
 const segmentKinds: Readonly<Record<SegmentKind, number>> = { prompt: 1, generated: 2 };
 
+/** What an engine needs to know of a model file. */
+export type ModelDescription = Pick<ModelFile, "config" | "tensors">;
+
 /** What an engine is made of. */
 export interface WasmEngineOptions {
   /** A module of wasm/prebuilt, compiled. */
   readonly module: WebAssembly.Module;
-  readonly modelFile: ModelFile;
+  /** What readModelFile found in the file; its token table is not needed. */
+  readonly modelFile: ModelDescription;
   /** Where the weights come from: the file that `modelFile` was read from. */
   readonly source: ModelSource;
   /** All memory: statics, weights, cache, scratch. Default 88 MiB. */
@@ -88,7 +92,7 @@ export class WasmEngine implements Engine {
   private constructor(
     instance: WasmInstance,
     readonly backend: BackendName,
-    modelFile: ModelFile,
+    modelFile: ModelDescription,
     readonly contextTokensMax: number,
     readonly sequencesMax: number,
     readonly plans: readonly EnginePlan[],
@@ -327,7 +331,7 @@ function stepResult(instance: WasmInstance, raw: RawStepResult): StepResult {
 /** Lays out memory for the model. */
 function createEngine(
   instance: WasmInstance,
-  modelFile: ModelFile,
+  modelFile: ModelDescription,
   limits: Parameters<typeof writeOptions>[2],
 ): void {
   if (!(limits.sequencesMax >= 1 && limits.sequencesMax <= sequencesMax)) {

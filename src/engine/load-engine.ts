@@ -1,0 +1,81 @@
+/** A running engine, tokenizer and chat template from one model file. */
+import type { Engine } from "./engine.js";
+import { FingerprintHasher } from "./gguf/fingerprint.js";
+import { readModelFile, type ModelFile } from "./gguf/model-file.js";
+import type { ModelSource } from "./gguf/source.js";
+import { sha256Hex } from "./sha256.js";
+import { ChatTemplate } from "./template/index.js";
+import { Tokenizer } from "./tokenizer/index.js";
+import { WasmEngine, type WasmEngineOptions } from "./wasm/wasm-engine.js";
+
+/** See loadEngine. The limits and zones are those of WasmEngineOptions. */
+export interface LoadEngineOptions extends Omit<
+  WasmEngineOptions,
+  "modelFile" | "source" | "stream"
+> {
+  /** The model file. */
+  readonly source: ModelSource;
+  /**
+   * The file's fingerprint, where the source has checked it (a shard source does). Unset: it is
+   * computed while the weights stream by, which reads the whole file.
+   */
+  readonly fingerprint?: string;
+}
+
+/** A model file that is being served. */
+export interface LoadedEngine {
+  readonly engine: Engine;
+  /** The file's description, without the token table, which the tokenizer has. */
+  readonly modelFile: Omit<ModelFile, "vocabulary">;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  /** Fingerprint of the model file (gguf/fingerprint.ts), lower-case hexadecimal. */
+  readonly fingerprint: string;
+  /** SHA-256 of the template's source, lower-case hexadecimal. */
+  readonly templateFingerprint: string;
+  /** Weights of the model, a tied output matrix counted once. */
+  readonly parameterCount: number;
+}
+
+/**
+ * Reads the header, builds tokenizer and template, streams the weights into a WASM engine.
+ *
+ * @throws ModelFileError, TokenizerError, TemplateError or EngineError, whoever refuses first
+ */
+export async function loadEngine(options: LoadEngineOptions): Promise<LoadedEngine> {
+  const { source, fingerprint, ...engineOptions } = options;
+  const { vocabulary, ...modelFile } = await readModelFile(source);
+  const tokenizer = new Tokenizer(vocabulary);
+  const template = new ChatTemplate(modelFile.chatTemplate, templateTokens(tokenizer));
+  // Its buffer is one block of the file: not taken where it is not needed.
+  const hasher = fingerprint === undefined ? new FingerprintHasher() : undefined;
+  const engine = await WasmEngine.load({
+    ...engineOptions,
+    modelFile,
+    source,
+    stream:
+      hasher === undefined
+        ? {}
+        : { wholeFile: true, onBytes: (bytes: Uint8Array) => hasher.update(bytes) },
+  });
+  return {
+    engine,
+    modelFile,
+    tokenizer,
+    template,
+    fingerprint: (await hasher?.digest()) ?? fingerprint ?? "",
+    templateFingerprint: await sha256Hex(
+      Uint8Array.from(new TextEncoder().encode(template.source)),
+    ),
+    parameterCount: modelFile.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
+  };
+}
+
+function templateTokens(tokenizer: Tokenizer): ConstructorParameters<typeof ChatTemplate>[1] {
+  const { bos, eos } = tokenizer.facts;
+  return {
+    bos: bos === undefined ? "" : tokenizer.textOf(bos),
+    eos: eos === undefined ? "" : tokenizer.textOf(eos),
+    controlTexts: tokenizer.controlTexts,
+  };
+}
