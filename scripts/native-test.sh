@@ -14,5 +14,4 @@ cmake -S "$root/engine" -B "$build" $generator -DCMAKE_BUILD_TYPE=RelWithDebInfo
   { cat "$root/engine/build/configure.log"; exit 1; }
 cmake --build "$build" --parallel 2 >"$root/engine/build/compile.log" 2>&1 ||
   { cat "$root/engine/build/compile.log"; exit 1; }
-"$build/leanedge_page_test"
 exec "$build/leanedge_engine_test" "$@"

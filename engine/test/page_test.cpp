@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "leanedge/half.h"
 #include "leanedge/page.h"
 #include "leanedge/plan.h"
@@ -15,16 +16,7 @@ using namespace leanedge;
 
 namespace {
 
-int failures = 0;
-
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      ++failures;                                                               \
-      printf("%s:%d: failed in %s: %s\n", __FILE__, __LINE__, context, #condition); \
-    }                                                                           \
-  } while (0)
-
+// Name of the golden case that is being checked.
 const char* context = "";
 
 // A file of engine/testdata in memory of exactly its size, so that a sanitizer sees every byte
@@ -225,7 +217,9 @@ void for_each_golden(void (*each)(const CachePlan* plan, uint32_t seed, const ui
     memcpy(plan, file.data + at, block_bytes);
     at += block_bytes;
     CHECK(plan->bytes == block_bytes && plan->page_bytes == page_bytes);
+    const int before = test::registry().failures;
     each(plan, seed, file.data + at, page_bytes, costs);
+    if (test::registry().failures > before) printf("    in case %s\n", context);
     at += page_bytes;
     free(plan);
   }
@@ -234,7 +228,9 @@ void for_each_golden(void (*each)(const CachePlan* plan, uint32_t seed, const ui
   free(file.data);
 }
 
-void test_golden_pages() {
+}  // namespace
+
+TEST(pages_equal_the_golden_file) {
   for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t* page, size_t page_bytes,
                      const uint8_t* costs) {
     check_golden_case(plan, seed, page, page_bytes);
@@ -245,7 +241,7 @@ void test_golden_pages() {
   });
 }
 
-void test_identity_plan_is_the_golden_one() {
+TEST(identity_plan_is_the_golden_one) {
   for_each_golden([](const CachePlan* plan, uint32_t, const uint8_t*, size_t, const uint8_t*) {
     if (strcmp(context, "identity") != 0) return;
     void* memory = malloc(plan->bytes);
@@ -268,7 +264,7 @@ void test_identity_plan_is_the_golden_one() {
 
 // Broken blocks: every truncation, and random bytes changed. plan_check must say no or the block
 // must still be legal; the sanitizers watch what it reads.
-void test_plan_check_survives_broken_blocks() {
+TEST(plan_check_survives_broken_blocks) {
   for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t*, size_t,
                      const uint8_t*) {
     const size_t bytes = plan->bytes;
@@ -299,7 +295,7 @@ void test_plan_check_survives_broken_blocks() {
   });
 }
 
-void test_non_finite_values_are_refused() {
+TEST(non_finite_values_are_refused) {
   for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t*, size_t,
                      const uint8_t*) {
     static Rows rows;
@@ -334,8 +330,7 @@ void test_non_finite_values_are_refused() {
   });
 }
 
-void test_half_is_exact_both_ways() {
-  context = "half";
+TEST(half_is_exact_both_ways) {
   for (uint32_t bits = 0; bits < 0x7c00; ++bits) {
     const float x = f16_to_f32(static_cast<uint16_t>(bits));
     const float up = bits == 0x7bff ? 65536.0f : f16_to_f32(static_cast<uint16_t>(bits + 1));
@@ -358,8 +353,7 @@ void test_half_is_exact_both_ways() {
 }
 
 // The definition in doubles, where all of it is exact.
-void test_scale_is_the_smallest_that_covers() {
-  context = "scale";
+TEST(page_scale_is_the_smallest_that_covers) {
   Stream random(1, 2, 3, 4);
   for (int32_t i = 0; i < 400000; ++i) {
     const float a = f16_to_f32(golden_value(static_cast<int32_t>(random.next() % 7), random.next()));
@@ -377,8 +371,7 @@ void test_scale_is_the_smallest_that_covers() {
   }
 }
 
-void test_golden_snapshot() {
-  context = "snapshot";
+TEST(snapshot_header_equals_the_golden_file) {
   const File file = read_testdata("snapshot-v1.bin");
   const uint64_t bytes = file.bytes - kSnapshotChecksumBytes;
   SnapshotHeader header;
@@ -446,18 +439,4 @@ void test_golden_snapshot() {
   }
   free(plan);
   free(file.data);
-}
-
-}  // namespace
-
-int main() {
-  test_half_is_exact_both_ways();
-  test_scale_is_the_smallest_that_covers();
-  test_golden_pages();
-  test_identity_plan_is_the_golden_one();
-  test_plan_check_survives_broken_blocks();
-  test_non_finite_values_are_refused();
-  test_golden_snapshot();
-  if (failures) printf("page_test: %d checks failed\n", failures);
-  return failures ? 1 : 0;
 }
