@@ -26,12 +26,13 @@ export class EventMailbox {
    */
   async wait(timeoutMs: number): Promise<boolean> {
     if (!this.#woken) {
-      let timer: ReturnType<typeof setTimeout> | undefined;
       await new Promise<void>((resolve) => {
-        this.#resolve = resolve;
-        timer = setTimeout(resolve, timeoutMs);
+        const timer = setTimeout(resolve, timeoutMs);
+        this.#resolve = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
-      clearTimeout(timer);
       this.#resolve = undefined;
     }
     const woken = this.#woken;

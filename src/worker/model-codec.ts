@@ -1,7 +1,5 @@
 /** The codec of a model file: its tokenizer and its chat template. */
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
-import { ChatTemplate, TemplateError } from "../engine/template/index.js";
+import { TemplateError, type ChatTemplate } from "../engine/template/index.js";
 import {
   StreamDecoder,
   TokenizerError,
@@ -10,21 +8,17 @@ import {
 } from "../engine/tokenizer/index.js";
 import { TextCodecError, type TextCodec } from "./text-codec.js";
 
-/**
- * Puts a model's tokenizer and template together.
- * @param chatTemplate the file's template; undefined takes the default one
- * @throws TemplateError if the template cannot be parsed
- */
-export function createModelCodec(
-  tokenizer: Tokenizer,
-  chatTemplate: string | undefined,
-): TextCodec {
-  const nameOf = (id: number | undefined): string => (id === undefined ? "" : tokenizer.textOf(id));
-  const template = new ChatTemplate(chatTemplate, {
-    bos: nameOf(tokenizer.facts.bos),
-    eos: nameOf(tokenizer.facts.eos),
-    controlTexts: tokenizer.controlTexts,
-  });
+/** What a codec is made of. */
+export interface ModelText {
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  /** SHA-256 of the template's source, lower-case hexadecimal. */
+  readonly templateFingerprint: string;
+}
+
+/** Puts a model's tokenizer and template together. */
+export function createModelCodec(text: ModelText): TextCodec {
+  const { tokenizer, template, templateFingerprint } = text;
   const encode = (render: () => TextPiece[], start: boolean): number[] => {
     try {
       return tokenizer.encodePieces(render(), { start });
@@ -36,7 +30,7 @@ export function createModelCodec(
     }
   };
   return {
-    templateFingerprint: bytesToHex(sha256(new TextEncoder().encode(template.source))),
+    templateFingerprint,
     encodeFirst: (messages) => encode(() => template.renderFirst(messages), true),
     encodeContinuation: (messages) => encode(() => template.renderContinuation(messages), false),
     decoder: () => new StreamDecoder(tokenizer),

@@ -9,6 +9,8 @@
 import { DurableObject } from "cloudflare:workers";
 import { createConnectRouter, createContextValues } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
+import { createModelCodec } from "../../worker/model-codec.js";
+import { modelInfo } from "../../worker/model-info.js";
 import { createWorkerService } from "../../worker/worker-service.js";
 import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { GatewayEnv } from "../bindings.js";
@@ -53,10 +55,10 @@ export class EngineObject extends DurableObject<GatewayEnv> {
       name: `engine:${name}`,
       model,
       engine: loaded.engine,
-      codec: loaded.codec,
+      codec: createModelCodec(loaded),
       plan: 0,
       modelFingerprint: loaded.fingerprint,
-      info: loaded.info,
+      info: modelInfo(loaded),
       // A timer, not a resolved promise: I/O of other requests must get its turn between steps.
       yieldToHost: () => new Promise((resolve) => setTimeout(resolve, 0)),
       // Stands still on the edge while an engine computes; timings are then 0, as documented.
