@@ -228,7 +228,158 @@ void for_each_golden(void (*each)(const CachePlan* plan, uint32_t seed, const ui
   free(file.data);
 }
 
+// The golden snapshot's plan: 2 layers of 2 heads of 8, widths 8, 0, 8, 8, K int8, V int4. In memory
+// of exactly its size; free it.
+CachePlan* small_plan(int32_t evicting) {
+  CachePlan* plan = static_cast<CachePlan*>(calloc(1, plan_bytes(2, 2, 24)));
+  plan->magic = kPlanMagic;
+  plan->version = kPlanVersion;
+  plan->layers = plan->kv_heads = 2;
+  plan->head_dim = 8;
+  plan->sink = 4;
+  plan->recent = 8;
+  plan->k_storage = PageStorage::kInt8;
+  plan->v_storage = PageStorage::kInt4;
+  plan->context_tokens_max = kContextMax;
+  plan->evicting = evicting;
+  plan->channel_count = 24;
+  for (int32_t i = 0; i < 4; ++i) {
+    const_cast<PageHead&>(plan_head(*plan, i / 2, i % 2)).width = i == 1 ? 0 : 8;
+  }
+  plan_layout_write(plan);
+  for (uint16_t i = 0; i < 24; ++i) const_cast<uint16_t*>(plan_channels(*plan))[i] = i % 8;
+  return plan;
+}
+
+// One field of small_plan changed, and what plan_check says of it.
+struct BrokenPlan {
+  size_t offset;  // bytes from the block's start
+  uint32_t bytes; // 2 or 4
+  uint32_t value;
+  const char* message;
+};
+
 }  // namespace
+
+TEST(plan_check_names_thing_value_and_bound) {
+  const size_t heads = sizeof(CachePlan) + 2 * sizeof(PageLayer);
+  const size_t channels = heads + 4 * sizeof(PageHead);
+  const BrokenPlan cases[] = {
+      {0, 4, 7, "plan: magic 7 and version 1, must be 1347110220 and 1"},
+      {4, 4, 2, "plan: magic 1347110220 and version 2, must be 1347110220 and 1"},
+      {8, 4, 368, "plan: bytes is 368, its tables take 368, 367 are there"},
+      {12, 4, 0, "plan: layers is 0, must be 1 .. 256"},
+      {16, 4, 257, "plan: kv_heads is 257, must be 1 .. 256"},
+      {20, 4, 258, "plan: head_dim is 258, must be 2 .. 256"},
+      {20, 4, 12, "plan: head_dim is 12, must be a multiple of 8 with V in 4 bits"},
+      {24, 4, 0xffffffff, "plan: sink is -1, must be 0 .. 32768"},
+      {28, 4, 0, "plan: recent is 0, must be 1 .. 32768"},
+      {32, 4, 4, "plan: k_storage is 4, must be 0 .. 3"},
+      {44, 4, 1, "plan: pages_floor is 1, must be 0 .. 0"},
+      {52, 4, 0, "plan: context_tokens_max is 0, must be 1 .. 1048576"},
+      {56, 4, 2, "plan: evicting is 2, must be 0 .. 1"},
+      {60, 4, 33, "plan: channel_count is 33, the heads have 32 channels"},
+      {64, 4, 1, "plan: channel_count is 24 (widths add up to 24), page_bytes is 1 (layout: 1632), or "
+                 "the sizes of rows differ"},
+      {sizeof(CachePlan) + 8, 4, 0,
+       "plan: offset or size of layer 1's block differs (2 heads): size is 1088, must be 1088"},
+      {heads, 4, 7, "plan: width of layer 0, KV head 0 is 7, must be a multiple of 16 or 8"},
+      {heads + sizeof(PageHead), 4, 24,
+       "plan: width of layer 0, KV head 1 is 24, must be a multiple of 16 or 8"},
+      {heads + 16, 4, 16,
+       "plan: section offsets of layer 0, KV head 0 (544 bytes) are not those of the page format "
+       "(544 bytes)"},
+      {channels + 14, 2, 8,
+       "plan: kept channel 7 of layer 0, KV head 0 is 8, must be above the one before it and below "
+       "8"},
+      {channels + 16 + 4, 2, 1,
+       "plan: kept channel 2 of layer 1, KV head 0 is 1, must be above the one before it and below "
+       "8"},
+  };
+  for (const BrokenPlan& broken : cases) {
+    CachePlan* plan = small_plan(0);
+    CHECK(plan_check(plan, plan->bytes, nullptr) == Status::kOk);
+    const bool short_memory = broken.offset == 8;
+    memcpy(reinterpret_cast<uint8_t*>(plan) + broken.offset, &broken.value, broken.bytes);
+    ErrorDetail detail = {};
+    const size_t bytes = plan_bytes(2, 2, 24) - (short_memory ? 1 : 0);
+    CHECK(plan_check(plan, bytes, &detail) == Status::kInvalidPlan);
+    if (strcmp(detail.message, broken.message) != 0) {
+      test::fail(__FILE__, __LINE__, detail.message, 0, 0);
+      printf("    instead of %s\n", broken.message);
+    }
+    free(plan);
+  }
+}
+
+TEST(snapshot_header_of_an_evicting_plan_may_have_less) {
+  CachePlan* plan = small_plan(1);
+  SnapshotHeader full;
+  snapshot_header_write(*plan, 90, 85, 4, &full);
+  CHECK(full.flags == kSnapshotEvicting && full.sink_rows == 4 && full.recent_rows == 17);
+  const auto check = [&](SnapshotHeader header) {
+    // Offsets that follow from the counts, as a writer would have them.
+    const uint64_t rows = (static_cast<uint64_t>(header.sink_rows) + header.recent_rows) * 8 * 4 * 4;
+    header.pages_offset = header.rows_offset + (rows + 15) / 16 * 16;
+    header.checksum_offset = header.pages_offset + header.pages * plan->page_bytes;
+    header.bytes = header.checksum_offset + kSnapshotChecksumBytes;
+    return snapshot_header_check(header, *plan, header.checksum_offset, 200, nullptr);
+  };
+  SnapshotHeader less = full;
+  less.sink_rows = 1;
+  less.recent_rows = 2;
+  less.pages = 1;
+  less.next_position = 300;
+  CHECK(check(full) == Status::kOk && check(less) == Status::kOk);
+  // recent holds up to recent + 31 = 39 rows, whatever was evicted.
+  less.recent_rows = 39;
+  CHECK(check(less) == Status::kOk);
+  less.recent_rows = 40;
+  CHECK(check(less) == Status::kInvalidSnapshot);
+  less.recent_rows = 2;
+  less.pages = 3;
+  CHECK(check(less) == Status::kInvalidSnapshot);
+  less.pages = 1;
+  less.sink_rows = 5;
+  CHECK(check(less) == Status::kInvalidSnapshot);
+  less.sink_rows = 1;
+  less.next_position = kContextMax + 1;
+  CHECK(check(less) == Status::kInvalidSnapshot);
+  // A cache of few tokens cannot have more recent rows than tokens.
+  SnapshotHeader young;
+  snapshot_header_write(*plan, 90, 10, 4, &young);
+  CHECK(young.recent_rows == 6);
+  young.recent_rows = 11;
+  CHECK(check(young) == Status::kInvalidSnapshot);
+  free(plan);
+}
+
+TEST(snapshot_positions_must_increase) {
+  CachePlan* plan = small_plan(1);
+  static Rows rows;
+  static uint8_t block[8192];
+  CHECK(plan_layer(*plan, 1).bytes <= sizeof(block));
+  const auto pack = [&] {
+    for (int32_t head = 0; head < 2; ++head) {
+      golden_rows(*plan, 5, 1, head, &rows);
+      CHECK(page_pack_ref(*plan, 1, head, rows.k, rows.v, 8, rows.count, rows.positions, block,
+                          nullptr) == Status::kOk);
+    }
+  };
+  const PageHead& at = plan_head(*plan, 1, 1);
+  ErrorDetail detail = {};
+  pack();
+  CHECK(snapshot_positions_check(*plan, 1, block, &detail) == Status::kOk);
+  const uint32_t counts[] = {0, 33, 0xffffffff};
+  for (const uint32_t count : counts) {
+    memcpy(block + at.count, &count, 4);
+    CHECK(snapshot_positions_check(*plan, 1, block, &detail) == Status::kInvalidSnapshot);
+  }
+  pack();
+  memcpy(block + at.positions + 31 * 4, block + at.positions + 30 * 4, 4);
+  CHECK(snapshot_positions_check(*plan, 1, block, &detail) == Status::kInvalidSnapshot);
+  free(plan);
+}
 
 TEST(pages_equal_the_golden_file) {
   for_each_golden([](const CachePlan* plan, uint32_t seed, const uint8_t* page, size_t page_bytes,
@@ -377,26 +528,8 @@ TEST(snapshot_header_equals_the_golden_file) {
   SnapshotHeader header;
   memcpy(&header, file.data, sizeof(header));
 
-  // The golden snapshot's plan: 2 layers of 2 heads of 8, widths 8, 0, 8, 8, K int8, V int4.
-  const size_t plan_size = plan_bytes(2, 2, 24);
-  CachePlan* plan = static_cast<CachePlan*>(calloc(1, plan_size));
-  plan->magic = kPlanMagic;
-  plan->version = kPlanVersion;
-  plan->layers = plan->kv_heads = 2;
-  plan->head_dim = 8;
-  plan->sink = 4;
-  plan->recent = 8;
-  plan->k_storage = PageStorage::kInt8;
-  plan->v_storage = PageStorage::kInt4;
-  plan->context_tokens_max = kContextMax;
-  plan->channel_count = 24;
-  for (int32_t i = 0; i < 4; ++i) {
-    const_cast<PageHead&>(plan_head(*plan, i / 2, i % 2)).width = i == 1 ? 0 : 8;
-  }
-  plan_layout_write(plan);
-  for (uint16_t i = 0; i < 24; ++i) const_cast<uint16_t*>(plan_channels(*plan))[i] = i % 8;
+  CachePlan* plan = small_plan(0);
   ErrorDetail detail = {};
-  CHECK(plan_check(plan, plan_size, &detail) == Status::kOk);
   CHECK(snapshot_header_check(header, *plan, bytes, 90, &detail) == Status::kOk);
   CHECK(snapshot_header_check(header, *plan, bytes, 89, &detail) == Status::kInvalidSnapshot);
   CHECK(strcmp(detail.message, "snapshot: log_tokens is 90, at most 89") == 0);
