@@ -15,7 +15,7 @@ export interface DtypeLayout {
 }
 
 /** Layouts of the types that are loaded; blocks are described in model.h. */
-export const DTYPES: Readonly<Record<Dtype, DtypeLayout>> = {
+export const dtypeLayouts: Readonly<Record<Dtype, DtypeLayout>> = {
   F32: { id: 0, blockWeights: 1, blockBytes: 4 },
   F16: { id: 1, blockWeights: 1, blockBytes: 2 },
   Q4_0: { id: 2, blockWeights: 32, blockBytes: 18 },
@@ -24,7 +24,7 @@ export const DTYPES: Readonly<Record<Dtype, DtypeLayout>> = {
   BF16: { id: 30, blockWeights: 1, blockBytes: 2 },
 };
 
-const NAMES: ReadonlyMap<number, Dtype> = new Map([
+const dtypeNames: ReadonlyMap<number, Dtype> = new Map([
   [0, "F32"],
   [1, "F16"],
   [2, "Q4_0"],
@@ -35,7 +35,7 @@ const NAMES: ReadonlyMap<number, Dtype> = new Map([
 
 /** The type of an id, or undefined where it is not loaded. */
 export function dtypeOf(id: number): Dtype | undefined {
-  return NAMES.get(id);
+  return dtypeNames.get(id);
 }
 
 /** ggml's name of any type id, for messages. */

@@ -37,11 +37,9 @@ export class ModelFileError extends Error {
 }
 
 /** Longest text from a file that a message repeats, in UTF-16 units. */
-const QUOTE_CHARS_MAX = 80;
+const quoteCharsMax = 80;
 
 /** Text from a file as it may stand in a message: escaped and cut. */
 export function quote(text: string): string {
-  return JSON.stringify(
-    text.length <= QUOTE_CHARS_MAX ? text : `${text.slice(0, QUOTE_CHARS_MAX)}…`,
-  );
+  return JSON.stringify(text.length <= quoteCharsMax ? text : `${text.slice(0, quoteCharsMax)}…`);
 }

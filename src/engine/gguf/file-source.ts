@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { ModelFileError } from "./errors.js";
-import { FILE_BYTES_MAX, STREAM_CHUNK_BYTES } from "./limits.js";
+import { fileBytesMax, streamChunkBytes } from "./limits.js";
 import { checkRange, streamOf } from "./source.js";
 import type { ModelSource } from "./source.js";
 
@@ -23,13 +23,13 @@ export async function openFileSource(path: string): Promise<FileSource> {
   } catch (cause) {
     throw new ModelFileError("source", `cannot open model file ${path}`, { cause });
   }
-  if (sizeBytes < 0 || sizeBytes > FILE_BYTES_MAX) {
+  if (sizeBytes < 0 || sizeBytes > fileBytesMax) {
     await handle.close();
     throw new ModelFileError(
       "source",
       sizeBytes < 0
         ? `${path} is not a file`
-        : `${path} has ${sizeBytes} bytes, at most ${FILE_BYTES_MAX}`,
+        : `${path} has ${sizeBytes} bytes, at most ${fileBytesMax}`,
     );
   }
 
@@ -51,8 +51,8 @@ export async function openFileSource(path: string): Promise<FileSource> {
   }
 
   async function* chunks(offset: number, length: number) {
-    for (let at = 0; at < length; at += STREAM_CHUNK_BYTES) {
-      yield await read(offset + at, Math.min(STREAM_CHUNK_BYTES, length - at));
+    for (let at = 0; at < length; at += streamChunkBytes) {
+      yield await read(offset + at, Math.min(streamChunkBytes, length - at));
     }
   }
 

@@ -5,32 +5,32 @@
  *
  *   fingerprint = SHA-256("leanedge model 1\n" || u64 size || SHA-256(block 0) || SHA-256(block 1) ...)
  *
- * as lower-case hexadecimal. Blocks are BLOCK_BYTES long, the last one shorter; the size is little
+ * as lower-case hexadecimal. Blocks are fileBlockBytes long, the last one shorter; the size is little
  * endian. An asset shard is exactly one block, so a manifest's shard hashes are the inner hashes,
  * and a loader of files and a loader of shards find the same name.
  */
 import { sha256, toHex } from "../sha256.js";
-import { BLOCK_BYTES } from "./limits.js";
+import { fileBlockBytes } from "./limits.js";
 import type { ModelSource } from "./source.js";
 
-const DOMAIN = new TextEncoder().encode("leanedge model 1\n");
+const domain = new TextEncoder().encode("leanedge model 1\n");
 
 /** The fingerprint from the file's size and the hashes of its blocks, in order. */
 export async function fingerprintOfBlocks(
   sizeBytes: number,
   blockHashes: readonly Uint8Array[],
 ): Promise<string> {
-  const bytes = new Uint8Array(DOMAIN.length + 8 + 32 * blockHashes.length);
-  bytes.set(DOMAIN);
-  new DataView(bytes.buffer).setBigUint64(DOMAIN.length, BigInt(sizeBytes), true);
+  const bytes = new Uint8Array(domain.length + 8 + 32 * blockHashes.length);
+  bytes.set(domain);
+  new DataView(bytes.buffer).setBigUint64(domain.length, BigInt(sizeBytes), true);
   for (const [index, hash] of blockHashes.entries())
-    bytes.set(hash, DOMAIN.length + 8 + 32 * index);
+    bytes.set(hash, domain.length + 8 + 32 * index);
   return toHex(await sha256(bytes));
 }
 
 /** Computes a fingerprint while a file streams by, in order, from its first byte to its last. */
 export class FingerprintHasher {
-  readonly #block = new Uint8Array(BLOCK_BYTES);
+  readonly #block = new Uint8Array(fileBlockBytes);
   readonly #hashes: Uint8Array[] = [];
   #filled = 0;
   #sizeBytes = 0;
@@ -39,11 +39,11 @@ export class FingerprintHasher {
   async update(bytes: Uint8Array): Promise<void> {
     let at = 0;
     while (at < bytes.length) {
-      const count = Math.min(bytes.length - at, BLOCK_BYTES - this.#filled);
+      const count = Math.min(bytes.length - at, fileBlockBytes - this.#filled);
       this.#block.set(bytes.subarray(at, at + count), this.#filled);
       this.#filled += count;
       at += count;
-      if (this.#filled === BLOCK_BYTES) await this.#endBlock();
+      if (this.#filled === fileBlockBytes) await this.#endBlock();
     }
     this.#sizeBytes += bytes.length;
   }

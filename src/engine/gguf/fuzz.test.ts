@@ -5,8 +5,8 @@ import { readModelFile } from "./model-file.js";
 import { buildGguf, tinyModel } from "./testing/build-gguf.js";
 
 /** Most that JavaScript objects and buffers may grow by over a whole fuzz run, garbage included. */
-const GROWTH_BYTES_MAX = 256 * 1024 * 1024;
-const FLIPPED_FILES = 2_000;
+const growthBytesMax = 256 * 1024 * 1024;
+const flippedFiles = 2_000;
 
 /** A small generator of our own (mulberry32), so that a failure can be replayed from its seed. */
 function randomFrom(seed: number): (below: number) => number {
@@ -45,7 +45,7 @@ describe.each(["llama", "qwen2", "qwen3"] as const)("damaged %s files", (archite
       codes.add(await outcome(whole.subarray(0, length)));
     }
     expect([...codes].sort()).toEqual(["offset", "truncated"]);
-    expect(usedBytes() - before).toBeLessThan(GROWTH_BYTES_MAX);
+    expect(usedBytes() - before).toBeLessThan(growthBytesMax);
   });
 
   it("are read or refused, never anything else, with bytes flipped", async () => {
@@ -53,7 +53,7 @@ describe.each(["llama", "qwen2", "qwen3"] as const)("damaged %s files", (archite
     const headerBytes = 2_000;
     const codes = new Map<string, number>();
     const before = usedBytes();
-    for (let i = 0; i < FLIPPED_FILES; i++) {
+    for (let i = 0; i < flippedFiles; i++) {
       const bytes = whole.slice();
       for (let flips = 1 + random(3); flips > 0; flips--) {
         const at = random(headerBytes);
@@ -65,6 +65,6 @@ describe.each(["llama", "qwen2", "qwen3"] as const)("damaged %s files", (archite
     expect([...codes.keys()].filter((code) => code.startsWith("unexpected"))).toEqual([]);
     // The run must have met most checks, or it fuzzed nothing.
     expect(codes.size).toBeGreaterThanOrEqual(7);
-    expect(usedBytes() - before).toBeLessThan(GROWTH_BYTES_MAX);
+    expect(usedBytes() - before).toBeLessThan(growthBytesMax);
   });
 });

@@ -1,13 +1,13 @@
-import { STREAM_CHUNK_BYTES } from "./limits.js";
+import { streamChunkBytes } from "./limits.js";
 import { checkRange, streamOf } from "./source.js";
 import type { ModelSource } from "./source.js";
 
 /** A model file that lies in memory as a whole. The bytes are not copied but in `read`'s results. */
 export function memorySource(bytes: Uint8Array): ModelSource {
   function* chunks(offset: number, length: number) {
-    for (let at = 0; at < length; at += STREAM_CHUNK_BYTES) {
+    for (let at = 0; at < length; at += streamChunkBytes) {
       const begin = offset + at;
-      yield bytes.slice(begin, begin + Math.min(STREAM_CHUNK_BYTES, length - at));
+      yield bytes.slice(begin, begin + Math.min(streamChunkBytes, length - at));
     }
   }
   return {

@@ -11,7 +11,7 @@ export interface MetadataEntry {
   readonly subType?: GGUFValueType;
 }
 
-const INTEGER_TYPES: ReadonlySet<GGUFValueType> = new Set([
+const integerTypes: ReadonlySet<GGUFValueType> = new Set([
   GGUFValueType.UINT8,
   GGUFValueType.INT8,
   GGUFValueType.UINT16,
@@ -63,7 +63,7 @@ export class Metadata {
   integer(key: string, min: number, max: number): number | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
-    if (!INTEGER_TYPES.has(entry.type)) throw wrongType(key, entry, "an integer");
+    if (!integerTypes.has(entry.type)) throw wrongType(key, entry, "an integer");
     return this.#bounded(key, Number(entry.value), min, max);
   }
 
@@ -87,7 +87,7 @@ export class Metadata {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
     const isFloat = entry.type === GGUFValueType.FLOAT32 || entry.type === GGUFValueType.FLOAT64;
-    if (!isFloat && !INTEGER_TYPES.has(entry.type)) throw wrongType(key, entry, "a number");
+    if (!isFloat && !integerTypes.has(entry.type)) throw wrongType(key, entry, "a number");
     const value = Number(entry.value);
     // Written so that NaN fails it.
     if (!(value >= min && value <= max)) {

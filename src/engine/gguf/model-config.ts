@@ -1,13 +1,13 @@
 /** Hyper-parameters of a model, from its metadata; the fields of ModelConfig in model.h. */
 import { ModelFileError, quote } from "./errors.js";
 import {
-  CONTEXT_TOKENS_MAX,
-  DIM_MAX,
-  FF_DIM_MAX,
-  HEADS_MAX,
-  HEAD_DIM_MAX,
-  LAYERS_MAX,
-  VOCAB_MAX,
+  windowTokensMax,
+  dimMax,
+  ffDimMax,
+  headsMax,
+  headDimMax,
+  layersMax,
+  vocabMax,
 } from "./limits.js";
 import { required } from "./metadata.js";
 import type { Metadata } from "./metadata.js";
@@ -68,13 +68,13 @@ export interface ModelConfig extends BaseConfig {
   readonly ropeFactors: boolean;
 }
 
-const ARCHITECTURES: ReadonlySet<string> = new Set<Architecture>(["llama", "qwen2", "qwen3"]);
+const architectures: ReadonlySet<string> = new Set<Architecture>(["llama", "qwen2", "qwen3"]);
 
 /** Keys that change the graph: with them it is another model than the one that is computed. */
-const UNSUPPORTED_COUNTS = ["expert_count", "expert_used_count"];
+const unsupportedCounts = ["expert_count", "expert_used_count"];
 
 function isArchitecture(name: string): name is Architecture {
-  return ARCHITECTURES.has(name);
+  return architectures.has(name);
 }
 
 type RopePart = Pick<
@@ -108,8 +108,8 @@ function ropePart(metadata: Metadata, prefix: string, contextTokensMax: number):
     );
   }
   const written =
-    metadata.number(key("scaling.factor"), 0, CONTEXT_TOKENS_MAX) ??
-    metadata.number(key("scale_linear"), 0, CONTEXT_TOKENS_MAX) ??
+    metadata.number(key("scaling.factor"), 0, windowTokensMax) ??
+    metadata.number(key("scale_linear"), 0, windowTokensMax) ??
     0;
   const factor = written === 0 || type === "none" ? 1 : written;
   if (factor < 1) {
@@ -124,7 +124,7 @@ function ropePart(metadata: Metadata, prefix: string, contextTokensMax: number):
     ropeScaling: factor === 1 ? "none" : type,
     ropeScale: factor,
     yarnOriginalContext:
-      metadata.integer(key("scaling.original_context_length"), 1, CONTEXT_TOKENS_MAX) ??
+      metadata.integer(key("scaling.original_context_length"), 1, windowTokensMax) ??
       contextTokensMax,
     yarnBetaFast: metadata.number(key("scaling.yarn_beta_fast"), 1e-3, 1e6) ?? 32,
     yarnBetaSlow: metadata.number(key("scaling.yarn_beta_slow"), 1e-3, 1e6) ?? 1,
@@ -138,10 +138,10 @@ export function readConfig(metadata: Metadata, vocabSize: number): BaseConfig {
   if (!isArchitecture(name)) {
     throw new ModelFileError(
       "architecture",
-      `architecture ${quote(name)} is not supported, only ${[...ARCHITECTURES].join(", ")}`,
+      `architecture ${quote(name)} is not supported, only ${[...architectures].join(", ")}`,
     );
   }
-  for (const count of UNSUPPORTED_COUNTS) {
+  for (const count of unsupportedCounts) {
     if ((metadata.integer(`${name}.${count}`, 0, 1e6) ?? 0) > 0) {
       throw new ModelFileError(
         "architecture",
@@ -152,39 +152,39 @@ export function readConfig(metadata: Metadata, vocabSize: number): BaseConfig {
   const integer = (key: string, max: number) => metadata.uniformInteger(`${name}.${key}`, 1, max);
   const must = (key: string, max: number) => required(integer(key, max), `${name}.${key}`);
 
-  const layers = must("block_count", LAYERS_MAX);
-  const dim = must("embedding_length", DIM_MAX);
-  const heads = must("attention.head_count", HEADS_MAX);
-  const kvHeads = integer("attention.head_count_kv", HEADS_MAX) ?? heads;
-  const contextTokensMax = must("context_length", CONTEXT_TOKENS_MAX);
+  const layers = must("block_count", layersMax);
+  const dim = must("embedding_length", dimMax);
+  const heads = must("attention.head_count", headsMax);
+  const kvHeads = integer("attention.head_count_kv", headsMax) ?? heads;
+  const contextTokensMax = must("context_length", windowTokensMax);
   if (heads % kvHeads !== 0) {
     throw new ModelFileError(
       "metadata",
       `${heads} query heads are not a multiple of ${kvHeads} KV heads`,
     );
   }
-  const headDim = integer("attention.key_length", HEAD_DIM_MAX) ?? dim / heads;
-  if (!Number.isInteger(headDim) || headDim % 2 !== 0 || headDim > HEAD_DIM_MAX) {
+  const headDim = integer("attention.key_length", headDimMax) ?? dim / heads;
+  if (!Number.isInteger(headDim) || headDim % 2 !== 0 || headDim > headDimMax) {
     throw new ModelFileError(
       "metadata",
-      `head dimension is ${headDim}, an even number up to ${HEAD_DIM_MAX} expected`,
+      `head dimension is ${headDim}, an even number up to ${headDimMax} expected`,
     );
   }
-  const valueDim = integer("attention.value_length", HEAD_DIM_MAX) ?? headDim;
+  const valueDim = integer("attention.value_length", headDimMax) ?? headDim;
   if (valueDim !== headDim) {
     throw new ModelFileError(
       "architecture",
       `heads of ${headDim} K and ${valueDim} V channels are not supported`,
     );
   }
-  const ropeDim = integer("rope.dimension_count", HEAD_DIM_MAX) ?? headDim;
+  const ropeDim = integer("rope.dimension_count", headDimMax) ?? headDim;
   if (ropeDim % 2 !== 0 || ropeDim > headDim) {
     throw new ModelFileError(
       "metadata",
       `RoPE dimension is ${ropeDim}, an even number up to ${headDim} expected`,
     );
   }
-  const declared = integer("vocab_size", VOCAB_MAX) ?? vocabSize;
+  const declared = integer("vocab_size", vocabMax) ?? vocabSize;
   if (declared !== vocabSize) {
     throw new ModelFileError(
       "metadata",
@@ -196,7 +196,7 @@ export function readConfig(metadata: Metadata, vocabSize: number): BaseConfig {
     architecture: name,
     layers,
     dim,
-    ffDim: must("feed_forward_length", FF_DIM_MAX),
+    ffDim: must("feed_forward_length", ffDimMax),
     heads,
     kvHeads,
     headDim,

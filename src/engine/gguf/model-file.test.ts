@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { openFileSource } from "./file-source.js";
-import { FILE_BYTES_MAX } from "./limits.js";
+import { fileBytesMax } from "./limits.js";
 import { memorySource } from "./memory-source.js";
 import { readModelFile } from "./model-file.js";
 import type { ModelFile } from "./model-file.js";
@@ -139,7 +139,12 @@ describe("a bad model file is refused", () => {
       /number of tensors is 11\d+, at most 4096/,
     ],
     ["too many keys", { ...llama, keyCount: 5000 }, "limit", /metadata keys is 5000, at most 4096/],
-    ["too few keys", { ...llama, keyCount: 3 }, "limit", /dimension 0 of tensor "llama.embedding_length"/],
+    [
+      "too few keys",
+      { ...llama, keyCount: 3 },
+      "limit",
+      /dimension 0 of tensor "llama.embedding_length"/,
+    ],
     [
       "a file that is cut off",
       { ...llama, cut: 1 },
@@ -481,7 +486,7 @@ describe("a bad model file is refused", () => {
   });
 
   it("a file of an absurd size", async () => {
-    const source = { ...memorySource(buildGguf(llama)), sizeBytes: FILE_BYTES_MAX + 1 };
+    const source = { ...memorySource(buildGguf(llama)), sizeBytes: fileBytesMax + 1 };
     await expect(readModelFile(source)).rejects.toEqual(refusal("limit", /the file has/));
   });
 });

@@ -1,5 +1,5 @@
 import { ModelFileError } from "./errors.js";
-import { FILE_BYTES_MAX } from "./limits.js";
+import { fileBytesMax } from "./limits.js";
 import { readConfig } from "./model-config.js";
 import type { ModelConfig } from "./model-config.js";
 import { parseHeader } from "./parse-header.js";
@@ -31,10 +31,10 @@ export interface ModelFile {
  * ModelFileError is thrown; the weights are not read.
  */
 export async function readModelFile(source: ModelSource): Promise<ModelFile> {
-  if (source.sizeBytes > FILE_BYTES_MAX) {
+  if (source.sizeBytes > fileBytesMax) {
     throw new ModelFileError(
       "limit",
-      `the file has ${source.sizeBytes} bytes, at most ${FILE_BYTES_MAX}`,
+      `the file has ${source.sizeBytes} bytes, at most ${fileBytesMax}`,
     );
   }
   const header = await parseHeader(await scanHeader(source));

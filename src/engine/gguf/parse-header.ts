@@ -2,7 +2,7 @@
 import { gguf } from "@huggingface/gguf";
 import type { GGUFTensorInfo } from "@huggingface/gguf";
 import { ModelFileError } from "./errors.js";
-import { ALIGNMENT_MAX } from "./limits.js";
+import { alignmentMax } from "./limits.js";
 import { Metadata } from "./metadata.js";
 import type { MetadataEntry } from "./metadata.js";
 import type { ScannedHeader } from "./scan-header.js";
@@ -19,7 +19,7 @@ export interface ParsedHeader {
 }
 
 /** The parser's own entries, which stand in its result beside the file's keys. */
-const PARSER_KEYS = new Set(["version", "tensor_count", "kv_count"]);
+const parserKeys = new Set(["version", "tensor_count", "kv_count"]);
 
 /** The parser reads through `fetch`: this one answers its range requests from memory. */
 function fetchFrom(bytes: Uint8Array<ArrayBuffer>): typeof fetch {
@@ -61,7 +61,7 @@ export async function parseHeader(header: ScannedHeader): Promise<ParsedHeader> 
   }
   const entries = new Map<string, MetadataEntry>();
   for (const [key, entry] of Object.entries<MetadataEntry>(parsed.typedMetadata)) {
-    if (PARSER_KEYS.has(key)) continue;
+    if (parserKeys.has(key)) continue;
     const marks = header.byteOrderMarks.get(key);
     entries.set(key, marks === undefined ? entry : restoreByteOrderMarks(entry, marks));
   }
@@ -74,7 +74,7 @@ export async function parseHeader(header: ScannedHeader): Promise<ParsedHeader> 
     );
   }
   const metadata = new Metadata(entries);
-  const alignment = metadata.integer("general.alignment", 8, ALIGNMENT_MAX) ?? 32;
+  const alignment = metadata.integer("general.alignment", 8, alignmentMax) ?? 32;
   if ((alignment & (alignment - 1)) !== 0) {
     throw new ModelFileError(
       "metadata",

@@ -6,16 +6,16 @@
  */
 import { ModelFileError, quote } from "./errors.js";
 import {
-  ARRAY_ELEMENTS_MAX,
-  ARRAY_ELEMENTS_TOTAL_MAX,
-  FILE_BYTES_MAX,
-  HEADER_BYTES_MAX,
-  HEADER_READ_BYTES,
-  METADATA_KEYS_MAX,
-  NAME_BYTES_MAX,
-  STRING_BYTES_MAX,
-  TENSORS_MAX,
-  TENSOR_DIMENSIONS_MAX,
+  arrayElementsMax,
+  arrayElementsTotalMax,
+  fileBytesMax,
+  headerBytesMax,
+  headerReadBytes,
+  metadataKeysMax,
+  nameBytesMax,
+  stringBytesMax,
+  tensorsMax,
+  tensorDimensionsMax,
 } from "./limits.js";
 import type { ModelSource } from "./source.js";
 
@@ -30,11 +30,11 @@ export interface ScannedHeader {
   readonly byteOrderMarks: ReadonlyMap<string, readonly number[]>;
 }
 
-const MAGIC = 0x46554747; // "GGUF", little endian
-const STRING = 8;
-const ARRAY = 9;
+const ggufMagic = 0x46554747; // "GGUF", little endian
+const stringType = 8;
+const arrayType = 9;
 /** Bytes of a value by GGUF type; strings and arrays have none. */
-const SCALAR_BYTES: readonly (number | undefined)[] = [
+const scalarBytes: readonly (number | undefined)[] = [
   1,
   1,
   2,
@@ -90,7 +90,7 @@ class Cursor {
     const length = this.count(`length of ${thing}`, max);
     const at = this.skip(length, thing);
     try {
-      return new TextDecoder("utf-8", { fatal: true }).decode(
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(
         this.#bytes.subarray(at, at + length),
       );
     } catch {
@@ -106,28 +106,28 @@ class Cursor {
 function scanArray(cursor: Cursor, thing: string, budget: { left: number }): number[] {
   const marks: number[] = [];
   const type = cursor.u32(`element type of ${thing}`);
-  const count = cursor.count(`length of ${thing}`, ARRAY_ELEMENTS_MAX);
+  const count = cursor.count(`length of ${thing}`, arrayElementsMax);
   budget.left -= count;
   if (budget.left < 0) {
     throw new ModelFileError(
       "limit",
-      `metadata arrays hold more than ${ARRAY_ELEMENTS_TOTAL_MAX} elements`,
+      `metadata arrays hold more than ${arrayElementsTotalMax} elements`,
     );
   }
-  const bytes = SCALAR_BYTES[type];
+  const bytes = scalarBytes[type];
   if (bytes !== undefined) {
     cursor.skip(bytes * count, thing);
     return marks;
   }
   // Arrays of arrays are legal GGUF, but no key that is read here has one.
-  if (type !== STRING) {
+  if (type !== stringType) {
     throw new ModelFileError(
       "metadata",
       `${thing} has elements of type ${type}, which is not read`,
     );
   }
   for (let i = 0; i < count; i++) {
-    const length = cursor.count(`length of an element of ${thing}`, STRING_BYTES_MAX);
+    const length = cursor.count(`length of an element of ${thing}`, stringBytesMax);
     const at = cursor.skip(length, thing);
     if (length >= 3 && cursor.startsWithByteOrderMark(at)) marks.push(i);
   }
@@ -137,19 +137,19 @@ function scanArray(cursor: Cursor, thing: string, budget: { left: number }): num
 function scanMetadata(cursor: Cursor, count: number): Map<string, readonly number[]> {
   const keys = new Set<string>();
   const marks = new Map<string, readonly number[]>();
-  const budget = { left: ARRAY_ELEMENTS_TOTAL_MAX };
+  const budget = { left: arrayElementsTotalMax };
   for (let i = 0; i < count; i++) {
-    const key = cursor.text(`metadata key ${i}`, NAME_BYTES_MAX);
+    const key = cursor.text(`metadata key ${i}`, nameBytesMax);
     const thing = `metadata ${quote(key)}`;
     if (keys.has(key)) throw new ModelFileError("metadata", `${thing} stands there twice`);
     keys.add(key);
     const type = cursor.u32(`type of ${thing}`);
-    const bytes = SCALAR_BYTES[type];
+    const bytes = scalarBytes[type];
     if (bytes !== undefined) {
       cursor.skip(bytes, thing);
-    } else if (type === STRING) {
-      cursor.skip(cursor.count(`length of ${thing}`, STRING_BYTES_MAX), thing);
-    } else if (type === ARRAY) {
+    } else if (type === stringType) {
+      cursor.skip(cursor.count(`length of ${thing}`, stringBytesMax), thing);
+    } else if (type === arrayType) {
       const found = scanArray(cursor, thing, budget);
       if (found.length > 0) marks.set(key, found);
     } else {
@@ -162,20 +162,20 @@ function scanMetadata(cursor: Cursor, count: number): Map<string, readonly numbe
 function scanTensors(cursor: Cursor, count: number): void {
   const names = new Set<string>();
   for (let i = 0; i < count; i++) {
-    const name = cursor.text(`name of tensor ${i}`, NAME_BYTES_MAX);
+    const name = cursor.text(`name of tensor ${i}`, nameBytesMax);
     const thing = `tensor ${quote(name)}`;
     if (names.has(name)) throw new ModelFileError("tensor", `${thing} stands there twice`);
     names.add(name);
     const dimensions = cursor.u32(`dimensions of ${thing}`);
-    if (dimensions < 1 || dimensions > TENSOR_DIMENSIONS_MAX) {
+    if (dimensions < 1 || dimensions > tensorDimensionsMax) {
       throw new ModelFileError(
         "tensor",
-        `${thing} has ${dimensions} dimensions, 1 to ${TENSOR_DIMENSIONS_MAX} allowed`,
+        `${thing} has ${dimensions} dimensions, 1 to ${tensorDimensionsMax} allowed`,
       );
     }
     for (let d = 0; d < dimensions; d++) cursor.count(`dimension ${d} of ${thing}`, 2 ** 32 - 1);
     cursor.u32(`type of ${thing}`);
-    cursor.count(`offset of ${thing}`, FILE_BYTES_MAX);
+    cursor.count(`offset of ${thing}`, fileBytesMax);
   }
 }
 
@@ -183,10 +183,10 @@ function scanTensors(cursor: Cursor, count: number): void {
 function scan(bytes: Uint8Array<ArrayBuffer>): ScannedHeader {
   const cursor = new Cursor(bytes);
   const magic = cursor.u32("magic number");
-  if (magic !== MAGIC) {
+  if (magic !== ggufMagic) {
     throw new ModelFileError(
       "magic",
-      `not a GGUF file: it begins with 0x${magic.toString(16).padStart(8, "0")}, not 0x${MAGIC.toString(16)}`,
+      `not a GGUF file: it begins with 0x${magic.toString(16).padStart(8, "0")}, not 0x${ggufMagic.toString(16)}`,
     );
   }
   const version = cursor.u32("version");
@@ -198,17 +198,17 @@ function scan(bytes: Uint8Array<ArrayBuffer>): ScannedHeader {
         : `GGUF version ${version}, only 2 and 3 are read`,
     );
   }
-  const tensors = cursor.count("number of tensors", TENSORS_MAX);
-  const keys = cursor.count("number of metadata keys", METADATA_KEYS_MAX);
+  const tensors = cursor.count("number of tensors", tensorsMax);
+  const keys = cursor.count("number of metadata keys", metadataKeysMax);
   const byteOrderMarks = scanMetadata(cursor, keys);
   scanTensors(cursor, tensors);
   return { bytes: bytes.subarray(0, cursor.at), byteOrderMarks };
 }
 
-/** Reads and walks the header of a file: HEADER_BYTES_MAX at most are ever held. */
+/** Reads and walks the header of a file: headerBytesMax at most are ever held. */
 export async function scanHeader(source: ModelSource): Promise<ScannedHeader> {
-  const limit = Math.min(source.sizeBytes, HEADER_BYTES_MAX);
-  for (let length = Math.min(HEADER_READ_BYTES, limit); ; length = Math.min(2 * length, limit)) {
+  const limit = Math.min(source.sizeBytes, headerBytesMax);
+  for (let length = Math.min(headerReadBytes, limit); ; length = Math.min(2 * length, limit)) {
     const bytes = await source.read(0, length);
     try {
       return scan(bytes);
@@ -223,7 +223,7 @@ export async function scanHeader(source: ModelSource): Promise<ScannedHeader> {
       }
       throw new ModelFileError(
         "limit",
-        `the header is longer than ${HEADER_BYTES_MAX} bytes (at ${error.thing})`,
+        `the header is longer than ${headerBytesMax} bytes (at ${error.thing})`,
       );
     }
   }

@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openFileSource } from "./file-source.js";
 import { FingerprintHasher, fingerprintSource } from "./fingerprint.js";
-import { BLOCK_BYTES, STREAM_CHUNK_BYTES } from "./limits.js";
+import { fileBlockBytes, streamChunkBytes } from "./limits.js";
 import { memorySource } from "./memory-source.js";
 import { checkShardManifest, makeShardManifest, shardSource } from "./shard-source.js";
 import type { ModelShard, ShardManifest } from "./shard-source.js";
 import type { ModelSource } from "./source.js";
 
-const bytes = new Uint8Array(2 * BLOCK_BYTES + 12_345);
+const bytes = new Uint8Array(2 * fileBlockBytes + 12_345);
 for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 31) >>> 3;
 
 let manifest: ShardManifest;
@@ -37,7 +37,7 @@ function server(
     fetchShard: (shard: ModelShard): Promise<Response> => {
       asked.push(shard.path);
       const index = Number(shard.path.slice("part-".length));
-      const body = bytes.slice(index * BLOCK_BYTES, index * BLOCK_BYTES + shard.sizeBytes);
+      const body = bytes.slice(index * fileBlockBytes, index * fileBlockBytes + shard.sizeBytes);
       return Promise.resolve(change(shard, body));
     },
   };
@@ -60,12 +60,12 @@ describe("the three sources of bytes", () => {
       file ??
       (kind === "memory" ? memorySource(bytes) : shardSource(manifest, server().fetchShard));
     expect(source.sizeBytes).toBe(bytes.length);
-    const [offset, length] = [BLOCK_BYTES - 7, BLOCK_BYTES + 20];
+    const [offset, length] = [fileBlockBytes - 7, fileBlockBytes + 20];
     const expected = sha(bytes.subarray(offset, offset + length));
     expect(sha(await source.read(offset, length))).toBe(expected);
     const chunks = await drain(source, offset, length);
     expect(sha(Buffer.concat(chunks))).toBe(expected);
-    const bound = kind === "shards" ? BLOCK_BYTES : STREAM_CHUNK_BYTES;
+    const bound = kind === "shards" ? fileBlockBytes : streamChunkBytes;
     expect(Math.max(...chunks.map((chunk) => chunk.length))).toBeLessThanOrEqual(bound);
     expect(await drain(source, bytes.length, 0)).toEqual([]);
     await expect(source.read(bytes.length - 1, 2)).rejects.toMatchObject({ code: "truncated" });
@@ -87,7 +87,7 @@ describe("fingerprints", () => {
     size.writeBigUInt64LE(BigInt(bytes.length));
     const inner = [0, 1, 2].map((i) =>
       createHash("sha256")
-        .update(bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES))
+        .update(bytes.subarray(i * fileBlockBytes, (i + 1) * fileBlockBytes))
         .digest(),
     );
     const expected = sha(Buffer.concat([Buffer.from("leanedge model 1\n"), size, ...inner]));
@@ -101,7 +101,7 @@ describe("fingerprints", () => {
 
   it("change with any byte and with the size", async () => {
     const changed = bytes.slice();
-    changed[BLOCK_BYTES + 1] = (changed[BLOCK_BYTES + 1] ?? 0) ^ 1;
+    changed[fileBlockBytes + 1] = (changed[fileBlockBytes + 1] ?? 0) ^ 1;
     const others = [changed, bytes.subarray(1), bytes.subarray(0, bytes.length - 1)];
     const names = await Promise.all(others.map((other) => fingerprintSource(memorySource(other))));
     expect(new Set([...names, manifest.fingerprint]).size).toBe(4);

@@ -2,7 +2,7 @@
 import { fingerprintBytes, sha256, sha256Hex, toHex } from "../sha256.js";
 import { ModelFileError } from "./errors.js";
 import { fingerprintOfBlocks } from "./fingerprint.js";
-import { BLOCK_BYTES, FILE_BYTES_MAX, SHARDS_MAX } from "./limits.js";
+import { fileBlockBytes, fileBytesMax, shardsMax } from "./limits.js";
 import { checkRange, streamOf } from "./source.js";
 import type { ModelSource } from "./source.js";
 
@@ -10,7 +10,7 @@ import type { ModelSource } from "./source.js";
 export interface ModelShard {
   /** Where it lies, as the fetcher understands it; usually relative to the manifest. */
   readonly path: string;
-  /** BLOCK_BYTES, the last shard 1 to BLOCK_BYTES. */
+  /** fileBlockBytes, the last shard 1 to fileBlockBytes. */
   readonly sizeBytes: number;
   /** SHA-256 of the shard, lower-case hexadecimal. */
   readonly sha256: string;
@@ -22,14 +22,14 @@ export interface ShardManifest {
   readonly fingerprint: string;
   /** Size of the whole file, in bytes. */
   readonly sizeBytes: number;
-  /** In order; every shard but the last holds BLOCK_BYTES. */
+  /** In order; every shard but the last holds fileBlockBytes. */
   readonly shards: readonly ModelShard[];
 }
 
 /** Gets one shard. May be called again for the same shard; must not be called for two at once by one source. */
 export type ShardFetcher = (shard: ModelShard) => Promise<Response>;
 
-const HASH = /^[0-9a-f]{64}$/;
+const hashPattern = /^[0-9a-f]{64}$/;
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -48,7 +48,7 @@ function checkShard(value: unknown, index: number, expectedBytes: number): Model
   if (sizeBytes !== expectedBytes) {
     throw manifestError(`shard ${index} has ${String(sizeBytes)} bytes, ${expectedBytes} expected`);
   }
-  if (typeof hash !== "string" || !HASH.test(hash)) {
+  if (typeof hash !== "string" || !hashPattern.test(hash)) {
     throw manifestError(`shard ${index} needs a sha256 of 64 hexadecimal digits`);
   }
   return { path, sizeBytes: expectedBytes, sha256: hash };
@@ -61,25 +61,25 @@ function checkShard(value: unknown, index: number, expectedBytes: number): Model
 export async function checkShardManifest(value: unknown): Promise<ShardManifest> {
   if (!isRecord(value)) throw manifestError("not an object");
   const { fingerprint, sizeBytes, shards } = value;
-  if (typeof fingerprint !== "string" || !HASH.test(fingerprint)) {
+  if (typeof fingerprint !== "string" || !hashPattern.test(fingerprint)) {
     throw manifestError("fingerprint is not 64 hexadecimal digits");
   }
   if (
     typeof sizeBytes !== "number" ||
     !Number.isSafeInteger(sizeBytes) ||
     sizeBytes < 1 ||
-    sizeBytes > FILE_BYTES_MAX
+    sizeBytes > fileBytesMax
   ) {
-    throw manifestError(`sizeBytes ${String(sizeBytes)} is outside 1 to ${FILE_BYTES_MAX}`);
+    throw manifestError(`sizeBytes ${String(sizeBytes)} is outside 1 to ${fileBytesMax}`);
   }
-  const count = Math.ceil(sizeBytes / BLOCK_BYTES);
-  if (!Array.isArray(shards) || shards.length !== count || count > SHARDS_MAX) {
+  const count = Math.ceil(sizeBytes / fileBlockBytes);
+  if (!Array.isArray(shards) || shards.length !== count || count > shardsMax) {
     throw manifestError(
-      `${Array.isArray(shards) ? shards.length : "no"} shards, ${count} expected, at most ${SHARDS_MAX}`,
+      `${Array.isArray(shards) ? shards.length : "no"} shards, ${count} expected, at most ${shardsMax}`,
     );
   }
   const checked = shards.map((shard: unknown, index) =>
-    checkShard(shard, index, Math.min(BLOCK_BYTES, sizeBytes - index * BLOCK_BYTES)),
+    checkShard(shard, index, Math.min(fileBlockBytes, sizeBytes - index * fileBlockBytes)),
   );
   const named = await fingerprintOfBlocks(
     sizeBytes,
@@ -101,8 +101,8 @@ export async function makeShardManifest(
 ): Promise<ShardManifest> {
   const shards: ModelShard[] = [];
   const hashes: Uint8Array[] = [];
-  for (let offset = 0; offset < source.sizeBytes; offset += BLOCK_BYTES) {
-    const sizeBytes = Math.min(BLOCK_BYTES, source.sizeBytes - offset);
+  for (let offset = 0; offset < source.sizeBytes; offset += fileBlockBytes) {
+    const sizeBytes = Math.min(fileBlockBytes, source.sizeBytes - offset);
     const hash = await sha256(await source.read(offset, sizeBytes));
     hashes.push(hash);
     shards.push({ path: pathOf(shards.length), sizeBytes, sha256: toHex(hash) });
@@ -177,10 +177,10 @@ export function shardSource(manifest: ShardManifest, fetchShard: ShardFetcher): 
   async function* chunks(offset: number, length: number) {
     const end = offset + length;
     for (let at = offset; at < end;) {
-      const index = Math.floor(at / BLOCK_BYTES);
+      const index = Math.floor(at / fileBlockBytes);
       const bytes = await shardBytes(index);
-      const begin = at - index * BLOCK_BYTES;
-      const stop = Math.min(bytes.length, end - index * BLOCK_BYTES);
+      const begin = at - index * fileBlockBytes;
+      const stop = Math.min(bytes.length, end - index * fileBlockBytes);
       yield bytes.subarray(begin, stop);
       at += stop - begin;
     }

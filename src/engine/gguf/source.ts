@@ -10,7 +10,7 @@ export interface ModelSource {
   /** Exactly `length` bytes from `offset`; for headers. Throws ModelFileError `truncated` past the end. */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   /**
-   * `length` bytes from `offset`, in order, in chunks of BLOCK_BYTES at most. Nothing is fetched
+   * `length` bytes from `offset`, in order, in chunks of fileBlockBytes at most. Nothing is fetched
    * before it is pulled, and no more than one block is held. Errors of the stream are ModelFileErrors.
    */
   stream(offset: number, length: number): ReadableStream<Uint8Array<ArrayBuffer>>;

@@ -23,7 +23,7 @@ export type TensorRole =
   | "ffnDown";
 
 /** Numbers of the roles in model.h; those from 16 on stand once in each layer. */
-export const TENSOR_ROLE_IDS: Readonly<Record<TensorRole, number>> = {
+export const tensorRoleIds: Readonly<Record<TensorRole, number>> = {
   tokenEmbedding: 0,
   output: 1,
   outputNorm: 2,
@@ -44,14 +44,14 @@ export const TENSOR_ROLE_IDS: Readonly<Record<TensorRole, number>> = {
   ffnDown: 29,
 };
 
-const MODEL_NAMES: ReadonlyMap<string, TensorRole> = new Map([
+const modelNames: ReadonlyMap<string, TensorRole> = new Map([
   ["token_embd.weight", "tokenEmbedding"],
   ["output.weight", "output"],
   ["output_norm.weight", "outputNorm"],
   ["rope_freqs.weight", "ropeFactors"],
 ]);
 
-const LAYER_NAMES: ReadonlyMap<string, TensorRole> = new Map([
+const layerNames: ReadonlyMap<string, TensorRole> = new Map([
   ["attn_norm.weight", "attnNorm"],
   ["attn_q.weight", "attnQ"],
   ["attn_k.weight", "attnK"],
@@ -70,18 +70,17 @@ const LAYER_NAMES: ReadonlyMap<string, TensorRole> = new Map([
 
 /** Role and layer (-1 outside layers) of a tensor name, or undefined for names that mean nothing here. */
 export function roleOfName(name: string): { role: TensorRole; layer: number } | undefined {
-  const whole = MODEL_NAMES.get(name);
+  const whole = modelNames.get(name);
   if (whole !== undefined) return { role: whole, layer: -1 };
   const match = /^blk\.(0|[1-9]\d{0,3})\.(.+)$/.exec(name);
-  const role = LAYER_NAMES.get(match?.[2] ?? "");
+  const role = layerNames.get(match?.[2] ?? "");
   return role === undefined ? undefined : { role, layer: Number(match?.[1]) };
 }
 
 /** The name of a role in a file. */
 export function nameOfRole(role: TensorRole, layer: number): string {
-  for (const [name, candidate] of MODEL_NAMES) if (candidate === role) return name;
-  for (const [name, candidate] of LAYER_NAMES)
-    if (candidate === role) return `blk.${layer}.${name}`;
+  for (const [name, candidate] of modelNames) if (candidate === role) return name;
+  for (const [name, candidate] of layerNames) if (candidate === role) return `blk.${layer}.${name}`;
   throw new RangeError(`no tensor role ${role}`);
 }
 

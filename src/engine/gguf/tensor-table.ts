@@ -1,6 +1,6 @@
 /** The tensor table of a model, checked against its hyper-parameters and the file's size. */
 import type { GGUFTensorInfo } from "@huggingface/gguf";
-import { DTYPES, dtypeName, dtypeOf } from "./dtype.js";
+import { dtypeLayouts, dtypeName, dtypeOf } from "./dtype.js";
 import type { Dtype } from "./dtype.js";
 import { ModelFileError, quote } from "./errors.js";
 import type { BaseConfig, ModelConfig } from "./model-config.js";
@@ -24,9 +24,9 @@ export interface TensorInfo {
   readonly byteLength: number;
 }
 
-const BIASES: readonly TensorRole[] = ["attnQBias", "attnKBias", "attnVBias"];
-const HEAD_NORMS: readonly TensorRole[] = ["attnQNorm", "attnKNorm"];
-const LAYER_ROLES: readonly TensorRole[] = [
+const biases: readonly TensorRole[] = ["attnQBias", "attnKBias", "attnVBias"];
+const headNorms: readonly TensorRole[] = ["attnQNorm", "attnKNorm"];
+const layerRoles: readonly TensorRole[] = [
   "attnNorm",
   "attnQ",
   "attnK",
@@ -52,7 +52,7 @@ function checkTensor(info: GGUFTensorInfo, config: BaseConfig, dataOffset: numbe
   if (dtype === undefined) {
     throw new ModelFileError(
       "tensor",
-      `${thing} is stored as ${dtypeName(info.dtype)}, only ${Object.keys(DTYPES).join(", ")} are read`,
+      `${thing} is stored as ${dtypeName(info.dtype)}, only ${Object.keys(dtypeLayouts).join(", ")} are read`,
     );
   }
   const shape = info.shape.map(Number);
@@ -64,7 +64,7 @@ function checkTensor(info: GGUFTensorInfo, config: BaseConfig, dataOffset: numbe
     );
   }
   const [cols = 0, rows = 1] = expected;
-  const { blockWeights, blockBytes } = DTYPES[dtype];
+  const { blockWeights, blockBytes } = dtypeLayouts[dtype];
   if (expected.length === 1 && blockWeights > 1) {
     throw new ModelFileError(
       "tensor",
@@ -126,20 +126,20 @@ export function checkTensors(
     ...base,
     tiedEmbeddings: !roles.has("output"),
     // Optional in llama files, part of the architecture in Qwen's.
-    qkvBias: base.architecture === "qwen2" || BIASES.some((role) => roles.has(role)),
+    qkvBias: base.architecture === "qwen2" || biases.some((role) => roles.has(role)),
     qkNorm: base.architecture === "qwen3",
     ropeFactors: roles.has("ropeFactors"),
   };
-  if (!config.qkNorm && HEAD_NORMS.some((role) => roles.has(role))) {
+  if (!config.qkNorm && headNorms.some((role) => roles.has(role))) {
     throw new ModelFileError(
       "tensor",
       `norms of Q and K are not known in ${base.architecture} models`,
     );
   }
   const perLayer = [
-    ...LAYER_ROLES,
-    ...(config.qkvBias ? BIASES : []),
-    ...(config.qkNorm ? HEAD_NORMS : []),
+    ...layerRoles,
+    ...(config.qkvBias ? biases : []),
+    ...(config.qkNorm ? headNorms : []),
   ];
   const needed = [nameOfRole("tokenEmbedding", -1), nameOfRole("outputNorm", -1)];
   for (let layer = 0; layer < base.layers; layer++) {

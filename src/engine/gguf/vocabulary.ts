@@ -1,11 +1,11 @@
 /** The token table of a model file, as far as it needs no knowledge of tokenizing. */
 import { ModelFileError, quote } from "./errors.js";
-import { ARRAY_ELEMENTS_MAX, VOCAB_MAX } from "./limits.js";
+import { arrayElementsMax, vocabMax } from "./limits.js";
 import { required } from "./metadata.js";
 import type { Metadata } from "./metadata.js";
 
 /** Kinds of tokens, by their number in files. */
-export const TOKEN_TYPES = {
+export const tokenTypes = {
   undefined: 0,
   normal: 1,
   unknown: 2,
@@ -33,7 +33,7 @@ export interface Vocabulary {
   readonly pre: string;
   /** Text of each token, by id; all different. */
   readonly tokens: readonly string[];
-  /** TOKEN_TYPES of each token. */
+  /** tokenTypes of each token. */
   readonly types: Uint8Array;
   /** Score of each token; empty for `gpt2`. */
   readonly scores: Float32Array;
@@ -46,7 +46,7 @@ export interface Vocabulary {
   readonly addSpacePrefix: boolean | undefined;
 }
 
-const NAMED_KEYS: readonly (readonly [keyof NamedTokens, string])[] = [
+const namedKeys: readonly (readonly [keyof NamedTokens, string])[] = [
   ["bos", "bos_token_id"],
   ["eos", "eos_token_id"],
   ["eot", "eot_token_id"],
@@ -58,8 +58,8 @@ const NAMED_KEYS: readonly (readonly [keyof NamedTokens, string])[] = [
 function readTokens(metadata: Metadata): string[] {
   const key = "tokenizer.ggml.tokens";
   const texts = required(metadata.texts(key), key);
-  if (texts.length < 1 || texts.length > VOCAB_MAX) {
-    throw new ModelFileError("vocabulary", `${texts.length} tokens, 1 to ${VOCAB_MAX} allowed`);
+  if (texts.length < 1 || texts.length > vocabMax) {
+    throw new ModelFileError("vocabulary", `${texts.length} tokens, 1 to ${vocabMax} allowed`);
   }
   // Empty texts would all be the same token; llama.cpp gives them this name too.
   const tokens = texts.map((text, id) => (text === "" ? `[EMPTY_${id}]` : text));
@@ -98,12 +98,12 @@ export function readVocabulary(metadata: Metadata): Vocabulary {
   const count = tokens.length;
   const types = readColumn(metadata, "tokenizer.ggml.token_type", count);
   const wrongType = types?.find(
-    (type) => !Number.isInteger(type) || type < 0 || type > TOKEN_TYPES.byte,
+    (type) => !Number.isInteger(type) || type < 0 || type > tokenTypes.byte,
   );
   if (wrongType !== undefined) {
     throw new ModelFileError(
       "vocabulary",
-      `token type ${wrongType} is outside 0 to ${TOKEN_TYPES.byte}`,
+      `token type ${wrongType} is outside 0 to ${tokenTypes.byte}`,
     );
   }
   const scores = model === "llama" ? readColumn(metadata, "tokenizer.ggml.scores", count) : [];
@@ -114,11 +114,11 @@ export function readVocabulary(metadata: Metadata): Vocabulary {
     );
   }
   const merges = model === "gpt2" ? metadata.texts("tokenizer.ggml.merges") : [];
-  if (merges === undefined || merges.length > ARRAY_ELEMENTS_MAX) {
+  if (merges === undefined || merges.length > arrayElementsMax) {
     throw new ModelFileError("vocabulary", "a gpt2 tokenizer needs tokenizer.ggml.merges");
   }
   const named: { -readonly [K in keyof NamedTokens]: number } = {};
-  for (const [name, key] of NAMED_KEYS) {
+  for (const [name, key] of namedKeys) {
     const id = metadata.integer(`tokenizer.ggml.${key}`, 0, 2 ** 32 - 1);
     // Files name ids beyond their table (-1 as a 32-bit number) for tokens that they do not have.
     if (id !== undefined && id < count) named[name] = id;
@@ -128,7 +128,7 @@ export function readVocabulary(metadata: Metadata): Vocabulary {
     pre: metadata.text("tokenizer.ggml.pre") ?? "default",
     tokens,
     types:
-      types === undefined ? new Uint8Array(count).fill(TOKEN_TYPES.normal) : Uint8Array.from(types),
+      types === undefined ? new Uint8Array(count).fill(tokenTypes.normal) : Uint8Array.from(types),
     scores: Float32Array.from(scores),
     merges,
     named,

@@ -1,5 +1,5 @@
 /** Writes GGUF files for tests: good ones, and ones that are wrong in any way that bytes can be. */
-import { DTYPES } from "../dtype.js";
+import { dtypeLayouts } from "../dtype.js";
 import type { Dtype } from "../dtype.js";
 
 /** A metadata value as it is written. */
@@ -33,7 +33,7 @@ export interface TestFile {
   cut?: number;
 }
 
-const SCALARS = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const;
+const scalars = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const;
 
 class Sink {
   #bytes: number[] = [];
@@ -74,28 +74,28 @@ function writeValue(sink: Sink, entry: TestValue): void {
   switch (entry.type) {
     case "u32":
     case "f32":
-      sink.number("u32", SCALARS[entry.type]);
+      sink.number("u32", scalars[entry.type]);
       sink.number(entry.type, entry.value);
       return;
     case "bool":
-      sink.number("u32", SCALARS.bool);
+      sink.number("u32", scalars.bool);
       sink.raw([entry.value ? 1 : 0]);
       return;
     case "string":
-      sink.number("u32", SCALARS.string);
+      sink.number("u32", scalars.string);
       sink.text(entry.value);
       return;
     case "strings":
-      sink.number("u32", SCALARS.array);
-      sink.number("u32", SCALARS.string);
+      sink.number("u32", scalars.array);
+      sink.number("u32", scalars.string);
       sink.number("u64", entry.value.length);
       for (const text of entry.value) sink.text(text);
       return;
     case "i32s":
     case "f32s": {
       const type = entry.type === "i32s" ? "i32" : "f32";
-      sink.number("u32", SCALARS.array);
-      sink.number("u32", SCALARS[type]);
+      sink.number("u32", scalars.array);
+      sink.number("u32", scalars[type]);
       sink.number("u64", entry.value.length);
       for (const value of entry.value) sink.number(type, value);
     }
@@ -109,7 +109,7 @@ function tensorBytes(tensor: TestTensor): number {
     1 << 16,
   );
   if (typeof tensor.dtype === "number") return weights;
-  const { blockWeights, blockBytes } = DTYPES[tensor.dtype];
+  const { blockWeights, blockBytes } = dtypeLayouts[tensor.dtype];
   return Math.ceil(weights / blockWeights) * blockBytes;
 }
 
@@ -129,7 +129,10 @@ export function buildGguf(file: TestFile): Uint8Array<ArrayBuffer> {
     sink.text(tensor.name);
     sink.number("u32", tensor.shape.length);
     for (const size of tensor.shape) sink.number("u64", size);
-    sink.number("u32", typeof tensor.dtype === "number" ? tensor.dtype : DTYPES[tensor.dtype].id);
+    sink.number(
+      "u32",
+      typeof tensor.dtype === "number" ? tensor.dtype : dtypeLayouts[tensor.dtype].id,
+    );
     sink.number("u64", tensor.offset ?? offset);
     offset += Math.ceil(tensorBytes(tensor) / 32) * 32;
   }
