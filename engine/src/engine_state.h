@@ -4,6 +4,7 @@
 #include "arena.h"
 #include "leanedge/engine.h"
 #include "leanedge/kernels.h"
+#include "leanedge/snapshot.h"
 #include "rope_table.h"
 #include "sampler.h"
 #include "sequence_cache.h"
@@ -16,6 +17,7 @@ enum class Phase : int32_t { kEmpty = 0, kLoading = 1, kRunning = 2 };
 
 struct Sequence {
   int32_t used;          // 1: the handle names a sequence
+  int32_t restoring;     // 1: its snapshot has not come whole yet
   int32_t logits_row;    // row of Engine::logits that is this sequence's; -1: none
   TokenLog log;
   SequenceCache cache;
@@ -54,6 +56,20 @@ struct EntryState {
 
 struct Run;
 
+// The restore under way; one at a time.
+struct Restore {
+  enum Word : int32_t { kKind = 0, kCount = 1, kFirstId = 2, kId = 3 };
+  int32_t active;         // 1: there is one
+  int32_t handle;         // sequence that it fills
+  uint64_t bytes;         // of the snapshot, without the checksum
+  uint64_t offset;        // bytes that came
+  SnapshotHeader header;  // checked once `offset` is beyond it
+  uint8_t buffer[sizeof(SnapshotHeader)];  // what has come of the header, or of a word of the log
+  Word expects;           // next word of the log
+  int32_t kind;           // of the segment under way
+  int32_t count;          // ids that it still needs
+};
+
 struct Engine {
   Phase phase;
   EngineOptions options;
@@ -76,6 +92,7 @@ struct Engine {
   int32_t* logits_owner;    // (logits_rows) sequence of each row; -1: none
   int32_t logits_rows;
   int32_t logits_next;      // row that the next logits go to
+  Restore restore;
   uint64_t scratch_bytes;
   uint64_t steps;
   uint64_t rows;

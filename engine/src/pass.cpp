@@ -180,7 +180,7 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
     if (runs[i].failed) {
       cache_drop(&engine->pool, &cache);
     } else {
-      cache.computed += runs[i].rows;
+      cache_commit(engine->pool, &cache, runs[i].rows);
       engine->rows += static_cast<uint64_t>(runs[i].rows);
     }
   }

@@ -41,27 +41,22 @@ void release_pages(CachePool* pool, SequenceCache* cache, int32_t keep) {
   while (cache->page_count > keep) heap_release(&pool->heap, cache->pages[--cache->page_count]);
 }
 
-// Copies slot `slot` of a lossless page back to the ring, all layers and heads.
-void restore_row(CachePool* pool, const SequenceCache& cache, int32_t position) {
-  const PlanEntry& entry = pool->plans[cache.plan];
+// Copies a row out of a lossless page.
+void read_page_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
+                   int32_t position, bool value, uint16_t* out) {
+  const PlanEntry& entry = pool.plans[cache.plan];
+  ENGINE_ASSERT(entry.lossless);
   const int32_t page = (position - entry.plan->sink) / kPageSlots;
-  const int32_t slot = (position - entry.plan->sink) % kPageSlots;
-  const int32_t ring_row = (position - entry.plan->sink) % entry.ring_rows;
-  const size_t dim = static_cast<size_t>(pool->head_dim);
-  for (int32_t layer = 0; layer < pool->layers; ++layer) {
-    const uint8_t* block = page_layer(*pool, cache, page, layer);
-    const LayerRegion region = cache_region(*pool, cache, layer);
-    for (int32_t head = 0; head < pool->kv_heads; ++head) {
-      const PageHead& layout = plan_head(*entry.plan, layer, head);
-      const uint16_t* k = reinterpret_cast<const uint16_t*>(block + layout.k_values);  // (dim, 32)
-      const uint16_t* v = reinterpret_cast<const uint16_t*>(block + layout.v_values);  // (32, dim)
-      const size_t to = row_at(*pool, head, entry.ring_rows, ring_row);
-      for (size_t d = 0; d < dim; ++d) {
-        region.ring_k[to + d] = k[d * kPageSlots + static_cast<size_t>(slot)];
-        region.ring_v[to + d] = v[static_cast<size_t>(slot) * dim + d];
-      }
-    }
+  const size_t slot = static_cast<size_t>((position - entry.plan->sink) % kPageSlots);
+  const uint8_t* block = page_layer(pool, cache, page, layer);
+  const PageHead& layout = plan_head(*entry.plan, layer, head);
+  const size_t dim = static_cast<size_t>(pool.head_dim);
+  if (value) {
+    memcpy(out, block + layout.v_values + slot * dim * 2, dim * 2);  // (32, dim)
+    return;
   }
+  const uint16_t* k = reinterpret_cast<const uint16_t*>(block + layout.k_values);  // (dim, 32)
+  for (size_t d = 0; d < dim; ++d) out[d] = k[d * kPageSlots + slot];
 }
 
 }  // namespace
@@ -118,6 +113,7 @@ void cache_drop(CachePool* pool, SequenceCache* cache) {
   if (cache->region != kNoBlock) heap_release(&pool->heap, cache->region);
   cache->region = kNoBlock;
   cache->computed = 0;
+  cache->ring_from = 0;
 }
 
 void cache_truncate(CachePool* pool, SequenceCache* cache, int32_t rows) {
@@ -126,14 +122,24 @@ void cache_truncate(CachePool* pool, SequenceCache* cache, int32_t rows) {
   const PlanEntry& entry = pool->plans[cache->plan];
   const int32_t sink = entry.plan->sink;
   const int32_t pages = cache_pages(*pool, cache->plan, rows);
-  // Rows that the shorter cache has in its ring. Those that the ring still holds need nothing.
+  // Rows that the shorter cache has in its ring; those before ring_from must come from pages.
   const int32_t ring_begin = sink + kPageSlots * pages;
-  const int32_t intact = cache->computed - entry.ring_rows;
-  if (rows == 0 || (ring_begin < intact && ring_begin < rows && !entry.lossless)) {
+  const int32_t ring_from = cache->ring_from;
+  if (rows == 0 || (ring_begin < ring_from && ring_begin < rows && !entry.lossless)) {
     cache_drop(pool, cache);
     return;
   }
-  for (int32_t p = ring_begin; p < rows && p < intact; ++p) restore_row(pool, *cache, p);
+  for (int32_t p = ring_begin; p < rows && p < ring_from; ++p) {
+    for (int32_t layer = 0; layer < pool->layers; ++layer) {
+      for (int32_t head = 0; head < pool->kv_heads; ++head) {
+        read_page_row(*pool, *cache, layer, head, p, false,
+                      cache_full_row(*pool, *cache, layer, head, p, false));
+        read_page_row(*pool, *cache, layer, head, p, true,
+                      cache_full_row(*pool, *cache, layer, head, p, true));
+      }
+    }
+  }
+  if (ring_begin < ring_from) cache->ring_from = ring_begin;
   cache->computed = rows;
   release_pages(pool, cache, pages);
 }
@@ -148,6 +154,7 @@ bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
          static_cast<size_t>(entry.region_bytes));
   to->region = region;
   to->computed = from.computed;
+  to->ring_from = from.ring_from;
   to->page_count = from.page_count;
   for (int32_t i = 0; i < from.page_count; ++i) {
     heap_hold(&pool->heap, from.pages[i]);
@@ -168,6 +175,30 @@ LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int3
   region.ring_k = reinterpret_cast<uint16_t*>(at + 2 * sink_bytes);
   region.ring_v = reinterpret_cast<uint16_t*>(at + 2 * sink_bytes + ring_bytes);
   return region;
+}
+
+uint16_t* cache_full_row(const CachePool& pool, const SequenceCache& cache, int32_t layer,
+                         int32_t head, int32_t position, bool value) {
+  const PlanEntry& entry = pool.plans[cache.plan];
+  const LayerRegion region = cache_region(pool, cache, layer);
+  const int32_t sink = entry.plan->sink;
+  if (position < sink) {
+    return (value ? region.sink_v : region.sink_k) + row_at(pool, head, entry.sink_rows, position);
+  }
+  return (value ? region.ring_v : region.ring_k) +
+         row_at(pool, head, entry.ring_rows, (position - sink) % entry.ring_rows);
+}
+
+void cache_read_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
+                    int32_t position, bool value, uint16_t* out) {
+  const PlanEntry& entry = pool.plans[cache.plan];
+  ENGINE_ASSERT(position >= 0 && position < cache.computed);
+  if (position >= entry.plan->sink && position < cache.ring_from) {
+    read_page_row(pool, cache, layer, head, position, value, out);
+    return;
+  }
+  memcpy(out, cache_full_row(pool, cache, layer, head, position, value),
+         static_cast<size_t>(pool.head_dim) * 2);
 }
 
 void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t layer,
@@ -222,6 +253,12 @@ void cache_push(CachePool* pool, SequenceCache* cache, kernels::Context* context
                         page_layer(*pool, *cache, pages, layer));
     ++pages;
   }
+}
+
+void cache_commit(const CachePool& pool, SequenceCache* cache, int32_t rows) {
+  cache->computed += rows;
+  const int32_t oldest = cache->computed - pool.plans[cache->plan].ring_rows;
+  if (oldest > cache->ring_from) cache->ring_from = oldest;
 }
 
 }  // namespace leanedge

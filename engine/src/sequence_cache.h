@@ -39,6 +39,7 @@ struct SequenceCache {
   int32_t plan;        // index into CachePool::plans
   int32_t computed;    // rows whose K and V are here
   int32_t region;      // heap block; kNoBlock before the first row
+  int32_t ring_from;   // the ring holds rows [ring_from, computed): some that are in pages as well
   int32_t page_count;  // pages held; more than archive_pages(computed) while a batch is under way
   int32_t* pages;      // (pages_max of any plan) heap blocks, oldest first
 };
@@ -76,10 +77,20 @@ LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int3
 // (cache_pages(computed)) is where the task's page addresses go.
 void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t layer,
                  const uint8_t** pages, kernels::AttentionTask* task);
+// Row of `position` (in the sink or the ring by the reserved number of pages) of K, or of V where
+// `value`: (head_dim) f16, to be written by a restore.
+uint16_t* cache_full_row(const CachePool& pool, const SequenceCache& cache, int32_t layer,
+                         int32_t head, int32_t position, bool value);
+// Copies the row of `position` of K, or of V where `value`, to `out` (head_dim) f16; rows that have
+// left the ring are read from a lossless plan's pages.
+void cache_read_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
+                    int32_t position, bool value, uint16_t* out);
 // Moves `rows` new rows of one layer (positions computed .. computed + rows - 1) into the zones;
 // flushes the pages that this fills. k, v: (kv_heads, rows, head_dim) f16. Every layer gets the
-// same rows before `computed` is raised.
+// same rows before cache_commit raises `computed`.
 void cache_push(CachePool* pool, SequenceCache* cache, kernels::Context* context, int32_t layer,
                 const uint16_t* k, const uint16_t* v, int32_t rows);
+// All layers have `rows` new rows.
+void cache_commit(const CachePool& pool, SequenceCache* cache, int32_t rows);
 
 }  // namespace leanedge

@@ -104,7 +104,7 @@ bool place_sequences(Engine* e, int32_t pages_max) {
   for (int32_t i = 0; i < count; ++i) {
     Sequence& sequence = e->sequences[i];
     log_init(&sequence.log, log_tables + static_cast<size_t>(i) * static_cast<size_t>(log_blocks_max));
-    sequence.cache = {0, 0, kNoBlock, 0,
+    sequence.cache = {0, 0, kNoBlock, 0, 0,
                       page_tables + static_cast<size_t>(i) * static_cast<size_t>(pages_max)};
     sequence.logits_row = -1;
   }

@@ -34,6 +34,12 @@ void admit(Engine* engine, const StepEntry* entries, int32_t index, StepResult* 
                                      {index, entry.sequence}));
     return;
   }
+  if (engine->sequences[entry.sequence].restoring) {
+    finish(&state, result, error_set(&engine->error, Status::kWrongState, entry.sequence, 0,
+                                     "sequence # of entry # is being restored",
+                                     {entry.sequence, index}));
+    return;
+  }
   if (entry.work_max < 1 || entry.sample < 0 || entry.sample > 1) {
     finish(&state, result,
            error_set(&engine->error, Status::kInvalidArgument, entry.work_max, 1,

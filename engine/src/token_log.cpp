@@ -79,6 +79,12 @@ void log_append(TokenLogPool* pool, TokenLog* log, SegmentKind kind, const int32
   }
 }
 
+void log_push(TokenLogPool* pool, TokenLog* log, SegmentKind kind, int32_t id, bool starts) {
+  push_word(pool, log,
+            static_cast<uint32_t>(id) | (kind == SegmentKind::kGenerated ? kWordGenerated : 0) |
+                (starts ? kWordStart : 0));
+}
+
 void log_truncate(TokenLogPool* pool, TokenLog* log, int32_t tokens) {
   ENGINE_ASSERT(tokens >= 0 && tokens <= log->tokens);
   for (int32_t i = log_blocks(tokens); i < log_blocks(log->tokens); ++i) {

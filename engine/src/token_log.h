@@ -45,6 +45,8 @@ Status log_room(const TokenLogPool& pool, const TokenLog& log, SegmentKind kind,
 // Appends ids that log_room has let in. A generated segment next to a generated one continues it.
 void log_append(TokenLogPool* pool, TokenLog* log, SegmentKind kind, const int32_t* ids,
                 int32_t count);
+// Appends one id that log_room or log_copy_room has let in; `starts` begins a segment.
+void log_push(TokenLogPool* pool, TokenLog* log, SegmentKind kind, int32_t id, bool starts);
 // Keeps the first `tokens` tokens.
 void log_truncate(TokenLogPool* pool, TokenLog* log, int32_t tokens);
 // Whether the pool has room for a copy of `tokens` tokens.
