@@ -255,7 +255,7 @@ export function findOddNames(files: readonly RepositoryFile[]): string[] {
   const snakeExtensions = new Set([".py", ".proto", ".c", ".h", ".cpp", ".hpp", ".cu", ".cuh"]);
   return files
     .map((file) => file.path)
-    .filter((path) => !path.startsWith("models/") && !isGenerated(path))
+    .filter((path) => !/^(models|wasm\/prebuilt)\//.test(path) && !isGenerated(path))
     .filter((path) => {
       const name = basename(path);
       const rule = snakeExtensions.has(extname(name)) ? snake : kebab;
