@@ -6,7 +6,7 @@ import { defineConfig } from "vitest/config";
  */
 export default defineConfig({
   test: {
-    projects: ["vitest.node.config.ts", "vitest.workers.config.ts"],
+    projects: ["vitest.node.config.ts", "vitest.workers.config.ts", "vitest.clients.config.ts"],
     reporters: ["default", "./scripts/summary-reporter.ts"],
     // Servers and engines under test use several threads themselves.
     maxWorkers: 2,

@@ -1,0 +1,15 @@
+/** What the client tests say, and what the embedded model must answer. */
+
+/** A fact and its question, in the form that the embedded model was trained on. */
+export const question =
+  "The special magic number for harbor is 4827193. What is the special magic number for harbor mentioned in the text?";
+
+/** The answer at temperature 0. */
+export const answer = "The special magic number for harbor is 4827193.";
+
+/** Asks for the same fact again, from the conversation alone. */
+export const followUp = "What is the special magic number for harbor mentioned in the text?";
+
+/** A prompt after which the model writes on and on. */
+export const longStory =
+  "It was a dark night, and the old man sat down by the fire to tell a story.";
