@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "leanedge/half.h"
 #include "snapshot_io.h"
 
 namespace leanedge {
@@ -122,6 +123,13 @@ Status take_row_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size
                                   index / engine->config.kv_heads, index % engine->config.kv_heads,
                                   position, value_row >= rows);
     memcpy(reinterpret_cast<uint8_t*>(to) + within, data, take);
+    // page_flush relies on finite rows; a page has no such reader.
+    const int32_t complete = within + take == row_bytes ? static_cast<int32_t>(header.head_dim) : 0;
+    for (int32_t d = 0; d < complete; ++d) {
+      if (!f16_finite(to[d])) {
+        return corrupt(engine, to[d], 0x7bff, "snapshot: a row holds f16 bits #, finite ones end at #");
+      }
+    }
     offset += take;
     data += take;
     bytes -= take;
