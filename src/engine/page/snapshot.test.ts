@@ -248,6 +248,23 @@ describe("a broken snapshot is refused:", () => {
     expect(found.message).toBe(`snapshot: padding after the rows at ${offset} is not zero`);
   });
 
+  it("a row value that is NaN or infinite", async () => {
+    // Rows begin at 592 and end before the pages.
+    for (const [offset, bits] of [
+      [592, 0x7c00],
+      [700, 0xfc00],
+      [592 + 4 * 21 * 32 - 2, 0x7e00],
+    ] as const) {
+      const copy = body.slice();
+      new DataView(copy.buffer).setUint16(offset, bits, true);
+      const found = await attempt(await sealSnapshot(copy, identity));
+      expect(found).toMatchObject({
+        reason: "corrupt",
+        message: `snapshot: row value at ${offset} is not finite: bits ${bits}`,
+      });
+    }
+  });
+
   it("a count out of range in an evicting page", async () => {
     const plan = { ...planOf(8, [[8]], {}), evicting: true };
     const bytes = await encodeSnapshot(plan, identity, goldenSnapshotParts(plan));

@@ -7,6 +7,7 @@ import type { LogSegment } from "../engine.js";
 import { archivePages, pageSlots, planLimits, type CachePlan } from "../plan/plan.js";
 import { fingerprintBytes, sha256, toHex } from "../sha256.js";
 import { EngineError } from "../status.js";
+import { f16IsFinite } from "./half.js";
 import { pageLayout } from "./layout.js";
 import { positionsProblem } from "./page.js";
 
@@ -295,6 +296,7 @@ export async function openSnapshot(
 
   const segments = readSegments(view, counts, cacheTokens, offsets.rows, expected.vocabSize);
   const headBytes = (counts.sinkRows + counts.recentRows) * plan.headDim * 4;
+  checkFinite(view, offsets.rows, offsets.pages);
   checkZeros(body, offsets.rows + plan.layers * plan.kvHeads * headBytes, offsets.pages, "rows");
   const pages = Array.from({ length: counts.pages }, (_, index) => {
     const start = offsets.pages + index * layout.pageBytes;
@@ -516,6 +518,15 @@ function checkMost(
 ): void {
   if (value <= most) return;
   throw new SnapshotError(reason, `${what} is ${value}, at most ${most}`, value, most);
+}
+
+/** Rows become pages, whose quantiser needs finite values; padding is zero, hence finite. */
+function checkFinite(view: DataView, from: number, to: number): void {
+  for (let offset = from; offset < to; offset += 2) {
+    const bits = view.getUint16(offset, true);
+    if (f16IsFinite(bits)) continue;
+    throw new SnapshotError("corrupt", `row value at ${offset} is not finite: bits ${bits}`, bits);
+  }
 }
 
 function checkZeros(bytes: Uint8Array, from: number, to: number, section: string): void {
