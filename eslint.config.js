@@ -63,13 +63,15 @@ export default defineConfig(
     languageOptions: { parserOptions: { project: "./tsconfig.workers.json" } },
   },
   {
-    files: ["src/gateway/**/*.worker.test.ts"],
+    files: ["src/gateway/**/*.worker.test.ts", "src/gateway/testing/**/*.ts"],
     languageOptions: { parserOptions: { project: "./tsconfig.workers-test.json" } },
   },
   {
     // Their hosts ask for a default export.
     files: [
       "src/gateway/index.ts",
+      "src/gateway/testing/gateway-worker.ts",
+      "src/gateway/wasm-modules.d.ts",
       "test/**/worker.ts",
       "*.config.ts",
       "scripts/summary-reporter.ts",

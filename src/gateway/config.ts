@@ -1,0 +1,148 @@
+/** The Worker's variables, parsed and checked once per set of bindings. */
+import type { GatewayEnv } from "./bindings.js";
+
+/** One model that this gateway serves from its embedded engines. */
+export interface ModelConfig {
+  /** Id that requests name it by, 1 to 128 characters of [A-Za-z0-9._-]. */
+  readonly model: string;
+  /** Path of its shard manifest among the static assets. */
+  readonly manifest: string;
+  /** EngineObjects that serve it, 1 to 64; sessions spread over them. */
+  readonly engines: number;
+  /** Name for people; the id if unset. */
+  readonly displayName: string;
+}
+
+/** The gateway's configuration. */
+export interface GatewayConfig {
+  /** Models in the order of the configuration; the first is the default. At least one. */
+  readonly models: readonly [ModelConfig, ...ModelConfig[]];
+  /** Key of tenant `dev`; undefined where none is set. */
+  readonly devKey: string | undefined;
+  /** Allowed origins of browsers. */
+  readonly corsOrigins: readonly string[] | "*" | undefined;
+  /** Port of the gRPC front. */
+  readonly frontPort: number | undefined;
+}
+
+/** The model that is embedded unless the configuration says otherwise. */
+export const embeddedModel: ModelConfig = {
+  model: "leanedge-seed-29m",
+  manifest: "/models/leanedge-seed-29m/manifest.json",
+  engines: 1,
+  displayName: "leanedge seed 29M",
+};
+
+const enginesMax = 64;
+const modelIdPattern = /^[A-Za-z0-9._-]{1,128}$/;
+const parsed = new WeakMap<object, GatewayConfig>();
+
+/** The configuration of these bindings. Throws an Error that names the variable and what is wrong with it. */
+export function gatewayConfig(env: GatewayEnv): GatewayConfig {
+  const known = parsed.get(env);
+  if (known !== undefined) {
+    return known;
+  }
+  const config = parseConfig(env);
+  parsed.set(env, config);
+  return config;
+}
+
+/** As gatewayConfig, without remembering. */
+export function parseConfig(
+  env: Pick<
+    GatewayEnv,
+    "LEANEDGE_MODELS" | "LEANEDGE_DEV_KEY" | "LEANEDGE_CORS_ORIGINS" | "LEANEDGE_FRONT_PORT"
+  >,
+): GatewayConfig {
+  return {
+    models: parseModels(env.LEANEDGE_MODELS),
+    devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
+    corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
+    frontPort: parsePort(nonEmpty(env.LEANEDGE_FRONT_PORT)),
+  };
+}
+
+/** The configured model of an id; the default one for an empty id; undefined for an unknown one. */
+export function findModel(config: GatewayConfig, model: string): ModelConfig | undefined {
+  return model === "" ? config.models[0] : config.models.find((entry) => entry.model === model);
+}
+
+function nonEmpty(value: string | undefined): string | undefined {
+  return value === undefined || value === "" ? undefined : value;
+}
+
+function parseModels(value: unknown): readonly [ModelConfig, ...ModelConfig[]] {
+  if (value === undefined || value === "") {
+    return [embeddedModel];
+  }
+  let list: unknown = value;
+  if (typeof value === "string") {
+    try {
+      list = JSON.parse(value);
+    } catch (cause) {
+      throw new Error("LEANEDGE_MODELS is not valid JSON", { cause });
+    }
+  }
+  if (!Array.isArray(list) || list.length === 0) {
+    throw new Error("LEANEDGE_MODELS must be an array of at least one model");
+  }
+  const [first, ...rest] = list.map(parseModel);
+  if (first === undefined) {
+    throw new Error("LEANEDGE_MODELS must be an array of at least one model");
+  }
+  const ids = [first, ...rest].map((entry) => entry.model);
+  const twice = ids.find((id, index) => ids.indexOf(id) !== index);
+  if (twice !== undefined) {
+    throw new Error(`LEANEDGE_MODELS names the model "${twice}" twice`);
+  }
+  return [first, ...rest];
+}
+
+function parseModel(value: unknown, index: number): ModelConfig {
+  const where = `LEANEDGE_MODELS[${index}]`;
+  if (typeof value !== "object" || value === null) {
+    throw new Error(`${where} must be an object`);
+  }
+  const fields = new Map<string, unknown>(Object.entries(value));
+  const model = fields.get("model");
+  if (typeof model !== "string" || !modelIdPattern.test(model)) {
+    throw new Error(`${where}.model must be 1 to 128 characters of [A-Za-z0-9._-]`);
+  }
+  const manifest = fields.get("manifest") ?? `/models/${model}/manifest.json`;
+  if (typeof manifest !== "string" || !manifest.startsWith("/")) {
+    throw new Error(`${where}.manifest must be a path that starts with "/"`);
+  }
+  const engines = fields.get("engines") ?? 1;
+  if (
+    typeof engines !== "number" ||
+    !Number.isInteger(engines) ||
+    engines < 1 ||
+    engines > enginesMax
+  ) {
+    throw new Error(`${where}.engines must be a whole number from 1 to ${enginesMax}`);
+  }
+  const displayName = fields.get("displayName") ?? model;
+  if (typeof displayName !== "string") {
+    throw new Error(`${where}.displayName must be a string`);
+  }
+  return { model, manifest, engines, displayName };
+}
+
+function parseOrigins(value: string | undefined): readonly string[] | "*" | undefined {
+  if (value === undefined || value === "*") {
+    return value;
+  }
+  return value.split(",").map((origin) => origin.trim());
+}
+
+function parsePort(value: string | undefined): number | undefined {
+  if (value === undefined) {
+    return undefined;
+  }
+  const port = Number(value);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+    throw new Error(`LEANEDGE_FRONT_PORT is "${value}"; it must be a port from 1 to 65535`);
+  }
+  return port;
+}

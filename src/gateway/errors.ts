@@ -1,0 +1,86 @@
+/**
+ * The gateway's errors: one class (ConnectError), one constructor a cause, and one table to HTTP. A message names the
+ * thing, the value and the bound. Whatever is not a ConnectError is our bug and leaves as "internal error".
+ */
+import { Code, ConnectError } from "@connectrpc/connect";
+
+/** Wrong in any state. */
+export function invalidArgument(message: string): ConnectError {
+  return new ConnectError(message, Code.InvalidArgument);
+}
+
+/** Wrong now. */
+export function failedPrecondition(message: string): ConnectError {
+  return new ConnectError(message, Code.FailedPrecondition);
+}
+
+/** There is no such thing, or not for this tenant. */
+export function notFound(message: string): ConnectError {
+  return new ConnectError(message, Code.NotFound);
+}
+
+/** The name is taken by something else. */
+export function alreadyExists(message: string): ConnectError {
+  return new ConnectError(message, Code.AlreadyExists);
+}
+
+/** A size or a quota. */
+export function resourceExhausted(message: string): ConnectError {
+  return new ConnectError(message, Code.ResourceExhausted);
+}
+
+/** A retry helps. */
+export function unavailable(message: string): ConnectError {
+  return new ConnectError(message, Code.Unavailable);
+}
+
+/** No valid key. */
+export function unauthenticated(message: string): ConnectError {
+  return new ConnectError(message, Code.Unauthenticated);
+}
+
+/** Our bug; the message says nothing of it. */
+export function internalError(): ConnectError {
+  return new ConnectError("internal error", Code.Internal);
+}
+
+/** The error that a caller may see: a ConnectError as it is, anything else as INTERNAL. */
+export function publicError(error: unknown): ConnectError {
+  return error instanceof ConnectError ? error : internalError();
+}
+
+/** How an error looks over HTTP in OpenAI's form. */
+export interface HttpErrorForm {
+  /** HTTP status. */
+  readonly status: 400 | 401 | 403 | 404 | 408 | 409 | 413 | 429 | 499 | 500 | 501 | 503 | 504;
+  /** `error.type`. */
+  readonly type: string;
+  /** `error.code`; null where OpenAI has none. */
+  readonly code: string | null;
+}
+
+const invalidRequest = "invalid_request_error";
+
+const httpForms: Record<Code, HttpErrorForm> = {
+  [Code.Canceled]: { status: 499, type: invalidRequest, code: "cancelled" },
+  [Code.Unknown]: { status: 500, type: "server_error", code: null },
+  [Code.InvalidArgument]: { status: 400, type: invalidRequest, code: null },
+  [Code.DeadlineExceeded]: { status: 504, type: "timeout_error", code: "timeout" },
+  [Code.NotFound]: { status: 404, type: invalidRequest, code: "not_found" },
+  [Code.AlreadyExists]: { status: 409, type: invalidRequest, code: "conflict" },
+  [Code.PermissionDenied]: { status: 403, type: "permission_error", code: null },
+  [Code.ResourceExhausted]: { status: 429, type: "rate_limit_error", code: "rate_limit_exceeded" },
+  [Code.FailedPrecondition]: { status: 409, type: invalidRequest, code: "conflict" },
+  [Code.Aborted]: { status: 409, type: invalidRequest, code: "conflict" },
+  [Code.OutOfRange]: { status: 400, type: invalidRequest, code: null },
+  [Code.Unimplemented]: { status: 501, type: invalidRequest, code: "unimplemented" },
+  [Code.Internal]: { status: 500, type: "server_error", code: null },
+  [Code.Unavailable]: { status: 503, type: "server_error", code: "unavailable" },
+  [Code.DataLoss]: { status: 500, type: "server_error", code: null },
+  [Code.Unauthenticated]: { status: 401, type: invalidRequest, code: "invalid_api_key" },
+};
+
+/** The one table from codes to HTTP. */
+export function httpErrorForm(code: Code): HttpErrorForm {
+  return httpForms[code];
+}

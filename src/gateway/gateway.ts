@@ -1,0 +1,63 @@
+/** Wires the gateway together: Hono owns HTTP, Connect owns RPC, objects own state. */
+import { Hono } from "hono";
+import { Health } from "../gen/grpc/health/v1/health_pb.js";
+import { ModelService } from "../gen/leanedge/v1/model_pb.js";
+import { SessionService } from "../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "./bindings.js";
+import { gatewayConfig } from "./config.js";
+import { createCallKey } from "./connect/call.js";
+import { mountConnect } from "./connect/mount-connect.js";
+import { deadlineMsMax, bodyBytesMax } from "./limits.js";
+import { mountChat } from "./http/chat-completions.js";
+import { frame } from "./http/frame.js";
+import type { GatewayHonoEnv } from "./http/frame.js";
+import { mountModels } from "./http/models.js";
+import { mountPage } from "./http/page.js";
+import { authenticate } from "./services/authenticate.js";
+import { createHealthService } from "./services/health-service.js";
+import { createModelService } from "./services/model-service.js";
+import { createSessionService } from "./services/session-service.js";
+
+const callKey = createCallKey<GatewayEnv>();
+
+/** Response headers of ours that scripts in browsers may read. */
+const exposedHeaders = ["x-request-id", "x-session-id", "x-served-by", "x-affinity"];
+
+/** The gateway for one set of bindings. */
+export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {
+  const config = gatewayConfig(env);
+  const app = new Hono<GatewayHonoEnv>();
+  frame(app, config.corsOrigins, exposedHeaders);
+  mountConnect(
+    app,
+    (router) => {
+      router.service(SessionService, createSessionService(callKey));
+      router.service(ModelService, createModelService(callKey));
+      router.service(Health, createHealthService());
+    },
+    {
+      call: callKey,
+      gate: (context, call) =>
+        // Probes have no key.
+        context.service.typeName === Health.typeName
+          ? undefined
+          : authenticate(context.requestHeader, call.env),
+      limits: { messageReadBytesMax: bodyBytesMax, deadlineMsMax },
+      requestId: (c) => c.get("requestId"),
+      ...(config.corsOrigins === undefined
+        ? {}
+        : {
+            cors: {
+              origins: config.corsOrigins,
+              allowedHeaders: ["authorization"],
+              exposedHeaders,
+            },
+          }),
+      ...(config.frontPort === undefined ? {} : { frontPort: config.frontPort }),
+    },
+  );
+  mountChat(app);
+  mountModels(app);
+  mountPage(app);
+  return app;
+}

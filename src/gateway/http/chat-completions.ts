@@ -1,0 +1,344 @@
+/** POST /v1/chat/completions, as server-sent events or as one answer. */
+import { sha256 } from "@noble/hashes/sha2.js";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Hono } from "hono";
+import { Backend, FinishReason } from "../../gen/leanedge/v1/session_pb.js";
+import type {
+  GenerateResponse,
+  TurnFinished,
+  TurnStarted,
+  Usage,
+} from "../../gen/leanedge/v1/session_pb.js";
+import { findModel, gatewayConfig } from "../config.js";
+import { publicError, unavailable } from "../errors.js";
+import { acceptWaitMs, requestIdCharsMax } from "../limits.js";
+import { systemClock, timeIsUp, within } from "../objects/clock.js";
+import { authenticate } from "../services/authenticate.js";
+import { parseChatRequest } from "./chat-request.js";
+import type { ChatRequest } from "./chat-request.js";
+import { chatSessionId, runChat } from "./chat-session.js";
+import type { ChatRun } from "./chat-session.js";
+import { BodyTooLargeError, readBody } from "./frame.js";
+import type { GatewayContext, GatewayHonoEnv } from "./frame.js";
+import { ParamError, errorResponse, httpError, openAiError } from "./openai-error.js";
+
+/** Mounts the route. */
+export function mountChat(app: Hono<GatewayHonoEnv>): void {
+  app.post("/v1/chat/completions", async (c) => {
+    try {
+      return await complete(c);
+    } catch (error) {
+      if (error instanceof ParamError) {
+        const { message, param, code } = error;
+        return httpError(c, 400, { message, type: "invalid_request_error", param, code });
+      }
+      if (error instanceof BodyTooLargeError) {
+        return httpError(c, 413, {
+          message: error.message,
+          type: "invalid_request_error",
+          param: null,
+          code: "request_too_large",
+        });
+      }
+      throw error;
+    }
+  });
+}
+
+async function complete(c: GatewayContext): Promise<Response> {
+  const headers = c.req.raw.headers;
+  const tenant = await authenticate(headers, c.env);
+  const request = parseChatRequest(await readBody(c.req.raw));
+  const model = findModel(gatewayConfig(c.env), request.model);
+  if (model === undefined) {
+    return httpError(c, 404, {
+      message: `there is no model "${request.model}"`,
+      type: "invalid_request_error",
+      param: "model",
+      code: "model_not_found",
+    });
+  }
+  const idempotencyKey = headers.get("idempotency-key") ?? "";
+  if (idempotencyKey.length > requestIdCharsMax) {
+    throw new ParamError(
+      null,
+      `the Idempotency-Key has ${idempotencyKey.length} characters, at most ${requestIdCharsMax} are allowed`,
+    );
+  }
+  const left = new AbortController();
+  const leave = (): void => left.abort();
+  c.req.raw.signal.addEventListener("abort", leave, { once: true });
+  const caller = { tenant, requestId: c.get("requestId"), signal: left.signal };
+  const root = chatSessionId(request, headers);
+  const run = await runChat(c.env, caller, request, root, idempotencyKey);
+  const answer = new ChatAnswerReader(run);
+  await answer.waitForWorker();
+  c.header("x-session-id", headerText(run.sessionId));
+  const { started } = answer;
+  if (started !== undefined && started.backend !== Backend.UNSPECIFIED) {
+    c.header("x-served-by", headerText(servedBy(started)));
+    c.header("x-affinity", affinity(started, run.workerBefore));
+  }
+  return request.stream
+    ? c.body(eventStream(answer, request, leave), 200, {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+      })
+    : await whole(c, answer);
+}
+
+/** Reads a turn's events, and keeps what all parts of an answer repeat. */
+class ChatAnswerReader {
+  readonly #run: ChatRun;
+  readonly #waiting: GenerateResponse[] = [];
+  #pending: Promise<IteratorResult<GenerateResponse>> | undefined;
+  /** The latest `started`. */
+  started: TurnStarted | undefined;
+  /** Seconds since 1970. */
+  readonly created = Math.floor(Date.now() / 1000);
+
+  constructor(run: ChatRun) {
+    this.#run = run;
+  }
+
+  /** Id of the completion: the same however often the turn is replayed. */
+  get id(): string {
+    const name = `${this.#run.sessionId}\n${this.started?.turn ?? 0}`;
+    const hash = sha256(new TextEncoder().encode(name)).subarray(0, 12);
+    return `chatcmpl-${Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  }
+
+  /** Model that answers. */
+  get model(): string {
+    return this.started?.model ?? "";
+  }
+
+  /** Waits until a worker has the turn, so that the head can name it, or say why not; at most acceptWaitMs. */
+  async waitForWorker(): Promise<void> {
+    const deadlineMs = systemClock.nowMs() + acceptWaitMs;
+    for (;;) {
+      const leftMs = deadlineMs - systemClock.nowMs();
+      if (leftMs <= 0) {
+        return;
+      }
+      this.#pending ??= this.#run.events.next();
+      const result = await within(this.#pending, leftMs, systemClock);
+      if (result === timeIsUp) {
+        return;
+      }
+      this.#pending = undefined;
+      if (result.done === true) {
+        return;
+      }
+      const { event } = result.value;
+      if (event.case === "started") {
+        this.started = event.value;
+        if (event.value.backend !== Backend.UNSPECIFIED) {
+          return;
+        }
+      } else {
+        this.#waiting.push(result.value);
+        if (event.case !== "heartbeat") {
+          return;
+        }
+      }
+    }
+  }
+
+  /** The next event; undefined at the end. */
+  async next(): Promise<GenerateResponse | undefined> {
+    const waiting = this.#waiting.shift();
+    if (waiting !== undefined) {
+      return waiting;
+    }
+    this.#pending ??= this.#run.events.next();
+    const result = await this.#pending;
+    this.#pending = undefined;
+    if (result.done === true) {
+      return undefined;
+    }
+    if (result.value.event.case === "started") {
+      this.started = result.value.event.value;
+    }
+    return result.value;
+  }
+
+  /** Stops reading; the session sees its client leave. */
+  async stop(): Promise<void> {
+    await this.#run.events.return?.(undefined);
+  }
+}
+
+async function whole(c: GatewayContext, answer: ChatAnswerReader): Promise<Response> {
+  let text = "";
+  for (;;) {
+    const event = (await answer.next())?.event;
+    if (event === undefined) {
+      throw unavailable("the answer broke off");
+    }
+    if (event.case === "delta") {
+      text += event.value.text;
+    }
+    if (event.case === "finished") {
+      const failure = failureOf(event.value);
+      if (failure !== undefined) {
+        return errorResponse(c, failure);
+      }
+      return c.json({
+        id: answer.id,
+        object: "chat.completion",
+        created: answer.created,
+        model: answer.model,
+        choices: [
+          {
+            index: 0,
+            message: { role: "assistant", content: text, refusal: null },
+            logprobs: null,
+            finish_reason: finishReason(event.value.finishReason),
+          },
+        ],
+        usage: usage(event.value.usage),
+      });
+    }
+  }
+}
+
+function eventStream(
+  answer: ChatAnswerReader,
+  request: ChatRequest,
+  leave: () => void,
+): ReadableStream<Uint8Array> {
+  const lines = sseLines(answer, request);
+  const encoder = new TextEncoder();
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const result = await lines.next();
+        if (result.done === true) {
+          controller.close();
+        } else {
+          controller.enqueue(encoder.encode(result.value));
+        }
+      },
+      async cancel() {
+        leave();
+        await answer.stop();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+async function* sseLines(
+  answer: ChatAnswerReader,
+  request: ChatRequest,
+): AsyncGenerator<string, void, undefined> {
+  function chunk(choices: readonly unknown[], total?: Usage): string {
+    return sse({
+      id: answer.id,
+      object: "chat.completion.chunk",
+      created: answer.created,
+      model: answer.model,
+      choices,
+      ...(request.includeUsage ? { usage: total === undefined ? null : usage(total) } : {}),
+    });
+  }
+  try {
+    yield chunk([choice({ role: "assistant", content: "" }, null)]);
+    for (;;) {
+      const event = (await answer.next())?.event;
+      switch (event?.case) {
+        case "delta":
+          yield chunk([choice({ content: event.value.text }, null)]);
+          break;
+        case "heartbeat":
+          yield ": ping\n\n";
+          break;
+        case "finished": {
+          const failure = failureOf(event.value);
+          if (failure !== undefined) {
+            throw failure;
+          }
+          yield chunk([choice({}, finishReason(event.value.finishReason))]);
+          if (request.includeUsage) {
+            yield chunk([], event.value.usage);
+          }
+          yield "data: [DONE]\n\n";
+          return;
+        }
+        case "started":
+          break;
+        default:
+          throw unavailable("the answer broke off");
+      }
+    }
+  } catch (error) {
+    const shown = publicError(error);
+    if (shown !== error) {
+      console.error("a chat stream failed:", error);
+    }
+    // After the first byte the status is sent; clients take this for an error and miss [DONE].
+    yield sse({ error: openAiError(shown) });
+  }
+}
+
+function sse(value: unknown): string {
+  return `data: ${JSON.stringify(value)}\n\n`;
+}
+
+function choice(delta: unknown, reason: string | null): unknown {
+  return { index: 0, delta, logprobs: null, finish_reason: reason };
+}
+
+function failureOf(finished: TurnFinished): ConnectError | undefined {
+  return finished.finishReason === FinishReason.ERROR
+    ? new ConnectError(finished.errorMessage, Code.Unavailable)
+    : undefined;
+}
+
+function finishReason(reason: FinishReason): string {
+  switch (reason) {
+    case FinishReason.LENGTH:
+      return "length";
+    case FinishReason.CANCELLED:
+      return "cancelled";
+    default:
+      return "stop";
+  }
+}
+
+function usage(value: Usage | undefined): unknown {
+  const prompt = value?.promptTokens ?? 0;
+  const completion = value?.completionTokens ?? 0;
+  return {
+    prompt_tokens: prompt,
+    completion_tokens: completion,
+    total_tokens: prompt + completion,
+    prompt_tokens_details: { cached_tokens: value?.cachedTokens ?? 0 },
+  };
+}
+
+const backendNames: Readonly<Record<Backend, string>> = {
+  [Backend.UNSPECIFIED]: "unknown",
+  [Backend.REFERENCE]: "reference",
+  [Backend.WASM]: "wasm",
+  [Backend.CUDA]: "cuda",
+};
+
+function servedBy(started: TurnStarted): string {
+  return `${backendNames[started.backend]}:${started.worker}`;
+}
+
+/** Whether the session found its cache where it left it. */
+function affinity(started: TurnStarted, workerBefore: string): "hit" | "miss" | "rebound" {
+  if (workerBefore !== "" && workerBefore !== started.worker) {
+    return "rebound";
+  }
+  return workerBefore !== "" && started.cachedTokens > 0 ? "hit" : "miss";
+}
+
+/** Header values are printable ASCII; anything else is escaped as in a URL. */
+function headerText(text: string): string {
+  return /^[\x20-\x7e]*$/.test(text) ? text : encodeURIComponent(text);
+}

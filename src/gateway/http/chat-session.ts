@@ -1,0 +1,109 @@
+/** Which session a request in OpenAI form belongs to, and the way to it. */
+import { create } from "@bufbuild/protobuf";
+import { sha256 } from "@noble/hashes/sha2.js";
+import {
+  ForkSessionRequestSchema,
+  GenerateRequestSchema,
+  Role,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { GenerateResponse, Message } from "../../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { forkDepthMax } from "../limits.js";
+import { checkSessionId, hashMessages } from "../objects/request-rules.js";
+import { SessionClient } from "../objects/session-client.js";
+import type { SessionCaller } from "../objects/session-client.js";
+import type { ChatRequest } from "./chat-request.js";
+
+/** Headers that name a session, ours first, then those that clients send already. The first one counts. */
+const sessionHeaders = [
+  "x-session-id",
+  "x-session-affinity",
+  "session-id",
+  "session_id",
+  "x-claude-code-session-id",
+  "x-dynamo-session-id",
+  "x-litellm-session-id",
+] as const;
+
+/**
+ * The session that a request names, or else a hint made from how its conversation begins. Throws INVALID_ARGUMENT for an
+ * id that cannot be one.
+ */
+export function chatSessionId(request: ChatRequest, headers: Headers): string {
+  const named = [
+    request.sessionId,
+    ...sessionHeaders.map((name) => headers.get(name) ?? undefined),
+  ].find((id) => id !== undefined && id !== "");
+  if (named !== undefined) {
+    checkSessionId(named, "session id");
+    return named;
+  }
+  const keyed = [request.promptCacheKey, request.user].find((id) => id !== undefined && id !== "");
+  // These were not meant as our ids: they may have any length.
+  return keyed === undefined
+    ? `hint-${digest(hashMessages(opener(request.messages)))}`
+    : `key-${digest(new TextEncoder().encode(keyed))}`;
+}
+
+/** A session's answer to a chat request. */
+export interface ChatRun {
+  /** The session that answers: the named one or a fork of it. */
+  readonly sessionId: string;
+  readonly events: AsyncIterator<GenerateResponse>;
+  /** Worker of the session's turn before; empty if there was none. */
+  readonly workerBefore: string;
+}
+
+/** Starts, joins or replays the turn that a history stands for, in the session or in the fork that it belongs to. */
+export async function runChat(
+  env: GatewayEnv,
+  caller: SessionCaller,
+  request: ChatRequest,
+  rootId: string,
+  idempotencyKey: string,
+): Promise<ChatRun> {
+  const generate = create(GenerateRequestSchema, {
+    messages: request.messages,
+    sampling: request.sampling,
+    model: request.model,
+  });
+  let sessionId = rootId;
+  for (let depth = 0; ; depth++) {
+    const client = new SessionClient(env, caller, sessionId);
+    const answer = await client.chat(generate, idempotencyKey);
+    if (answer.kind === "answer") {
+      return {
+        sessionId,
+        events: answer.events[Symbol.asyncIterator](),
+        workerBefore: answer.workerBefore,
+      };
+    }
+    const { redirect } = answer;
+    if (depth === forkDepthMax) {
+      sessionId = `session-${crypto.randomUUID()}`;
+      continue;
+    }
+    if (redirect.turn > 0) {
+      await client.forkSession(
+        create(ForkSessionRequestSchema, {
+          sessionId,
+          turn: redirect.turn,
+          newSessionId: redirect.sessionId,
+        }),
+      );
+    }
+    sessionId = redirect.sessionId;
+  }
+}
+
+/** How a conversation begins: its instructions and the first thing that was said. */
+function opener(messages: readonly Message[]): readonly Message[] {
+  const first = messages.findIndex((message) => message.role === Role.USER);
+  return messages.slice(0, first + 1);
+}
+
+function digest(bytes: Uint8Array): string {
+  return Array.from(sha256(bytes).subarray(0, 16), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
+}

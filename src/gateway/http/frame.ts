@@ -1,0 +1,118 @@
+/** What every HTTP request and answer gets: a request id, bounds on headers and body, CORS, and an error in our form. */
+import type { Context, Hono, MiddlewareHandler } from "hono";
+import { cors } from "hono/cors";
+import type { GatewayEnv } from "../bindings.js";
+import { publicError } from "../errors.js";
+import { bodyBytesMax, headerBytesMax, requestIdCharsMax } from "../limits.js";
+import { errorResponse, httpError } from "./openai-error.js";
+
+/** Hono's environment of the gateway. */
+export interface GatewayHonoEnv {
+  /** What the runtime passes to each request. */
+  Bindings: GatewayEnv;
+  /** What the frame notes. */
+  Variables: {
+    /** Names the request in logs and answers. */
+    requestId: string;
+  };
+}
+
+/** Context of a route. */
+export type GatewayContext = Context<GatewayHonoEnv>;
+
+const requestIdPattern = /^[\x21-\x7e]+$/;
+
+/** Puts the frame around all routes of the app. */
+export function frame(
+  app: Hono<GatewayHonoEnv>,
+  corsOrigins: readonly string[] | "*" | undefined,
+  exposedHeaders: readonly string[],
+): void {
+  app.use(identify);
+  app.use(boundHeaders);
+  if (corsOrigins !== undefined) {
+    const origin = corsOrigins === "*" ? "*" : [...corsOrigins];
+    app.use("/v1/*", cors({ origin, exposeHeaders: [...exposedHeaders], maxAge: 7200 }));
+  }
+  app.onError((error, c) => {
+    const shown = publicError(error);
+    if (shown !== error) {
+      console.error(`${c.req.method} ${c.req.path} (request ${c.get("requestId")}):`, error);
+    }
+    return errorResponse(c, shown);
+  });
+  app.notFound((c) =>
+    httpError(c, 404, {
+      message: `there is nothing at ${c.req.method} ${c.req.path}`,
+      type: "invalid_request_error",
+      param: null,
+      code: "not_found",
+    }),
+  );
+}
+
+const identify: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
+  const given = c.req.header("x-request-id") ?? "";
+  const usable = given.length <= requestIdCharsMax && requestIdPattern.test(given);
+  c.set("requestId", usable ? given : crypto.randomUUID());
+  await next();
+  c.header("x-request-id", c.get("requestId"));
+};
+
+const boundHeaders: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
+  let bytes = 0;
+  for (const [name, value] of c.req.raw.headers) {
+    bytes += name.length + value.length;
+  }
+  if (bytes > headerBytesMax) {
+    return httpError(c, 431, {
+      message: `the headers have ${bytes} bytes, at most ${headerBytesMax} are allowed`,
+      type: "invalid_request_error",
+      param: null,
+      code: "headers_too_large",
+    });
+  }
+  await next();
+  return undefined;
+};
+
+/** A body that is larger than bodyBytesMax. */
+export class BodyTooLargeError extends Error {
+  override readonly name = "BodyTooLargeError";
+}
+
+/** Reads a body, and stops at the bound whatever its length claims to be. Throws BodyTooLargeError. */
+export async function readBody(request: Request): Promise<Uint8Array> {
+  const claimed = Number(request.headers.get("content-length") ?? "0");
+  if (claimed > bodyBytesMax) {
+    throw new BodyTooLargeError(
+      `the body has ${claimed} bytes, at most ${bodyBytesMax} are allowed`,
+    );
+  }
+  if (request.body === null) {
+    return new Uint8Array(0);
+  }
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  const body: ReadableStream<Uint8Array> = request.body as ReadableStream<Uint8Array>;
+  const reader = body.getReader();
+  for (;;) {
+    const result = await reader.read();
+    if (result.done) {
+      break;
+    }
+    length += result.value.byteLength;
+    if (length > bodyBytesMax) {
+      await reader.cancel();
+      throw new BodyTooLargeError(`the body has more than ${bodyBytesMax} bytes`);
+    }
+    chunks.push(result.value);
+  }
+  const all = new Uint8Array(length);
+  let offset = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, offset);
+    offset += chunk.byteLength;
+  }
+  return all;
+}

@@ -1,0 +1,55 @@
+/** Errors over HTTP, in the form that OpenAI's clients read: `{"error": {message, type, param, code}}`. */
+import type { ConnectError } from "@connectrpc/connect";
+import type { Context } from "hono";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { httpErrorForm } from "../errors.js";
+
+/** The inner object. */
+export interface OpenAiError {
+  /** For people. */
+  readonly message: string;
+  /** Kind of error. */
+  readonly type: string;
+  /** Parameter at fault, if one is. */
+  readonly param: string | null;
+  /** For programs; null where OpenAI has none. */
+  readonly code: string | null;
+}
+
+/** A parameter that is wrong, by its name in the request. */
+export class ParamError extends Error {
+  override readonly name = "ParamError";
+
+  /**
+   * @param param where in the request: `temperature`, `messages[2].content`
+   * @param message thing, value and bound
+   * @param code for programs, if OpenAI has one
+   */
+  constructor(
+    readonly param: string | null,
+    message: string,
+    readonly code: string | null = null,
+  ) {
+    super(message);
+  }
+}
+
+/** An error as the inner object. */
+export function openAiError(error: ConnectError): OpenAiError {
+  const { type, code } = httpErrorForm(error.code);
+  return { message: error.rawMessage, type, param: null, code };
+}
+
+/** The answer to a request that failed. */
+export function errorResponse(c: Context, error: ConnectError): Response {
+  // 499 is for logs only: its client is gone.
+  return httpError(c, httpErrorForm(error.code).status as ContentfulStatusCode, openAiError(error));
+}
+
+/** An answer with a status and an error. */
+export function httpError(c: Context, status: ContentfulStatusCode, error: OpenAiError): Response {
+  if (status === 429 || status === 503) {
+    c.header("retry-after", "1");
+  }
+  return c.json({ error }, status);
+}

@@ -1,0 +1,140 @@
+/** Every bound of the gateway, each with the reason for its value. Times end in `Ms`, sizes in `Bytes`. */
+
+/** Largest request body. A prompt that fills a window of 128 Ki tokens is below it. */
+export const bodyBytesMax = 1 << 20;
+
+/** Largest sum of a request's header names and values; far above what any client sends. */
+export const headerBytesMax = 32 * 1024;
+
+/** Longest session id, in bytes of UTF-8, as leanedge.v1 says. */
+export const sessionIdBytesMax = 256;
+
+/** Longest request id that is taken over from a client, as leanedge.worker.v1 says. */
+export const requestIdCharsMax = 128;
+
+/** Longest title, in characters. */
+export const titleCharsMax = 200;
+
+/** Start of the first user message that becomes a title, in characters: one line of a list. */
+export const titleFromTextCharsMax = 60;
+
+/** Text of one message, in bytes of UTF-8. */
+export const messageBytesMax = 1 << 20;
+
+/** New messages of a turn. */
+export const turnMessagesMax = 64;
+
+/** New messages of a session's first turn, which may import an earlier conversation. */
+export const firstTurnMessagesMax = 256;
+
+/** Messages of one request in OpenAI form, which always carries the whole history. */
+export const chatMessagesMax = 1024;
+
+/** Turns of a session: two segments each stay below the 16,384 segments of a log. */
+export const turnsMax = 8_000;
+
+/** Stop strings of a request. */
+export const stopStringsMax = 8;
+
+/** Bytes of one stop string. */
+export const stopStringBytesMax = 256;
+
+/** Answer length in tokens where a request names none. */
+export const maxTokensDefault = 512;
+
+/** Longest answer in bytes: a stored row must stay below the 2 MB that SQLite in a Durable Object allows. */
+export const answerBytesMax = 1 << 20;
+
+/** Token ids of one segment: four bytes each, so that a row stays below 2 MB. */
+export const segmentIdsMax = 400_000;
+
+/** Page sizes of lists. */
+export const pageSizeMax = 1_000;
+/** Sessions of a page where a request names no size. */
+export const sessionsPageSizeDefault = 50;
+/** Messages of a page where a request names no size. */
+export const messagesPageSizeDefault = 100;
+/** Text of one page of messages: a page ends early rather than exceed what one RPC message may carry. */
+export const messagesPageBytesMax = 4 * 1024 * 1024;
+/** Longest page token. */
+export const pageTokenCharsMax = 512;
+
+/**
+ * Shortest time between two durable appends of a running answer. The first goes out at once; a person does not see
+ * 20 ms, and a model that gives 100 tokens a second writes 50 rows a second instead of 100.
+ */
+export const appendIntervalMs = 20;
+
+/** Largest piece of text in one delta, in bytes; a replayed answer travels in such pieces. */
+export const deltaBytesMax = 64 * 1024;
+
+/** Silence after which a stream sends a heartbeat, as leanedge.v1 says. Below every proxy's idle limit. */
+export const heartbeatIntervalMs = 10_000;
+
+/** Silence of a worker after which an attempt counts as lost: three of its 5 s signs of life, with slack. */
+export const workerSilenceMsMax = 20_000;
+
+/** Attempts at one turn on any workers, the first included; a fault that repeats must end. */
+export const turnAttemptsMax = 5;
+
+/** Pause before the second attempt; it doubles with each further one. */
+export const attemptBackoffMs = 100;
+/** Longest pause between two attempts. */
+export const attemptBackoffMsMax = 2_000;
+
+/** Requests of one attempt: the named prefix, what the worker says it has, everything. */
+export const prefixRoundsMax = 3;
+
+/** Alarm while a turn runs: an object that lost its memory notices after at most this. */
+export const turnWatchMs = 3_000;
+
+/** How long a running turn that lost its object waits for its client before it counts as left. */
+export const orphanedTurnMs = 60_000;
+
+/** Life of a binding after the last turn; a worker has dropped an idle cache by then in any case. */
+export const bindingTtlMs = 30 * 60_000;
+
+/** First pause before a failed update of the tenant's index is tried again; it doubles up to the maximum. */
+export const indexRetryMs = 1_000;
+/** Longest pause before a failed update of the tenant's index is tried again. */
+export const indexRetryMsMax = 60_000;
+
+/** How long the index remembers a deleted session, so that a late update cannot bring it back. */
+export const tombstoneMs = 24 * 60 * 60_000;
+
+/** Deadline of Release, Fork and GetStatus on a worker. */
+export const workerUnaryTimeoutMs = 10_000;
+
+/** How long an isolate trusts what a worker said of its models. */
+export const catalogueTtlMs = 60_000;
+
+/** How long an isolate trusts a key it has looked up; a revoked key works no longer than this. */
+export const keyCacheTtlMs = 5_000;
+/** Keys that an isolate remembers. */
+export const keyCacheEntriesMax = 1_024;
+/** Longest API key, in characters. */
+export const apiKeyCharsMax = 256;
+
+/** How long an HTTP answer waits for a worker, so that it can still name it, or the error, in its head. */
+export const acceptWaitMs = 5_000;
+
+/** Forks of forks that one request in OpenAI form follows before it starts a session of its own. */
+export const forkDepthMax = 16;
+
+/** Times that a stream goes on through a session's object that restarted under it. */
+export const objectRestartsMax = 3;
+
+/** Interval at which a health watch looks at the state again. */
+export const healthWatchMs = 5_000;
+
+/** Longest deadline that a client may ask for. */
+export const deadlineMsMax = 60 * 60_000;
+
+/**
+ * Memory of an embedded engine: weights, cache and scratch together. An isolate has 128 MB in all, of which the
+ * Worker's code and the requests in flight need the rest.
+ */
+export const engineMemoryBytesMax = 88 * 1024 * 1024;
+
+/** Sequences of an embedded engine, idle ones included; their logs take memory of the engine. */
+export const engineSequencesMax = 64;

@@ -1,0 +1,274 @@
+/**
+ * One client's view of a turn: the events of leanedge.v1.GenerateResponse from an offset on. It reads from what is
+ * stored, at the client's pace: a slow reader costs no memory, and any number of readers see the same bytes.
+ */
+import { create } from "@bufbuild/protobuf";
+import {
+  FinishReason,
+  GenerateResponseSchema,
+  TurnStartedSchema,
+  UsageSchema,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { GenerateResponse, TurnStarted, Usage } from "../../gen/leanedge/v1/session_pb.js";
+import { invalidArgument, notFound } from "../errors.js";
+import { deltaBytesMax, heartbeatIntervalMs } from "../limits.js";
+import type { Clock } from "./clock.js";
+import type { TurnRecord } from "./session-records.js";
+import type { SessionStore } from "./session-store.js";
+import type { TurnRunner } from "./turn-runner.js";
+
+/** Keeps a byte order mark that a model writes: offsets count it. */
+const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** Wakes whoever waits for something to change. */
+export class ChangeBell {
+  #bell = Promise.withResolvers<undefined>();
+
+  /** Resolves at the next ring. Take it before looking at the state that it announces. */
+  get next(): Promise<undefined> {
+    return this.#bell.promise;
+  }
+
+  /** Wakes all who wait. */
+  ring(): void {
+    this.#bell.resolve(undefined);
+    this.#bell = Promise.withResolvers<undefined>();
+  }
+}
+
+/** What a stream reads from. */
+export interface AnswerStreamOptions {
+  readonly store: SessionStore;
+  readonly sessionId: string;
+  readonly turn: number;
+  /** First byte of the answer that the client wants. */
+  readonly offset: number;
+  /** The turn was started by another stream. */
+  readonly resumed: boolean;
+  /** The runner of the turn, if it runs in this object; it may end meanwhile. */
+  readonly runner: TurnRunner | undefined;
+  /** Whether that runner still runs. */
+  readonly live: () => boolean;
+  readonly bell: ChangeBell;
+  readonly clock: Clock;
+  /** The client left. */
+  readonly signal: AbortSignal;
+}
+
+/** Bytes of a turn's answer that may be shown now. */
+export function shownBytes(turn: TurnRecord, runner: TurnRunner | undefined): number {
+  return runner === undefined ? turn.textBytes : runner.durableBytes;
+}
+
+/** Checks an offset against the answer so far. Throws INVALID_ARGUMENT past its end or inside a character. */
+export function checkOffset(
+  store: SessionStore,
+  turn: TurnRecord,
+  offset: number,
+  shown: number,
+): void {
+  if (offset > shown) {
+    throw invalidArgument(`resume_offset is ${offset}, the answer has ${shown} bytes so far`);
+  }
+  if (offset < shown && startsInsideCharacter(readAnswer(store, turn, offset, shown)?.bytes)) {
+    throw invalidArgument(`resume_offset ${offset} is inside a character`);
+  }
+}
+
+/** The stream. Throws the refusal of a turn that was withdrawn. */
+export async function* streamAnswer(
+  options: AnswerStreamOptions,
+): AsyncGenerator<GenerateResponse, void, undefined> {
+  const { store, bell, clock, signal } = options;
+  let offset = options.offset;
+  let announced: boolean | undefined;
+  let promptTokensDone = 0;
+  while (!signal.aborted) {
+    const changed = bell.next;
+    const live = options.live();
+    const turn = store.turn(options.turn);
+    if (turn === undefined) {
+      throw options.runner?.refusal ?? notFound(`turn ${options.turn} was withdrawn`);
+    }
+    if (announced !== turn.accepted && announced !== true) {
+      announced = turn.accepted;
+      yield started(options, turn);
+      continue;
+    }
+    const shown = shownBytes(turn, live ? options.runner : undefined);
+    if (offset < shown) {
+      const piece = readAnswer(store, turn, offset, shown);
+      if (piece !== undefined) {
+        yield delta(offset, piece);
+        offset += piece.bytes.byteLength;
+        continue;
+      }
+    }
+    if (!live && !turn.running) {
+      yield finished(turn);
+      return;
+    }
+    const progress = options.runner?.progress;
+    if (
+      progress !== undefined &&
+      turn.textBytes === 0 &&
+      progress.promptTokensDone > promptTokensDone
+    ) {
+      promptTokensDone = progress.promptTokensDone;
+      yield heartbeat(promptTokensDone, progress.promptTokens);
+      continue;
+    }
+    if (await silent(changed, clock, signal)) {
+      yield heartbeat(progress?.promptTokensDone ?? 0, progress?.promptTokens ?? 0);
+    }
+  }
+}
+
+/** Waits for a change; true when a heartbeat is due first. */
+async function silent(
+  changed: Promise<undefined>,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const stop = new AbortController();
+  const onLeave = (): void => stop.abort();
+  signal.addEventListener("abort", onLeave, { once: true });
+  try {
+    return await Promise.race([
+      changed.then(() => false),
+      clock.sleep(heartbeatIntervalMs, stop.signal).then(() => !signal.aborted),
+    ]);
+  } finally {
+    signal.removeEventListener("abort", onLeave);
+    stop.abort();
+  }
+}
+
+/** A part of an answer. */
+interface AnswerPart {
+  readonly bytes: Uint8Array;
+  /** Tokens of the answer up to the part's end. */
+  readonly tokens: number;
+}
+
+/** The answer from `offset` on, at most deltaBytesMax bytes and whole characters; undefined if there is nothing. */
+function readAnswer(
+  store: SessionStore,
+  turn: TurnRecord,
+  offset: number,
+  shown: number,
+): AnswerPart | undefined {
+  const encoder = new TextEncoder();
+  if (!turn.running) {
+    const all = encoder.encode(store.answerText(turn.number));
+    const end = characterBorder(all, Math.min(all.byteLength, offset + deltaBytesMax));
+    return end <= offset
+      ? undefined
+      : {
+          bytes: all.subarray(offset, end),
+          // The split of tokens is not kept once a turn has ended; the whole count belongs to the last part.
+          tokens:
+            end === all.byteLength
+              ? turn.completionTokens
+              : Math.floor((turn.completionTokens * end) / all.byteLength),
+        };
+  }
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  let tokens = 0;
+  for (const piece of store.piecesFrom(offset)) {
+    if (piece.byteOffset + piece.byteLength > shown) {
+      break;
+    }
+    const bytes = encoder.encode(piece.text).subarray(Math.max(0, offset - piece.byteOffset));
+    if (length > 0 && length + bytes.byteLength > deltaBytesMax) {
+      break;
+    }
+    parts.push(bytes);
+    length += bytes.byteLength;
+    tokens = piece.tokensEnd;
+  }
+  if (length === 0) {
+    return undefined;
+  }
+  const bytes = new Uint8Array(length);
+  let position = 0;
+  for (const part of parts) {
+    bytes.set(part, position);
+    position += part.byteLength;
+  }
+  return { bytes, tokens };
+}
+
+function startsInsideCharacter(bytes: Uint8Array | undefined): boolean {
+  const first = bytes?.[0];
+  return first !== undefined && (first & 0xc0) === 0x80;
+}
+
+/** The last border of characters at or before `end`. */
+function characterBorder(bytes: Uint8Array, end: number): number {
+  let border = end;
+  while (border < bytes.byteLength && ((bytes[border] ?? 0) & 0xc0) === 0x80) {
+    border--;
+  }
+  return border;
+}
+
+function started(options: AnswerStreamOptions, turn: TurnRecord): GenerateResponse {
+  const value: TurnStarted = create(TurnStartedSchema, {
+    sessionId: options.sessionId,
+    turn: turn.number,
+    model: turn.model,
+    backend: turn.backend,
+    worker: turn.worker,
+    promptTokens: turn.promptTokens,
+    cachedTokens: turn.cachedTokens,
+    seed: turn.sampling.seed ?? 0n,
+    resumed: options.resumed,
+    offset: BigInt(options.offset),
+  });
+  return create(GenerateResponseSchema, { event: { case: "started", value } });
+}
+
+function delta(offset: number, part: AnswerPart): GenerateResponse {
+  return create(GenerateResponseSchema, {
+    event: {
+      case: "delta",
+      value: {
+        offset: BigInt(offset),
+        text: utf8.decode(part.bytes),
+        completionTokens: part.tokens,
+      },
+    },
+  });
+}
+
+function heartbeat(promptTokensDone: number, promptTokens: number): GenerateResponse {
+  return create(GenerateResponseSchema, {
+    event: { case: "heartbeat", value: { promptTokensDone, promptTokens } },
+  });
+}
+
+function finished(turn: TurnRecord): GenerateResponse {
+  return create(GenerateResponseSchema, {
+    event: {
+      case: "finished",
+      value: {
+        finishReason: turn.finishReason,
+        usage: turnUsage(turn),
+        textBytes: BigInt(turn.textBytes),
+        cacheBytes: BigInt(turn.cacheBytes),
+        errorMessage: turn.finishReason === FinishReason.ERROR ? turn.errorMessage : "",
+      },
+    },
+  });
+}
+
+/** Tokens of a turn. */
+export function turnUsage(turn: TurnRecord): Usage {
+  return create(UsageSchema, {
+    promptTokens: turn.promptTokens,
+    cachedTokens: turn.cachedTokens,
+    completionTokens: turn.completionTokens,
+  });
+}

@@ -1,0 +1,293 @@
+/** Client of a SessionObject, for the services and routes of the Worker. */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import {
+  CancelTurnRequestSchema,
+  CancelTurnResponseSchema,
+  CreateSessionRequestSchema,
+  CreateSessionResponseSchema,
+  DeleteSessionRequestSchema,
+  DeleteSessionResponseSchema,
+  ForkSessionRequestSchema,
+  ForkSessionResponseSchema,
+  GenerateRequestSchema,
+  GenerateResponseSchema,
+  GetSessionRequestSchema,
+  GetSessionResponseSchema,
+  ListMessagesRequestSchema,
+  ListMessagesResponseSchema,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type {
+  CancelTurnRequest,
+  CancelTurnResponse,
+  CreateSessionRequest,
+  CreateSessionResponse,
+  DeleteSessionResponse,
+  ForkSessionRequest,
+  ForkSessionResponse,
+  GenerateRequest,
+  GenerateResponse,
+  GetSessionResponse,
+  ListMessagesRequest,
+  ListMessagesResponse,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { objectRestartsMax } from "../limits.js";
+import { openSessionObject, sessionUrl, workerBeforeHeader } from "./session-name.js";
+import {
+  ObjectLostError,
+  decodeFrames,
+  decodeJson,
+  frameKind,
+  objectLost,
+} from "./session-wire.js";
+import type { Frame } from "./session-wire.js";
+
+/** Who calls. */
+export interface SessionCaller {
+  readonly tenant: string;
+  readonly requestId: string;
+  /** Ends the call. */
+  readonly signal: AbortSignal;
+}
+
+/** A request in OpenAI form belongs to a fork of the session. */
+export interface ChatRedirect {
+  /** Last turn that both share. */
+  readonly turn: number;
+  /** Id of the fork. */
+  readonly sessionId: string;
+}
+
+/** What a chat request leads to. */
+export type ChatAnswer =
+  | {
+      readonly kind: "answer";
+      readonly events: AsyncIterable<GenerateResponse>;
+      /** Worker of the session's turn before; empty if there was none. */
+      readonly workerBefore: string;
+    }
+  | { readonly kind: "redirect"; readonly redirect: ChatRedirect };
+
+/** An answer as it comes. */
+interface SessionAnswer {
+  readonly frames: AsyncGenerator<Frame, void, undefined>;
+  readonly workerBefore: string;
+}
+
+/** See the head of this file. One client a call. */
+export class SessionClient {
+  readonly #env: GatewayEnv;
+  readonly #caller: SessionCaller;
+  readonly #sessionId: string;
+
+  /** Opens nothing yet. */
+  constructor(env: GatewayEnv, caller: SessionCaller, sessionId: string) {
+    this.#env = env;
+    this.#caller = caller;
+    this.#sessionId = sessionId;
+  }
+
+  /** SessionService.CreateSession. */
+  createSession(request: CreateSessionRequest): Promise<CreateSessionResponse> {
+    return this.#unary(
+      "CreateSession",
+      toBinary(CreateSessionRequestSchema, request),
+      CreateSessionResponseSchema,
+    );
+  }
+
+  /** SessionService.GetSession. */
+  getSession(): Promise<GetSessionResponse> {
+    const request = create(GetSessionRequestSchema, { sessionId: this.#sessionId });
+    return this.#unary(
+      "GetSession",
+      toBinary(GetSessionRequestSchema, request),
+      GetSessionResponseSchema,
+    );
+  }
+
+  /** SessionService.ListMessages. */
+  listMessages(request: ListMessagesRequest): Promise<ListMessagesResponse> {
+    return this.#unary(
+      "ListMessages",
+      toBinary(ListMessagesRequestSchema, request),
+      ListMessagesResponseSchema,
+    );
+  }
+
+  /** SessionService.CancelTurn. */
+  cancelTurn(request: CancelTurnRequest): Promise<CancelTurnResponse> {
+    return this.#unary(
+      "CancelTurn",
+      toBinary(CancelTurnRequestSchema, request),
+      CancelTurnResponseSchema,
+    );
+  }
+
+  /** SessionService.ForkSession; the new id must be set. */
+  forkSession(request: ForkSessionRequest): Promise<ForkSessionResponse> {
+    return this.#unary(
+      "ForkSession",
+      toBinary(ForkSessionRequestSchema, request),
+      ForkSessionResponseSchema,
+    );
+  }
+
+  /** SessionService.DeleteSession. */
+  deleteSession(): Promise<DeleteSessionResponse> {
+    const request = create(DeleteSessionRequestSchema, { sessionId: this.#sessionId });
+    return this.#unary(
+      "DeleteSession",
+      toBinary(DeleteSessionRequestSchema, request),
+      DeleteSessionResponseSchema,
+    );
+  }
+
+  /**
+   * SessionService.Generate. A stream whose object restarts under it goes on by itself where it was: the turn is stored,
+   * and its number is known from the first event.
+   */
+  async *generate(request: GenerateRequest): AsyncGenerator<GenerateResponse, void, undefined> {
+    let next = request;
+    let begun = false;
+    for (let restarts = 0; ; restarts++) {
+      try {
+        const body = toBinary(GenerateRequestSchema, next);
+        const { frames } = await this.#call("Generate", body, "");
+        for await (const frame of frames) {
+          const event = fromBinary(GenerateResponseSchema, frame.payload);
+          next = nextRequest(request, next, event);
+          begun = true;
+          yield event;
+        }
+        return;
+      } catch (error) {
+        const again =
+          error instanceof ObjectLostError &&
+          (begun || next.turn > 0) &&
+          restarts < objectRestartsMax &&
+          !this.#caller.signal.aborted;
+        if (!again) {
+          throw error;
+        }
+      }
+    }
+  }
+
+  /** A request in OpenAI form: `request.messages` is the whole history. */
+  async chat(request: GenerateRequest, idempotencyKey: string): Promise<ChatAnswer> {
+    const { frames, workerBefore } = await this.#call(
+      "Chat",
+      toBinary(GenerateRequestSchema, request),
+      idempotencyKey,
+    );
+    const iterator = frames[Symbol.asyncIterator]();
+    const first = await iterator.next();
+    if (first.done === true) {
+      throw objectLost();
+    }
+    if (first.value.kind === frameKind.redirect) {
+      await iterator.return(undefined);
+      return { kind: "redirect", redirect: redirectOf(first.value) };
+    }
+    return { kind: "answer", events: events(first.value, iterator), workerBefore };
+  }
+
+  async #unary<Desc extends DescMessage>(
+    method: string,
+    body: Uint8Array,
+    schema: Desc,
+  ): Promise<MessageShape<Desc>> {
+    let message: MessageShape<Desc> | undefined;
+    const { frames } = await this.#call(method, body, "");
+    for await (const frame of frames) {
+      message = fromBinary(schema, frame.payload);
+    }
+    if (message === undefined) {
+      throw objectLost();
+    }
+    return message;
+  }
+
+  async #call(method: string, body: Uint8Array, idempotencyKey: string): Promise<SessionAnswer> {
+    const { tenant, requestId, signal } = this.#caller;
+    const stub = openSessionObject(this.#env.SESSION, tenant, this.#sessionId);
+    const url = sessionUrl({
+      method,
+      tenant,
+      sessionId: this.#sessionId,
+      requestId,
+      idempotencyKey,
+    });
+    let response: Response;
+    try {
+      response = await stub.fetch(url, { method: "POST", body: new Uint8Array(body), signal });
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw objectLost(cause);
+    }
+    if (response.body === null) {
+      throw objectLost();
+    }
+    return {
+      frames: decodeFrames(response.body as ReadableStream<Uint8Array>),
+      workerBefore: decodeURIComponent(response.headers.get(workerBeforeHeader) ?? ""),
+    };
+  }
+}
+
+/** The request that would go on after an event. */
+function nextRequest(
+  original: GenerateRequest,
+  current: GenerateRequest,
+  event: GenerateResponse,
+): GenerateRequest {
+  switch (event.event.case) {
+    case "started":
+      return create(GenerateRequestSchema, { ...original, turn: event.event.value.turn });
+    case "delta": {
+      const { offset, text } = event.event.value;
+      const length = new TextEncoder().encode(text).byteLength;
+      return create(GenerateRequestSchema, {
+        ...current,
+        resumeOffset: offset + BigInt(length),
+      });
+    }
+    default:
+      return current;
+  }
+}
+
+async function* events(
+  first: Frame,
+  rest: AsyncIterator<Frame>,
+): AsyncGenerator<GenerateResponse, void, undefined> {
+  try {
+    yield fromBinary(GenerateResponseSchema, first.payload);
+    for (;;) {
+      const result = await rest.next();
+      if (result.done === true) {
+        return;
+      }
+      yield fromBinary(GenerateResponseSchema, result.value.payload);
+    }
+  } finally {
+    await rest.return?.(undefined);
+  }
+}
+
+function redirectOf(frame: Frame): ChatRedirect {
+  const value = decodeJson(frame.payload);
+  if (
+    typeof value === "object" &&
+    value !== null &&
+    "turn" in value &&
+    "sessionId" in value &&
+    typeof value.turn === "number" &&
+    typeof value.sessionId === "string"
+  ) {
+    return { turn: value.turn, sessionId: value.sessionId };
+  }
+  throw new Error("a redirect without turn and session");
+}

@@ -1,0 +1,48 @@
+/** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
+import type { SessionObject } from "./session-object.js";
+
+/** One call to a SessionObject. */
+export interface SessionCall {
+  /** Method of leanedge.v1.SessionService, or `Chat`. */
+  readonly method: string;
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly requestId: string;
+  /** Of a `Chat`; empty if the client sent none. */
+  readonly idempotencyKey: string;
+}
+
+/** Header of an answer stream: the worker of the turn before, escaped as in a URL. */
+export const workerBeforeHeader = "x-worker-before";
+
+/** The object of a tenant's session. Escaping keeps (tenant, id) pairs apart whatever characters they hold. */
+export function openSessionObject(
+  namespace: DurableObjectNamespace<SessionObject>,
+  tenant: string,
+  sessionId: string,
+): DurableObjectStub<SessionObject> {
+  return namespace.getByName(`${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`);
+}
+
+/** Address of a call. The host name means nothing. */
+export function sessionUrl(call: SessionCall): string {
+  const query = new URLSearchParams({
+    tenant: call.tenant,
+    session: call.sessionId,
+    request: call.requestId,
+    key: call.idempotencyKey,
+  });
+  return `http://session/${call.method}?${query.toString()}`;
+}
+
+/** Reads what sessionUrl wrote. */
+export function parseSessionUrl(url: string): SessionCall {
+  const { pathname, searchParams } = new URL(url);
+  return {
+    method: pathname.slice(1),
+    tenant: searchParams.get("tenant") ?? "",
+    sessionId: searchParams.get("session") ?? "",
+    requestId: searchParams.get("request") ?? "",
+    idempotencyKey: searchParams.get("key") ?? "",
+  };
+}

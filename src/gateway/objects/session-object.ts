@@ -1,0 +1,631 @@
+/**
+ * One session. Owns its transcript, turns, log of token ids and binding (session-schema.ts), and runs its turns.
+ *
+ * Survives eviction: everything but the streams that are open and the attempt that is under way. A turn that was running
+ * is taken up by the next Generate that names it, or by the alarm if it is detached.
+ *
+ * The alarm runs while a turn does (turnWatchMs), to take up or end a turn that lost its object, and while the tenant's
+ * index is behind (indexRetryMs), to bring it up to date.
+ */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { ConnectError } from "@connectrpc/connect";
+import { DurableObject } from "cloudflare:workers";
+import {
+  CancelTurnRequestSchema,
+  CancelTurnResponseSchema,
+  CreateSessionRequestSchema,
+  CreateSessionResponseSchema,
+  DeleteSessionRequestSchema,
+  DeleteSessionResponseSchema,
+  FinishReason,
+  ForkSessionRequestSchema,
+  ForkSessionResponseSchema,
+  GenerateRequestSchema,
+  GenerateResponseSchema,
+  GetSessionRequestSchema,
+  GetSessionResponseSchema,
+  ListMessagesRequestSchema,
+  ListMessagesResponseSchema,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type {
+  CancelTurnRequest,
+  CancelTurnResponse,
+  CreateSessionRequest,
+  CreateSessionResponse,
+  ForkSessionRequest,
+  ForkSessionResponse,
+  GenerateRequest,
+  GetSessionResponse,
+  ListMessagesRequest,
+  ListMessagesResponse,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { modelDefaults } from "../catalogue.js";
+import { findModel, gatewayConfig } from "../config.js";
+import {
+  alreadyExists,
+  failedPrecondition,
+  invalidArgument,
+  notFound,
+  publicError,
+} from "../errors.js";
+import {
+  indexRetryMs,
+  indexRetryMsMax,
+  messagesPageSizeDefault,
+  orphanedTurnMs,
+  turnWatchMs,
+  workerUnaryTimeoutMs,
+} from "../limits.js";
+import { engineDirectory } from "../worker-client/directory.js";
+import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
+import { systemClock } from "./clock.js";
+import type { Clock } from "./clock.js";
+import { matchHistory } from "./history-match.js";
+import { readPageToken, writePageToken } from "./page-token.js";
+import { checkPageSize, checkSampling, checkTitle } from "./request-rules.js";
+import { copySession, storeCopy } from "./session-copy.js";
+import type { SessionCopy } from "./session-copy.js";
+import { openSessionObject, parseSessionUrl, workerBeforeHeader } from "./session-name.js";
+import type { SessionCall } from "./session-name.js";
+import { SessionStore } from "./session-store.js";
+import type { SessionRecord, TurnRecord } from "./session-records.js";
+import { indexEntry, messagesPage, sessionView } from "./session-views.js";
+import { encodeErrorFrame, encodeFrame, encodeJsonFrame, frameKind } from "./session-wire.js";
+import { TurnRunner } from "./turn-runner.js";
+import { startTurn } from "./turn-start.js";
+import type { TurnStart } from "./turn-start.js";
+
+const messagesList = "messages";
+
+/** The target of a fork. */
+export interface ForkTarget {
+  /** It is the fork that was asked for. */
+  readonly taken: boolean;
+  /** leanedge.v1.ForkSessionResponse, as bytes. */
+  readonly view: Uint8Array;
+}
+
+/** See the head of this file. */
+export class SessionObject extends DurableObject<GatewayEnv> {
+  readonly #store: SessionStore;
+  readonly #bell = new ChangeBell();
+  readonly #clock: Clock = systemClock;
+  /** Open streams of the running turn. */
+  readonly #listeners = new Set<AbortController>();
+  #runner: TurnRunner | undefined;
+  #indexing = false;
+  #indexFailures = 0;
+
+  constructor(ctx: DurableObjectState, env: GatewayEnv) {
+    super(ctx, env);
+    this.#store = new SessionStore(ctx.storage);
+  }
+
+  /** One call, as session-wire.ts describes; the client is session-client.ts. */
+  override async fetch(request: Request): Promise<Response> {
+    const call = parseSessionUrl(request.url);
+    try {
+      const body = new Uint8Array(await request.arrayBuffer());
+      return await this.#dispatch(call, body, request.signal);
+    } catch (error) {
+      if (!(error instanceof ConnectError)) {
+        console.error(`${call.method} failed (request ${call.requestId}):`, error);
+      }
+      return new Response(encodeErrorFrame(publicError(error)));
+    }
+  }
+
+  /** What this session is to a fork of another one; undefined if it does not exist yet. */
+  forkedFrom(sessionId: string, turn: number): ForkTarget | undefined {
+    const existing = this.#store.session();
+    return existing === undefined
+      ? undefined
+      : {
+          taken: existing.forkedFrom === sessionId && existing.forkedTurn === turn,
+          view: toBinary(ForkSessionResponseSchema, this.#forkView(existing)),
+        };
+  }
+
+  /** Takes a copy of another session of the same tenant, as the target of a fork. */
+  async importCopy(copy: SessionCopy): Promise<ForkTarget> {
+    const existing = this.forkedFrom(copy.forkedFrom, copy.forkedTurn);
+    if (existing !== undefined) {
+      return existing;
+    }
+    storeCopy(this.#store, copy, this.#clock.nowMs());
+    await this.#store.sync();
+    await this.#changed();
+    return {
+      taken: true,
+      view: toBinary(ForkSessionResponseSchema, this.#forkView(this.#session(copy.sessionId))),
+    };
+  }
+
+  /** Name of this session's sequence on workers; another one for each life of a session id. */
+  sequenceId(): string {
+    return `${this.ctx.id.toString()}.${(this.#store.session()?.createMs ?? 0).toString(36)}`;
+  }
+
+  override async alarm(): Promise<void> {
+    const turn = this.#store.runningTurn();
+    if (turn !== undefined && this.#runner === undefined) {
+      await this.#takeUp(turn);
+    }
+    await this.#pushIndex();
+    await this.#setAlarm();
+  }
+
+  async #dispatch(call: SessionCall, body: Uint8Array, signal: AbortSignal): Promise<Response> {
+    switch (call.method) {
+      case "CreateSession":
+        return this.#unary(CreateSessionResponseSchema, () =>
+          this.#createSession(call, fromBinary(CreateSessionRequestSchema, body)),
+        );
+      case "GetSession":
+        fromBinary(GetSessionRequestSchema, body);
+        return this.#unary(GetSessionResponseSchema, () => this.#getSession(call));
+      case "ListMessages":
+        return this.#unary(ListMessagesResponseSchema, () =>
+          this.#listMessages(call, fromBinary(ListMessagesRequestSchema, body)),
+        );
+      case "CancelTurn":
+        return this.#unary(CancelTurnResponseSchema, () =>
+          this.#cancelTurn(call, fromBinary(CancelTurnRequestSchema, body)),
+        );
+      case "ForkSession":
+        return this.#unary(ForkSessionResponseSchema, () =>
+          this.#forkSession(call, fromBinary(ForkSessionRequestSchema, body)),
+        );
+      case "DeleteSession":
+        fromBinary(DeleteSessionRequestSchema, body);
+        return this.#unary(DeleteSessionResponseSchema, async () => {
+          await this.#deleteSession();
+          return create(DeleteSessionResponseSchema);
+        });
+      case "Generate":
+        return this.#generate(call, fromBinary(GenerateRequestSchema, body), signal);
+      case "Chat":
+        return this.#chat(call, fromBinary(GenerateRequestSchema, body), signal);
+      default:
+        throw new Error(`there is no call ${call.method}`);
+    }
+  }
+
+  async #unary<Desc extends DescMessage>(
+    schema: Desc,
+    handler: () => MessageShape<Desc> | Promise<MessageShape<Desc>>,
+  ): Promise<Response> {
+    const message = encodeFrame(frameKind.message, toBinary(schema, await handler()));
+    const end = encodeFrame(frameKind.end, new Uint8Array(0));
+    return new Response(new Blob([message, end]));
+  }
+
+  #session(sessionId: string): SessionRecord {
+    const session = this.#store.session();
+    if (session === undefined) {
+      throw notFound(`there is no session "${sessionId}"`);
+    }
+    return session;
+  }
+
+  async #createSession(
+    call: SessionCall,
+    request: CreateSessionRequest,
+  ): Promise<CreateSessionResponse> {
+    checkTitle(request.title);
+    const model = findModel(gatewayConfig(this.env), request.model)?.model;
+    if (model === undefined) {
+      throw notFound(`there is no model "${request.model}"`);
+    }
+    const existing = this.#store.session();
+    if (existing === undefined) {
+      const nowMs = this.#clock.nowMs();
+      this.#store.atomically(() => {
+        this.#store.insertSession({
+          tenant: call.tenant,
+          sessionId: call.sessionId,
+          model,
+          title: request.title,
+          titleGiven: request.title !== "",
+          implicit: false,
+          nowMs,
+        });
+        this.#store.touch(nowMs);
+      });
+      await this.#changed();
+    } else {
+      const title = existing.titleGiven ? existing.title : "";
+      if (existing.model !== model || title !== request.title || existing.forkedFrom !== "") {
+        throw alreadyExists(`session "${call.sessionId}" exists with other fields`);
+      }
+    }
+    return create(CreateSessionResponseSchema, {
+      session: sessionView(this.#store, this.#session(call.sessionId)),
+    });
+  }
+
+  #getSession(call: SessionCall): GetSessionResponse {
+    return create(GetSessionResponseSchema, {
+      session: sessionView(this.#store, this.#session(call.sessionId)),
+    });
+  }
+
+  #listMessages(call: SessionCall, request: ListMessagesRequest): ListMessagesResponse {
+    this.#session(call.sessionId);
+    const limit = checkPageSize(request.pageSize, messagesPageSizeDefault);
+    let from = 0;
+    if (request.pageToken !== "") {
+      const [position] = readPageToken(messagesList, request.pageToken);
+      if (typeof position !== "number") {
+        throw invalidArgument("page_token was not given out by this list");
+      }
+      from = position;
+    }
+    const page = messagesPage(this.#store, from, limit, this.#runner);
+    return create(ListMessagesResponseSchema, {
+      messages: page.messages,
+      nextPageToken: page.next === undefined ? "" : writePageToken(messagesList, [page.next]),
+    });
+  }
+
+  async #cancelTurn(call: SessionCall, request: CancelTurnRequest): Promise<CancelTurnResponse> {
+    this.#session(call.sessionId);
+    const running = this.#store.runningTurn();
+    if (request.turn === 0 ? running === undefined : running?.number !== request.turn) {
+      if (request.turn !== 0 && this.#store.turn(request.turn) === undefined) {
+        throw notFound(`session "${call.sessionId}" has no turn ${request.turn}`);
+      }
+      return create(CancelTurnResponseSchema, { cancelled: false });
+    }
+    return create(CancelTurnResponseSchema, { cancelled: await this.#stopRunningTurn() });
+  }
+
+  /** Ends the running turn as cancelled. False if it ended in another way first. */
+  async #stopRunningTurn(): Promise<boolean> {
+    const turn = this.#store.runningTurn();
+    if (turn === undefined) {
+      return false;
+    }
+    if (this.#runner === undefined) {
+      this.#endOrphan(turn);
+      await this.#store.sync();
+      await this.#changed();
+      return true;
+    }
+    const runner = this.#runner;
+    runner.cancel();
+    await runner.done;
+    return this.#store.turn(turn.number)?.finishReason === FinishReason.CANCELLED;
+  }
+
+  #endOrphan(turn: TurnRecord): void {
+    const nowMs = this.#clock.nowMs();
+    this.#store.atomically(() => {
+      this.#store.endTurn(turn.number, {
+        finishReason: FinishReason.CANCELLED,
+        errorMessage: "",
+        generatedTokens: undefined,
+        cacheBytes: this.#store.session()?.cacheBytes ?? 0,
+        nowMs,
+      });
+      this.#store.touch(nowMs);
+    });
+    this.#bell.ring();
+  }
+
+  async #forkSession(call: SessionCall, request: ForkSessionRequest): Promise<ForkSessionResponse> {
+    const session = this.#session(call.sessionId);
+    if (request.newSessionId === call.sessionId) {
+      throw alreadyExists(`session "${call.sessionId}" cannot be forked into itself`);
+    }
+    const running = this.#store.runningTurn();
+    const last = this.#store.lastTurn();
+    if (request.turn > last) {
+      throw failedPrecondition(`turn ${request.turn} does not exist, the last turn is ${last}`);
+    }
+    if (running !== undefined && running.number === request.turn) {
+      throw failedPrecondition(`turn ${request.turn} has not ended`);
+    }
+    const stub = openSessionObject(this.env.SESSION, call.tenant, request.newSessionId);
+    const result =
+      (await stub.forkedFrom(call.sessionId, request.turn)) ??
+      (await stub.importCopy(
+        copySession(this.#store, session, request.turn, request.newSessionId),
+      ));
+    if (!result.taken) {
+      throw alreadyExists(
+        `session "${request.newSessionId}" exists and is no fork of turn ${request.turn}`,
+      );
+    }
+    return fromBinary(ForkSessionResponseSchema, result.view);
+  }
+
+  #forkView(session: SessionRecord): ForkSessionResponse {
+    return create(ForkSessionResponseSchema, { session: sessionView(this.#store, session) });
+  }
+
+  async #deleteSession(): Promise<void> {
+    const session = this.#store.session();
+    if (session === undefined) {
+      return;
+    }
+    await this.#stopRunningTurn();
+    this.#releaseSequence();
+    const nowMs = this.#clock.nowMs();
+    this.#store.atomically(() => this.#store.deleteSession(nowMs));
+    await this.#store.sync();
+    this.#bell.ring();
+    await this.#pushIndex();
+    await this.#setAlarm();
+  }
+
+  /** Tells the worker to forget the sequence; a worker that does not hear it drops an idle cache by itself. */
+  #releaseSequence(): void {
+    const binding = this.#store.binding();
+    if (binding === undefined || binding.worker === "") {
+      return;
+    }
+    const client = engineDirectory(this.env).open(binding.worker);
+    const work = client?.release(
+      { sequenceId: this.sequenceId(), generation: BigInt(binding.issued) },
+      { timeoutMs: workerUnaryTimeoutMs },
+    );
+    this.ctx.waitUntil(Promise.resolve(work).catch(() => undefined));
+  }
+
+  async #generate(
+    call: SessionCall,
+    request: GenerateRequest,
+    signal: AbortSignal,
+  ): Promise<Response> {
+    if (request.sampling !== undefined) {
+      checkSampling(request.sampling);
+    }
+    return this.#start(call, request, signal, { history: false, requestHash: new Uint8Array(0) });
+  }
+
+  /** A request in OpenAI form: its whole history says which turn it means, or that it belongs to a fork. */
+  async #chat(call: SessionCall, request: GenerateRequest, signal: AbortSignal): Promise<Response> {
+    if (request.sampling !== undefined) {
+      checkSampling(request.sampling);
+    }
+    const match = matchHistory(this.#store, request, {
+      idempotencyKey: call.idempotencyKey,
+      sessionId: call.sessionId,
+    });
+    if (match.kind === "fork") {
+      return new Response(
+        encodeJsonFrame(frameKind.redirect, { turn: match.turn, sessionId: match.sessionId }),
+      );
+    }
+    const turnRequest = create(GenerateRequestSchema, {
+      ...request,
+      turn: match.turn,
+      messages: match.messages,
+    });
+    return this.#start(call, turnRequest, signal, {
+      history: true,
+      requestHash: match.requestHash,
+    });
+  }
+
+  async #start(
+    call: SessionCall,
+    request: GenerateRequest,
+    signal: AbortSignal,
+    form: { readonly history: boolean; readonly requestHash: Uint8Array },
+  ): Promise<Response> {
+    const offset = Number(request.resumeOffset);
+    const start = startTurn(request, {
+      store: this.#store,
+      tenant: call.tenant,
+      sessionId: call.sessionId,
+      requestId: call.requestId,
+      nowMs: this.#clock.nowMs(),
+      model: findModel(gatewayConfig(this.env), request.model)?.model,
+      history: form.history,
+      requestHash: form.requestHash,
+      idempotencyKey: call.idempotencyKey,
+      drawSeed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
+    });
+    const { turn } = start;
+    if (turn.running && this.#runner === undefined) {
+      this.#run(turn.number, start.begun);
+    }
+    checkOffset(this.#store, turn, offset, shownBytes(turn, this.#runnerOf(turn.number)));
+    const response = this.#answer(call, start, offset, signal);
+    if (start.begun) {
+      await this.#store.sync();
+      await this.#changed();
+    }
+    return response;
+  }
+
+  #runnerOf(turn: number): TurnRunner | undefined {
+    return this.#runner?.turn === turn ? this.#runner : undefined;
+  }
+
+  #run(turn: number, fresh: boolean): void {
+    const runner = new TurnRunner({
+      store: this.#store,
+      turn,
+      fresh,
+      directory: engineDirectory(this.env),
+      sequenceId: this.sequenceId(),
+      samplingDefaults: (model) => modelDefaults(this.env, model),
+      clock: this.#clock,
+      onChange: () => this.#bell.ring(),
+    });
+    this.#runner = runner;
+    this.ctx.waitUntil(runner.done.then(() => this.#ran(runner)));
+  }
+
+  /** After a turn: what it leaves to do. */
+  async #ran(runner: TurnRunner): Promise<void> {
+    if (this.#runner === runner) {
+      this.#runner = undefined;
+    }
+    const session = this.#store.session();
+    if (
+      runner.refusal !== undefined &&
+      session?.implicit === true &&
+      this.#store.lastTurn() === 0
+    ) {
+      // The session existed for this turn only.
+      this.#store.atomically(() => this.#store.deleteSession(this.#clock.nowMs()));
+    }
+    this.#bell.ring();
+    await this.#changed();
+  }
+
+  #answer(call: SessionCall, start: TurnStart, offset: number, signal: AbortSignal): Response {
+    const { number } = start.turn;
+    const runner = this.#runnerOf(number);
+    const left = new AbortController();
+    this.#listeners.add(left);
+    const leave = (): void => {
+      left.abort();
+      this.#left(left, number);
+    };
+    signal.addEventListener("abort", leave, { once: true });
+    const events = streamAnswer({
+      store: this.#store,
+      sessionId: call.sessionId,
+      turn: number,
+      offset,
+      resumed: !start.begun,
+      runner,
+      live: () => runner !== undefined && this.#runner === runner,
+      bell: this.#bell,
+      clock: this.#clock,
+      signal: left.signal,
+    });
+    const finish = (): void => {
+      signal.removeEventListener("abort", leave);
+      this.#listeners.delete(left);
+    };
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull: async (controller) => {
+          try {
+            const result = await events.next();
+            if (result.done === true) {
+              finish();
+              controller.enqueue(encodeFrame(frameKind.end, new Uint8Array(0)));
+              controller.close();
+            } else {
+              controller.enqueue(
+                encodeFrame(frameKind.message, toBinary(GenerateResponseSchema, result.value)),
+              );
+            }
+          } catch (error) {
+            finish();
+            if (!(error instanceof ConnectError)) {
+              console.error(`the stream of turn ${number} failed:`, error);
+            }
+            controller.enqueue(encodeErrorFrame(publicError(error)));
+            controller.close();
+          }
+        },
+        cancel: leave,
+      },
+      { highWaterMark: 0 },
+    );
+    const before = this.#store.turn(number - 1)?.worker ?? "";
+    return new Response(body, { headers: { [workerBeforeHeader]: encodeURIComponent(before) } });
+  }
+
+  /** A client left in the middle of a turn: the last one to go stops it, unless it is detached. */
+  #left(listener: AbortController, turn: number): void {
+    if (!this.#listeners.delete(listener)) {
+      return;
+    }
+    const runner = this.#runnerOf(turn);
+    if (
+      runner !== undefined &&
+      this.#listeners.size === 0 &&
+      this.#store.turn(turn)?.detach === false
+    ) {
+      runner.cancel();
+    }
+  }
+
+  /** A running turn without a runner: the object lost its memory. */
+  async #takeUp(turn: TurnRecord): Promise<void> {
+    if (turn.detach) {
+      this.#run(turn.number, false);
+      return;
+    }
+    const nowMs = this.#clock.nowMs();
+    if (turn.orphanMs === 0) {
+      this.#store.setOrphaned(turn.number, nowMs);
+    } else if (nowMs - turn.orphanMs >= orphanedTurnMs) {
+      this.#endOrphan(turn);
+      await this.#store.sync();
+    }
+  }
+
+  /** Something changed that the index should know; it follows in its own time. */
+  async #changed(): Promise<void> {
+    await this.#setAlarm();
+    this.ctx.waitUntil(this.#pushIndex());
+  }
+
+  /** Brings the tenant's index up to date. Never rejects: the alarm tries again. */
+  async #pushIndex(): Promise<void> {
+    if (this.#indexing) {
+      return;
+    }
+    this.#indexing = true;
+    try {
+      for (;;) {
+        const deletion = this.#store.deletion();
+        const session = this.#store.session();
+        if (session !== undefined && session.indexVersion > session.indexedVersion) {
+          const entry = indexEntry(this.#store, session);
+          const stub = this.env.TENANT.getByName(session.tenant);
+          this.#store.setIndexedVersion(await stub.put(entry));
+        } else if (deletion !== undefined) {
+          const stub = this.env.TENANT.getByName(deletion.tenant);
+          if (session === undefined) {
+            await stub.remove(deletion.sessionId, deletion.version);
+          }
+          this.#store.forgetDeletion();
+        } else {
+          break;
+        }
+        this.#indexFailures = 0;
+      }
+    } catch (error) {
+      this.#indexFailures++;
+      console.warn("the tenant's index could not be updated:", error);
+    } finally {
+      this.#indexing = false;
+    }
+    if (this.#indexFailures > 0) {
+      await this.#setAlarm();
+    }
+  }
+
+  /** Sets the one alarm to the next thing that is due, or clears it. */
+  async #setAlarm(): Promise<void> {
+    const session = this.#store.session();
+    const due: number[] = [];
+    if (this.#store.runningTurn() !== undefined) {
+      due.push(turnWatchMs);
+    }
+    const behind =
+      this.#store.deletion() !== undefined ||
+      (session !== undefined && session.indexVersion > session.indexedVersion);
+    if (behind) {
+      due.push(Math.min(indexRetryMs * 2 ** Math.min(this.#indexFailures, 16), indexRetryMsMax));
+    }
+    if (due.length === 0) {
+      await this.ctx.storage.deleteAlarm();
+    } else {
+      await this.ctx.storage.setAlarm(this.#clock.nowMs() + Math.min(...due));
+    }
+  }
+}

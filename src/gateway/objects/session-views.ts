@@ -1,0 +1,138 @@
+/** What clients see of a session: records of the store as messages of leanedge.v1. */
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  FinishReason,
+  MessageSchema,
+  Role,
+  SessionSchema,
+  TranscriptMessageSchema,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { Session, TranscriptMessage } from "../../gen/leanedge/v1/session_pb.js";
+import { messagesPageBytesMax } from "../limits.js";
+import { shownBytes, turnUsage } from "./answer-stream.js";
+import type { MessageRecord, SessionRecord, TurnRecord } from "./session-records.js";
+import type { SessionStore } from "./session-store.js";
+import type { IndexEntry } from "./tenant-object.js";
+import type { TurnRunner } from "./turn-runner.js";
+
+/** A session in full. */
+export function sessionView(store: SessionStore, session: SessionRecord): Session {
+  const binding = store.binding();
+  const running = store.runningTurn();
+  return create(SessionSchema, {
+    sessionId: session.sessionId,
+    model: session.model,
+    title: session.title,
+    createTime: timestampFromMs(session.createMs),
+    updateTime: timestampFromMs(session.updateMs),
+    lastTurn: store.lastTurn(),
+    runningTurn: running?.number ?? 0,
+    messageCount: store.messageCount() + (running === undefined ? 0 : 1),
+    tokenCount: store.tokenCount(),
+    cacheBytes: BigInt(session.cacheBytes),
+    worker: binding?.worker ?? "",
+    bindingGeneration: BigInt(binding?.generation ?? 0),
+    forkedFrom: session.forkedFrom,
+  });
+}
+
+/** What the tenant's index holds of a session. */
+export function indexEntry(store: SessionStore, session: SessionRecord): IndexEntry {
+  const running = store.runningTurn();
+  return {
+    sessionId: session.sessionId,
+    version: session.indexVersion,
+    model: session.model,
+    title: session.title,
+    createMs: session.createMs,
+    updateMs: session.updateMs,
+    lastTurn: store.lastTurn(),
+    runningTurn: running?.number ?? 0,
+    messageCount: store.messageCount() + (running === undefined ? 0 : 1),
+    forkedFrom: session.forkedFrom,
+  };
+}
+
+/** One page of a transcript. */
+export interface MessagesPage {
+  readonly messages: TranscriptMessage[];
+  /** Position of the first message of the next page; undefined on the last one. */
+  readonly next: number | undefined;
+}
+
+/** Messages from a position on, the running answer included; fewer than `limit` where they would be too large. */
+export function messagesPage(
+  store: SessionStore,
+  from: number,
+  limit: number,
+  runner: TurnRunner | undefined,
+): MessagesPage {
+  const records = store.messages(from, limit + 1);
+  const running = store.runningTurn();
+  if (running !== undefined && records.length <= limit) {
+    const position = store.messageCount();
+    if (position >= from) {
+      records.push(runningAnswer(store, running, runner, position));
+    }
+  }
+  const messages: TranscriptMessage[] = [];
+  const turns = new Map<number, TurnRecord | undefined>();
+  let bytes = 0;
+  for (const record of records) {
+    bytes += record.text.length * 3;
+    if (messages.length === limit || (messages.length > 0 && bytes > messagesPageBytesMax)) {
+      return { messages, next: record.position };
+    }
+    messages.push(transcriptMessage(store, record, turns));
+  }
+  return { messages, next: undefined };
+}
+
+function runningAnswer(
+  store: SessionStore,
+  turn: TurnRecord,
+  runner: TurnRunner | undefined,
+  position: number,
+): MessageRecord {
+  const shown = shownBytes(turn, runner?.turn === turn.number ? runner : undefined);
+  const text = store
+    .pieces()
+    .filter((piece) => piece.byteOffset + piece.byteLength <= shown)
+    .map((piece) => piece.text)
+    .join("");
+  return {
+    position,
+    turn: turn.number,
+    role: Role.ASSISTANT,
+    text,
+    answer: true,
+    createMs: turn.startMs,
+  };
+}
+
+function transcriptMessage(
+  store: SessionStore,
+  record: MessageRecord,
+  turns: Map<number, TurnRecord | undefined>,
+): TranscriptMessage {
+  const view = create(TranscriptMessageSchema, {
+    turn: record.turn,
+    index: record.position,
+    message: create(MessageSchema, { role: record.role, text: record.text }),
+    createTime: timestampFromMs(record.createMs),
+  });
+  if (record.answer) {
+    if (!turns.has(record.turn)) {
+      turns.set(record.turn, store.turn(record.turn));
+    }
+    const turn = turns.get(record.turn);
+    if (turn !== undefined) {
+      view.finishReason = turn.running ? FinishReason.UNSPECIFIED : turn.finishReason;
+      view.usage = turnUsage(turn);
+      view.model = turn.model;
+      view.backend = turn.backend;
+    }
+  }
+  return view;
+}

@@ -1,0 +1,471 @@
+/**
+ * Runs one turn: asks a worker, reads its stream, and appends what it says durably before anybody sees it. It owns the
+ * attempt that is under way and nothing else; the truth is in the store, from which a runner of a restarted object goes
+ * on where the last one was.
+ */
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
+import { FinishReason } from "../../gen/leanedge/v1/session_pb.js";
+import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { Accepted, Finished, Tokens } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { SamplingDefaults } from "../catalogue.js";
+import { publicError, unavailable } from "../errors.js";
+import {
+  answerBytesMax,
+  appendIntervalMs,
+  attemptBackoffMs,
+  attemptBackoffMsMax,
+  bindingTtlMs,
+  turnAttemptsMax,
+  workerSilenceMsMax,
+} from "../limits.js";
+import type { WorkerDirectory } from "../worker-client/directory.js";
+import { logTokens, namePrefix, samePrefix } from "../worker-client/segments.js";
+import { timeIsUp, within } from "./clock.js";
+import type { Clock } from "./clock.js";
+import { resolveSampling } from "./request-rules.js";
+import type { TurnRecord } from "./session-records.js";
+import type { SessionStore } from "./session-store.js";
+import { WorkerAttempt, WorkerFault } from "./worker-attempt.js";
+
+/** Keeps a byte order mark that a model writes: offsets count it. */
+const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** What a runner works with. */
+export interface TurnRunnerOptions {
+  readonly store: SessionStore;
+  /** Number of the turn, which is stored as running. */
+  readonly turn: number;
+  /** The turn was begun by this object just now; otherwise it goes on after a restart. */
+  readonly fresh: boolean;
+  readonly directory: WorkerDirectory;
+  /** Name of the sequence on workers. */
+  readonly sequenceId: string;
+  /** What the model says about sampling. */
+  readonly samplingDefaults: (model: string) => Promise<SamplingDefaults>;
+  readonly clock: Clock;
+  /** Something changed that subscribers want to know. */
+  readonly onChange: () => void;
+}
+
+/** Progress that is not worth storing. */
+export interface TurnProgress {
+  /** Prompt tokens computed so far. */
+  readonly promptTokensDone: number;
+  /** Prompt tokens in all; 0 while unknown. */
+  readonly promptTokens: number;
+}
+
+/** See the head of this file. */
+export class TurnRunner {
+  readonly #options: TurnRunnerOptions;
+  readonly #store: SessionStore;
+  readonly #stop = new AbortController();
+  #fresh: boolean;
+  /** Bytes of the answer that are durable, and may be shown. */
+  #durableBytes: number;
+  /** Bytes of the answer that were received, durable or not. */
+  #receivedBytes: number;
+  #pendingIds: number[] = [];
+  #pendingText = "";
+  #lastAppendMs = 0;
+  #progress: TurnProgress = { promptTokensDone: 0, promptTokens: 0 };
+  #refusal: ConnectError | undefined;
+  /** Settles when the turn has ended or was withdrawn; never rejects. */
+  readonly done: Promise<void>;
+
+  /** Starts at once. */
+  constructor(options: TurnRunnerOptions) {
+    this.#options = options;
+    this.#store = options.store;
+    this.#fresh = options.fresh;
+    this.#durableBytes = this.#turn().textBytes;
+    this.#receivedBytes = this.#durableBytes;
+    this.done = this.#run();
+  }
+
+  /** Number of the turn. */
+  get turn(): number {
+    return this.#options.turn;
+  }
+
+  /** Bytes of the answer that may be shown. */
+  get durableBytes(): number {
+    return this.#durableBytes;
+  }
+
+  /** How far the prompt is. */
+  get progress(): TurnProgress {
+    return this.#progress;
+  }
+
+  /** Why the turn was withdrawn; undefined unless it was. */
+  get refusal(): ConnectError | undefined {
+    return this.#refusal;
+  }
+
+  /** Stops the work on the worker at once; the turn ends as cancelled with its text so far. */
+  cancel(): void {
+    this.#stop.abort();
+  }
+
+  #turn(): TurnRecord {
+    const turn = this.#store.turn(this.#options.turn);
+    if (turn === undefined) {
+      throw new Error(`turn ${this.#options.turn} is not stored`);
+    }
+    return turn;
+  }
+
+  async #run(): Promise<void> {
+    try {
+      try {
+        await this.#attempts();
+      } catch (error) {
+        if (this.#stop.signal.aborted) {
+          await this.#end(FinishReason.CANCELLED, "");
+        } else {
+          await this.#giveUp(error);
+        }
+      }
+    } catch (error) {
+      // Storage itself fails: the turn stays as it is stored, and the object's alarm takes it up again.
+      console.error(`turn ${this.turn} could not be stored:`, error);
+    }
+  }
+
+  async #attempts(): Promise<void> {
+    let rebuild = false;
+    for (;;) {
+      this.#stop.signal.throwIfAborted();
+      const attempts = this.#store.countAttempt(this.turn);
+      if (attempts > turnAttemptsMax) {
+        throw unavailable(`no worker completed turn ${this.turn} in ${turnAttemptsMax} attempts`);
+      }
+      if (attempts > 1) {
+        const pause = Math.min(attemptBackoffMs * 2 ** (attempts - 2), attemptBackoffMsMax);
+        await this.#options.clock.sleep(pause, this.#stop.signal);
+        this.#stop.signal.throwIfAborted();
+      }
+      try {
+        await this.#attempt(await this.#resolveSampling(), rebuild);
+        return;
+      } catch (error) {
+        this.#stop.signal.throwIfAborted();
+        await this.#flush();
+        const verdict = judge(error, this.#turn().accepted, rebuild);
+        if (verdict === "refuse") {
+          throw error;
+        }
+        rebuild ||= verdict === "rebuild";
+        this.#fresh = false;
+        this.#store.unbind();
+        console.warn(`turn ${this.turn}, attempt ${attempts}: ${describe(error)}`);
+      }
+    }
+  }
+
+  async #resolveSampling(): Promise<SamplingParams> {
+    const turn = this.#turn();
+    if (turn.accepted) {
+      return turn.sampling;
+    }
+    const sampling = resolveSampling(
+      turn.sampling,
+      await this.#options.samplingDefaults(turn.model),
+    );
+    this.#store.setSampling(this.turn, sampling);
+    return sampling;
+  }
+
+  async #attempt(sampling: SamplingParams, rebuild: boolean): Promise<void> {
+    const { clock, directory, sequenceId } = this.#options;
+    const turn = this.#turn();
+    const { worker, generation } = this.#choose(turn.model);
+    const client = directory.open(worker);
+    if (client === undefined) {
+      throw new WorkerFault(`worker ${worker} is not known any more`);
+    }
+    const attempt = new WorkerAttempt({
+      store: this.#store,
+      client,
+      turn,
+      sampling,
+      sequenceId,
+      generation,
+      rebuild,
+      clock,
+      signal: this.#stop.signal,
+    });
+    try {
+      const accepted = await attempt.open();
+      this.#accept(accepted, worker, generation, attempt.rebuilt);
+      await this.#store.sync();
+      this.#options.onChange();
+      await this.#read(attempt, worker, generation);
+    } finally {
+      attempt.close();
+    }
+  }
+
+  #choose(model: string): { readonly worker: string; readonly generation: number } {
+    const { clock, directory, sequenceId } = this.#options;
+    const binding = this.#store.binding();
+    const bound =
+      binding !== undefined && binding.worker !== "" && binding.expiresMs > clock.nowMs();
+    if (bound && directory.open(binding.worker) !== undefined) {
+      // A stream of this generation may still be open on the worker unless this is the turn's first attempt.
+      return {
+        worker: binding.worker,
+        generation: this.#fresh ? binding.generation : this.#store.issueGeneration(),
+      };
+    }
+    return {
+      worker: directory.place(model, sequenceId),
+      generation: this.#store.issueGeneration(),
+    };
+  }
+
+  #accept(accepted: Accepted, worker: string, generation: number, rebuilt: boolean): void {
+    const store = this.#store;
+    const turn = this.#turn();
+    const known = rebuilt ? 0 : logTokens(store.segments());
+    const expected = turn.accepted ? known : known + accepted.promptIds.length;
+    if (accepted.promptTokens !== expected) {
+      throw new WorkerFault(
+        `the worker counts ${accepted.promptTokens} prompt tokens, the log has ${expected}`,
+      );
+    }
+    store.atomically(() => {
+      if (!turn.accepted) {
+        store.acceptPrompt({
+          turn: turn.number,
+          promptIds: accepted.promptIds,
+          fingerprints: accepted.fingerprints ?? create(FingerprintsSchema),
+          rebuilt,
+        });
+      }
+      store.setServedBy(turn.number, {
+        promptTokens: accepted.promptTokens,
+        // An answer that goes on elsewhere has read its prompt again.
+        cachedTokens: turn.accepted
+          ? Math.min(turn.cachedTokens, accepted.cachedTokens)
+          : accepted.cachedTokens,
+        model: turn.model,
+        backend: accepted.backend,
+        worker: accepted.worker,
+      });
+      store.bind(worker, generation, this.#options.clock.nowMs() + bindingTtlMs);
+    });
+    this.#progress = {
+      promptTokensDone: accepted.cachedTokens,
+      promptTokens: accepted.promptTokens,
+    };
+  }
+
+  async #read(attempt: WorkerAttempt, worker: string, generation: number): Promise<void> {
+    const { clock } = this.#options;
+    let silentSinceMs = clock.nowMs();
+    for (;;) {
+      const next = attempt.next();
+      const now = clock.nowMs();
+      const silenceMs = silentSinceMs + workerSilenceMsMax - now;
+      const flushMs = this.#hasPending() ? this.#lastAppendMs + appendIntervalMs - now : Infinity;
+      const result = await within(next, Math.max(0, Math.min(silenceMs, flushMs)), clock);
+      this.#stop.signal.throwIfAborted();
+      if (result === timeIsUp) {
+        if (clock.nowMs() - silentSinceMs >= workerSilenceMsMax) {
+          throw new WorkerFault(`the worker was silent for ${workerSilenceMsMax} ms`);
+        }
+        await this.#flush();
+        continue;
+      }
+      silentSinceMs = clock.nowMs();
+      attempt.consume();
+      const event = result.event;
+      switch (event.case) {
+        case "tokens":
+          this.#take(event.value);
+          if (this.#receivedBytes > answerBytesMax) {
+            await this.#end(FinishReason.LENGTH, "");
+            return;
+          }
+          break;
+        case "progress":
+          this.#progress = {
+            promptTokensDone: event.value.promptTokensDone,
+            promptTokens: this.#progress.promptTokens,
+          };
+          this.#options.onChange();
+          break;
+        case "finished":
+          await this.#finish(event.value, attempt, worker, generation);
+          return;
+        default:
+          throw new WorkerFault(`the worker sent "${event.case ?? "nothing"}" in mid-answer`);
+      }
+      if (this.#hasPending() && clock.nowMs() - this.#lastAppendMs >= appendIntervalMs) {
+        await this.#flush();
+      }
+    }
+  }
+
+  #hasPending(): boolean {
+    return this.#pendingIds.length > 0 || this.#pendingText !== "";
+  }
+
+  #take(tokens: Tokens): void {
+    const offset = Number(tokens.offset);
+    let text = tokens.text;
+    if (text !== "" && offset !== this.#receivedBytes) {
+      if (offset > this.#receivedBytes) {
+        throw new WorkerFault(
+          `the worker's text goes on at byte ${offset}, the answer ends at ${this.#receivedBytes}`,
+        );
+      }
+      // A resumed stream may repeat what is known.
+      text = utf8.decode(new TextEncoder().encode(text).subarray(this.#receivedBytes - offset));
+    }
+    this.#pendingIds.push(...tokens.ids);
+    this.#pendingText += text;
+    this.#receivedBytes += new TextEncoder().encode(text).byteLength;
+  }
+
+  /** Makes what was received durable, then shows it. */
+  async #flush(): Promise<void> {
+    if (!this.#hasPending()) {
+      return;
+    }
+    const ids = this.#pendingIds;
+    const text = this.#pendingText;
+    this.#pendingIds = [];
+    this.#pendingText = "";
+    const piece = this.#store.appendPiece(this.turn, ids, text);
+    await this.#store.sync();
+    this.#lastAppendMs = this.#options.clock.nowMs();
+    this.#durableBytes = piece.byteOffset + piece.byteLength;
+    this.#options.onChange();
+  }
+
+  async #finish(
+    finished: Finished,
+    attempt: WorkerAttempt,
+    worker: string,
+    generation: number,
+  ): Promise<void> {
+    if (
+      finished.finishReason !== FinishReason.STOP &&
+      finished.finishReason !== FinishReason.LENGTH
+    ) {
+      throw new WorkerFault(`the worker ended with ${FinishReason[finished.finishReason]}`);
+    }
+    if (Number(finished.textBytes) > this.#receivedBytes) {
+      throw new WorkerFault(
+        `the worker counts ${finished.textBytes} bytes of text, ${this.#receivedBytes} arrived`,
+      );
+    }
+    await this.#flush();
+    if (finished.generatedTokens > this.#turn().completionTokens) {
+      throw new WorkerFault(
+        `the worker counts ${finished.generatedTokens} tokens, ${this.#turn().completionTokens} arrived`,
+      );
+    }
+    await this.#end(finished.finishReason, "", finished);
+    this.#checkPrefix(finished, attempt, worker, generation);
+  }
+
+  /** A worker whose log differs from ours would answer the next turn from another conversation. */
+  #checkPrefix(
+    finished: Finished,
+    attempt: WorkerAttempt,
+    worker: string,
+    generation: number,
+  ): void {
+    const ours = namePrefix(this.#store.segments(), undefined);
+    if (finished.prefix !== undefined && !samePrefix(finished.prefix, ours)) {
+      console.warn(
+        `turn ${this.turn}: worker ${worker} names another log (${finished.prefix.tokens} tokens, ours has ${ours.tokens})`,
+      );
+      this.#store.unbind();
+      attempt.release(generation);
+    }
+  }
+
+  async #end(finishReason: FinishReason, errorMessage: string, finished?: Finished): Promise<void> {
+    await this.#flush();
+    const store = this.#store;
+    const turn = this.#turn();
+    if (!turn.running) {
+      return;
+    }
+    const nowMs = this.#options.clock.nowMs();
+    store.atomically(() => {
+      store.endTurn(this.turn, {
+        finishReason,
+        errorMessage,
+        generatedTokens: finished?.generatedTokens,
+        cacheBytes: Number(finished?.cacheBytes ?? store.session()?.cacheBytes ?? 0),
+        nowMs,
+      });
+      const binding = store.binding();
+      if (turn.accepted && binding !== undefined && binding.worker !== "") {
+        store.bind(binding.worker, binding.generation, nowMs + bindingTtlMs);
+      }
+      store.touch(nowMs);
+    });
+    await store.sync();
+    this.#durableBytes = this.#turn().textBytes;
+  }
+
+  async #giveUp(error: unknown): Promise<void> {
+    if (!(error instanceof ConnectError)) {
+      console.error(`turn ${this.turn} failed:`, error);
+    }
+    if (this.#turn().accepted) {
+      await this.#end(FinishReason.ERROR, endMessage(error));
+      return;
+    }
+    this.#refusal = publicError(error);
+    const store = this.#store;
+    store.atomically(() => {
+      store.withdrawTurn(this.turn);
+      store.touch(this.#options.clock.nowMs());
+    });
+    await store.sync();
+  }
+}
+
+/** What a failed attempt means. */
+type Verdict = "retry" | "rebuild" | "refuse";
+
+function judge(error: unknown, accepted: boolean, rebuilt: boolean): Verdict {
+  if (error instanceof WorkerFault) {
+    return "retry";
+  }
+  if (!(error instanceof ConnectError)) {
+    return "refuse";
+  }
+  switch (error.code) {
+    case Code.InvalidArgument:
+    case Code.ResourceExhausted:
+    case Code.NotFound:
+      return accepted ? "retry" : "refuse";
+    case Code.FailedPrecondition:
+      // The model, template or plan changed under the session: its text is rendered anew. An answer that was begun
+      // under the old one cannot go on.
+      return accepted || rebuilt ? "refuse" : "rebuild";
+    default:
+      return "retry";
+  }
+}
+
+function endMessage(error: unknown): string {
+  return error instanceof ConnectError && error.code !== Code.Internal
+    ? error.rawMessage
+    : "the answer could not be completed";
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,191 @@
+/** One try of a turn on one worker: names the prefix, sends what the worker lacks, and gives out its events. */
+import { create } from "@bufbuild/protobuf";
+import { MessageSchema } from "../../gen/leanedge/v1/session_pb.js";
+import type { Message } from "../../gen/leanedge/v1/session_pb.js";
+import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
+import { GenerateRequestSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type {
+  Accepted,
+  GenerateRequest,
+  GenerateResponse,
+  PrefixName,
+} from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { prefixRoundsMax, workerSilenceMsMax, workerUnaryTimeoutMs } from "../limits.js";
+import {
+  logTokens,
+  namePrefix,
+  samePrefix,
+  segmentsBefore,
+  wireSegments,
+} from "../worker-client/segments.js";
+import type { WorkerClient } from "../worker-client/worker-client.js";
+import { timeIsUp, within } from "./clock.js";
+import type { Clock } from "./clock.js";
+import { logWithAnswer } from "./session-store.js";
+import type { TurnRecord } from "./session-records.js";
+import type { SessionStore } from "./session-store.js";
+
+/** The worker broke the protocol or went away: another attempt may succeed. */
+export class WorkerFault extends Error {
+  override readonly name = "WorkerFault";
+}
+
+/** What an attempt needs. */
+export interface WorkerAttemptOptions {
+  readonly store: SessionStore;
+  readonly client: WorkerClient;
+  readonly turn: TurnRecord;
+  readonly sampling: SamplingParams;
+  readonly sequenceId: string;
+  readonly generation: number;
+  /** Render the whole transcript instead of naming a prefix. */
+  readonly rebuild: boolean;
+  readonly clock: Clock;
+  /** Ends the attempt. */
+  readonly signal: AbortSignal;
+}
+
+/** See the head of this file. */
+export class WorkerAttempt {
+  readonly #options: WorkerAttemptOptions;
+  readonly #closed = new AbortController();
+  #iterator: AsyncIterator<GenerateResponse> | undefined;
+  #next: Promise<GenerateResponse> | undefined;
+  /** The prompt renders the whole transcript. */
+  readonly rebuilt: boolean;
+
+  /** Does nothing yet. */
+  constructor(options: WorkerAttemptOptions) {
+    this.#options = options;
+    this.rebuilt = options.rebuild;
+    if (options.signal.aborted) {
+      this.#closed.abort();
+    } else {
+      options.signal.addEventListener("abort", this.#onStop, { once: true });
+    }
+  }
+
+  readonly #onStop = (): void => {
+    this.#closed.abort();
+  };
+
+  /** Sends the request, with more of the log as often as the worker asks. Resolves when it is accepted. */
+  async open(): Promise<Accepted> {
+    let held: number | undefined;
+    for (let round = 1; round <= prefixRoundsMax; round++) {
+      const request = this.#request(held);
+      const stream = this.#options.client.generate(request, { signal: this.#closed.signal });
+      this.#iterator = stream[Symbol.asyncIterator]();
+      const first = await within(this.next(), workerSilenceMsMax, this.#options.clock);
+      if (first === timeIsUp) {
+        throw new WorkerFault(`the worker did not answer within ${workerSilenceMsMax} ms`);
+      }
+      this.consume();
+      switch (first.event.case) {
+        case "accepted":
+          return first.event.value;
+        case "prefixMissing":
+          held = this.#heldSegments(first.event.value.have, request, round);
+          break;
+        default:
+          throw new WorkerFault(`the worker began with "${first.event.case ?? "nothing"}"`);
+      }
+    }
+    throw new WorkerFault(`the worker asked for the log ${prefixRoundsMax} times`);
+  }
+
+  /** The next event; the same promise until `consume` is called. Rejects with WorkerFault at the end of the stream. */
+  next(): Promise<GenerateResponse> {
+    this.#next ??= this.#readNext();
+    return this.#next;
+  }
+
+  /** Moves on to the event after the one that `next` gave. */
+  consume(): void {
+    this.#next = undefined;
+  }
+
+  /** Ends the stream, if it still runs: the worker stops before its next step. */
+  close(): void {
+    this.#options.signal.removeEventListener("abort", this.#onStop);
+    this.#closed.abort();
+    // A read that is under way rejects now, and nobody waits for it any more.
+    this.#next?.catch(() => undefined);
+  }
+
+  /** Tells the worker to forget the sequence. The answer does not matter: a worker may forget at any time. */
+  release(generation: number): void {
+    const { client, sequenceId } = this.#options;
+    client
+      .release({ sequenceId, generation: BigInt(generation) }, { timeoutMs: workerUnaryTimeoutMs })
+      .catch(() => undefined);
+  }
+
+  async #readNext(): Promise<GenerateResponse> {
+    const iterator = this.#iterator;
+    if (iterator === undefined) {
+      throw new Error("next() before open()");
+    }
+    const result = await iterator.next();
+    if (result.done === true) {
+      throw new WorkerFault("the worker's stream ended without `finished`");
+    }
+    return result.value;
+  }
+
+  /** Segments that the worker has in truth. What differs from our log is worth nothing: it gets everything. */
+  #heldSegments(have: PrefixName | undefined, request: GenerateRequest, round: number): number {
+    if ((request.prefix?.tokens ?? 0) === 0) {
+      throw new WorkerFault("the worker lacks the empty prefix");
+    }
+    if (have === undefined || round === prefixRoundsMax - 1) {
+      return 0;
+    }
+    const { segments } = this.#log();
+    const count = segmentsBefore(segments, have.tokens) ?? 0;
+    return samePrefix(have, namePrefix(segments.slice(0, count), undefined)) ? count : 0;
+  }
+
+  #log(): ReturnType<typeof logWithAnswer> {
+    const { store, turn } = this.#options;
+    return logWithAnswer(store.segments(), turn.accepted ? store.pieces() : []);
+  }
+
+  /** @param held segments at the start of the log that the worker has; undefined: all, as far as we know */
+  #request(held: number | undefined): GenerateRequest {
+    const { store, turn, sampling, sequenceId, generation } = this.#options;
+    const request = create(GenerateRequestSchema, {
+      sequenceId,
+      generation: BigInt(generation),
+      model: turn.model,
+      sampling,
+      requestId: turn.requestId,
+    });
+    if (this.rebuilt) {
+      request.messages = this.#messages(0);
+      return request;
+    }
+    const { segments, answerTokens } = this.#log();
+    request.prefix = namePrefix(segments.slice(0, held), store.session()?.fingerprints);
+    request.log = held === undefined ? [] : wireSegments(segments.slice(held));
+    if (turn.accepted) {
+      request.resume = {
+        $typeName: "leanedge.worker.v1.Resume",
+        generatedTokens: answerTokens,
+        textBytes: BigInt(turn.textBytes),
+        promptTokens: logTokens(segments) - answerTokens,
+      };
+    } else {
+      request.messages = this.#messages(store.session()?.messagesCovered ?? 0);
+    }
+    return request;
+  }
+
+  /** Messages that the log does not cover. An empty answer (cancelled before its first token) says nothing. */
+  #messages(from: number): Message[] {
+    return this.#options.store
+      .messages(from, Number.MAX_SAFE_INTEGER)
+      .filter((message) => message.text !== "")
+      .map((message) => create(MessageSchema, { role: message.role, text: message.text }));
+  }
+}

@@ -1,0 +1,112 @@
+/** leanedge.v1.SessionService: checks what does not depend on a session's state, then asks its object. */
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import {
+  CreateSessionRequestSchema,
+  ForkSessionRequestSchema,
+  GenerateRequestSchema,
+  ListSessionsResponseSchema,
+  SessionSchema,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { Session, SessionService } from "../../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { getCall, getTenant } from "../connect/call.js";
+import type { CallKey } from "../connect/call.js";
+import { invalidArgument } from "../errors.js";
+import { sessionsPageSizeDefault } from "../limits.js";
+import { readPageToken, writePageToken } from "../objects/page-token.js";
+import { checkPageSize, checkSessionId } from "../objects/request-rules.js";
+import { SessionClient } from "../objects/session-client.js";
+import type { IndexEntry, IndexPosition } from "../objects/tenant-object.js";
+
+const sessionsList = "sessions";
+
+/** The service; `key` finds the HTTP request that carries a call. */
+export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<typeof SessionService> {
+  function open(sessionId: string, context: HandlerContext): SessionClient {
+    checkSessionId(sessionId);
+    const call = getCall(context, key);
+    const caller = {
+      tenant: getTenant(context, key),
+      requestId: call.requestId,
+      signal: context.signal,
+    };
+    return new SessionClient(call.env, caller, sessionId);
+  }
+
+  return {
+    createSession(request, context) {
+      const sessionId = request.sessionId === "" ? newSessionId() : request.sessionId;
+      return open(sessionId, context).createSession(
+        create(CreateSessionRequestSchema, { ...request, sessionId }),
+      );
+    },
+    getSession(request, context) {
+      return open(request.sessionId, context).getSession();
+    },
+    async listSessions(request, context) {
+      const limit = checkPageSize(request.pageSize, sessionsPageSizeDefault);
+      const after = request.pageToken === "" ? undefined : readPosition(request.pageToken);
+      const { env } = getCall(context, key);
+      const index = env.TENANT.getByName(getTenant(context, key));
+      // One more than asked for tells whether there is another page.
+      const entries = await index.list(limit + 1, after);
+      const page = entries.slice(0, limit);
+      const last = page.at(-1);
+      return create(ListSessionsResponseSchema, {
+        sessions: page.map(sessionOf),
+        nextPageToken:
+          entries.length > limit && last !== undefined
+            ? writePageToken(sessionsList, [last.updateMs, last.sessionId])
+            : "",
+      });
+    },
+    listMessages(request, context) {
+      return open(request.sessionId, context).listMessages(request);
+    },
+    async *generate(request, context) {
+      yield* open(request.sessionId, context).generate(create(GenerateRequestSchema, request));
+    },
+    cancelTurn(request, context) {
+      return open(request.sessionId, context).cancelTurn(request);
+    },
+    forkSession(request, context) {
+      const forkId = request.newSessionId === "" ? newSessionId() : request.newSessionId;
+      checkSessionId(forkId, "new_session_id");
+      return open(request.sessionId, context).forkSession(
+        create(ForkSessionRequestSchema, { ...request, newSessionId: forkId }),
+      );
+    },
+    deleteSession(request, context) {
+      return open(request.sessionId, context).deleteSession();
+    },
+  };
+}
+
+/** An id that nobody can guess or meet by chance. */
+function newSessionId(): string {
+  return `session-${crypto.randomUUID()}`;
+}
+
+function readPosition(token: string): IndexPosition {
+  const [updateMs, sessionId] = readPageToken(sessionsList, token);
+  if (typeof updateMs !== "number" || typeof sessionId !== "string") {
+    throw invalidArgument("page_token was not given out by this list");
+  }
+  return { updateMs, sessionId };
+}
+
+function sessionOf(entry: IndexEntry): Session {
+  return create(SessionSchema, {
+    sessionId: entry.sessionId,
+    model: entry.model,
+    title: entry.title,
+    createTime: timestampFromMs(entry.createMs),
+    updateTime: timestampFromMs(entry.updateMs),
+    lastTurn: entry.lastTurn,
+    runningTurn: entry.runningTurn,
+    messageCount: entry.messageCount,
+    forkedFrom: entry.forkedFrom,
+  });
+}

@@ -1,0 +1,149 @@
+/** Clients of the gateway under test, inside workerd: through its fetch handler, as any client comes. */
+import { create } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { ConnectError, createClient } from "@connectrpc/connect";
+import type { CallOptions, Client } from "@connectrpc/connect";
+import { env, exports } from "cloudflare:workers";
+import type { ScriptedEngine } from "./scripted-engine.js";
+import type { Script } from "./scripted-engine.js";
+import { MessageSchema, Role, SessionService } from "../../gen/leanedge/v1/session_pb.js";
+import type {
+  GenerateRequestSchema,
+  GenerateResponse,
+  Message,
+  TurnFinished,
+  TurnStarted,
+} from "../../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { workerTransport } from "../connect/worker-transport.js";
+import { hashApiKey } from "../objects/api-key.js";
+import { keyringName } from "../objects/keyring-object.js";
+import { openSessionObject } from "../objects/session-name.js";
+import type { SessionObject } from "../objects/session-object.js";
+
+/** Bindings of the gateway under test. */
+export const testEnv = env as unknown as Omit<GatewayEnv, "ENGINE"> & {
+  readonly ENGINE: DurableObjectNamespace<ScriptedEngine>;
+};
+
+/** Base address; the host name is free. */
+export const testUrl = "http://gateway.test";
+
+interface Entry {
+  fetch(request: Request): Promise<Response>;
+}
+
+/** Sends a request to the gateway. */
+export function send(url: string, init?: RequestInit): Promise<Response> {
+  const { default: entry } = exports as unknown as { default: Entry };
+  return entry.fetch(new Request(url, init));
+}
+
+/** A tenant of its own, with a key. */
+export async function newTenant(): Promise<{ readonly tenant: string; readonly key: string }> {
+  const tenant = `tenant-${crypto.randomUUID()}`;
+  const key = `le-${crypto.randomUUID()}`;
+  await testEnv.KEYRING.getByName(keyringName).importKey(hashApiKey(key), tenant, "test");
+  return { tenant, key };
+}
+
+/** A client of SessionService with a key; without one if it is undefined. */
+export function sessionClient(key: string | undefined): Client<typeof SessionService> {
+  return createClient(
+    SessionService,
+    workerTransport({
+      baseUrl: testUrl,
+      fetcher: { fetch: (url, init) => send(url, init) },
+      interceptors: [
+        (next) => (request) => {
+          if (key !== undefined) request.header.set("authorization", `Bearer ${key}`);
+          return next(request);
+        },
+      ],
+    }),
+  );
+}
+
+/** The object behind a session. */
+export function sessionObject(tenant: string, sessionId: string): DurableObjectStub<SessionObject> {
+  return openSessionObject(testEnv.SESSION, tenant, sessionId);
+}
+
+/** The scripted worker of a model. */
+export function scriptedEngine(name = "scripted/0"): DurableObjectStub<ScriptedEngine> {
+  return testEnv.ENGINE.getByName(name);
+}
+
+/** A user message that is a script for the worker, made unlike any other by `note`. */
+export function scripted(script: Script, note?: string): Message {
+  return user(`!${JSON.stringify(note === undefined ? script : { ...script, note })}`);
+}
+
+/** A user message. */
+export function user(text: string): Message {
+  return create(MessageSchema, { role: Role.USER, text });
+}
+
+/** A turn as a client saw it. */
+export interface SeenTurn {
+  readonly started: TurnStarted[];
+  readonly text: string;
+  /** Offsets of the deltas. */
+  readonly offsets: number[];
+  readonly heartbeats: number;
+  readonly finished: TurnFinished | undefined;
+}
+
+/** Runs a turn to its end. */
+export async function runTurn(
+  client: Client<typeof SessionService>,
+  request: MessageInitShape<typeof GenerateRequestSchema>,
+  options?: CallOptions,
+): Promise<SeenTurn> {
+  return collect(client.generate(request, options));
+}
+
+/** Collects a stream of events. */
+export async function collect(events: AsyncIterable<GenerateResponse>): Promise<SeenTurn> {
+  const started: TurnStarted[] = [];
+  const offsets: number[] = [];
+  let text = "";
+  let heartbeats = 0;
+  let finished: TurnFinished | undefined;
+  for await (const { event } of events) {
+    switch (event.case) {
+      case "started":
+        started.push(event.value);
+        break;
+      case "delta":
+        offsets.push(Number(event.value.offset));
+        text += event.value.text;
+        break;
+      case "heartbeat":
+        heartbeats++;
+        break;
+      case "finished":
+        finished = event.value;
+        break;
+      default:
+        throw new Error("an event without a kind");
+    }
+  }
+  return { started, text, offsets, heartbeats, finished };
+}
+
+/** The ConnectError that a promise rejects with. */
+export async function errorOf(promise: Promise<unknown>): Promise<ConnectError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof ConnectError) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+}
+
+/** The answer of the scripted worker to a script of n tokens. */
+export function words(count: number): string {
+  return Array.from({ length: count }, (_, index) => `w${index} `).join("");
+}

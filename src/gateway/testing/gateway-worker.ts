@@ -1,0 +1,12 @@
+/** The gateway as tests inside workerd run it: the real thing, with a scripted worker in the place of its engine. */
+import type { GatewayEnv } from "../bindings.js";
+import { createGateway } from "../gateway.js";
+
+export { KeyringObject } from "../objects/keyring-object.js";
+export { SessionObject } from "../objects/session-object.js";
+export { TenantObject } from "../objects/tenant-object.js";
+export { ScriptedEngine as EngineObject } from "./scripted-engine.js";
+
+export default {
+  fetch: (request, env, ctx) => createGateway(env).fetch(request, env, ctx),
+} satisfies ExportedHandler<GatewayEnv>;
