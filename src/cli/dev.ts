@@ -16,6 +16,8 @@ export interface DevOptions {
   readonly host: string;
   /** Folder for sessions and the key. */
   readonly state: string;
+  /** Reload when a source of the gateway changes. */
+  readonly watch: boolean;
 }
 
 /** Runs until SIGINT or SIGTERM, or until the runtime ends. */
@@ -30,6 +32,7 @@ export async function dev(options: DevOptions): Promise<void> {
     port: options.port,
     persistTo: state,
     assets,
+    watch: options.watch,
     vars: { LEANEDGE_DEV_KEY: key, LEANEDGE_FRONT_PORT: String(options.grpcPort) },
   });
   const url = `http://${options.host}:${options.port}`;

@@ -1,7 +1,7 @@
 /** The `leanedge` command. Each sub-command is a file of its own; this one only names them. */
 import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
-import { dev } from "./dev.js";
+import { dev, type DevOptions } from "./dev.js";
 
 function port(text: string): number {
   const value = Number(text);
@@ -22,9 +22,8 @@ program
   .option("--grpc-port <port>", "port of the gRPC front (HTTP/2 without TLS)", port, 8788)
   .option("--host <address>", "address to listen on", "127.0.0.1")
   .option("--state <folder>", "where sessions and the development key are kept", ".leanedge")
-  .action((options: { port: number; grpcPort: number; host: string; state: string }) =>
-    dev(options),
-  );
+  .option("--watch", "reload when a source of the gateway changes", false)
+  .action((options: DevOptions) => dev(options));
 
 program
   .command("build")

@@ -1,7 +1,5 @@
 /** Runs the Workers runtime as a child process, with its noise kept out of sight. */
 import { spawn, type ChildProcess } from "node:child_process";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
 import { packagePath } from "./repository.js";
 
 /** Longest start: bundling and the runtime take 2 to 4 s, on a busy machine several times that. */
@@ -11,7 +9,7 @@ const stopMsMax = 5_000;
 /** Lines of output kept to explain a start that failed. */
 const keptLinesMax = 200;
 
-/** What to run. */
+/** What to run; travels to the child as JSON. */
 export interface WranglerOptions {
   readonly host: string;
   readonly port: number;
@@ -21,6 +19,8 @@ export interface WranglerOptions {
   readonly vars: Readonly<Record<string, string>>;
   /** Folder of static assets. */
   readonly assets: string;
+  /** Reload when a source changes; for work on the gateway itself. */
+  readonly watch: boolean;
 }
 
 /** A running Workers runtime. */
@@ -37,13 +37,22 @@ export interface WranglerProcess {
  */
 export async function startWrangler(options: WranglerOptions): Promise<WranglerProcess> {
   const lines: string[] = [];
-  const child = spawn(nodeBinary(), wranglerArguments(options), {
-    cwd: packagePath("."),
-    stdio: ["ignore", "pipe", "pipe"],
-    // A group of its own, so that the runtime below it ends with it.
-    detached: true,
-    env: { ...process.env, CI: "1", WRANGLER_SEND_METRICS: "false", NO_COLOR: "1" },
-  });
+  const child = spawn(
+    nodeBinary(),
+    ["--import", "tsx", packagePath("src/cli/workers-runtime.ts"), JSON.stringify(options)],
+    {
+      cwd: packagePath("."),
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+      // A group of its own, so that the runtime below it ends with it.
+      detached: true,
+      env: {
+        ...process.env,
+        WRANGLER_SEND_METRICS: "false",
+        CLOUDFLARE_CF_FETCH_ENABLED: "false",
+        NO_COLOR: "1",
+      },
+    },
+  );
   const keep = (chunk: Buffer): void => {
     for (const line of chunk.toString("utf8").split("\n")) {
       if (line.trim() === "") continue;
@@ -52,8 +61,8 @@ export async function startWrangler(options: WranglerOptions): Promise<WranglerP
       if (process.env["LEANEDGE_LOG"] === "debug") console.error(line);
     }
   };
-  child.stdout.on("data", keep);
-  child.stderr.on("data", keep);
+  child.stdout?.on("data", keep);
+  child.stderr?.on("data", keep);
   const exited = new Promise<number | null>((resolve) => {
     child.once("exit", (code) => {
       resolve(code);
@@ -64,8 +73,20 @@ export async function startWrangler(options: WranglerOptions): Promise<WranglerP
   });
   // Whoever waits for readiness sees this rejection; afterwards `exited` tells.
   ended.catch(() => undefined);
+  const ready = new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      reject(new Error(`the Workers runtime is not ready after ${readyMsMax} ms`));
+    }, readyMsMax);
+    child.once("message", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    child.once("exit", () => {
+      clearTimeout(timer);
+    });
+  });
   try {
-    await Promise.race([answers(`http://${options.host}:${options.port}/`), ended]);
+    await Promise.race([ready, ended]);
   } catch (error) {
     await stop(child, exited);
     throw error;
@@ -73,47 +94,10 @@ export async function startWrangler(options: WranglerOptions): Promise<WranglerP
   return { stop: () => stop(child, exited), exited };
 }
 
-function wranglerArguments({ host, port, persistTo, vars, assets }: WranglerOptions): string[] {
-  const wrangler = createRequire(import.meta.url).resolve("wrangler/package.json");
-  return [
-    join(dirname(wrangler), "bin", "wrangler.js"),
-    "dev",
-    "--config",
-    packagePath("wrangler.toml"),
-    "--ip",
-    host,
-    "--port",
-    String(port),
-    "--inspector-port",
-    "0",
-    "--persist-to",
-    persistTo,
-    "--assets",
-    assets,
-    "--show-interactive-dev-session=false",
-    ...Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}:${value}`]),
-  ];
-}
-
 /** Node 22 or later: this process, or the one that the package brings. */
 function nodeBinary(): string {
   if (Number(process.versions.node.split(".")[0]) >= 22) return process.execPath;
   return packagePath("node_modules/node/bin/node");
-}
-
-async function answers(url: string): Promise<void> {
-  const deadline = Date.now() + readyMsMax;
-  for (;;) {
-    try {
-      await fetch(url, { signal: AbortSignal.timeout(5_000) });
-      return;
-    } catch (error) {
-      if (Date.now() > deadline) {
-        throw new Error(`${url} does not answer after ${readyMsMax} ms`, { cause: error });
-      }
-    }
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
 }
 
 async function stop(child: ChildProcess, exited: Promise<unknown>): Promise<void> {
