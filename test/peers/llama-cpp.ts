@@ -42,6 +42,7 @@ type PeerModel = {
 };
 type PeerRuntime = { loadModel(options: { modelPath: string }): Promise<PeerModel> };
 type PeerModule = {
+  getModuleVersion: () => Promise<string>;
   getLlama(options: {
     gpu: false;
     build: "never";
@@ -69,10 +70,14 @@ export type LlamaCppOptions = {
 
 let runtime: Promise<PeerRuntime> | undefined;
 
+async function peerModule(): Promise<PeerModule> {
+  return (await import(pathToFileURL(modulePath).href)) as PeerModule;
+}
+
 /** The native module, loaded once a process: it takes longer than a small model does. */
 function peerRuntime(): Promise<PeerRuntime> {
   runtime ??= (async () => {
-    const peer = (await import(pathToFileURL(modulePath).href)) as PeerModule;
+    const peer = await peerModule();
     return peer.getLlama({
       gpu: false,
       build: "never",
@@ -145,9 +150,13 @@ export class LlamaCpp {
 
   /**
    * The `count` tokens that follow a prompt when the best one is always taken, one step at a time.
-   * End-of-text tokens do not end it.
+   * End-of-text tokens do not end it. `onToken` is called when a token is there.
    */
-  async greedy(prompt: readonly number[], count: number): Promise<number[]> {
+  async greedy(
+    prompt: readonly number[],
+    count: number,
+    onToken?: (token: number) => void,
+  ): Promise<number[]> {
     await this.#sequence.clearHistory();
     const generated: number[] = [];
     let input = [...prompt];
@@ -161,9 +170,16 @@ export class LlamaCpp {
       const next = outputs.at(-1)?.next.token;
       if (next === undefined || next === null) throw new Error("the peer sampled no token");
       generated.push(next);
+      onToken?.(next);
       input = [next];
     }
     return generated;
+  }
+
+  /** Version of the package that carries llama.cpp. */
+  async version(): Promise<string> {
+    const { getModuleVersion } = await peerModule();
+    return getModuleVersion();
   }
 
   /** Frees the model. */

@@ -3,8 +3,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { logitError, topTwo } from "../oracle/compare.js";
-import type { LogitError } from "../oracle/compare.js";
+import { topTwo } from "../oracle/compare.js";
 import { logitsAt } from "../oracle/oracle.js";
 import type { Logits } from "../oracle/oracle.js";
 
@@ -56,14 +55,6 @@ export function temporaryFolder(name: string): {
 
 /** The bound: an engine may err this many times as much as llama.cpp does. */
 export const errorRatioMax = 1.5;
-
-/** Errors of both sides against one oracle. */
-export type Verdict = { ours: LogitError; peer: LogitError; oracle: Logits };
-
-/** Judges logits of the same tokens. */
-export function judge(ours: Logits, peer: Logits, oracle: Logits): Verdict {
-  return { ours: logitError(ours, oracle), peer: logitError(peer, oracle), oracle };
-}
 
 /** Greedy choices against the oracle's; they may differ where its lead is within the error. */
 export type GreedyComparison = {
