@@ -72,7 +72,9 @@ export default defineConfig(
       "src/gateway/index.ts",
       "src/gateway/testing/gateway-worker.ts",
       "src/gateway/wasm-modules.d.ts",
+      "src/gateway/testing/gateway-worker.ts",
       "test/**/worker.ts",
+      "test/support/gateway-setup.ts",
       "*.config.ts",
       "scripts/summary-reporter.ts",
     ],
@@ -103,7 +105,22 @@ export default defineConfig(
     [...engine, ...gateway, ...workers],
     "The front passes frames on and knows no service.",
   ),
-  layer("src/cli/**/*.ts", engine, "The command starts programs; it owns no engine."),
+  {
+    files: ["src/cli/**/*.ts"],
+    rules: {
+      "@typescript-eslint/no-restricted-imports": [
+        "error",
+        {
+          patterns: [
+            {
+              regex: "/engine/(?!gguf/)",
+              message: "The command reads model files and starts programs; it owns no engine.",
+            },
+          ],
+        },
+      ],
+    },
+  },
   {
     files: ["bin/**/*.js", "*.js"],
     languageOptions: { globals: { process: "readonly", console: "readonly" } },
