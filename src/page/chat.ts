@@ -59,6 +59,7 @@ export class Chat {
         // The running answer comes from the stream, from its first byte on.
         const running = message.turn === runningTurn && message.message?.role === Role.ASSISTANT;
         if (!running) messages.add(message);
+        if (message.message?.role === Role.ASSISTANT) live.stored(message);
       }
       pageToken = page.nextPageToken;
     } while (pageToken !== "");

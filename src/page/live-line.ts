@@ -1,5 +1,5 @@
 /** The line of figures under the chat. Speed is measured here, by the client's own clock. */
-import { Backend, type TurnStarted, type Usage } from "../gen/leanedge/v1/session_pb.js";
+import { Backend, type TranscriptMessage, type TurnStarted, type Usage } from "../gen/leanedge/v1/session_pb.js";
 import { element } from "./elements.js";
 
 const backends: Partial<Record<Backend, string>> = {
@@ -29,6 +29,14 @@ export class LiveLine {
     this.#firstDeltaMs = undefined;
   }
 
+  /** Figures of an answer from the transcript; its speed is not kept. */
+  stored({ model, backend, usage }: TranscriptMessage): void {
+    const name = backends[backend];
+    if (name !== undefined) this.#backend.textContent = `${model} on ${name}`;
+    this.#speed.textContent = "–";
+    this.#usage(usage);
+  }
+
   /** Tokens so far; the rate counts from the first piece, so that it is the speed of decoding. */
   delta(completionTokens: number, nowMs: number): void {
     if (this.#firstDeltaMs === undefined) {
@@ -43,16 +51,19 @@ export class LiveLine {
   }
 
   finished(usage: Usage | undefined, cacheBytes: bigint): void {
-    if (usage !== undefined) {
-      this.#prompt.textContent = usage.promptTokens.toLocaleString("en");
-      this.#cached.textContent = usage.cachedTokens.toLocaleString("en");
-    }
+    this.#usage(usage);
     this.cacheBytes(cacheBytes);
     this.state("");
   }
 
   cacheBytes(bytes: bigint): void {
     this.#cacheBytes.textContent = `${(Number(bytes) / 2 ** 20).toFixed(2)} MiB`;
+  }
+
+  #usage(usage: Usage | undefined): void {
+    if (usage === undefined) return;
+    this.#prompt.textContent = usage.promptTokens.toLocaleString("en");
+    this.#cached.textContent = usage.cachedTokens.toLocaleString("en");
   }
 
   state(text: string): void {

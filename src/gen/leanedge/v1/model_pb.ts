@@ -70,7 +70,8 @@ export type ModelInfo = Message<"leanedge.v1.ModelInfo"> & {
   fileBytes: bigint;
 
   /**
-   * SHA-256 of the model file, lower-case hexadecimal.
+   * Fingerprint of the model file, lower-case hexadecimal: SHA-256 over its size and the SHA-256
+   * of each 4 MiB of it (src/engine/gguf/fingerprint.ts), so that a file in shards has the same one.
    *
    * @generated from field: string fingerprint = 8;
    */

@@ -47,28 +47,28 @@ export const SegmentSchema: GenMessage<Segment> = /*@__PURE__*/
   messageDesc(file_leanedge_worker_v1_worker, 0);
 
 /**
- * Fingerprints of all that gives ids and cache their meaning; each the SHA-256 of the thing in
- * lower-case hexadecimal. Empty in a request: not checked.
+ * Fingerprints of all that gives ids and cache their meaning, in lower-case hexadecimal. Empty in
+ * a request: not checked.
  *
  * @generated from message leanedge.worker.v1.Fingerprints
  */
 export type Fingerprints = Message<"leanedge.worker.v1.Fingerprints"> & {
   /**
-   * The model file.
+   * The model file, as leanedge.v1.ModelInfo.fingerprint.
    *
    * @generated from field: string model = 1;
    */
   model: string;
 
   /**
-   * The chat template's text.
+   * The chat template: SHA-256 of its text.
    *
    * @generated from field: string template = 2;
    */
   template: string;
 
   /**
-   * The cache plan's canonical form.
+   * The cache plan: SHA-256 of its canonical form (docs/plan-format.md).
    *
    * @generated from field: string plan = 3;
    */
