@@ -1,5 +1,10 @@
 /** The line of figures under the chat. Speed is measured here, by the client's own clock. */
-import { Backend, type TranscriptMessage, type TurnStarted, type Usage } from "../gen/leanedge/v1/session_pb.js";
+import {
+  Backend,
+  type TranscriptMessage,
+  type TurnStarted,
+  type Usage,
+} from "../gen/leanedge/v1/session_pb.js";
 import { element } from "./elements.js";
 
 const backends: Partial<Record<Backend, string>> = {
