@@ -32,15 +32,10 @@ import type {
   ListMessagesResponse,
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
+import { unavailable } from "../errors.js";
 import { objectRestartsMax } from "../limits.js";
 import { openSessionObject, sessionUrl, workerBeforeHeader } from "./session-name.js";
-import {
-  ObjectLostError,
-  decodeFrames,
-  decodeJson,
-  frameKind,
-  objectLost,
-} from "./session-wire.js";
+import { ObjectLostError, decodeFrames, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
 
 /** Who calls. */
@@ -169,7 +164,7 @@ export class SessionClient {
           restarts < objectRestartsMax &&
           !this.#caller.signal.aborted;
         if (!again) {
-          throw error;
+          throw retryable(error);
         }
       }
     }
@@ -177,6 +172,14 @@ export class SessionClient {
 
   /** A request in OpenAI form: `request.messages` is the whole history. */
   async chat(request: GenerateRequest, idempotencyKey: string): Promise<ChatAnswer> {
+    try {
+      return await this.#chat(request, idempotencyKey);
+    } catch (error) {
+      throw retryable(error);
+    }
+  }
+
+  async #chat(request: GenerateRequest, idempotencyKey: string): Promise<ChatAnswer> {
     const { frames, workerBefore } = await this.#call(
       "Chat",
       toBinary(GenerateRequestSchema, request),
@@ -185,7 +188,7 @@ export class SessionClient {
     const iterator = frames[Symbol.asyncIterator]();
     const first = await iterator.next();
     if (first.done === true) {
-      throw objectLost();
+      throw new ObjectLostError();
     }
     if (first.value.kind === frameKind.redirect) {
       await iterator.return(undefined);
@@ -199,15 +202,19 @@ export class SessionClient {
     body: Uint8Array,
     schema: Desc,
   ): Promise<MessageShape<Desc>> {
-    let message: MessageShape<Desc> | undefined;
-    const { frames } = await this.#call(method, body, "");
-    for await (const frame of frames) {
-      message = fromBinary(schema, frame.payload);
+    try {
+      let message: MessageShape<Desc> | undefined;
+      const { frames } = await this.#call(method, body, "");
+      for await (const frame of frames) {
+        message = fromBinary(schema, frame.payload);
+      }
+      if (message === undefined) {
+        throw new ObjectLostError();
+      }
+      return message;
+    } catch (error) {
+      throw retryable(error);
     }
-    if (message === undefined) {
-      throw objectLost();
-    }
-    return message;
   }
 
   async #call(method: string, body: Uint8Array, idempotencyKey: string): Promise<SessionAnswer> {
@@ -225,16 +232,23 @@ export class SessionClient {
       response = await stub.fetch(url, { method: "POST", body: new Uint8Array(body), signal });
     } catch (cause) {
       signal.throwIfAborted();
-      throw objectLost(cause);
+      throw new ObjectLostError(cause);
     }
     if (response.body === null) {
-      throw objectLost();
+      throw new ObjectLostError();
     }
     return {
       frames: decodeFrames(response.body as ReadableStream<Uint8Array>),
       workerBefore: decodeURIComponent(response.headers.get(workerBeforeHeader) ?? ""),
     };
   }
+}
+
+/** What a caller sees of an error: a lost object is UNAVAILABLE. */
+function retryable(error: unknown): unknown {
+  return error instanceof ObjectLostError
+    ? unavailable("the session's object restarted; the call may be retried")
+    : error;
 }
 
 /** The request that would go on after an event. */
@@ -272,6 +286,8 @@ async function* events(
       }
       yield fromBinary(GenerateResponseSchema, result.value.payload);
     }
+  } catch (error) {
+    throw retryable(error);
   } finally {
     await rest.return?.(undefined);
   }

@@ -511,6 +511,10 @@ export class SessionObject extends DurableObject<GatewayEnv> {
         pull: async (controller) => {
           try {
             const result = await events.next();
+            if (left.signal.aborted) {
+              // Nobody reads any more, and the stream takes nothing.
+              return;
+            }
             if (result.done === true) {
               finish();
               controller.enqueue(encodeFrame(frameKind.end, new Uint8Array(0)));

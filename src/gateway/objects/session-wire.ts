@@ -55,7 +55,7 @@ export function decodeJson(payload: Uint8Array): unknown {
 
 /**
  * Reads frames up to the `end` frame, which is not given out. Throws the ConnectError of an `error` frame, and
- * UNAVAILABLE where the stream breaks off: the object was lost, and a retry finds it again.
+ * ObjectLostError where the stream breaks off.
  */
 export async function* decodeFrames(
   body: ReadableStream<Uint8Array>,
@@ -85,7 +85,7 @@ export async function* decodeFrames(
       }
       const result = await readChunk(reader);
       if (result === undefined) {
-        throw objectLost();
+        throw new ObjectLostError();
       }
       buffer = joined(buffer, result);
     }
@@ -95,20 +95,17 @@ export async function* decodeFrames(
   }
 }
 
-/** The session's object went away in the middle of a call. */
-export class ObjectLostError extends ConnectError {
-  override name = "ObjectLostError";
-}
+/**
+ * The session's object went away under a call. No ConnectError, whose `instanceof` does not tell subclasses apart:
+ * SessionClient goes on with the call, or makes it UNAVAILABLE.
+ */
+export class ObjectLostError extends Error {
+  override readonly name = "ObjectLostError";
 
-/** What a caller sees when a session's object went away under the call. */
-export function objectLost(cause?: unknown): ObjectLostError {
-  return new ObjectLostError(
-    "the session's object restarted; the call may be retried",
-    Code.Unavailable,
-    undefined,
-    undefined,
-    cause,
-  );
+  /** @param cause what the runtime said, if anything */
+  constructor(cause?: unknown) {
+    super("the session's object went away", { cause });
+  }
 }
 
 async function readChunk(
@@ -118,7 +115,7 @@ async function readChunk(
     const result = await reader.read();
     return result.done ? undefined : result.value;
   } catch (cause) {
-    throw objectLost(cause);
+    throw new ObjectLostError(cause);
   }
 }
 

@@ -6,6 +6,7 @@ import {
   scripted,
   scriptedEngine,
   sessionClient,
+  sessionObject,
   words,
 } from "../testing/gateway-clients.js";
 
@@ -29,12 +30,12 @@ describe("SessionService", () => {
   });
 
   it("names the prefix in the second turn and sends only what is new", async () => {
-    const { key } = await newTenant();
+    const { tenant, key } = await newTenant();
     const client = sessionClient(key);
     const first = await runTurn(client, { sessionId: "s", turn: 1, messages: [scripted({})] });
-    await scriptedEngine().takeCalls();
     const second = await runTurn(client, { sessionId: "s", turn: 2, messages: [scripted({})] });
-    const [call] = (await scriptedEngine().takeCalls()).filter((c) => c.end === "finished");
+    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const call = (await scriptedEngine().seenCalls()).findLast((c) => c.sequenceId === sequenceId);
     const before = (first.finished?.usage?.promptTokens ?? 0) + 5;
     expect(call).toMatchObject({ prefixTokens: before, logTokens: 0, outcome: "accepted" });
     expect(second.finished?.usage?.cachedTokens).toBe(before);

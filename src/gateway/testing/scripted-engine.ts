@@ -90,20 +90,13 @@ interface Sequence {
 export class ScriptedEngine extends DurableObject {
   readonly #sequences = new Map<string, Sequence>();
   readonly #failures = new Map<string, number>();
-  #calls: ScriptedCall[] = [];
-  #released: string[] = [];
+  readonly #calls: ScriptedCall[] = [];
+  readonly #released: string[] = [];
   #fingerprint = "template-1";
 
-  /** All calls of Generate since the last look. */
-  takeCalls(): ScriptedCall[] {
-    const calls = this.#calls.map((call) => ({ ...call }));
-    this.#calls = this.#calls.filter((call) => call.end === "running");
-    return calls;
-  }
-
-  /** Calls of Generate that run. */
-  running(): number {
-    return this.#calls.filter((call) => call.end === "running").length;
+  /** Calls of Generate so far. */
+  seenCalls(): ScriptedCall[] {
+    return this.#calls.map((call) => ({ ...call }));
   }
 
   /** Sequences that were released. */
@@ -111,9 +104,9 @@ export class ScriptedEngine extends DurableObject {
     return [...this.#released];
   }
 
-  /** Loses all caches and logs, as a restart would. */
-  forget(): void {
-    this.#sequences.clear();
+  /** Loses a sequence, as a worker may at any time. */
+  forgetSequence(sequenceId: string): void {
+    this.#sequences.delete(sequenceId);
   }
 
   /** Serves another chat template from now on. */
