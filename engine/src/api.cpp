@@ -1,8 +1,11 @@
 // The C boundary (leanedge/engine.h): checks arguments, then hands over to the parts.
+#include <string.h>
+
 #include "config_check.h"
 #include "engine_state.h"
 #include "error.h"
 #include "platform.h"
+#include "prefill.h"
 #include "snapshot_io.h"
 #include "step.h"
 
@@ -80,7 +83,7 @@ bool bad_range(int32_t value, int32_t bound, const char* format) {
   return true;
 }
 
-// Copies a checked plan's block into the arena and enters it.
+// Enters a checked plan whose block lies in the arena.
 int32_t enter_plan(const CachePlan* plan) {
   CachePool& pool = engine.pool;
   pool.plans[pool.plan_count] = plan_entry(pool, plan);
@@ -105,6 +108,21 @@ int32_t add_identity_plan(int32_t sink, int32_t recent) {
   const Status status = plan_check(plan, bytes, &engine.error);
   if (status != Status::kOk) return code(status);
   return enter_plan(plan);
+}
+
+int32_t add_plan(const CachePlan* plan) {
+  Status status = plan_check(plan, kStagingBytes, &engine.error);
+  if (status == Status::kOk) status = plan_fits(*plan, engine.config, &engine.error);
+  if (status != Status::kOk) return code(status);
+  if (plan_selects(*plan) || plan->evicting) {
+    return code(error_set(&engine.error, Status::kUnimplemented, plan->pages_per_step, 0,
+                          "plans that select pages (# a step) or evict (#) are not run here",
+                          {plan->pages_per_step, plan->evicting}));
+  }
+  uint8_t* memory = arena_alloc(&engine.arena, plan->bytes);
+  if (!memory) return no_memory(plan->bytes);
+  memcpy(memory, plan, plan->bytes);
+  return enter_plan(reinterpret_cast<const CachePlan*>(memory));
 }
 
 }  // namespace
@@ -172,9 +190,7 @@ int32_t le_plan_add(const CachePlan* plan, int32_t sink, int32_t recent) {
     return code(error_set(&engine.error, Status::kWrongState, 0, 1,
                           "the engine has # plans: the identity plan comes first", {0}));
   }
-  return code(error_set(&engine.error, Status::kUnimplemented, plan->version, 0,
-                        "this engine keeps all channels as f16: plans of version # are not read",
-                        {plan->version}));
+  return add_plan(plan);
 }
 
 int32_t le_engine_start(void) {
@@ -199,6 +215,7 @@ int32_t le_sequence_free(int32_t handle) {
   if (!sequence) return find_error();
   if (sequence->restoring) engine.restore.active = 0;
   sequence->restoring = 0;
+  prefill_drop(&engine, sequence);
   cache_drop(&engine.pool, &sequence->cache);
   log_truncate(&engine.logs, &sequence->log, 0);
   if (sequence->logits_row >= 0) engine.logits_owner[sequence->logits_row] = -1;
@@ -246,6 +263,7 @@ int32_t le_sequence_truncate(int32_t handle, int32_t tokens) {
   if (bad_range(tokens, sequence->log.tokens, "cannot keep # tokens: the log has #")) {
     return find_error();
   }
+  prefill_drop(&engine, sequence);
   log_truncate(&engine.logs, &sequence->log, tokens);
   cache_truncate(&engine.pool, &sequence->cache, tokens);
   return 0;
@@ -254,6 +272,7 @@ int32_t le_sequence_truncate(int32_t handle, int32_t tokens) {
 int32_t le_sequence_drop_cache(int32_t handle) {
   Sequence* sequence = find_sequence(handle);
   if (!sequence) return find_error();
+  prefill_drop(&engine, sequence);
   cache_drop(&engine.pool, &sequence->cache);
   return 0;
 }
@@ -303,8 +322,11 @@ int32_t le_sequence_stats(int32_t handle, SequenceStats* out) {
   out->segments = sequence->log.segments;
   out->pages = cache.page_count;
   const PlanEntry& plan = engine.pool.plans[cache.plan];
-  out->cache_bytes = (cache.region == kNoBlock ? 0 : plan.region_bytes) +
-                     plan.page_bytes * static_cast<uint64_t>(cache.page_count);
+  const bool reading = sequence->prefill.block != kNoBlock;
+  const uint64_t regions = (cache.region == kNoBlock ? 0u : 1u) + (reading ? 1u : 0u);
+  out->cache_bytes = plan.region_bytes * regions +
+                     plan.page_bytes * static_cast<uint64_t>(cache.page_count) +
+                     (reading ? prefill_bytes(engine, sequence->prefill.rows) : 0);
   out->log_hash = log_hash(sequence->log);
   return 0;
 }

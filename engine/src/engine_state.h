@@ -15,12 +15,26 @@ namespace leanedge {
 
 enum class Phase : int32_t { kEmpty = 0, kLoading = 1, kRunning = 2 };
 
+// A prompt segment on its way through the layers, under a plan whose pages lose something: rows of
+// the segment must see each other with full K, and the zones as they stood before it. So one layer
+// takes the whole segment before the next one starts, into a second region; the first one and
+// `computed` stay as they are until the last layer is done.
+struct Prefill {
+  int32_t block;    // heap block: x (rows, dim) f32, then K and V of one layer, (kv_heads, rows,
+                    // head_dim) f16 each; kNoBlock: no prefill under way
+  int32_t region;   // heap block: the region that will replace the cache's
+  int32_t rows;     // of the segment
+  int32_t layer;    // that is being computed
+  int32_t row;      // first row of it that is not done
+};
+
 struct Sequence {
   int32_t used;          // 1: the handle names a sequence
   int32_t restoring;     // 1: its snapshot has not come whole yet
   int32_t logits_row;    // row of Engine::logits that is this sequence's; -1: none
   TokenLog log;
   SequenceCache cache;
+  Prefill prefill;
   SamplingParams sampling;
 };
 
@@ -50,7 +64,7 @@ struct PassScratch {
 // What a step still has to do for one of its entries.
 struct EntryState {
   Sequence* sequence;  // null once the entry is finished
-  int32_t rows_left;   // most rows that it may still compute
+  int32_t work_left;   // most rows x layers that it may still compute
   int32_t sample;      // 1: draw a token after the log's last row
 };
 

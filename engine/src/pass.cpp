@@ -7,32 +7,8 @@
 namespace leanedge {
 namespace {
 
-// What the layers of one pass share.
-struct Pass {
-  Engine* engine;
-  Run* runs;
-  int32_t run_count;
-  int32_t rows;
-};
-
 size_t elements(int32_t rows, int32_t cols) {
   return static_cast<size_t>(rows) * static_cast<size_t>(cols);
-}
-
-void embed(const Pass& pass) {
-  Engine& e = *pass.engine;
-  for (int32_t i = 0; i < pass.run_count; ++i) {
-    const Run& run = pass.runs[i];
-    for (int32_t r = 0; r < run.rows; ++r) {
-      const int32_t position = run.sequence->cache.computed + r;
-      const uint32_t word = log_word(e.logs, run.sequence->log, position);
-      const int32_t row = run.row + r;
-      kernels::unpack_row(e.weights.embedding, static_cast<int32_t>(word & kWordId),
-                          e.scratch.x + elements(row, e.config.dim));
-      rope_table_row(e.rope, position, e.scratch.cosines + elements(row, e.rope.pairs),
-                     e.scratch.sines + elements(row, e.rope.pairs));
-    }
-  }
 }
 
 kernels::Activations prepare(const Pass& pass, const float* x, int32_t cols) {
@@ -46,7 +22,7 @@ void project(const Pass& pass, const LayerWeights& layer) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
   PassScratch& s = e.scratch;
-  kernels::rmsnorm(e.context, s.x, layer.attn_norm, c.rms_eps, pass.rows, c.dim, s.normed);
+  kernels::rmsnorm(e.context, pass.x, layer.attn_norm, c.rms_eps, pass.rows, c.dim, s.normed);
   const kernels::Activations input = prepare(pass, s.normed, c.dim);
   kernels::matmul(e.context, layer.q, input, s.q);
   kernels::matmul(e.context, layer.k, input, s.k);
@@ -72,7 +48,7 @@ bool all_finite(const uint16_t* values, size_t count) {
   return true;
 }
 
-// K and V of the new rows as f16, by KV head within each run: what attention and the zones take.
+// K and V of the new rows as f16 into the dense rows of their runs.
 void round_rows(const Pass& pass) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
@@ -89,9 +65,10 @@ void round_rows(const Pass& pass) {
     for (int32_t r = 0; r < run.rows; ++r) {
       for (int32_t h = 0; h < c.kv_heads; ++h) {
         const size_t from = base + elements(r * c.kv_heads + h, c.head_dim);
-        const size_t to = base + elements(h * run.rows + r, c.head_dim);
-        memcpy(s.k_dense + to, s.k_rows + from, row_bytes);
-        memcpy(s.v_dense + to, s.v_rows + from, row_bytes);
+        const size_t to = (elements(h, run.dense_stride) + static_cast<size_t>(run.dense_row + r)) *
+                          static_cast<size_t>(c.head_dim);
+        memcpy(run.dense_k + to, s.k_rows + from, row_bytes);
+        memcpy(run.dense_v + to, s.v_rows + from, row_bytes);
       }
     }
   }
@@ -119,25 +96,13 @@ void attend(const Pass& pass, int32_t layer) {
     task.q = s.q + elements(run.row, c.heads * c.head_dim);
     task.out = s.attended + elements(run.row, c.heads * c.head_dim);
     task.rows = run.rows;
-    task.first_position = cache.computed;
+    task.first_position = run.first;
     cache_zones(e.pool, cache, layer, s.pages + pages, &task);
-    const size_t base = elements(run.row, c.kv_heads * c.head_dim);
-    task.spans[task.span_count++] = {s.k_dense + base, s.v_dense + base, run.rows, run.rows,
-                                     cache.computed};
+    task.spans[task.span_count++] = {run.dense_k, run.dense_v, run.dense_stride,
+                                     run.dense_row + run.rows, run.first - run.dense_row};
     pages += needed;
   }
   kernels::attention(e.context, shape, s.tasks, tasks, s.attention);
-}
-
-void push_rows(const Pass& pass, int32_t layer) {
-  Engine& e = *pass.engine;
-  for (int32_t i = 0; i < pass.run_count; ++i) {
-    Run& run = pass.runs[i];
-    if (run.failed) continue;
-    const size_t base = elements(run.row, e.config.kv_heads * e.config.head_dim);
-    cache_push(&e.pool, &run.sequence->cache, e.context, layer, e.scratch.k_dense + base,
-               e.scratch.v_dense + base, run.rows);
-  }
 }
 
 // x += W_down(silu(W_gate(n)) * W_up(n)), n = norm(x).
@@ -145,35 +110,80 @@ void feed_forward(const Pass& pass, const LayerWeights& layer) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
   PassScratch& s = e.scratch;
-  kernels::rmsnorm(e.context, s.x, layer.ffn_norm, c.rms_eps, pass.rows, c.dim, s.normed);
+  kernels::rmsnorm(e.context, pass.x, layer.ffn_norm, c.rms_eps, pass.rows, c.dim, s.normed);
   const kernels::Activations input = prepare(pass, s.normed, c.dim);
   kernels::matmul(e.context, layer.gate, input, s.gate);
   kernels::matmul(e.context, layer.up, input, s.up);
   kernels::swiglu(e.context, s.gate, s.up, pass.rows, c.ff_dim);
   const kernels::Activations hidden = prepare(pass, s.gate, c.ff_dim);
   kernels::matmul(e.context, layer.down, hidden, s.normed);
-  kernels::add(e.context, s.x, s.normed, pass.rows, c.dim);
+  kernels::add(e.context, pass.x, s.normed, pass.rows, c.dim);
+}
+
+// x += W_o(attended).
+void attention_output(const Pass& pass, const LayerWeights& layer) {
+  Engine& e = *pass.engine;
+  const ModelConfig& c = e.config;
+  const kernels::Activations attended = prepare(pass, e.scratch.attended, c.heads * c.head_dim);
+  kernels::matmul(e.context, layer.o, attended, e.scratch.normed);
+  kernels::add(e.context, pass.x, e.scratch.normed, pass.rows, c.dim);
 }
 
 }  // namespace
 
+void pass_embed(const Pass& pass) {
+  Engine& e = *pass.engine;
+  for (int32_t i = 0; i < pass.run_count; ++i) {
+    const Run& run = pass.runs[i];
+    for (int32_t r = 0; r < run.rows; ++r) {
+      const uint32_t word = log_word(e.logs, run.sequence->log, run.first + r);
+      kernels::unpack_row(e.weights.embedding, static_cast<int32_t>(word & kWordId),
+                          pass.x + elements(run.row + r, e.config.dim));
+    }
+  }
+}
+
+void pass_angles(const Pass& pass) {
+  Engine& e = *pass.engine;
+  for (int32_t i = 0; i < pass.run_count; ++i) {
+    const Run& run = pass.runs[i];
+    for (int32_t r = 0; r < run.rows; ++r) {
+      const size_t at = elements(run.row + r, e.rope.pairs);
+      rope_table_row(e.rope, run.first + r, e.scratch.cosines + at, e.scratch.sines + at);
+    }
+  }
+}
+
+void pass_layer(const Pass& pass, int32_t layer) {
+  const LayerWeights& weights = pass.engine->weights.layers[layer];
+  project(pass, weights);
+  round_rows(pass);
+  attend(pass, layer);
+  attention_output(pass, weights);
+  feed_forward(pass, weights);
+}
+
 void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
-  Pass pass = {engine, runs, run_count, 0};
-  for (int32_t i = 0; i < run_count; ++i) pass.rows += runs[i].rows;
+  Pass pass = {engine, runs, run_count, 0, engine->scratch.x};
+  for (int32_t i = 0; i < run_count; ++i) {
+    const size_t base = elements(runs[i].row, engine->config.kv_heads * engine->config.head_dim);
+    runs[i].dense_k = engine->scratch.k_dense + base;
+    runs[i].dense_v = engine->scratch.v_dense + base;
+    runs[i].dense_stride = runs[i].rows;
+    runs[i].dense_row = 0;
+    pass.rows += runs[i].rows;
+  }
   ENGINE_ASSERT(pass.rows > 0 && pass.rows <= engine->options.batch_rows_max);
-  embed(pass);
-  for (int32_t l = 0; l < engine->config.layers; ++l) {
-    const LayerWeights& layer = engine->weights.layers[l];
-    project(pass, layer);
-    round_rows(pass);
-    attend(pass, l);
-    push_rows(pass, l);
-    const kernels::Activations attended =
-        prepare(pass, engine->scratch.attended, engine->config.heads * engine->config.head_dim);
-    kernels::matmul(engine->context, layer.o, attended, engine->scratch.normed);
-    kernels::add(engine->context, engine->scratch.x, engine->scratch.normed, pass.rows,
-                 engine->config.dim);
-    feed_forward(pass, layer);
+  pass_embed(pass);
+  pass_angles(pass);
+  for (int32_t layer = 0; layer < engine->config.layers; ++layer) {
+    pass_layer(pass, layer);
+    for (int32_t i = 0; i < run_count; ++i) {
+      const Run& run = runs[i];
+      if (run.failed) continue;
+      cache_push(&engine->pool, &run.sequence->cache, engine->context, layer, run.dense_k,
+                 run.dense_v, run.rows);
+    }
   }
   for (int32_t i = 0; i < run_count; ++i) {
     SequenceCache& cache = runs[i].sequence->cache;

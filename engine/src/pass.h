@@ -5,21 +5,46 @@
 
 namespace leanedge {
 
-// Rows [cache.computed, cache.computed + rows) of a sequence. They lie in one segment, and no page
-// leaves `recent` before the last of them is computed if the segment is a generated one.
+// Rows [first, first + rows) of a sequence, which lie in one segment. If that is a generated one,
+// no page leaves `recent` before the last of them is computed.
+//
+// K and V of the rows go to the dense rows of the run: (kv_heads, dense_stride, head_dim) f16. They
+// stand at row dense_row of it, behind earlier rows of their segment that are not in the zones yet.
 struct Run {
   Sequence* sequence;
-  int32_t entry;    // of the step
+  int32_t entry;         // of the step
   int32_t rows;
-  int32_t row;      // of the batch where the run begins
-  int32_t failed;   // 1: a value of K or V was not finite; nothing of the run was kept
+  int32_t row;           // of the batch where the run begins
+  int32_t first;         // position of its first row
+  uint16_t* dense_k;
+  uint16_t* dense_v;
+  int32_t dense_stride;
+  int32_t dense_row;
+  int32_t failed;        // 1: a value of K or V was not finite; nothing of the run was kept
 };
 
-// Computes `runs`; their caches have room (cache_reserve). Raises `computed` of the sequences; the
-// cache of a failed run is dropped. The last layer's output stays in scratch.x.
+// What the layers of one pass share.
+struct Pass {
+  Engine* engine;
+  Run* runs;       // (run_count)
+  int32_t run_count;
+  int32_t rows;    // of all runs, at most batch_rows_max
+  float* x;        // (rows, dim) the residual stream
+};
+
+// Writes the embeddings of all rows to x.
+void pass_embed(const Pass& pass);
+// Writes the cosines and sines of all rows, which pass_layer reads.
+void pass_angles(const Pass& pass);
+// One layer over all rows: x in, x out, K and V in the dense rows. The zones stay as they are.
+void pass_layer(const Pass& pass, int32_t layer);
+
+// Computes all layers of runs that begin where their caches end, and moves their rows into the
+// zones, for which there is room (cache_reserve). Raises `computed`; the cache of a failed run is
+// dropped. The last layer's output stays in scratch.x.
 void pass_compute(Engine* engine, Run* runs, int32_t run_count);
 
-// Logits of batch rows `rows` (count) into logits rows from `first` on.
+// Logits of rows `rows` (count) of scratch.x into logits rows from `first` on.
 void pass_logits(Engine* engine, const int32_t* rows, int32_t count, int32_t first);
 
 }  // namespace leanedge

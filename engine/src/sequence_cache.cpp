@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "leanedge/half.h"
+
 namespace leanedge {
 namespace {
 
@@ -41,8 +43,8 @@ void release_pages(CachePool* pool, SequenceCache* cache, int32_t keep) {
   while (cache->page_count > keep) heap_release(&pool->heap, cache->pages[--cache->page_count]);
 }
 
-// Copies a row out of a lossless page.
-void read_page_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
+// Copies a row out of a lossless page; false if a value is not finite, as a restored page may have.
+bool read_page_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
                    int32_t position, bool value, uint16_t* out) {
   const PlanEntry& entry = pool.plans[cache.plan];
   ENGINE_ASSERT(entry.lossless);
@@ -53,10 +55,27 @@ void read_page_row(const CachePool& pool, const SequenceCache& cache, int32_t la
   const size_t dim = static_cast<size_t>(pool.head_dim);
   if (value) {
     memcpy(out, block + layout.v_values + slot * dim * 2, dim * 2);  // (32, dim)
-    return;
+  } else {
+    const uint16_t* k = reinterpret_cast<const uint16_t*>(block + layout.k_values);  // (dim, 32)
+    for (size_t d = 0; d < dim; ++d) out[d] = k[d * kPageSlots + slot];
   }
-  const uint16_t* k = reinterpret_cast<const uint16_t*>(block + layout.k_values);  // (dim, 32)
-  for (size_t d = 0; d < dim; ++d) out[d] = k[d * kPageSlots + slot];
+  for (size_t d = 0; d < dim; ++d) {
+    if (!f16_finite(out[d])) return false;
+  }
+  return true;
+}
+
+// Brings the row of `position` back from its page to the ring; false if a value is not finite.
+bool restore_row(const CachePool& pool, const SequenceCache& cache, int32_t position) {
+  for (int32_t layer = 0; layer < pool.layers; ++layer) {
+    for (int32_t head = 0; head < pool.kv_heads; ++head) {
+      uint16_t* k = cache_full_row(pool, cache, layer, head, position, false);
+      uint16_t* v = cache_full_row(pool, cache, layer, head, position, true);
+      if (!read_page_row(pool, cache, layer, head, position, false, k)) return false;
+      if (!read_page_row(pool, cache, layer, head, position, true, v)) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -97,10 +116,17 @@ bool cache_reserve(CachePool* pool, SequenceCache* cache, int32_t rows) {
   const uint64_t bytes = entry.page_bytes * static_cast<uint64_t>(more) + (first ? entry.region_bytes : 0);
   if (bytes > pool->heap.bytes_free) return false;
   if (first) cache->region = heap_alloc(&pool->heap, entry.region_bytes);
-  while (cache->page_count < pages) {
-    cache->pages[cache->page_count++] = heap_alloc(&pool->heap, entry.page_bytes);
-  }
+  cache_take_pages(pool, cache, pages);
   return true;
+}
+
+void cache_take_pages(CachePool* pool, SequenceCache* cache, int32_t pages) {
+  const PlanEntry& entry = pool->plans[cache->plan];
+  while (cache->page_count < pages) {
+    const int32_t page = heap_alloc(&pool->heap, entry.page_bytes);
+    ENGINE_ASSERT(page != kNoBlock);
+    cache->pages[cache->page_count++] = page;
+  }
 }
 
 void cache_trim(CachePool* pool, SequenceCache* cache) {
@@ -130,14 +156,9 @@ void cache_truncate(CachePool* pool, SequenceCache* cache, int32_t rows) {
     return;
   }
   for (int32_t p = ring_begin; p < rows && p < ring_from; ++p) {
-    for (int32_t layer = 0; layer < pool->layers; ++layer) {
-      for (int32_t head = 0; head < pool->kv_heads; ++head) {
-        read_page_row(*pool, *cache, layer, head, p, false,
-                      cache_full_row(*pool, *cache, layer, head, p, false));
-        read_page_row(*pool, *cache, layer, head, p, true,
-                      cache_full_row(*pool, *cache, layer, head, p, true));
-      }
-    }
+    if (restore_row(*pool, *cache, p)) continue;
+    cache_drop(pool, cache);
+    return;
   }
   if (ring_begin < ring_from) cache->ring_from = ring_begin;
   cache->computed = rows;
@@ -155,8 +176,9 @@ bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
   to->region = region;
   to->computed = from.computed;
   to->ring_from = from.ring_from;
-  to->page_count = from.page_count;
-  for (int32_t i = 0; i < from.page_count; ++i) {
+  // Pages beyond those of the computed rows belong to a prompt that is being read.
+  to->page_count = cache_pages(*pool, from.plan, from.computed);
+  for (int32_t i = 0; i < to->page_count; ++i) {
     heap_hold(&pool->heap, from.pages[i]);
     to->pages[i] = from.pages[i];
   }

@@ -61,6 +61,8 @@ int32_t cache_pages(const CachePool& pool, int32_t plan, int32_t computed);
 
 // Takes the memory that `rows` more rows will need. False, and nothing changes, if it is not free.
 bool cache_reserve(CachePool* pool, SequenceCache* cache, int32_t rows);
+// Takes pages until the cache has `pages`, for which the memory is free.
+void cache_take_pages(CachePool* pool, SequenceCache* cache, int32_t pages);
 // Gives back what cache_reserve took and no row has come to use.
 void cache_trim(CachePool* pool, SequenceCache* cache);
 // Frees everything; computed becomes 0.

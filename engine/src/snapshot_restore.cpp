@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "leanedge/half.h"
+#include "leanedge/half.h"
 #include "snapshot_io.h"
 
 namespace leanedge {
@@ -152,6 +153,28 @@ void take_page_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size_
   }
 }
 
+// All rows are there: they will become pages, whose quantiser needs finite values.
+Status check_rows(Engine* engine) {
+  const SnapshotHeader& header = engine->restore.header;
+  const SequenceCache& cache = target(engine)->cache;
+  const int32_t rows = static_cast<int32_t>(header.sink_rows + header.recent_rows);
+  for (int32_t i = 0; i < rows * engine->config.layers * engine->config.kv_heads * 2; ++i) {
+    const int32_t index = i / rows / 2;
+    const int32_t row = i % rows;
+    const int32_t position = row < static_cast<int32_t>(header.sink_rows)
+                                 ? row
+                                 : row + static_cast<int32_t>(header.pages) * kPageSlots;
+    const uint16_t* values =
+        cache_full_row(engine->pool, cache, index / engine->config.kv_heads,
+                       index % engine->config.kv_heads, position, i / rows % 2 == 1);
+    for (int32_t d = 0; d < engine->config.head_dim; ++d) {
+      if (f16_finite(values[d])) continue;
+      return corrupt(engine, position, values[d], "snapshot: row # has a value that is not finite");
+    }
+  }
+  return Status::kOk;
+}
+
 // Bytes [begin, end) that a chunk has of the section which ends at `end`.
 size_t chunk_of(uint64_t offset, uint64_t end, size_t bytes) {
   return end - offset < bytes ? static_cast<size_t>(end - offset) : bytes;
@@ -205,6 +228,8 @@ Status restore_write(Engine* engine, const uint8_t* data, int32_t byte_count) {
     left -= take;
   }
   if (status != Status::kOk || restore.offset != restore.bytes) return status;
+  status = check_rows(engine);
+  if (status != Status::kOk) return status;
   Sequence* sequence = target(engine);
   const int32_t sink = engine->pool.plans[sequence->cache.plan].plan->sink;
   sequence->cache.computed = static_cast<int32_t>(header.cache_tokens);

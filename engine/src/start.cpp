@@ -5,6 +5,7 @@
 #include "leanedge/half.h"
 #include "numeric.h"
 #include "pass.h"
+#include "prefill.h"
 
 namespace leanedge {
 namespace {
@@ -106,6 +107,7 @@ bool place_sequences(Engine* e, int32_t pages_max) {
     log_init(&sequence.log, log_tables + static_cast<size_t>(i) * static_cast<size_t>(log_blocks_max));
     sequence.cache = {0, 0, kNoBlock, 0, 0,
                       page_tables + static_cast<size_t>(i) * static_cast<size_t>(pages_max)};
+    sequence.prefill = {kNoBlock, kNoBlock, 0, 0, 0};
     sequence.logits_row = -1;
   }
   return true;
@@ -123,7 +125,8 @@ bool place_cache(Engine* e) {
     if (entry.page_bytes < least) least = entry.page_bytes;
     if (entry.region_bytes < least) least = entry.region_bytes;
     if (entry.region_bytes > first) first = entry.region_bytes;
-    const uint64_t full = cache_bytes(pool, i, pool.context_tokens_max);
+    uint64_t full = cache_bytes(pool, i, pool.context_tokens_max);
+    if (!entry.lossless) full += entry.region_bytes + prefill_bytes(*e, pool.context_tokens_max);
     if (full > most) most = full;
   }
   const uint64_t rest = a->limit - a->used;
@@ -131,7 +134,8 @@ bool place_cache(Engine* e) {
   // Records of the heap's blocks come out of the same memory.
   const uint64_t per_block = 2 * sizeof(HeapBlock);
   if (bytes > rest) bytes = rest;
-  const uint64_t blocks = bytes / (least + per_block) + 1;
+  const uint64_t blocks =
+      bytes / (least + per_block) + 1 + static_cast<uint64_t>(e->options.sequences_max);
   const uint64_t records = heap_records(blocks);
   HeapBlock* table = nullptr;
   if (!place(a, &table, records)) return false;

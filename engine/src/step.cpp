@@ -2,6 +2,7 @@
 
 #include "error.h"
 #include "pass.h"
+#include "prefill.h"
 
 namespace leanedge {
 namespace {
@@ -19,6 +20,23 @@ void finish(EntryState* entry, StepResult* result, Status status) {
 void forget_logits(Engine* engine, Sequence* sequence) {
   if (sequence->logits_row >= 0) engine->logits_owner[sequence->logits_row] = -1;
   sequence->logits_row = -1;
+}
+
+// Where to start again for the logits of the last row: there, or, if only whole prompt segments can
+// be computed, where its segment begins.
+int32_t repeat_from(const Engine& engine, const Sequence& sequence) {
+  int32_t row = sequence.log.tokens - 1;
+  const uint32_t word = log_word(engine.logs, sequence.log, row);
+  if (engine.pool.plans[sequence.cache.plan].lossless || (word & kWordGenerated)) return row;
+  while (!(log_word(engine.logs, sequence.log, row) & kWordStart)) --row;
+  return row;
+}
+
+// Whether the next row of an entry goes through prefill.h rather than through shared passes.
+bool wants_prefill(const Engine& engine, const EntryState& entry) {
+  const Sequence& sequence = *entry.sequence;
+  if (engine.pool.plans[sequence.cache.plan].lossless || pending(sequence) == 0) return false;
+  return !(log_word(engine.logs, sequence.log, sequence.cache.computed) & kWordGenerated);
 }
 
 // Sets one entry up; a bad one is finished with its error.
@@ -56,22 +74,23 @@ void admit(Engine* engine, const StepEntry* entries, int32_t index, StepResult* 
   }
   Sequence* sequence = &engine->sequences[entry.sequence];
   state.sequence = sequence;
-  // At least one row: a row is not split between steps.
-  const int32_t rows = entry.work_max / engine->config.layers;
-  state.rows_left = rows > 1 ? rows : 1;
+  state.work_left = entry.work_max;
   if (!entry.sample) return;
   forget_logits(engine, sequence);
   // Logits are not kept: where all rows are there, the last one is computed once more.
   if (pending(*sequence) == 0 && sequence->log.tokens > 0) {
-    cache_truncate(&engine->pool, &sequence->cache, sequence->log.tokens - 1);
+    cache_truncate(&engine->pool, &sequence->cache, repeat_from(*engine, *sequence));
   }
 }
 
-// Rows that an entry's next run may have, at most `room`; 0 where nothing is pending.
-int32_t run_rows(const Engine& engine, const EntryState& entry, int32_t room) {
+// Rows that an entry's next run may have, at most `room`; 0 where nothing is pending. A row is not
+// split between steps: the first of a step is computed whatever the entry may spend.
+int32_t run_rows(const Engine& engine, const EntryState& entry, int32_t work_done, int32_t room) {
   const Sequence& sequence = *entry.sequence;
   const int32_t begin = sequence.cache.computed;
-  const int32_t most = min_i32(min_i32(pending(sequence), entry.rows_left), room);
+  const int32_t affordable = entry.work_left / engine.config.layers;
+  const int32_t rows = affordable < 1 && work_done == 0 ? 1 : affordable;
+  const int32_t most = min_i32(min_i32(pending(sequence), rows), room);
   if (most <= 0) return 0;
   int32_t end = log_segment_end(engine.logs, sequence.log, begin, begin + most);
   if (log_word(engine.logs, sequence.log, begin) & kWordGenerated) {
@@ -86,7 +105,7 @@ int32_t run_rows(const Engine& engine, const EntryState& entry, int32_t room) {
 // Adds the next run of entry `index` to the pass; an entry whose memory is not free is finished.
 void add_run(Engine* engine, int32_t index, StepResult* result, int32_t* run_count, int32_t* rows) {
   EntryState& entry = engine->entries[index];
-  const int32_t count = run_rows(*engine, entry, engine->options.batch_rows_max - *rows);
+  const int32_t count = run_rows(*engine, entry, result->work_done, engine->options.batch_rows_max - *rows);
   if (count == 0) return;
   Sequence* sequence = entry.sequence;
   if (!cache_reserve(&engine->pool, &sequence->cache, count)) {
@@ -102,8 +121,19 @@ void add_run(Engine* engine, int32_t index, StepResult* result, int32_t* run_cou
                      {tokens, needed, static_cast<int64_t>(engine->pool.heap.bytes_free), all}));
     return;
   }
-  engine->runs[(*run_count)++] = {sequence, index, count, *rows, 0};
+  Run& run = engine->runs[(*run_count)++];
+  run = {};
+  run.sequence = sequence;
+  run.entry = index;
+  run.rows = count;
+  run.row = *rows;
+  run.first = sequence->cache.computed;
   *rows += count;
+}
+
+Status not_finite(Engine* engine) {
+  return error_set(&engine->error, Status::kNotFinite, 0, 0,
+                   "K or V of a row is not finite: the cache of the sequence was dropped", {0});
 }
 
 // Ids that the penalty looks back on.
@@ -168,12 +198,10 @@ void settle(Engine* engine, int32_t run_count, StepResult* results) {
     const Run& run = engine->runs[i];
     EntryState& entry = engine->entries[run.entry];
     if (run.failed) {
-      finish(&entry, &results[run.entry],
-             error_set(&engine->error, Status::kNotFinite, run.rows, 0,
-                       "K or V of one of # rows is not finite: the cache was dropped", {run.rows}));
+      finish(&entry, &results[run.entry], not_finite(engine));
       continue;
     }
-    entry.rows_left -= run.rows;
+    entry.work_left -= run.rows * engine->config.layers;
     results[run.entry].work_done += run.rows * engine->config.layers;
     if (entry.sample && pending(*run.sequence) == 0) {
       engine->sampling_runs[sampling] = i;
@@ -185,25 +213,59 @@ void settle(Engine* engine, int32_t run_count, StepResult* results) {
   }
 }
 
+// One pass that all entries share but those in a prefill. False where none has a row for it.
+bool shared_pass(Engine* engine, int32_t count, StepResult* results) {
+  int32_t runs = 0;
+  int32_t rows = 0;
+  // Single rows first, so that decoding never waits for a pass that a prompt has filled.
+  for (int32_t sweep = 0; sweep < 2; ++sweep) {
+    for (int32_t i = 0; i < count; ++i) {
+      const EntryState& entry = engine->entries[i];
+      if (!entry.sequence || wants_prefill(*engine, entry)) continue;
+      if ((pending(*entry.sequence) == 1) != (sweep == 0)) continue;
+      add_run(engine, i, &results[i], &runs, &rows);
+    }
+  }
+  if (runs == 0) return false;
+  pass_compute(engine, engine->runs, runs);
+  settle(engine, runs, results);
+  return true;
+}
+
+// One block of rows of one layer of the prompt that entry `index` reads. False where there is none.
+bool prefill_block(Engine* engine, int32_t index, StepResult* result) {
+  EntryState& entry = engine->entries[index];
+  if (!entry.sequence || entry.work_left < 1 || !wants_prefill(*engine, entry)) return false;
+  Sequence* sequence = entry.sequence;
+  Status status = Status::kOk;
+  if (sequence->prefill.block == kNoBlock) status = prefill_begin(engine, sequence);
+  const int32_t rows = status == Status::kOk ? prefill_advance(engine, sequence, entry.work_left) : 0;
+  if (status == Status::kOk && rows == 0) status = not_finite(engine);
+  if (status != Status::kOk) {
+    finish(&entry, result, status);
+    return false;
+  }
+  entry.work_left -= rows;
+  result->work_done += rows;
+  if (sequence->prefill.block == kNoBlock && entry.sample && pending(*sequence) == 0) {
+    engine->runs[0] = {};
+    engine->runs[0].sequence = sequence;
+    engine->runs[0].entry = index;
+    engine->sampling_runs[0] = 0;
+    engine->sampling_rows[0] = 0;
+    sample_group(engine, 0, 1, result - index);
+  }
+  return true;
+}
+
 }  // namespace
 
 void step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results) {
   ++engine->steps;
   for (int32_t i = 0; i < count; ++i) admit(engine, entries, i, &results[i]);
-  for (;;) {
-    int32_t runs = 0;
-    int32_t rows = 0;
-    // Single rows first, so that decoding never waits for a pass that a prompt has filled.
-    for (int32_t sweep = 0; sweep < 2; ++sweep) {
-      for (int32_t i = 0; i < count; ++i) {
-        const Sequence* sequence = engine->entries[i].sequence;
-        if (!sequence || (pending(*sequence) == 1) != (sweep == 0)) continue;
-        add_run(engine, i, &results[i], &runs, &rows);
-      }
-    }
-    if (runs == 0) break;
-    pass_compute(engine, engine->runs, runs);
-    settle(engine, runs, results);
+  for (bool more = true; more;) {
+    more = shared_pass(engine, count, results);
+    for (int32_t i = 0; i < count; ++i) more = prefill_block(engine, i, &results[i]) || more;
   }
   for (int32_t i = 0; i < count; ++i) {
     const int32_t handle = entries[i].sequence;

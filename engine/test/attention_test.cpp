@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../src/page_layout.h"
 #include "check.h"
 #include "leanedge/half.h"
 #include "leanedge/kernels.h"
 #include "random.h"
+#include "tiny_plan.h"
 
 using namespace leanedge;
 using leanedge::test::Random;
@@ -44,28 +44,8 @@ void fill(Rows* rows, int32_t head_dim, Random* random) {
   }
 }
 
-// A plan of one layer; head h keeps its last widths[h] channels.
 CachePlan* make_plan(int32_t head_dim, int32_t sink, const uint32_t* widths, PageStorage k, PageStorage v) {
-  const size_t channels = widths[0] + widths[1];
-  const size_t bytes = plan_bytes(1, kKvHeads, channels);
-  // An identity plan, of which less is kept afterwards.
-  CachePlan* plan = static_cast<CachePlan*>(
-      malloc(plan_bytes(1, kKvHeads, static_cast<size_t>(kKvHeads * head_dim))));
-  plan_identity_write(plan, 1, kKvHeads, head_dim, sink, 8);
-  plan->k_storage = k;
-  plan->v_storage = v;
-  plan->channel_count = static_cast<uint32_t>(channels);
-  for (int32_t h = 0; h < kKvHeads; ++h) plan_head_mutable(plan, 0, h)->width = widths[h];
-  plan_layout_write(plan);
-  uint16_t* list = plan_channels_mutable(plan);
-  for (int32_t h = 0; h < kKvHeads; ++h) {
-    const int32_t skip = head_dim - static_cast<int32_t>(widths[h]);
-    for (uint32_t i = 0; i < widths[h]; ++i) *list++ = static_cast<uint16_t>(i + static_cast<uint32_t>(skip));
-  }
-  ErrorDetail detail = {};
-  CHECK(plan_check(plan, bytes, &detail) == Status::kOk);
-  if (detail.message[0]) printf("    %s\n", detail.message);
-  return plan;
+  return test::tiny_plan(1, kKvHeads, head_dim, sink, 8, widths, k, v);
 }
 
 // Rounds what pages hold to what they give back.

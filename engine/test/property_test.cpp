@@ -3,6 +3,7 @@
 #include "random.h"
 #include "shadow.h"
 #include "tiny_model.h"
+#include "tiny_plan.h"
 
 using namespace leanedge;
 using leanedge::test::Random;
@@ -18,6 +19,8 @@ struct Walk {
   Random random;
   Shadow shadows[kLive];
   int32_t handles[kLive];  // -1: none
+  int32_t plans[kLive];    // of each sequence
+  int32_t plan_count;
   int32_t replays;
   int32_t starved;  // entries refused with kOutOfPages
 };
@@ -33,7 +36,8 @@ SamplingParams random_sampling(Random* random) {
 }
 
 void create(Walk* walk, int32_t slot) {
-  walk->handles[slot] = le_sequence_create(0);
+  walk->plans[slot] = walk->random.below(walk->plan_count);
+  walk->handles[slot] = le_sequence_create(walk->plans[slot]);
   CHECK(walk->handles[slot] >= 0);
   walk->shadows[slot].tokens = 0;
   walk->shadows[slot].sampling = random_sampling(&walk->random);
@@ -67,6 +71,7 @@ void fork(Walk* walk, int32_t slot) {
   const int32_t tokens = walk->random.below(from.tokens + 1);
   walk->handles[other] = le_sequence_fork(walk->handles[slot], tokens);
   CHECK(walk->handles[other] >= 0);
+  walk->plans[other] = walk->plans[slot];
   walk->shadows[other] = from;
   walk->shadows[other].tokens = tokens;
 }
@@ -77,7 +82,9 @@ void check_log(Walk* walk, int32_t slot) {
   CHECK_EQ(le_sequence_stats(walk->handles[slot], &stats), 0);
   CHECK_EQ(stats.tokens, shadow.tokens);
   CHECK(stats.log_hash == shadow.hash());
-  CHECK_EQ(stats.cache_bytes, le_plan_sequence_bytes(0, stats.computed));
+  // A prompt on its way through the layers of a plan that prunes holds more for a while.
+  const uint64_t bytes = le_plan_sequence_bytes(walk->plans[slot], stats.computed);
+  CHECK(walk->plans[slot] ? stats.cache_bytes >= bytes : stats.cache_bytes == bytes);
   int32_t ids[test::kShadowTokensMax];
   CHECK_EQ(le_sequence_ids(walk->handles[slot], 0, shadow.tokens, ids), 0);
   CHECK(memcmp(ids, shadow.ids, static_cast<size_t>(shadow.tokens) * 4) == 0);
@@ -121,10 +128,10 @@ void step(Walk* walk) {
     if (results[i].token < 0) continue;
     if (walk->random.below(3) == 0) {
       float fresh[kVocab];
-      StepResult result = test::replay(shadow, 0, kVocab, fresh);
+      StepResult result = test::replay(shadow, walk->plans[slots[i]], kVocab, fresh);
       if (result.status == static_cast<int32_t>(Status::kOutOfPages)) {
         starve_others(walk, -1);
-        result = test::replay(shadow, 0, kVocab, fresh);
+        result = test::replay(shadow, walk->plans[slots[i]], kVocab, fresh);
       }
       ++walk->replays;
       CHECK_EQ(result.token, results[i].token);
@@ -135,13 +142,15 @@ void step(Walk* walk) {
   }
 }
 
-void walk(uint64_t seed, const test::TinyOptions& options, Dtype dtype, int32_t steps, bool starves) {
-  const test::TinyModel model = test::tiny_model(test::tiny_config(Architecture::kQwen2), dtype, seed);
+void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& options, Dtype dtype,
+          int32_t steps, bool starves) {
+  const test::TinyModel model = test::tiny_model(config, dtype, seed);
   CHECK_EQ(test::tiny_start(model, options), 0);
   EngineStats before = {};
   le_engine_stats(&before);
   Walk walk = {};
   walk.random = {seed};
+  walk.plan_count = options.plan ? 2 : 1;
   for (int32_t i = 0; i < kLive; ++i) walk.handles[i] = -1;
   for (int32_t i = 0; i < steps; ++i) {
     const int32_t slot = walk.random.below(kLive);
@@ -171,21 +180,36 @@ void walk(uint64_t seed, const test::TinyOptions& options, Dtype dtype, int32_t 
 
 }  // namespace
 
-TEST(random_walk_equals_replay) { walk(1, {}, Dtype::kF16, 1200, false); }
+TEST(random_walk_equals_replay) { walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, 1200, false); }
 
 TEST(random_walk_without_sink_equals_replay) {
   test::TinyOptions options;
   options.sink = 0;
   options.recent = 1;
   options.batch_rows_max = 5;
-  walk(2, options, Dtype::kQ8_0, 700, false);
+  walk(2, test::tiny_config(Architecture::kLlama), options, Dtype::kQ8_0, 700, false);
 }
 
 TEST(random_walk_short_of_pages_equals_replay) {
   test::TinyOptions options;
   options.batch_rows_max = 40;
   options.memory_bytes_max = 300 * 1024;
-  walk(3, options, Dtype::kQ4_1, 700, true);
+  walk(3, test::tiny_config(Architecture::kQwen3), options, Dtype::kQ4_1, 700, true);
+}
+
+// Pruned and quantised pages: prompts go layer by layer, and what cannot be shortened is replayed.
+TEST(random_walk_under_a_pruning_plan_equals_replay) {
+  ModelConfig config = test::tiny_config(Architecture::kLlama);
+  config.head_dim = 32;
+  config.rope_dim = 32;
+  const uint32_t widths[4] = {16, 32, 0, 16};
+  CachePlan* plan = test::tiny_plan(2, 2, 32, 3, 10, widths, PageStorage::kInt4, PageStorage::kInt8);
+  test::TinyOptions options;
+  options.plan = plan;
+  walk(4, config, options, Dtype::kQ8_0, 700, false);
+  options.memory_bytes_max = 500 * 1024;
+  walk(5, config, options, Dtype::kQ8_0, 400, true);
+  free(plan);
 }
 
 // Zones move rows between ring and pages: with everything kept that changes no bit.

@@ -1,9 +1,12 @@
 // Snapshots: a restored sequence goes on as the saved one would; anything broken is refused.
 #include "leanedge/snapshot.h"
 
+#include <initializer_list>
+
 #include "random.h"
 #include "shadow.h"
 #include "tiny_model.h"
+#include "tiny_plan.h"
 
 using namespace leanedge;
 using leanedge::test::Random;
@@ -18,20 +21,29 @@ struct Saved {
   uint64_t bytes;
 };
 
+// Starts an engine whose plan 1 prunes and quantises.
 int32_t started() {
-  const test::TinyModel model = test::tiny_model(test::tiny_config(Architecture::kQwen3), Dtype::kQ8_0, 3);
-  return test::tiny_start(model, {});
+  ModelConfig config = test::tiny_config(Architecture::kQwen3);
+  config.head_dim = 32;
+  config.rope_dim = 32;
+  const uint32_t widths[4] = {16, 32, 0, 16};
+  CachePlan* plan = test::tiny_plan(2, 2, 32, 4, 8, widths, PageStorage::kInt8, PageStorage::kInt2);
+  test::TinyOptions options;
+  options.plan = plan;
+  const int32_t status = test::tiny_start(test::tiny_model(config, Dtype::kQ8_0, 3), options);
+  free(plan);
+  return status;
 }
 
 // A sequence of a prompt, `generated` drawn tokens, and a prompt of `last` ids of which `rows` are
 // computed.
-int32_t make(Shadow* shadow, int32_t generated, int32_t last, int32_t rows) {
+int32_t make(Shadow* shadow, int32_t plan, int32_t generated, int32_t last, int32_t rows) {
   Random random = {17};
   int32_t ids[64];
   for (int32_t& id : ids) id = random.below(kVocab);
   *shadow = {};
   shadow->sampling = {0.8f, 0, 1, 0, 1, 64, 99};
-  const int32_t sequence = le_sequence_create(0);
+  const int32_t sequence = le_sequence_create(plan);
   CHECK_EQ(le_sequence_sampling(sequence, &shadow->sampling), 0);
   CHECK_EQ(le_sequence_append(sequence, 1, ids, 30), 0);
   shadow->append(1, ids, 30);
@@ -65,8 +77,8 @@ Saved save(int32_t sequence, int32_t chunk) {
 }
 
 // The restored sequence, or the first error.
-int32_t restore(const Saved& saved, int32_t chunk) {
-  const int32_t sequence = le_snapshot_begin(0, saved.bytes);
+int32_t restore(const Saved& saved, int32_t chunk, int32_t plan = 0) {
+  const int32_t sequence = le_snapshot_begin(plan, saved.bytes);
   if (sequence < 0) return sequence;
   for (uint64_t at = 0; at < saved.bytes; at += static_cast<uint64_t>(chunk)) {
     const uint64_t rest = saved.bytes - at;
@@ -87,12 +99,12 @@ uint64_t bytes_free() {
 
 TEST(snapshot_goes_on_as_the_saved_sequence) {
   CHECK_EQ(started(), 0);
-  const int32_t cases[][4] = {{0, 0, 0, 1000}, {0, 0, 0, 7}, {70, 0, 0, 333}, {90, 20, 21, 64}, {90, 20, 8, 4096}, {3, 20, 8, 1}};
+  const int32_t cases[][5] = {{0, 0, 0, 0, 1000}, {1, 0, 0, 0, 7}, {0, 70, 0, 0, 333}, {0, 90, 20, 21, 64}, {0, 90, 20, 8, 4096}, {0, 3, 20, 8, 1}, {1, 70, 0, 0, 333}, {1, 90, 20, 8, 4096}, {1, 90, 20, 21, 1}};
   for (const auto& c : cases) {
     Shadow shadow;
-    const int32_t sequence = make(&shadow, c[0], c[1], c[2]);
-    const Saved saved = save(sequence, c[3]);
-    const int32_t restored = restore(saved, c[3] + 5);
+    const int32_t sequence = make(&shadow, c[0], c[1], c[2], c[3]);
+    const Saved saved = save(sequence, c[4]);
+    const int32_t restored = restore(saved, c[4] + 5, c[0]);
     CHECK(restored >= 0);
     SequenceStats a = {};
     SequenceStats b = {};
@@ -101,11 +113,11 @@ TEST(snapshot_goes_on_as_the_saved_sequence) {
     CHECK(a.log_hash == b.log_hash);
     CHECK_EQ(a.segments, b.segments);
     // Inside a prompt segment nothing can go on: those rows are computed again.
-    CHECK_EQ(b.computed, c[1] > c[2] ? a.tokens - c[1] : a.computed);
-    CHECK_EQ(b.cache_bytes, le_plan_sequence_bytes(0, b.computed));
+    CHECK_EQ(b.computed, c[2] > c[3] ? a.tokens - c[2] : a.computed);
+    CHECK_EQ(b.cache_bytes, le_plan_sequence_bytes(c[0], b.computed));
     CHECK_EQ(le_sequence_sampling(restored, &shadow.sampling), 0);
     float fresh[kVocab];
-    const StepResult expected = test::replay(shadow, 0, kVocab, fresh);
+    const StepResult expected = test::replay(shadow, c[0], kVocab, fresh);
     const StepEntry entry = {restored, 1000, 1, 0};
     StepResult result = {};
     CHECK_EQ(le_step(&entry, 1, &result), 0);
@@ -116,6 +128,33 @@ TEST(snapshot_goes_on_as_the_saved_sequence) {
     CHECK_EQ(le_sequence_free(restored), 0);
     free(saved.data);
   }
+}
+
+// A row that is not finite would stop the quantiser later; a page that is not is dropped when it is
+// needed as rows again.
+TEST(snapshot_with_values_that_are_not_finite) {
+  CHECK_EQ(started(), 0);
+  Shadow shadow;
+  const int32_t sequence = make(&shadow, 0, 90, 0, 0);
+  const Saved saved = save(sequence, 1 << 20);
+  SnapshotHeader header;
+  memcpy(&header, saved.data, sizeof(header));
+  const uint16_t infinite = 0x7c00;
+  uint16_t good;
+  for (const uint64_t at : {header.rows_offset, header.rows_offset + 1000, header.pages_offset - 66}) {
+    memcpy(&good, saved.data + at, 2);
+    memcpy(saved.data + at, &infinite, 2);
+    CHECK_EQ(restore(saved, 5000), static_cast<int32_t>(Status::kInvalidSnapshot));
+    memcpy(saved.data + at, &good, 2);
+  }
+  memcpy(saved.data + header.pages_offset + 64, &infinite, 2);
+  const int32_t restored = restore(saved, 5000);
+  CHECK(restored >= 0);
+  CHECK_EQ(le_sequence_truncate(restored, 40), 0);
+  SequenceStats stats = {};
+  CHECK_EQ(le_sequence_stats(restored, &stats), 0);
+  CHECK_EQ(stats.computed, 0);
+  free(saved.data);
 }
 
 TEST(snapshot_of_an_empty_sequence) {
@@ -135,7 +174,7 @@ TEST(snapshot_of_an_empty_sequence) {
 TEST(snapshot_with_broken_bytes) {
   CHECK_EQ(started(), 0);
   Shadow shadow;
-  const int32_t sequence = make(&shadow, 40, 20, 21);
+  const int32_t sequence = make(&shadow, 0, 40, 20, 21);
   const Saved saved = save(sequence, 1 << 20);
   const uint64_t before = bytes_free();
   SnapshotHeader header;
@@ -163,7 +202,7 @@ TEST(snapshot_with_broken_bytes) {
 TEST(snapshot_with_rows_that_are_not_finite) {
   CHECK_EQ(started(), 0);
   Shadow shadow;
-  const Saved saved = save(make(&shadow, 40, 0, 0), 1 << 20);
+  const Saved saved = save(make(&shadow, 0, 40, 0, 0), 1 << 20);
   const uint64_t before = bytes_free();
   SnapshotHeader header;
   memcpy(&header, saved.data, sizeof(header));
@@ -187,7 +226,7 @@ TEST(snapshot_with_rows_that_are_not_finite) {
 TEST(snapshot_of_a_wrong_length) {
   CHECK_EQ(started(), 0);
   Shadow shadow;
-  const Saved saved = save(make(&shadow, 40, 0, 0), 1 << 20);
+  const Saved saved = save(make(&shadow, 0, 40, 0, 0), 1 << 20);
   const uint64_t before = bytes_free();
   for (uint64_t bytes = 0; bytes < saved.bytes; bytes += bytes < 800 ? 1 : 997) {
     const Saved cut = {saved.data, bytes};
@@ -200,7 +239,7 @@ TEST(snapshot_of_a_wrong_length) {
 TEST(snapshot_restore_is_one_at_a_time_and_in_order) {
   CHECK_EQ(started(), 0);
   Shadow shadow;
-  const Saved saved = save(make(&shadow, 40, 0, 0), 1 << 20);
+  const Saved saved = save(make(&shadow, 0, 40, 0, 0), 1 << 20);
   const uint64_t before = bytes_free();
   const int32_t wrong = static_cast<int32_t>(Status::kWrongState);
   const int32_t sequence = le_snapshot_begin(0, saved.bytes);

@@ -119,6 +119,7 @@ int32_t tiny_start(const TinyModel& model, const TinyOptions& options) {
     free(data);
   }
   if (status == 0) status = le_plan_add(nullptr, options.sink, options.recent);
+  if (status == 0 && options.plan) status = le_plan_add(options.plan, 0, 0);
   return status < 0 ? status : le_engine_start();
 }
 
