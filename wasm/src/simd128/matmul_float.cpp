@@ -1,5 +1,7 @@
 // Products of float weights (F32, F16, BF16) with f32 activations. Lane j of a sum takes the
-// columns = j mod 4 in increasing order; the four lanes are added as (s0 + s1) + (s2 + s3).
+// columns = j mod 4 in increasing order, in runs of kRunCols columns whose sums are then added up:
+// rounding errors grow with the length of a run and the number of runs, not with their product. The
+// four lanes are added as (s0 + s1) + (s2 + s3).
 #include "layout.h"
 #include "matmul_rows.h"
 #include "simd.h"
@@ -35,6 +37,8 @@ inline v128_t load_x(const float* x, int32_t left) {
                          0.0f);
 }
 
+constexpr int32_t kRunCols = 64;
+
 template <typename Weights>
 struct Float {
   static constexpr int32_t kRowsMax = 2;  // 8 weight rows x 2: as many sums as registers
@@ -44,25 +48,31 @@ struct Float {
                          v128_t (&out)[Rows][2]) {
     const int32_t cols = activations.cols;
     const float* x = activations.x + static_cast<size_t>(row) * static_cast<size_t>(cols);
-    v128_t sums[Rows][kTileRows];
-    for (int32_t r = 0; r < Rows; ++r) {
-      for (int32_t n = 0; n < kTileRows; ++n) sums[r][n] = wasm_f32x4_const_splat(0.0f);
-    }
-    for (int32_t c = 0; c < cols; c += kFloatCols, tile += block_bytes(Weights::kDtype)) {
-      v128_t xs[Rows];
-      for (int32_t r = 0; r < Rows; ++r) {
-        xs[r] = load_x(x + static_cast<size_t>(r) * static_cast<size_t>(cols) + c, cols - c);
-      }
-      for (int32_t n = 0; n < kTileRows; ++n) {
-        const v128_t w = Weights::load(tile, n);
+    v128_t totals[Rows][kTileRows] = {};
+    for (int32_t begin = 0; begin < cols; begin += kRunCols) {
+      const int32_t end = cols - begin < kRunCols ? cols : begin + kRunCols;
+      v128_t sums[Rows][kTileRows] = {};
+      for (int32_t c = begin; c < end; c += kFloatCols, tile += block_bytes(Weights::kDtype)) {
+        v128_t xs[Rows];
         for (int32_t r = 0; r < Rows; ++r) {
-          sums[r][n] = wasm_f32x4_add(sums[r][n], wasm_f32x4_mul(w, xs[r]));
+          xs[r] = load_x(x + static_cast<size_t>(r) * static_cast<size_t>(cols) + c, cols - c);
+        }
+        for (int32_t n = 0; n < kTileRows; ++n) {
+          const v128_t w = Weights::load(tile, n);
+          for (int32_t r = 0; r < Rows; ++r) {
+            sums[r][n] = wasm_f32x4_add(sums[r][n], wasm_f32x4_mul(w, xs[r]));
+          }
+        }
+      }
+      for (int32_t r = 0; r < Rows; ++r) {
+        for (int32_t n = 0; n < kTileRows; ++n) {
+          totals[r][n] = wasm_f32x4_add(totals[r][n], sums[r][n]);
         }
       }
     }
     for (int32_t r = 0; r < Rows; ++r) {
-      out[r][0] = simd::f32x4_sum4(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
-      out[r][1] = simd::f32x4_sum4(sums[r][4], sums[r][5], sums[r][6], sums[r][7]);
+      out[r][0] = simd::f32x4_sum4(totals[r][0], totals[r][1], totals[r][2], totals[r][3]);
+      out[r][1] = simd::f32x4_sum4(totals[r][4], totals[r][5], totals[r][6], totals[r][7]);
     }
   }
 };

@@ -107,7 +107,7 @@ void unpack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, float*
         const int8_t q = static_cast<int8_t>(block[q8_at(place, col / 2) + static_cast<size_t>(col % 2)]);
         out[col] = d * static_cast<float>(q);
       } else if (matrix.dtype == Dtype::kQ4_0) {
-        out[col] = d * (unpack_nibble(place, 16, block, col) - 8.0f);
+        out[col] = d * (unpack_nibble(place, 16, block, col) - 8.0f) + m;  // + 0 makes -0 a +0
       } else {
         out[col] = d * unpack_nibble(place, 32, block, col) + m;
       }

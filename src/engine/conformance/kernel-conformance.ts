@@ -1,0 +1,24 @@
+/** What every backend's kernels must do, whoever wrote them: engine/include/leanedge/kernels.h. */
+import { describe } from "vitest";
+import { runAttentionSuite } from "./attention-suite.js";
+import { KernelModule } from "./kernel-module.js";
+import { runMatmulSuite } from "./matmul-suite.js";
+import { runRowsSuite } from "./rows-suite.js";
+
+/**
+ * Declares the kernel suite for a module.
+ *
+ * @param name for titles
+ * @param module the compiled module, or how to get it
+ */
+export function runKernelConformance(
+  name: string,
+  module: () => Promise<WebAssembly.Module>,
+): void {
+  describe(`kernels of ${name}`, () => {
+    const open = async (): Promise<KernelModule> => KernelModule.create(await module());
+    runMatmulSuite(open);
+    runRowsSuite(open);
+    runAttentionSuite(open);
+  });
+}
