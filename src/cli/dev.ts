@@ -16,6 +16,8 @@ export interface DevOptions {
   readonly host: string;
   /** Folder for sessions and the key. */
   readonly state: string;
+  /** Further keys, `TENANT:SHA256` (of the key, in hexadecimal). */
+  readonly key: readonly string[];
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -33,7 +35,11 @@ export async function dev(options: DevOptions): Promise<void> {
     persistTo: state,
     assets,
     watch: options.watch,
-    vars: { LEANEDGE_DEV_KEY: key, LEANEDGE_FRONT_PORT: String(options.grpcPort) },
+    vars: {
+      LEANEDGE_DEV_KEY: key,
+      LEANEDGE_KEYS: options.key.join(","),
+      LEANEDGE_FRONT_PORT: String(options.grpcPort),
+    },
   });
   const url = `http://${options.host}:${options.port}`;
   let front;

@@ -11,6 +11,13 @@ function port(text: string): number {
   return value;
 }
 
+function hashedKey(text: string, before: readonly string[]): readonly string[] {
+  if (!/^[A-Za-z0-9._-]{1,64}:[0-9a-fA-F]{64}$/.test(text)) {
+    throw new InvalidArgumentError("It must read TENANT:SHA256, the hash in hexadecimal.");
+  }
+  return [...before, text];
+}
+
 const program = new Command("leanedge").description(
   "Serve long conversations with language models from the edge.",
 );
@@ -22,6 +29,12 @@ program
   .option("--grpc-port <port>", "port of the gRPC front (HTTP/2 without TLS)", port, 8788)
   .option("--host <address>", "address to listen on", "127.0.0.1")
   .option("--state <folder>", "where sessions and the development key are kept", ".leanedge")
+  .option(
+    "--key <tenant:sha256>",
+    "accept a key of your own, named by its hash (may be repeated)",
+    hashedKey,
+    [],
+  )
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 

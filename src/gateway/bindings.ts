@@ -19,6 +19,8 @@ export interface GatewayEnv {
   readonly LEANEDGE_MODELS?: unknown;
   /** Key that is accepted for tenant `dev`; unset in production. */
   readonly LEANEDGE_DEV_KEY?: string;
+  /** Keys and their tenants, `TENANT:SHA256` (of the key, in hexadecimal), separated by commas. */
+  readonly LEANEDGE_KEYS?: string;
   /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
   readonly LEANEDGE_CORS_ORIGINS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */

@@ -13,12 +13,22 @@ export interface ModelConfig {
   readonly displayName: string;
 }
 
+/** A key that the configuration brings; the key itself is known to its owner only. */
+export interface ConfiguredKey {
+  /** Tenant that it opens, 1 to 64 characters of [A-Za-z0-9._-]. */
+  readonly tenant: string;
+  /** SHA-256 of the key, 32 bytes. */
+  readonly hash: Uint8Array;
+}
+
 /** The gateway's configuration. */
 export interface GatewayConfig {
   /** Models in the order of the configuration; the first is the default. At least one. */
   readonly models: readonly [ModelConfig, ...ModelConfig[]];
   /** Key of tenant `dev`; undefined where none is set. */
   readonly devKey: string | undefined;
+  /** Keys of the configuration, beside those of the keyring; taken out of it, they are void. */
+  readonly keys: readonly ConfiguredKey[];
   /** Allowed origins of browsers. */
   readonly corsOrigins: readonly string[] | "*" | undefined;
   /** Port of the gRPC front. */
@@ -34,6 +44,8 @@ export const embeddedModel: ModelConfig = {
 };
 
 const enginesMax = 64;
+const configuredKeysMax = 1_000;
+const configuredKeyPattern = /^(?<tenant>[A-Za-z0-9._-]{1,64}):(?<hash>[0-9a-fA-F]{64})$/;
 const modelIdPattern = /^[A-Za-z0-9._-]{1,128}$/;
 const parsed = new WeakMap<object, GatewayConfig>();
 
@@ -52,12 +64,17 @@ export function gatewayConfig(env: GatewayEnv): GatewayConfig {
 export function parseConfig(
   env: Pick<
     GatewayEnv,
-    "LEANEDGE_MODELS" | "LEANEDGE_DEV_KEY" | "LEANEDGE_CORS_ORIGINS" | "LEANEDGE_FRONT_PORT"
+    | "LEANEDGE_MODELS"
+    | "LEANEDGE_DEV_KEY"
+    | "LEANEDGE_KEYS"
+    | "LEANEDGE_CORS_ORIGINS"
+    | "LEANEDGE_FRONT_PORT"
   >,
 ): GatewayConfig {
   return {
     models: parseModels(env.LEANEDGE_MODELS),
     devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
+    keys: parseKeys(nonEmpty(env.LEANEDGE_KEYS)),
     corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
     frontPort: parsePort(nonEmpty(env.LEANEDGE_FRONT_PORT)),
   };
@@ -127,6 +144,28 @@ function parseModel(value: unknown, index: number): ModelConfig {
     throw new Error(`${where}.displayName must be a string`);
   }
   return { model, manifest, engines, displayName };
+}
+
+function parseKeys(value: string | undefined): readonly ConfiguredKey[] {
+  const entries = value === undefined ? [] : value.split(",");
+  if (entries.length > configuredKeysMax) {
+    throw new Error(
+      `LEANEDGE_KEYS has ${entries.length} keys, at most ${configuredKeysMax} are allowed`,
+    );
+  }
+  return entries.map((entry, index) => {
+    const { tenant, hash } = configuredKeyPattern.exec(entry.trim())?.groups ?? {};
+    if (tenant === undefined || hash === undefined) {
+      // The entry itself may be a key that was pasted by mistake: it stays out of the message.
+      throw new Error(`LEANEDGE_KEYS[${index}] must read TENANT:SHA256, the hash in hexadecimal`);
+    }
+    return {
+      tenant,
+      hash: Uint8Array.from({ length: hash.length / 2 }, (_, at) =>
+        Number.parseInt(hash.slice(2 * at, 2 * at + 2), 16),
+      ),
+    };
+  });
 }
 
 function parseOrigins(value: string | undefined): readonly string[] | "*" | undefined {

@@ -13,6 +13,7 @@ import { frame } from "./http/frame.js";
 import type { GatewayHonoEnv } from "./http/frame.js";
 import { mountModels } from "./http/models.js";
 import { mountPage } from "./http/page.js";
+import { mountStatus } from "./http/status.js";
 import { authenticate } from "./services/authenticate.js";
 import { createHealthService } from "./services/health-service.js";
 import { createModelService } from "./services/model-service.js";
@@ -58,6 +59,7 @@ export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {
   );
   mountChat(app);
   mountModels(app);
+  mountStatus(app);
   mountPage(app);
   return app;
 }

@@ -14,6 +14,7 @@ import { publicError, unavailable } from "../errors.js";
 import { acceptWaitMs, requestIdCharsMax } from "../limits.js";
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
 import { authenticate } from "../services/authenticate.js";
+import { backendName } from "./backend-name.js";
 import { parseChatRequest } from "./chat-request.js";
 import type { ChatRequest } from "./chat-request.js";
 import { chatSessionId, runChat } from "./chat-session.js";
@@ -319,15 +320,8 @@ function usage(value: Usage | undefined): unknown {
   };
 }
 
-const backendNames: Readonly<Record<Backend, string>> = {
-  [Backend.UNSPECIFIED]: "unknown",
-  [Backend.REFERENCE]: "reference",
-  [Backend.WASM]: "wasm",
-  [Backend.CUDA]: "cuda",
-};
-
 function servedBy(started: TurnStarted): string {
-  return `${backendNames[started.backend]}:${started.worker}`;
+  return `${backendName(started.backend)}:${started.worker}`;
 }
 
 /** Whether the session found its cache where it left it. */

@@ -1,12 +1,15 @@
 /** Which workers there are, how they are reached, and which one a session goes to first. */
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig, findModel } from "../config.js";
+import type { ModelConfig } from "../config.js";
 import { notFound } from "../errors.js";
 import { openWorker } from "./worker-client.js";
 import type { WorkerClient } from "./worker-client.js";
 
 /** The workers that a gateway knows. */
 export interface WorkerDirectory {
+  /** Names of all workers, in the order of the configuration. */
+  workers(): readonly string[];
   /** Name of the worker that a new session goes to. Throws NOT_FOUND for an unknown model. */
   place(model: string, sessionKey: string): string;
   /** Client of a worker; undefined if its name is not known any more. */
@@ -19,16 +22,13 @@ const enginePrefix = "engine:";
 export function engineDirectory(env: GatewayEnv): WorkerDirectory {
   const config = gatewayConfig(env);
   return {
+    workers: () => config.models.flatMap(workerNames),
     place(model, sessionKey) {
       const entry = findModel(config, model);
       if (entry === undefined) {
         throw notFound(`there is no model "${model}"`);
       }
-      const names = Array.from(
-        { length: entry.engines },
-        (_, index) => `${enginePrefix}${entry.model}/${index}`,
-      );
-      return highestWeight(names, sessionKey);
+      return highestWeight(workerNames(entry), sessionKey);
     },
     open(worker) {
       if (!worker.startsWith(enginePrefix)) {
@@ -45,6 +45,13 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
       return openWorker({ fetch: (url, init) => stub.fetch(url, init) }, "http://engine");
     },
   };
+}
+
+function workerNames(entry: ModelConfig): string[] {
+  return Array.from(
+    { length: entry.engines },
+    (_, index) => `${enginePrefix}${entry.model}/${index}`,
+  );
 }
 
 /** Rendezvous hashing: adding or removing a name moves only the sessions of that name. */

@@ -1,0 +1,32 @@
+import { describe, expect, it } from "vitest";
+import { parseConfig } from "./config.js";
+import { hashApiKey } from "./objects/api-key.js";
+
+const hash = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+
+describe("LEANEDGE_KEYS", () => {
+  it("names tenants and the hashes of their keys", () => {
+    const { keys } = parseConfig({ LEANEDGE_KEYS: `acme:${hash}, beta:${hash.toUpperCase()}` });
+    expect(keys.map((key) => key.tenant)).toEqual(["acme", "beta"]);
+    for (const key of keys) expect(key.hash).toEqual(hashApiKey("password"));
+  });
+
+  it("may be empty", () => {
+    expect(parseConfig({}).keys).toEqual([]);
+    expect(parseConfig({ LEANEDGE_KEYS: "" }).keys).toEqual([]);
+  });
+
+  it.each(["acme", `:${hash}`, `a b:${hash}`, `acme:${hash.slice(1)}`, `acme:${hash},`])(
+    "refuses %j without repeating it",
+    (value) => {
+      let message = "";
+      try {
+        parseConfig({ LEANEDGE_KEYS: value });
+      } catch (error) {
+        message = error instanceof Error ? error.message : "";
+      }
+      expect(message).toMatch(/^LEANEDGE_KEYS\[[01]\] must read TENANT:SHA256/);
+      expect(message).not.toContain("acme");
+    },
+  );
+});
