@@ -17,8 +17,6 @@ export interface FrontLimits {
   streamsPerConnectionMax: number;
   /** Connections to the target that are open at the same time; further calls wait for one. */
   upstreamConnectionsMax: number;
-  /** How long an idle connection to the target is kept, in milliseconds; below the target's own bound. */
-  upstreamIdleMsMax: number;
   /** Pause between two pings that check that a client is still there, in milliseconds. */
   pingIntervalMs: number;
   /** How long a client may take to answer a ping, in milliseconds; then its calls are cancelled. */
@@ -42,8 +40,6 @@ export const defaultFrontLimits: FrontLimits = {
   // What gRPC servers advertise by custom: clients open a second connection when they need more.
   streamsPerConnectionMax: 100,
   upstreamConnectionsMax: 512,
-  // workerd closes idle connections after 5 s; to reuse one at that moment costs a call.
-  upstreamIdleMsMax: 3000,
   pingIntervalMs: 20_000,
   pingAnswerMsMax: 10_000,
   connectionIdleMsMax: 5 * 60_000,

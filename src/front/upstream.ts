@@ -8,16 +8,17 @@ import type { FrontLimits } from "./front-limits.js";
 export interface Upstream {
   /** Begins a request; the caller ends and destroys it. `path` is appended to the target's own. */
   open(method: string, path: string, headers: HeaderFields): ClientRequest;
-  /** Closes idle connections. Requests that run are the caller's to end. */
+  /** Closes all connections. */
   close(): void;
 }
 
 /** Prepares connections to `targetUrl` (http or https). Throws TypeError on another scheme. */
 export function createUpstream(targetUrl: URL, limits: FrontLimits): Upstream {
   const agentOptions = {
-    keepAlive: true,
+    // A connection that is reused may be closed by the target at that very moment, and an RPC cannot be sent twice: the
+    // failed call would cost more than a connection to a neighbour.
+    keepAlive: false,
     maxSockets: limits.upstreamConnectionsMax,
-    timeout: limits.upstreamIdleMsMax,
   };
   const common = { maxHeaderSize: limits.headerBytesMax + limits.trailerBytesMax };
   const prefix = targetUrl.pathname.replace(/\/$/, "");

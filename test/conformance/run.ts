@@ -18,6 +18,8 @@ const here = path.join(root, "test/conformance");
 /** How long the Worker may take to start, and the whole suite to run, in milliseconds. */
 const startMsMax = 60_000;
 const suiteMsMax = 5 * 60_000;
+/** How many failed cases are repeated at most. */
+const repeatedCasesMax = 4;
 /** How long a stopped process may take to end, in milliseconds. */
 const stopMsMax = 5000;
 
@@ -73,29 +75,69 @@ async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
-async function runSuite(runner: string, http1Port: number, http2Port: number): Promise<number> {
+/** What one run of the runner came to. */
+interface SuiteResult {
+  /** Its exit status. */
+  status: number;
+  /** Full names of the cases that failed and are not listed. */
+  failed: string[];
+}
+
+async function runSuite(
+  runner: string,
+  ports: { http1: number; http2: number },
+  args: readonly string[],
+): Promise<SuiteResult> {
   const child = spawn(
     runner,
     [
       ...["--mode", "server", "--conf", path.join(here, "suite.yaml")],
-      ...["--known-failing", `@${path.join(here, "known-failing.txt")}`],
       ...["--parallel", "8", "--max-servers", "2"],
-      ...process.argv.slice(2),
+      ...args,
       "--",
       ...[process.execPath, "--import", "tsx", path.join(here, "server-under-test.ts")],
-      ...[String(http1Port), String(http2Port)],
+      ...[String(ports.http1), String(ports.http2)],
     ],
-    { cwd: root, stdio: "inherit", timeout: suiteMsMax },
+    { cwd: root, stdio: ["ignore", "pipe", "inherit"], timeout: suiteMsMax },
   );
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    process.stdout.write(text);
+    output += text;
+  });
   return new Promise((resolve, reject) => {
     child.on("error", reject);
-    child.on("exit", (code, signal) => {
+    child.on("close", (code, signal) => {
       if (signal !== null) {
         console.error(`the conformance suite was ended by ${signal} (bound: ${suiteMsMax} ms)`);
       }
-      resolve(code ?? 1);
+      const failed = [...output.matchAll(/^FAILED: (.+):$/gm)].map((match) => match[1] ?? "");
+      resolve({ status: code ?? 1, failed });
     });
   });
+}
+
+/**
+ * The suite, with one repetition of a few failed cases: about one POST in two thousand fails inside `wrangler dev`, whose
+ * proxy reuses a connection to the Worker that closes at that moment ("Network connection lost"). A case that fails for
+ * a reason of its own fails again.
+ */
+async function runWithRepetition(
+  runner: string,
+  ports: { http1: number; http2: number },
+): Promise<number> {
+  const known = ["--known-failing", `@${path.join(here, "known-failing.txt")}`];
+  const first = await runSuite(runner, ports, [...known, ...process.argv.slice(2)]);
+  if (first.failed.length === 0 || first.failed.length > repeatedCasesMax) {
+    return first.status;
+  }
+  console.log(`repeating ${first.failed.length} failed cases`);
+  const again = await runSuite(
+    runner,
+    ports,
+    first.failed.flatMap((name) => ["--run", name]),
+  );
+  return again.status;
 }
 
 console.log(`connectconformance ${conformanceVersion}, server mode`);
@@ -109,7 +151,7 @@ const front = await startGrpcFront({
   limits: { drainMsMax: 1000 },
 });
 try {
-  process.exitCode = await runSuite(runner, port, front.port);
+  process.exitCode = await runWithRepetition(runner, { http1: port, http2: front.port });
 } finally {
   await front.close();
   await stop(worker);

@@ -1,6 +1,7 @@
-import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { ClientGoneError } from "./call-end.js";
+import { RequestBody } from "./request-body.js";
+import type { DiscardLimits } from "./request-body.js";
 
 /** `encodeBody: "manual"` tells workerd that a body with a `content-encoding` is encoded already. */
 interface RuntimeResponseInit extends ResponseInit {
@@ -22,9 +23,10 @@ export class Exchange {
   readonly #clientGone = new AbortController();
   readonly #requestSignal: AbortSignal;
   readonly #onRequestAbort: () => void;
+  readonly #input: RequestBody;
 
   /** Starts to watch the request's signal; `complete` (or the end of the response) ends that. */
-  constructor(request: Request) {
+  constructor(request: Request, limits: DiscardLimits) {
     this.signal = this.#clientGone.signal;
     this.#requestSignal = request.signal;
     this.#onRequestAbort = () => this.#leave(request.signal.reason);
@@ -33,7 +35,8 @@ export class Exchange {
     } else {
       request.signal.addEventListener("abort", this.#onRequestAbort, { once: true });
     }
-    this.body = this.#readBody(request);
+    this.#input = new RequestBody(request, limits);
+    this.body = this.#input.chunks();
   }
 
   /** Makes the `Response`; a streamed body is pulled at the client's pace, one chunk at a time. */
@@ -44,12 +47,14 @@ export class Exchange {
       init.encodeBody = "manual";
     }
     if (universal.body === undefined) {
+      await this.#input.discardRest();
       this.complete();
       return new Response(null, init);
     }
     if (headers.has("content-length")) {
       // Unary Connect: the bytes are there already, and a fixed body keeps its length on the wire.
       const bytes = await collect(universal.body);
+      await this.#input.discardRest();
       this.complete();
       return new Response(bytes, init);
     }
@@ -66,39 +71,6 @@ export class Exchange {
     this.#clientGone.abort(new ClientGoneError(cause));
   }
 
-  async *#readBody(request: Request): AsyncGenerator<Uint8Array, void, undefined> {
-    if (request.body === null) {
-      return;
-    }
-    const body = request.body as ReadableStream<Uint8Array>;
-    const reader = body.getReader();
-    let ended = false;
-    try {
-      for (;;) {
-        const result = await reader.read();
-        if (result.done) {
-          ended = true;
-          return;
-        }
-        yield result.value;
-      }
-    } catch (cause) {
-      ended = true;
-      throw new ConnectError(
-        "the request body broke off",
-        Code.Canceled,
-        undefined,
-        undefined,
-        cause,
-      );
-    } finally {
-      if (!ended) {
-        // Nobody wants the rest of the body, and whether the cancellation succeeds changes nothing.
-        reader.cancel().catch(() => undefined);
-      }
-    }
-  }
-
   #stream(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
     const iterator = body[Symbol.asyncIterator]();
     return new ReadableStream<Uint8Array>(
@@ -112,7 +84,9 @@ export class Exchange {
             throw error;
           }
           if (result.done === true) {
+            // The client has the whole answer by now: leaving from here on is its right.
             this.complete();
+            await this.#input.discardRest();
             controller.close();
           } else {
             controller.enqueue(result.value);

@@ -1,3 +1,4 @@
+import type { JsonReadOptions, JsonWriteOptions } from "@bufbuild/protobuf";
 import { createConnectRouter, createContextValues } from "@connectrpc/connect";
 import type { ConnectRouter, HandlerContext, Interceptor } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerRequest } from "@connectrpc/connect/protocol";
@@ -33,6 +34,8 @@ export interface MountOptions<E extends Env> {
   interceptors?: readonly Interceptor[];
   /** Bounds that differ from `defaultRpcLimits`. */
   limits?: Partial<RpcLimits>;
+  /** How JSON is read and written: a registry for `Any`, for one. Unknown fields are ignored by default. */
+  jsonOptions?: Partial<JsonReadOptions & JsonWriteOptions>;
   /** Names the request; by default its `x-request-id` header or a new UUID. */
   requestId?: (context: Context<E>) => string;
   /** Browser access from other origins; none when unset. */
@@ -68,6 +71,7 @@ export function mountConnect<E extends Env>(
     readMaxBytes: limits.messageReadBytesMax,
     writeMaxBytes: limits.messageWriteBytesMax,
     maxTimeoutMs: limits.deadlineMsMax,
+    ...(options.jsonOptions === undefined ? {} : { jsonOptions: options.jsonOptions }),
     interceptors: [
       createCallWatcher(options.onUnexpectedError ?? logUnexpectedError),
       ...(options.interceptors ?? []),
@@ -117,10 +121,10 @@ async function serve<E extends Env>(
       const { frontPort } = options;
       return refuseNativeGrpc(typeof frontPort === "function" ? frontPort(c) : frontPort);
     }
-    const exchange = new Exchange(request);
+    const exchange = new Exchange(request, limits);
     const text = textDirections(request.headers);
     const header = withDeadline(
-      text.request ? binaryHeaders(request.headers) : request.headers,
+      withClientEncodings(request, text.request ? binaryHeaders(request.headers) : request.headers),
       limits.deadlineMsDefault,
     );
     const call: Call<E["Bindings"]> = {
@@ -167,6 +171,26 @@ async function finish(
   const response = await answer();
   cors?.decorate(request, response.headers);
   return response;
+}
+
+/**
+ * The headers with the encodings that the client itself accepts. Cloudflare puts its own `accept-encoding` in front of a
+ * Worker and keeps the client's in `cf`; a body that is compressed for the former is passed on to clients that cannot
+ * read it.
+ */
+function withClientEncodings(request: Request, headers: Headers): Headers {
+  const { cf } = request as { cf?: { clientAcceptEncoding?: unknown } };
+  const accepted = cf?.clientAcceptEncoding;
+  if (typeof accepted !== "string") {
+    return headers;
+  }
+  const copy = new Headers(headers);
+  if (accepted === "") {
+    copy.delete("accept-encoding");
+  } else {
+    copy.set("accept-encoding", accepted);
+  }
+  return copy;
 }
 
 /** The headers with the default deadline where the client names none, in the protocol's own words. */

@@ -6,6 +6,13 @@ export interface RpcLimits {
   messageWriteBytesMax: number;
   /** Smallest response message that is compressed, in bytes. */
   compressBytesMin: number;
+  /**
+   * How much of a request that nobody wants any more is read and dropped before the answer ends, in bytes. HTTP/1.1
+   * clients that still send would otherwise lose the answer with the connection.
+   */
+  discardBytesMax: number;
+  /** How long that may take, in milliseconds. */
+  discardMsMax: number;
   /** Largest deadline a client may ask for, in milliseconds. A longer one: INVALID_ARGUMENT. */
   deadlineMsMax: number;
   /** Deadline of a call whose client names none, in milliseconds; undefined: the call has none. */
@@ -20,6 +27,8 @@ export const defaultRpcLimits: RpcLimits = {
   messageWriteBytesMax: 8 * 1024 * 1024,
   // Below about a kibibyte gzip costs more CPU time than the bytes it saves.
   compressBytesMin: 1024,
+  discardBytesMax: 16 * 1024 * 1024,
+  discardMsMax: 2000,
   // The longest answer a slow CPU engine may take.
   deadlineMsMax: 60 * 60 * 1000,
   deadlineMsDefault: undefined,
