@@ -21,7 +21,7 @@ const tokensPerCase = 72;
 const base: ModelSpec = {
   architecture: "llama",
   seed: 1,
-  layers: 3,
+  layers: 2,
   dim: 256,
   heads: 8,
   kvHeads: 4,
@@ -66,7 +66,6 @@ const qwen3: ModelSpec = {
 
 /** What the whole product of architectures, types, heads and outputs is built from: the smallest. */
 const smallest: Partial<ModelSpec> = {
-  layers: 2,
   dim: 128,
   heads: 4,
   headDim: 32,

@@ -26,11 +26,16 @@ const rmsMax: Readonly<Record<TensorType, number>> = {
   Q4_1: 0.2,
 };
 
+/** F32 and F16 prove the most, so all of them; of the other types the special cases. */
+const cases = parityCases.filter(
+  ({ name, spec }) => spec.type === "F32" || spec.type === "F16" || !name.includes("grouped"),
+);
+
 const folder = temporaryFolder("oracle-proof");
 afterAll(() => folder.remove());
 
 describe.skipIf(missing(llamaCpp))(titled("the oracle agrees with llama.cpp", llamaCpp), () => {
-  it.each(parityCases)("on $name", async ({ spec, tokens }) => {
+  it.each(cases)("on $name", async ({ spec, tokens }) => {
     const path = folder.path("model.gguf");
     writeRandomModel(path, spec);
     const expected = new Oracle(path).logits(tokens);

@@ -17,7 +17,10 @@ import { compareGreedy, errorRatioMax, missing, smolLm2, stories260k } from "./p
 import { temporaryFolder, titled } from "./peers.js";
 
 /** Prompt lengths around the borders of a page of 32 slots. */
-const prefillLengths = [1, 2, 31, 32, 33, 64, 72];
+const prefillLengths = [1, 32, 33, 72];
+
+/** A case takes a second; a machine that is busy with other tests may need many. */
+const caseTimeoutMs = 120_000;
 
 /** The real model is slow in the oracle: 135M weights, every sum in JavaScript. */
 const realModelTimeoutMs = 600_000;
@@ -88,7 +91,7 @@ function rowBytes(logits: Logits, position: number): Buffer {
 describe.skipIf(missing(llamaCpp))(
   titled("on random weights the engine errs no more than llama.cpp", llamaCpp),
   () => {
-    it.each(parityCases)("$name", judgeBackends);
+    it.each(parityCases)("$name", judgeBackends, caseTimeoutMs);
   },
 );
 
