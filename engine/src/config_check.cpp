@@ -83,13 +83,12 @@ Status config_check(const ModelConfig& c, ErrorDetail* detail) {
       {"qk_norm is #, not # or #", c.qk_norm, 0, 1},
       {"rope_factors is #, not # or #", c.rope_factors, 0, 1},
   };
-  const Status status = check_ranges(ranges, sizeof(ranges) / sizeof(ranges[0]),
-                                     Status::kInvalidModel, detail);
+  const Status status =
+      check_ranges(ranges, sizeof(ranges) / sizeof(ranges[0]), Status::kInvalidModel, detail);
   if (status != Status::kOk) return status;
   if (c.dim % 4 || c.ff_dim % 4) {
     return error_set(detail, Status::kInvalidModel, c.dim % 4 ? c.dim : c.ff_dim, 4,
-                     "dim is # and ff_dim is #: both must be multiples of #",
-                     {c.dim, c.ff_dim, 4});
+                     "dim is # and ff_dim is #: both must be multiples of #", {c.dim, c.ff_dim, 4});
   }
   if (c.head_dim % 2 || c.rope_dim % 2) {
     return error_set(detail, Status::kInvalidModel, c.head_dim % 2 ? c.head_dim : c.rope_dim, 2,

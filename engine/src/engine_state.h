@@ -20,18 +20,18 @@ enum class Phase : int32_t { kEmpty = 0, kLoading = 1, kRunning = 2 };
 // takes the whole segment before the next one starts, into a second region; the first one and
 // `computed` stay as they are until the last layer is done.
 struct Prefill {
-  int32_t block;    // heap block: x (rows, dim) f32, then K and V of one layer, (kv_heads, rows,
-                    // head_dim) f16 each; kNoBlock: no prefill under way
-  int32_t region;   // heap block: the region that will replace the cache's
-  int32_t rows;     // of the segment
-  int32_t layer;    // that is being computed
-  int32_t row;      // first row of it that is not done
+  int32_t block;   // heap block: x (rows, dim) f32, then K and V of one layer, (kv_heads, rows,
+                   // head_dim) f16 each; kNoBlock: no prefill under way
+  int32_t region;  // heap block: the region that will replace the cache's
+  int32_t rows;    // of the segment
+  int32_t layer;   // that is being computed
+  int32_t row;     // first row of it that is not done
 };
 
 struct Sequence {
-  int32_t used;          // 1: the handle names a sequence
-  int32_t restoring;     // 1: its snapshot has not come whole yet
-  int32_t logits_row;    // row of Engine::logits that is this sequence's; -1: none
+  int32_t used;        // 1: the handle names a sequence
+  int32_t restoring;   // 1: its snapshot has not come whole yet
+  int32_t logits_row;  // row of Engine::logits that is this sequence's; -1: none
   TokenLog log;
   SequenceCache cache;
   Prefill prefill;
@@ -40,23 +40,23 @@ struct Sequence {
 
 // Buffers of one pass over the layers; B = batch_rows_max.
 struct PassScratch {
-  float* x;             // (B, dim) the residual stream
-  float* normed;        // (B, dim)
-  float* q;             // (B, heads * head_dim)
-  float* k;             // (B, kv_heads * head_dim)
-  float* v;             // (B, kv_heads * head_dim)
-  float* attended;      // (B, heads * head_dim)
-  float* gate;          // (B, ff_dim)
-  float* up;            // (B, ff_dim)
-  uint16_t* k_rows;     // (B, kv_heads, head_dim) f16
-  uint16_t* v_rows;     // (B, kv_heads, head_dim) f16
-  uint16_t* k_dense;    // per run: (kv_heads, rows, head_dim) f16
-  uint16_t* v_dense;    // per run: (kv_heads, rows, head_dim) f16
-  float* cosines;       // (B, rope_dim / 2)
-  float* sines;         // (B, rope_dim / 2)
-  uint8_t* prepared;    // activations_bytes(B, widest input)
-  uint8_t* attention;   // attention_scratch_bytes(B, ...)
-  const uint8_t** pages;  // (pages_max) page addresses of the tasks of one attention call
+  float* x;                       // (B, dim) the residual stream
+  float* normed;                  // (B, dim)
+  float* q;                       // (B, heads * head_dim)
+  float* k;                       // (B, kv_heads * head_dim)
+  float* v;                       // (B, kv_heads * head_dim)
+  float* attended;                // (B, heads * head_dim)
+  float* gate;                    // (B, ff_dim)
+  float* up;                      // (B, ff_dim)
+  uint16_t* k_rows;               // (B, kv_heads, head_dim) f16
+  uint16_t* v_rows;               // (B, kv_heads, head_dim) f16
+  uint16_t* k_dense;              // per run: (kv_heads, rows, head_dim) f16
+  uint16_t* v_dense;              // per run: (kv_heads, rows, head_dim) f16
+  float* cosines;                 // (B, rope_dim / 2)
+  float* sines;                   // (B, rope_dim / 2)
+  uint8_t* prepared;              // activations_bytes(B, widest input)
+  uint8_t* attention;             // attention_scratch_bytes(B, ...)
+  const uint8_t** pages;          // (pages_max) page addresses of the tasks of one attention call
   kernels::AttentionTask* tasks;  // (kStepEntriesMax)
   int32_t pages_max;
 };
@@ -73,15 +73,15 @@ struct Run;
 // The restore under way; one at a time.
 struct Restore {
   enum Word : int32_t { kKind = 0, kCount = 1, kFirstId = 2, kId = 3 };
-  int32_t active;         // 1: there is one
-  int32_t handle;         // sequence that it fills
-  uint64_t bytes;         // of the snapshot, without the checksum
-  uint64_t offset;        // bytes that came
-  SnapshotHeader header;  // checked once `offset` is beyond it
+  int32_t active;                          // 1: there is one
+  int32_t handle;                          // sequence that it fills
+  uint64_t bytes;                          // of the snapshot, without the checksum
+  uint64_t offset;                         // bytes that came
+  SnapshotHeader header;                   // checked once `offset` is beyond it
   uint8_t buffer[sizeof(SnapshotHeader)];  // what has come of the header, or of a word of the log
-  Word expects;           // next word of the log
-  int32_t kind;           // of the segment under way
-  int32_t count;          // ids that it still needs
+  Word expects;                            // next word of the log
+  int32_t kind;                            // of the segment under way
+  int32_t count;                           // ids that it still needs
 };
 
 struct Engine {
@@ -94,18 +94,18 @@ struct Engine {
   kernels::Context* context;
   CachePool pool;
   TokenLogPool logs;
-  Sequence* sequences;      // (sequences_max)
+  Sequence* sequences;  // (sequences_max)
   PassScratch scratch;
   Sampler sampler;
-  EntryState* entries;      // (kStepEntriesMax) of the step under way
-  Run* runs;                // (kStepEntriesMax) of the pass under way
-  int32_t* sampling_runs;   // (kStepEntriesMax) runs of the pass that want logits
-  int32_t* sampling_rows;   // (kStepEntriesMax) their rows in the batch
-  int32_t* recent_ids;      // (kRepetitionWindowMax) ids for the penalty
-  float* logits;            // (logits_rows, vocab_size)
-  int32_t* logits_owner;    // (logits_rows) sequence of each row; -1: none
+  EntryState* entries;     // (kStepEntriesMax) of the step under way
+  Run* runs;               // (kStepEntriesMax) of the pass under way
+  int32_t* sampling_runs;  // (kStepEntriesMax) runs of the pass that want logits
+  int32_t* sampling_rows;  // (kStepEntriesMax) their rows in the batch
+  int32_t* recent_ids;     // (kRepetitionWindowMax) ids for the penalty
+  float* logits;           // (logits_rows, vocab_size)
+  int32_t* logits_owner;   // (logits_rows) sequence of each row; -1: none
   int32_t logits_rows;
-  int32_t logits_next;      // row that the next logits go to
+  int32_t logits_next;  // row that the next logits go to
   Restore restore;
   uint64_t scratch_bytes;
   uint64_t steps;

@@ -5,8 +5,8 @@
 namespace leanedge {
 namespace {
 
-constexpr double kLn2Hi = 6.93147180369123816490e-01;  // 32 bits: k * kLn2Hi is exact
-constexpr double kLn2Lo = 1.90821492927058770002e-10;  // ln 2 - kLn2Hi
+constexpr double kLn2Hi = 6.93147180369123816490e-01;     // 32 bits: k * kLn2Hi is exact
+constexpr double kLn2Lo = 1.90821492927058770002e-10;     // ln 2 - kLn2Hi
 constexpr double kHalfPiHi = 1.57079632673412561417e+00;  // 33 bits
 constexpr double kHalfPiLo = 6.07710050650619224932e-11;  // pi/2 - kHalfPiHi
 
@@ -67,10 +67,22 @@ void sincos_f64(double x, double* sine, double* cosine) {
   }
   s *= r;
   switch (k & 3) {
-    case 0: *sine = s; *cosine = c; break;
-    case 1: *sine = c; *cosine = -s; break;
-    case 2: *sine = -s; *cosine = -c; break;
-    default: *sine = -c; *cosine = s; break;
+    case 0:
+      *sine = s;
+      *cosine = c;
+      break;
+    case 1:
+      *sine = c;
+      *cosine = -s;
+      break;
+    case 2:
+      *sine = -s;
+      *cosine = -c;
+      break;
+    default:
+      *sine = -c;
+      *cosine = s;
+      break;
   }
 }
 

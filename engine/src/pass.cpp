@@ -79,7 +79,8 @@ void attend(const Pass& pass, int32_t layer) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
   PassScratch& s = e.scratch;
-  const kernels::AttentionShape shape = {e.pool.plan_blocks, layer, c.heads, c.kv_heads, c.head_dim};
+  const kernels::AttentionShape shape = {e.pool.plan_blocks, layer, c.heads, c.kv_heads,
+                                         c.head_dim};
   int32_t tasks = 0;
   int32_t pages = 0;
   for (int32_t i = 0; i < pass.run_count; ++i) {

@@ -12,24 +12,24 @@ namespace leanedge {
 // stand at row dense_row of it, behind earlier rows of their segment that are not in the zones yet.
 struct Run {
   Sequence* sequence;
-  int32_t entry;         // of the step
+  int32_t entry;  // of the step
   int32_t rows;
-  int32_t row;           // of the batch where the run begins
-  int32_t first;         // position of its first row
+  int32_t row;    // of the batch where the run begins
+  int32_t first;  // position of its first row
   uint16_t* dense_k;
   uint16_t* dense_v;
   int32_t dense_stride;
   int32_t dense_row;
-  int32_t failed;        // 1: a value of K or V was not finite; nothing of the run was kept
+  int32_t failed;  // 1: a value of K or V was not finite; nothing of the run was kept
 };
 
 // What the layers of one pass share.
 struct Pass {
   Engine* engine;
-  Run* runs;       // (run_count)
+  Run* runs;  // (run_count)
   int32_t run_count;
-  int32_t rows;    // of all runs, at most batch_rows_max
-  float* x;        // (rows, dim) the residual stream
+  int32_t rows;  // of all runs, at most batch_rows_max
+  float* x;      // (rows, dim) the residual stream
 };
 
 // Writes the embeddings of all rows to x.

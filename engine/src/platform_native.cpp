@@ -1,8 +1,8 @@
 // Native memory: address space is set aside once, pages become usable as the range grows, so the
 // range never moves.
-#include "platform.h"
-
 #include <sys/mman.h>
+
+#include "platform.h"
 
 namespace leanedge {
 namespace {

@@ -16,7 +16,8 @@ struct Parts {
 };
 
 uint64_t x_bytes(const ModelConfig& config, int32_t rows) {
-  return align_up(static_cast<uint64_t>(rows) * static_cast<uint64_t>(config.dim) * sizeof(float), 16);
+  return align_up(static_cast<uint64_t>(rows) * static_cast<uint64_t>(config.dim) * sizeof(float),
+                  16);
 }
 
 uint64_t kv_bytes(const ModelConfig& config, int32_t rows) {
@@ -76,7 +77,8 @@ Status prefill_begin(Engine* engine, Sequence* sequence) {
   SequenceCache& cache = sequence->cache;
   const PlanEntry& entry = pool.plans[cache.plan];
   ENGINE_ASSERT(log_word(engine->logs, sequence->log, cache.computed) & kWordStart);
-  const int32_t end = log_segment_end(engine->logs, sequence->log, cache.computed, sequence->log.tokens);
+  const int32_t end =
+      log_segment_end(engine->logs, sequence->log, cache.computed, sequence->log.tokens);
   const int32_t rows = end - cache.computed;
   const int32_t pages = cache_pages(pool, cache.plan, end);
   const uint64_t block = prefill_bytes(*engine, rows);

@@ -39,7 +39,8 @@ void penalise(Candidate* candidates, const SamplingParams& params, const int32_t
     Candidate& c = candidates[recent[i]];
     if (c.token < 0) continue;
     c.token = ~c.token;
-    c.logit = c.logit > 0 ? c.logit / params.repetition_penalty : c.logit * params.repetition_penalty;
+    c.logit =
+        c.logit > 0 ? c.logit / params.repetition_penalty : c.logit * params.repetition_penalty;
   }
   for (int32_t i = 0; i < count; ++i) {
     Candidate& c = candidates[recent[i]];
@@ -77,8 +78,7 @@ int32_t draw(Candidate* candidates, int32_t count, const SamplingParams& params,
   double kept = 0;
   int32_t left = count;
   while (count - left < top_k && kept < top_p * total) {
-    const double weight =
-        exp_f64((static_cast<double>(candidates[0].logit) - max) / temperature);
+    const double weight = exp_f64((static_cast<double>(candidates[0].logit) - max) / temperature);
     if (weight < static_cast<double>(params.min_p)) break;
     const Candidate popped = candidates[0];
     candidates[0] = candidates[--left];

@@ -23,9 +23,9 @@ struct Sampler {
 };
 
 struct SampleResult {
-  Status status;   // kOk or kNotFinite
+  Status status;  // kOk or kNotFinite
   int32_t token;
-  float logprob;   // natural log of the model's own probability: before penalty and temperature
+  float logprob;  // natural log of the model's own probability: before penalty and temperature
 };
 
 // Greedy, no penalty.

@@ -87,7 +87,8 @@ PlanEntry plan_entry(const CachePool& pool, const CachePlan* plan) {
   entry.ring_rows = min_i32(plan->recent + kPageSlots, pool.context_tokens_max - entry.sink_rows);
   entry.pages_max = archive_pages(pool.context_tokens_max, plan->sink, plan->recent);
   entry.lossless = plan_lossless(*plan) ? 1 : 0;
-  const size_t values = 2 * (rows_values(pool, entry.sink_rows) + rows_values(pool, entry.ring_rows));
+  const size_t values =
+      2 * (rows_values(pool, entry.sink_rows) + rows_values(pool, entry.ring_rows));
   // Four sections that must each be 16-byte aligned for kernels.
   entry.layer_bytes = align_up(values * 2 + 4 * 16, kHeapAlign);
   entry.region_bytes = entry.layer_bytes * static_cast<uint64_t>(pool.layers);
@@ -113,7 +114,8 @@ bool cache_reserve(CachePool* pool, SequenceCache* cache, int32_t rows) {
   const int32_t pages = cache_pages(*pool, cache->plan, cache->computed + rows);
   const int32_t more = pages > cache->page_count ? pages - cache->page_count : 0;
   const bool first = cache->region == kNoBlock;
-  const uint64_t bytes = entry.page_bytes * static_cast<uint64_t>(more) + (first ? entry.region_bytes : 0);
+  const uint64_t bytes =
+      entry.page_bytes * static_cast<uint64_t>(more) + (first ? entry.region_bytes : 0);
   if (bytes > pool->heap.bytes_free) return false;
   if (first) cache->region = heap_alloc(&pool->heap, entry.region_bytes);
   cache_take_pages(pool, cache, pages);
@@ -189,8 +191,8 @@ LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int3
   const PlanEntry& entry = pool.plans[cache.plan];
   const uint64_t sink_bytes = align_up(rows_values(pool, entry.sink_rows) * 2, 16);
   const uint64_t ring_bytes = align_up(rows_values(pool, entry.ring_rows) * 2, 16);
-  uint8_t* at = heap_address(pool.heap, cache.region) +
-                entry.layer_bytes * static_cast<uint64_t>(layer);
+  uint8_t* at =
+      heap_address(pool.heap, cache.region) + entry.layer_bytes * static_cast<uint64_t>(layer);
   LayerRegion region;
   region.sink_k = reinterpret_cast<uint16_t*>(at);
   region.sink_v = reinterpret_cast<uint16_t*>(at + sink_bytes);

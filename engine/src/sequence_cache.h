@@ -14,13 +14,13 @@ namespace leanedge {
 // A plan, and what follows from it and the engine's context bound.
 struct PlanEntry {
   const CachePlan* plan;
-  int32_t sink_rows;         // rows of the sink that a region has room for
-  int32_t ring_rows;         // rows of the ring: recent + 32, fewer if no log gets that far
-  int32_t pages_max;         // of the longest log
-  int32_t lossless;          // 1: pages hold the very bits of the rows
-  uint64_t layer_bytes;      // of one layer of a region
-  uint64_t region_bytes;     // of all layers
-  uint64_t page_bytes;       // of a page, rounded up to what the heap takes
+  int32_t sink_rows;      // rows of the sink that a region has room for
+  int32_t ring_rows;      // rows of the ring: recent + 32, fewer if no log gets that far
+  int32_t pages_max;      // of the longest log
+  int32_t lossless;       // 1: pages hold the very bits of the rows
+  uint64_t layer_bytes;   // of one layer of a region
+  uint64_t region_bytes;  // of all layers
+  uint64_t page_bytes;    // of a page, rounded up to what the heap takes
 };
 
 // What all caches of an engine share.

@@ -4,7 +4,6 @@
 
 #include "error.h"
 #include "leanedge/half.h"
-#include "leanedge/half.h"
 #include "snapshot_io.h"
 
 namespace leanedge {
@@ -34,7 +33,8 @@ Status take_header(Engine* engine) {
                      {tokens, rest});
   }
   if (rows > 0 && !cache_reserve(&engine->pool, &sequence->cache, rows)) {
-    const int64_t needed = static_cast<int64_t>(cache_bytes(engine->pool, sequence->cache.plan, rows));
+    const int64_t needed =
+        static_cast<int64_t>(cache_bytes(engine->pool, sequence->cache.plan, rows));
     const int64_t rest = static_cast<int64_t>(engine->pool.heap.bytes_free);
     return error_set(&engine->error, Status::kOutOfPages, needed, rest,
                      "a snapshot's cache needs # bytes, # are free", {needed, rest});
@@ -51,9 +51,11 @@ Status take_word(Engine* engine, uint32_t word) {
     return word == 0 ? Status::kOk : corrupt(engine, word, 0, "snapshot: padding is #, must be #");
   }
   if (restore.expects == Restore::kKind) {
-    if (word != 1 && word != 2) return corrupt(engine, word, 2, "snapshot: segment kind is #, at most #");
+    if (word != 1 && word != 2)
+      return corrupt(engine, word, 2, "snapshot: segment kind is #, at most #");
     const bool neighbour = word == 2 && log.tokens > 0 && restore.kind == 2;
-    if (neighbour) return corrupt(engine, log.tokens, 0, "snapshot: generated segments meet at token #");
+    if (neighbour)
+      return corrupt(engine, log.tokens, 0, "snapshot: generated segments meet at token #");
     restore.kind = static_cast<int32_t>(word);
     restore.expects = Restore::kCount;
     return Status::kOk;
@@ -71,7 +73,8 @@ Status take_word(Engine* engine, uint32_t word) {
     return Status::kOk;
   }
   if (word >= static_cast<uint32_t>(engine->config.vocab_size)) {
-    return corrupt(engine, word, engine->config.vocab_size, "snapshot: an id is #, ids are below #");
+    return corrupt(engine, word, engine->config.vocab_size,
+                   "snapshot: an id is #, ids are below #");
   }
   log_push(&engine->logs, &log, static_cast<SegmentKind>(restore.kind), static_cast<int32_t>(word),
            restore.expects == Restore::kFirstId);
@@ -93,7 +96,8 @@ Status check_log(Engine* engine) {
   if (rows == 0 || rows == log.tokens) return Status::kOk;
   const uint32_t next = log_word(engine->logs, log, rows);
   if (next & (kWordStart | kWordGenerated)) return Status::kOk;
-  return corrupt(engine, rows, log.tokens, "snapshot: the cache ends inside a prompt, at # of # tokens");
+  return corrupt(engine, rows, log.tokens,
+                 "snapshot: the cache ends inside a prompt, at # of # tokens");
 }
 
 // Bytes of the rows section: each goes to its row. Padding must be zero.
@@ -120,15 +124,16 @@ Status take_row_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size
     const int32_t position = i < static_cast<int32_t>(header.sink_rows)
                                  ? i
                                  : i + static_cast<int32_t>(header.pages) * kPageSlots;
-    uint16_t* to = cache_full_row(engine->pool, target(engine)->cache,
-                                  index / engine->config.kv_heads, index % engine->config.kv_heads,
-                                  position, value_row >= rows);
+    uint16_t* to =
+        cache_full_row(engine->pool, target(engine)->cache, index / engine->config.kv_heads,
+                       index % engine->config.kv_heads, position, value_row >= rows);
     memcpy(reinterpret_cast<uint8_t*>(to) + within, data, take);
     // page_flush relies on finite rows; a page has no such reader.
     const int32_t complete = within + take == row_bytes ? static_cast<int32_t>(header.head_dim) : 0;
     for (int32_t d = 0; d < complete; ++d) {
       if (!f16_finite(to[d])) {
-        return corrupt(engine, to[d], 0x7bff, "snapshot: a row holds f16 bits #, finite ones end at #");
+        return corrupt(engine, to[d], 0x7bff,
+                       "snapshot: a row holds f16 bits #, finite ones end at #");
       }
     }
     offset += take;
@@ -146,7 +151,8 @@ void take_page_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size_
     const uint64_t within = at % header.page_bytes;
     const size_t rest = static_cast<size_t>(header.page_bytes - within);
     const size_t take = bytes < rest ? bytes : rest;
-    memcpy(heap_address(engine->pool.heap, cache.pages[at / header.page_bytes]) + within, data, take);
+    memcpy(heap_address(engine->pool.heap, cache.pages[at / header.page_bytes]) + within, data,
+           take);
     offset += take;
     data += take;
     bytes -= take;

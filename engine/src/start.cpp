@@ -1,6 +1,5 @@
 // Gives the memory that the weights leave to scratch, logs and cache.
 #include "engine_state.h"
-
 #include "error.h"
 #include "leanedge/half.h"
 #include "numeric.h"
@@ -104,9 +103,10 @@ bool place_sequences(Engine* e, int32_t pages_max) {
   log_pool_init(&e->logs, words, next, static_cast<int32_t>(blocks));
   for (int32_t i = 0; i < count; ++i) {
     Sequence& sequence = e->sequences[i];
-    log_init(&sequence.log, log_tables + static_cast<size_t>(i) * static_cast<size_t>(log_blocks_max));
-    sequence.cache = {0, 0, kNoBlock, 0, 0,
-                      page_tables + static_cast<size_t>(i) * static_cast<size_t>(pages_max)};
+    log_init(&sequence.log,
+             log_tables + static_cast<size_t>(i) * static_cast<size_t>(log_blocks_max));
+    sequence.cache = {0, 0, kNoBlock,
+                      0, 0, page_tables + static_cast<size_t>(i) * static_cast<size_t>(pages_max)};
     sequence.prefill = {kNoBlock, kNoBlock, 0, 0, 0};
     sequence.logits_row = -1;
   }
@@ -195,7 +195,8 @@ Status engine_start(Engine* e) {
     const int64_t rest = static_cast<int64_t>(e->arena.limit - e->arena.used);
     const int64_t needed = static_cast<int64_t>(e->pool.plans[0].region_bytes);
     return error_set(&e->error, Status::kOutOfMemory, needed, rest,
-                     "# bytes are left for the cache, the shortest sequence needs #", {rest, needed});
+                     "# bytes are left for the cache, the shortest sequence needs #",
+                     {rest, needed});
   }
   e->arena.closed = true;
   e->phase = Phase::kRunning;

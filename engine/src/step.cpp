@@ -47,15 +47,15 @@ void admit(Engine* engine, const StepEntry* entries, int32_t index, StepResult* 
   state = {nullptr, 0, entry.sample};
   const int32_t bound = engine->options.sequences_max;
   if (entry.sequence < 0 || entry.sequence >= bound || !engine->sequences[entry.sequence].used) {
-    finish(&state, result, error_set(&engine->error, Status::kInvalidArgument, entry.sequence, bound,
-                                     "entry # names sequence #, which does not exist",
-                                     {index, entry.sequence}));
+    finish(&state, result,
+           error_set(&engine->error, Status::kInvalidArgument, entry.sequence, bound,
+                     "entry # names sequence #, which does not exist", {index, entry.sequence}));
     return;
   }
   if (engine->sequences[entry.sequence].restoring) {
-    finish(&state, result, error_set(&engine->error, Status::kWrongState, entry.sequence, 0,
-                                     "sequence # of entry # is being restored",
-                                     {entry.sequence, index}));
+    finish(&state, result,
+           error_set(&engine->error, Status::kWrongState, entry.sequence, 0,
+                     "sequence # of entry # is being restored", {entry.sequence, index}));
     return;
   }
   if (entry.work_max < 1 || entry.sample < 0 || entry.sample > 1) {
@@ -67,9 +67,9 @@ void admit(Engine* engine, const StepEntry* entries, int32_t index, StepResult* 
   }
   for (int32_t i = 0; i < index; ++i) {
     if (entries[i].sequence != entry.sequence) continue;
-    finish(&state, result, error_set(&engine->error, Status::kInvalidArgument, entry.sequence, 1,
-                                     "entries # and # both name sequence #",
-                                     {i, index, entry.sequence}));
+    finish(&state, result,
+           error_set(&engine->error, Status::kInvalidArgument, entry.sequence, 1,
+                     "entries # and # both name sequence #", {i, index, entry.sequence}));
     return;
   }
   Sequence* sequence = &engine->sequences[entry.sequence];
@@ -105,7 +105,8 @@ int32_t run_rows(const Engine& engine, const EntryState& entry, int32_t work_don
 // Adds the next run of entry `index` to the pass; an entry whose memory is not free is finished.
 void add_run(Engine* engine, int32_t index, StepResult* result, int32_t* run_count, int32_t* rows) {
   EntryState& entry = engine->entries[index];
-  const int32_t count = run_rows(*engine, entry, result->work_done, engine->options.batch_rows_max - *rows);
+  const int32_t count =
+      run_rows(*engine, entry, result->work_done, engine->options.batch_rows_max - *rows);
   if (count == 0) return;
   Sequence* sequence = entry.sequence;
   if (!cache_reserve(&engine->pool, &sequence->cache, count)) {
@@ -153,8 +154,8 @@ Status draw_token(Engine* engine, Sequence* sequence, StepResult* result) {
   const float* logits = engine->logits + static_cast<size_t>(sequence->logits_row) *
                                              static_cast<size_t>(engine->config.vocab_size);
   const int32_t recent = recent_ids(*engine, *sequence);
-  const SampleResult drawn = sample(&engine->sampler, sequence->sampling, logits,
-                                    engine->recent_ids, recent, position);
+  const SampleResult drawn =
+      sample(&engine->sampler, sequence->sampling, logits, engine->recent_ids, recent, position);
   if (drawn.status != Status::kOk) {
     return error_set(&engine->error, drawn.status, position, 0,
                      "a logit of the token at position # is not finite", {position});
@@ -165,7 +166,8 @@ Status draw_token(Engine* engine, Sequence* sequence, StepResult* result) {
                      "the log has # tokens, the context window is #: no token can follow",
                      {position, engine->options.context_tokens_max});
   }
-  const Status room = log_room(engine->logs, sequence->log, SegmentKind::kGenerated, 1, &engine->error);
+  const Status room =
+      log_room(engine->logs, sequence->log, SegmentKind::kGenerated, 1, &engine->error);
   if (room != Status::kOk) return room;
   log_append(&engine->logs, &sequence->log, SegmentKind::kGenerated, &drawn.token, 1);
   result->token = drawn.token;
@@ -239,7 +241,8 @@ bool prefill_block(Engine* engine, int32_t index, StepResult* result) {
   Sequence* sequence = entry.sequence;
   Status status = Status::kOk;
   if (sequence->prefill.block == kNoBlock) status = prefill_begin(engine, sequence);
-  const int32_t rows = status == Status::kOk ? prefill_advance(engine, sequence, entry.work_left) : 0;
+  const int32_t rows =
+      status == Status::kOk ? prefill_advance(engine, sequence, entry.work_left) : 0;
   if (status == Status::kOk && rows == 0) status = not_finite(engine);
   if (status != Status::kOk) {
     finish(&entry, result, status);
@@ -270,7 +273,8 @@ void step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* r
   for (int32_t i = 0; i < count; ++i) {
     const int32_t handle = entries[i].sequence;
     if (handle < 0 || handle >= engine->options.sequences_max) continue;
-    if (engine->sequences[handle].used) results[i].rows_pending = pending(engine->sequences[handle]);
+    if (engine->sequences[handle].used)
+      results[i].rows_pending = pending(engine->sequences[handle]);
   }
 }
 

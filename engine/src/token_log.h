@@ -16,19 +16,19 @@ inline constexpr uint32_t kWordGenerated = 0x40000000;
 inline constexpr uint32_t kWordStart = 0x80000000;  // first of its segment
 
 struct TokenLogPool {
-  uint32_t* words;     // (block_count, kLogBlockTokens)
-  int32_t* next;       // (block_count) list of free blocks; -1 ends it
+  uint32_t* words;  // (block_count, kLogBlockTokens)
+  int32_t* next;    // (block_count) list of free blocks; -1 ends it
   int32_t block_count;
   int32_t free_head;
   int32_t free_count;
 };
 
 struct TokenLog {
-  int32_t* blocks;       // (blocks that the longest log takes) of the pool
+  int32_t* blocks;  // (blocks that the longest log takes) of the pool
   int32_t tokens;
   int32_t segments;
-  int32_t last_start;    // where the last segment begins
-  uint64_t hash;         // FNV-1a up to the last id; log_hash() adds the last segment's length
+  int32_t last_start;  // where the last segment begins
+  uint64_t hash;       // FNV-1a up to the last id; log_hash() adds the last segment's length
 };
 
 // Blocks of a log of `tokens` tokens.

@@ -62,8 +62,7 @@ float vector_element(Dtype dtype, const uint8_t* data, int32_t index) {
   }
   uint16_t bits;
   memcpy(&bits, data + 2 * static_cast<size_t>(index), 2);
-  return dtype == Dtype::kF16 ? f16_to_f32(bits)
-                              : f32_from_bits(static_cast<uint32_t>(bits) << 16);
+  return dtype == Dtype::kF16 ? f16_to_f32(bits) : f32_from_bits(static_cast<uint32_t>(bits) << 16);
 }
 
 // Takes one whole row of a tensor.

@@ -9,20 +9,20 @@ namespace leanedge {
 
 // Weights of one layer. Vectors are f32, whatever the file has; null where the model has none.
 struct LayerWeights {
-  const float* attn_norm;       // (dim)
-  const float* ffn_norm;        // (dim)
-  const float* q_bias;          // (heads * head_dim), half-rotation order
-  const float* k_bias;          // (kv_heads * head_dim), half-rotation order
-  const float* v_bias;          // (kv_heads * head_dim)
-  const float* q_norm;          // (head_dim), half-rotation order
-  const float* k_norm;          // (head_dim), half-rotation order
-  kernels::PackedMatrix q;      // (heads * head_dim, dim), rows in half-rotation order
-  kernels::PackedMatrix k;      // (kv_heads * head_dim, dim), rows in half-rotation order
-  kernels::PackedMatrix v;      // (kv_heads * head_dim, dim)
-  kernels::PackedMatrix o;      // (dim, heads * head_dim)
-  kernels::PackedMatrix gate;   // (ff_dim, dim)
-  kernels::PackedMatrix up;     // (ff_dim, dim)
-  kernels::PackedMatrix down;   // (dim, ff_dim)
+  const float* attn_norm;      // (dim)
+  const float* ffn_norm;       // (dim)
+  const float* q_bias;         // (heads * head_dim), half-rotation order
+  const float* k_bias;         // (kv_heads * head_dim), half-rotation order
+  const float* v_bias;         // (kv_heads * head_dim)
+  const float* q_norm;         // (head_dim), half-rotation order
+  const float* k_norm;         // (head_dim), half-rotation order
+  kernels::PackedMatrix q;     // (heads * head_dim, dim), rows in half-rotation order
+  kernels::PackedMatrix k;     // (kv_heads * head_dim, dim), rows in half-rotation order
+  kernels::PackedMatrix v;     // (kv_heads * head_dim, dim)
+  kernels::PackedMatrix o;     // (dim, heads * head_dim)
+  kernels::PackedMatrix gate;  // (ff_dim, dim)
+  kernels::PackedMatrix up;    // (ff_dim, dim)
+  kernels::PackedMatrix down;  // (dim, ff_dim)
 };
 
 // Where one tensor of the file goes. One of `matrix` and `vector` is set.
@@ -41,11 +41,11 @@ struct Weights {
   const float* rope_factors;        // (rope_dim / 2); null: none
   TensorSlot* slots;                // (slot_count), in the order in which data come
   int32_t slot_count;
-  int32_t slot_next;                // tensor that data come for now; slot_count: all are here
-  uint64_t written;                 // bytes of it so far
-  uint8_t* row;                     // (longest row of the file) a row that chunks have split
-  uint64_t bytes;                   // all weights as laid out
-  uint64_t bytes_row;               // weights that one decoded row reads
+  int32_t slot_next;   // tensor that data come for now; slot_count: all are here
+  uint64_t written;    // bytes of it so far
+  uint8_t* row;        // (longest row of the file) a row that chunks have split
+  uint64_t bytes;      // all weights as laid out
+  uint64_t bytes_row;  // weights that one decoded row reads
 };
 
 // Checks the table against the config: every tensor that the model needs exactly once, none else,

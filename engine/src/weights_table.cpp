@@ -91,8 +91,7 @@ Status weights_check(const ModelConfig& config, const TensorDesc* tensors, int32
   const int32_t needed = tensors_needed(config);
   if (count != needed) {
     return error_set(detail, Status::kInvalidModel, count, needed,
-                     "the tensor table has # entries, the model's config needs #",
-                     {count, needed});
+                     "the tensor table has # entries, the model's config needs #", {count, needed});
   }
   for (int32_t i = 0; i < count; ++i) {
     const Status status = check_tensor(config, tensors[i], i, detail);

@@ -1,9 +1,10 @@
 // Attention over zones against softmax in double; a page changes no bit under the identity plan;
 // other plans against the values that page_unpack_ref gives.
-#include <initializer_list>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <initializer_list>
 
 #include "check.h"
 #include "leanedge/half.h"
@@ -44,7 +45,8 @@ void fill(Rows* rows, int32_t head_dim, Random* random) {
   }
 }
 
-CachePlan* make_plan(int32_t head_dim, int32_t sink, const uint32_t* widths, PageStorage k, PageStorage v) {
+CachePlan* make_plan(int32_t head_dim, int32_t sink, const uint32_t* widths, PageStorage k,
+                     PageStorage v) {
   return test::tiny_plan(1, kKvHeads, head_dim, sink, 8, widths, k, v);
 }
 
@@ -55,7 +57,8 @@ void see_pages(Rows* rows, const CachePlan& plan, int32_t page_count, uint8_t* p
   for (int32_t p = 0; p < page_count; ++p) {
     uint8_t* page = pages + static_cast<size_t>(p) * plan.page_bytes;
     const int32_t first = plan.sink + p * kPageSlots;
-    kernels::page_flush(nullptr, plan, 0, kKvHeads, rows->head_dim, rows->k, rows->v, kTokens, first, page);
+    kernels::page_flush(nullptr, plan, 0, kKvHeads, rows->head_dim, rows->k, rows->v, kTokens,
+                        first, page);
     for (int32_t h = 0; h < kKvHeads; ++h) {
       const PageHead& head = plan_head(plan, 0, h);
       page_unpack_ref(plan, 0, h, page, k, v);
@@ -63,11 +66,11 @@ void see_pages(Rows* rows, const CachePlan& plan, int32_t page_count, uint8_t* p
         const size_t at = rows->at(h, first + s);
         for (int32_t d = 0; d < rows->head_dim; ++d) {
           rows->k_seen[at + static_cast<size_t>(d)] = NAN;
-          rows->v_seen[at + static_cast<size_t>(d)] =
-              head.width ? v[s * rows->head_dim + d] : NAN;
+          rows->v_seen[at + static_cast<size_t>(d)] = head.width ? v[s * rows->head_dim + d] : NAN;
         }
         for (uint32_t j = 0; j < head.width; ++j) {
-          rows->k_seen[at + plan_channels(plan)[head.channels + j]] = k[static_cast<uint32_t>(s) * head.width + j];
+          rows->k_seen[at + plan_channels(plan)[head.channels + j]] =
+              k[static_cast<uint32_t>(s) * head.width + j];
         }
       }
     }
@@ -109,11 +112,13 @@ struct Query {
   float out[8 * kHeads * kDimMax2];
 };
 
-// Runs one task of `count` rows from `first` on, with pages of the plan between sink and `archived`.
+// Runs one task of `count` rows from `first` on, with pages of the plan between sink and
+// `archived`.
 void attend(const Rows& rows, const CachePlan& plan, int32_t page_count, const uint8_t* pages,
             int32_t first, int32_t count, Query* query) {
   const uint8_t* addresses[8];
-  for (int32_t p = 0; p < page_count; ++p) addresses[p] = pages + static_cast<size_t>(p) * plan.page_bytes;
+  for (int32_t p = 0; p < page_count; ++p)
+    addresses[p] = pages + static_cast<size_t>(p) * plan.page_bytes;
   const CachePlan* plans[1] = {&plan};
   const kernels::AttentionShape shape = {plans, 0, kHeads, kKvHeads, rows.head_dim};
   kernels::AttentionTask task = {};
@@ -126,8 +131,8 @@ void attend(const Rows& rows, const CachePlan& plan, int32_t page_count, const u
   const int32_t archived = plan.sink + page_count * kPageSlots;
   const auto add = [&](int32_t begin, int32_t end) {
     if (begin >= end) return;
-    task.spans[task.span_count++] = {rows.k + rows.at(0, begin), rows.v + rows.at(0, begin), kTokens,
-                                     end - begin, begin};
+    task.spans[task.span_count++] = {rows.k + rows.at(0, begin), rows.v + rows.at(0, begin),
+                                     kTokens, end - begin, begin};
   };
   // The recent rows in two pieces, the query's own rows in a third, as the graph gives them.
   add(0, plan.sink < first ? plan.sink : first);
@@ -138,8 +143,8 @@ void attend(const Rows& rows, const CachePlan& plan, int32_t page_count, const u
     add(middle, first);
   }
   add(first, first + count);
-  uint8_t* scratch = static_cast<uint8_t*>(
-      aligned_alloc(64, (kernels::attention_scratch_bytes(count, kHeads, rows.head_dim) + 63) / 64 * 64));
+  uint8_t* scratch = static_cast<uint8_t*>(aligned_alloc(
+      64, (kernels::attention_scratch_bytes(count, kHeads, rows.head_dim) + 63) / 64 * 64));
   kernels::attention(nullptr, shape, &task, 1, scratch);
   free(scratch);
 }
@@ -150,7 +155,8 @@ void compare(const Rows& rows, int32_t first, int32_t count, const Query& query,
     for (int32_t h = 0; h < kHeads; ++h) {
       const size_t at = static_cast<size_t>(r * kHeads + h) * static_cast<size_t>(rows.head_dim);
       expected(rows, query.q + at, h / (kHeads / kKvHeads), first + r, out);
-      for (int32_t d = 0; d < rows.head_dim; ++d) CHECK_NEAR(query.out[at + static_cast<size_t>(d)], out[d], bound);
+      for (int32_t d = 0; d < rows.head_dim; ++d)
+        CHECK_NEAR(query.out[at + static_cast<size_t>(d)], out[d], bound);
     }
   }
 }
@@ -167,23 +173,27 @@ TEST(attention_equals_softmax_and_pages_change_no_bit) {
       fill(&rows, head_dim, &random);
       const uint32_t widths[2] = {static_cast<uint32_t>(head_dim), static_cast<uint32_t>(head_dim)};
       CachePlan* plan = make_plan(head_dim, sink, widths, PageStorage::kF16, PageStorage::kF16);
-      uint8_t* pages = static_cast<uint8_t*>(aligned_alloc(64, 4 * static_cast<size_t>(plan->page_bytes) / 64 * 64 + 64));
+      uint8_t* pages = static_cast<uint8_t*>(
+          aligned_alloc(64, 4 * static_cast<size_t>(plan->page_bytes) / 64 * 64 + 64));
       see_pages(&rows, *plan, 3, pages);
       for (const int32_t first : {0, 1, 31, 100, 137}) {
         const int32_t count = 1 + random.below(3);
-        for (int32_t i = 0; i < count * kHeads * head_dim; ++i) query.q[i] = paged.q[i] = random.uniform();
+        for (int32_t i = 0; i < count * kHeads * head_dim; ++i)
+          query.q[i] = paged.q[i] = random.uniform();
         attend(rows, *plan, 0, nullptr, first, count, &query);
         compare(rows, first, count, query, 2e-6);
         const int32_t full = (first - sink) / kPageSlots;
         if (first <= sink || full < 1) continue;
         attend(rows, *plan, full < 3 ? full : 3, pages, first, count, &paged);
-        CHECK(memcmp(query.out, paged.out, static_cast<size_t>(count * kHeads * head_dim) * 4) == 0);
+        CHECK(memcmp(query.out, paged.out, static_cast<size_t>(count * kHeads * head_dim) * 4) ==
+              0);
         // Row invariance: the last row alone.
         Query single;
         const size_t last = static_cast<size_t>((count - 1) * kHeads * head_dim);
         memcpy(single.q, query.q + last, static_cast<size_t>(kHeads * head_dim) * 4);
         attend(rows, *plan, full < 3 ? full : 3, pages, first + count - 1, 1, &single);
-        CHECK(memcmp(single.out, paged.out + last, static_cast<size_t>(kHeads * head_dim) * 4) == 0);
+        CHECK(memcmp(single.out, paged.out + last, static_cast<size_t>(kHeads * head_dim) * 4) ==
+              0);
       }
       free(pages);
       free(plan);
@@ -196,13 +206,15 @@ TEST(attention_over_pruned_and_quantised_pages) {
   static Rows rows;
   static Query query;
   const uint32_t all_widths[][2] = {{16, 32}, {48, 0}, {0, 0}, {32, 48}};
-  const PageStorage storages[] = {PageStorage::kF16, PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2};
+  const PageStorage storages[] = {PageStorage::kF16, PageStorage::kInt8, PageStorage::kInt4,
+                                  PageStorage::kInt2};
   for (const auto& widths : all_widths) {
     for (const PageStorage k : storages) {
       const PageStorage v = storages[random.below(4)];
       fill(&rows, 48, &random);
       CachePlan* plan = make_plan(48, 8, widths, k, v);
-      uint8_t* pages = static_cast<uint8_t*>(aligned_alloc(64, 4 * static_cast<size_t>(plan->page_bytes) / 64 * 64 + 64));
+      uint8_t* pages = static_cast<uint8_t*>(
+          aligned_alloc(64, 4 * static_cast<size_t>(plan->page_bytes) / 64 * 64 + 64));
       see_pages(&rows, *plan, 3, pages);
       for (int32_t i = 0; i < 2 * kHeads * 48; ++i) query.q[i] = random.uniform();
       attend(rows, *plan, 3, pages, 120, 2, &query);

@@ -47,33 +47,33 @@ inline void fail(const char* file, int line, const char* text, double a, double 
 
 }  // namespace leanedge::test
 
-#define TEST(name)                                                                     \
-  static void test_##name();                                                           \
-  static leanedge::test::Case case_##name = {#name, test_##name, nullptr};             \
-  static const leanedge::test::Register register_##name(&case_##name);                 \
+#define TEST(name)                                                         \
+  static void test_##name();                                               \
+  static leanedge::test::Case case_##name = {#name, test_##name, nullptr}; \
+  static const leanedge::test::Register register_##name(&case_##name);     \
   static void test_##name()
 
-#define CHECK(condition)                                                               \
-  do {                                                                                 \
-    if (!(condition)) leanedge::test::fail(__FILE__, __LINE__, #condition, 0, 0);      \
+#define CHECK(condition)                                                          \
+  do {                                                                            \
+    if (!(condition)) leanedge::test::fail(__FILE__, __LINE__, #condition, 0, 0); \
   } while (0)
 
-#define CHECK_EQ(a, b)                                                                 \
-  do {                                                                                 \
-    const auto value_a = (a);                                                          \
-    const auto value_b = (b);                                                          \
-    if (!(value_a == value_b)) {                                                       \
+#define CHECK_EQ(a, b)                                                                     \
+  do {                                                                                     \
+    const auto value_a = (a);                                                              \
+    const auto value_b = (b);                                                              \
+    if (!(value_a == value_b)) {                                                           \
       leanedge::test::fail(__FILE__, __LINE__, #a " == " #b, static_cast<double>(value_a), \
-                           static_cast<double>(value_b));                              \
-    }                                                                                  \
+                           static_cast<double>(value_b));                                  \
+    }                                                                                      \
   } while (0)
 
-#define CHECK_NEAR(a, b, bound)                                                        \
-  do {                                                                                 \
-    const double value_a = static_cast<double>(a);                                     \
-    const double value_b = static_cast<double>(b);                                     \
-    const double gap = value_a < value_b ? value_b - value_a : value_a - value_b;      \
-    if (!(gap <= (bound))) {                                                           \
+#define CHECK_NEAR(a, b, bound)                                                                   \
+  do {                                                                                            \
+    const double value_a = static_cast<double>(a);                                                \
+    const double value_b = static_cast<double>(b);                                                \
+    const double gap = value_a < value_b ? value_b - value_a : value_a - value_b;                 \
+    if (!(gap <= (bound))) {                                                                      \
       leanedge::test::fail(__FILE__, __LINE__, "|" #a " - " #b "| <= " #bound, value_a, value_b); \
-    }                                                                                  \
+    }                                                                                             \
   } while (0)

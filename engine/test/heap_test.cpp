@@ -53,7 +53,12 @@ TEST(heap_slides_blocks_together) {
 TEST(heap_keeps_contents_over_random_use) {
   Fixture f;
   test::Random random = {4};
-  struct Live { int32_t block; uint64_t bytes; uint8_t mark; int32_t holders; };
+  struct Live {
+    int32_t block;
+    uint64_t bytes;
+    uint8_t mark;
+    int32_t holders;
+  };
   Live live[32] = {};
   uint64_t used = 0;
   for (int32_t step = 0; step < 20000; ++step) {

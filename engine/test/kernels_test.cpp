@@ -1,10 +1,11 @@
 // Each kernel against a plain sum in double, over odd sizes, and row invariance of all of them.
 #include "leanedge/kernels.h"
 
-#include <initializer_list>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <initializer_list>
 
 #include "../src/dtype.h"
 #include "check.h"
@@ -23,7 +24,8 @@ struct Buffer {
   T* data;
   size_t count;
 
-  explicit Buffer(size_t n) : data(static_cast<T*>(aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64))), count(n) {
+  explicit Buffer(size_t n)
+      : data(static_cast<T*>(aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64))), count(n) {
     memset(static_cast<void*>(data), 0, n * sizeof(T));
   }
   ~Buffer() { free(data); }
@@ -47,14 +49,16 @@ uint8_t* random_tensor(Dtype dtype, int32_t rows, int32_t cols, uint64_t seed) {
   return test::tiny_tensor(model, 0, &bytes);
 }
 
-constexpr Dtype kDtypes[] = {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kQ4_0, Dtype::kQ4_1, Dtype::kQ8_0};
+constexpr Dtype kDtypes[] = {Dtype::kF32,  Dtype::kF16,  Dtype::kBF16,
+                             Dtype::kQ4_0, Dtype::kQ4_1, Dtype::kQ8_0};
 
 void check_matmul(Dtype dtype, int32_t rows, int32_t cols, int32_t batch, Random* random) {
   uint8_t* file = random_tensor(dtype, rows, cols, random->next());
   Buffer<uint8_t> packed(kernels::packed_bytes(dtype, rows, cols));
   const kernels::PackedMatrix matrix = {packed.data, dtype, rows, cols, 0};
   const size_t row_bytes = dtype_row_bytes(dtype, cols);
-  for (int32_t r = rows - 1; r >= 0; --r) kernels::pack_row(matrix, r, file + static_cast<size_t>(r) * row_bytes);
+  for (int32_t r = rows - 1; r >= 0; --r)
+    kernels::pack_row(matrix, r, file + static_cast<size_t>(r) * row_bytes);
   Buffer<float> x(size(batch, cols));
   Buffer<float> y(size(batch, rows));
   Buffer<float> one(static_cast<size_t>(rows));
@@ -74,7 +78,8 @@ void check_matmul(Dtype dtype, int32_t rows, int32_t cols, int32_t batch, Random
       double sum = 0;
       double magnitude = 0;
       for (int32_t c = 0; c < cols; ++c) {
-        const double term = static_cast<double>(weights.data[c]) * static_cast<double>(x.data[size(b, cols) + static_cast<size_t>(c)]);
+        const double term = static_cast<double>(weights.data[c]) *
+                            static_cast<double>(x.data[size(b, cols) + static_cast<size_t>(c)]);
         sum += term;
         magnitude += fabs(static_cast<double>(weights.data[c])) * 2;
       }
@@ -93,7 +98,8 @@ TEST(matmul_of_every_type_and_odd_sizes) {
   for (const Dtype dtype : kDtypes) {
     const int32_t unit = dtype_blocked(dtype) ? 32 : 1;
     for (const int32_t rows : {1, 3, 4, 5, 17}) {
-      for (const int32_t cols : {1, 2, 3, 7}) check_matmul(dtype, rows, cols * unit, 1 + random.below(6), &random);
+      for (const int32_t cols : {1, 2, 3, 7})
+        check_matmul(dtype, rows, cols * unit, 1 + random.below(6), &random);
     }
   }
   check_matmul(Dtype::kF32, 5, 172, 3, &random);
@@ -147,11 +153,14 @@ TEST(rmsnorm_over_odd_sizes) {
       kernels::rmsnorm(nullptr, x.data, w.data, 1e-5f, rows, dim, y.data);
       for (int32_t r = 0; r < rows; ++r) {
         double squares = 0;
-        for (int32_t i = 0; i < dim; ++i) squares += pow(static_cast<double>(x.data[size(r, dim) + static_cast<size_t>(i)]), 2);
+        for (int32_t i = 0; i < dim; ++i)
+          squares += pow(static_cast<double>(x.data[size(r, dim) + static_cast<size_t>(i)]), 2);
         const double scale = 1 / sqrt(squares / dim + 1e-5);
         for (int32_t i = 0; i < dim; ++i) {
           const size_t at = size(r, dim) + static_cast<size_t>(i);
-          CHECK_NEAR(y.data[at], static_cast<double>(x.data[at]) * scale * static_cast<double>(w.data[i]), 2e-6);
+          CHECK_NEAR(y.data[at],
+                     static_cast<double>(x.data[at]) * scale * static_cast<double>(w.data[i]),
+                     2e-6);
         }
       }
       kernels::rmsnorm(nullptr, x.data, w.data, 1e-5f, rows, dim, x.data);

@@ -14,7 +14,9 @@ TEST(numeric_functions_agree_with_libm) {
     const double x = static_cast<double>(random.uniform());
     const double e = exp(x * 700);
     CHECK_NEAR(exp_f64(x * 700) / e, 1, 1e-13);
-    CHECK_NEAR(exp_f32(static_cast<float>(x * 80)) / static_cast<float>(exp(static_cast<double>(static_cast<float>(x * 80)))), 1, 1.2e-7);
+    CHECK_NEAR(exp_f32(static_cast<float>(x * 80)) /
+                   static_cast<float>(exp(static_cast<double>(static_cast<float>(x * 80)))),
+               1, 1.2e-7);
     const double positive = exp(x * 30);
     CHECK_NEAR(log_f64(positive), log(positive), 1e-13);
     double s = 0;

@@ -1,5 +1,6 @@
 // Known answers of Random123 (Salmon et al. 2011), philox4x32, 10 rounds.
 #include "../src/philox.h"
+
 #include "check.h"
 
 using namespace leanedge;

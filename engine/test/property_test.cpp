@@ -11,7 +11,7 @@ using leanedge::test::Shadow;
 
 namespace {
 
-constexpr int32_t kLive = 5;        // sequences that the walk keeps; one handle more replays
+constexpr int32_t kLive = 5;  // sequences that the walk keeps; one handle more replays
 constexpr int32_t kVocab = 61;
 constexpr int32_t kTokensMax = 200;
 
@@ -104,7 +104,8 @@ void step(Walk* walk) {
   int32_t slots[kLive];
   int32_t count = 0;
   for (int32_t i = 0; i < kLive; ++i) {
-    if (walk->handles[i] < 0 || walk->shadows[i].tokens == 0 || walk->random.below(3) == 0) continue;
+    if (walk->handles[i] < 0 || walk->shadows[i].tokens == 0 || walk->random.below(3) == 0)
+      continue;
     if (walk->shadows[i].tokens >= kTokensMax) continue;
     slots[count] = i;
     entries[count++] = {walk->handles[i], 1 + walk->random.below(walk->random.below(2) ? 20 : 400),
@@ -156,14 +157,19 @@ void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& opt
     const int32_t slot = walk.random.below(kLive);
     if (walk.handles[slot] < 0) create(&walk, slot);
     const int32_t choice = walk.random.below(100);
-    if (choice < 20) append(&walk, slot);
-    else if (choice < 28) truncate(&walk, slot);
-    else if (choice < 33) fork(&walk, slot);
-    else if (choice < 36) CHECK_EQ(le_sequence_drop_cache(walk.handles[slot]), 0);
+    if (choice < 20)
+      append(&walk, slot);
+    else if (choice < 28)
+      truncate(&walk, slot);
+    else if (choice < 33)
+      fork(&walk, slot);
+    else if (choice < 36)
+      CHECK_EQ(le_sequence_drop_cache(walk.handles[slot]), 0);
     else if (choice < 38) {
       CHECK_EQ(le_sequence_free(walk.handles[slot]), 0);
       walk.handles[slot] = -1;
-    } else step(&walk);
+    } else
+      step(&walk);
     if (walk.handles[slot] >= 0) check_log(&walk, slot);
   }
   CHECK(walk.replays > steps / 10);
@@ -180,7 +186,9 @@ void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& opt
 
 }  // namespace
 
-TEST(random_walk_equals_replay) { walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, 1200, false); }
+TEST(random_walk_equals_replay) {
+  walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, 1200, false);
+}
 
 TEST(random_walk_without_sink_equals_replay) {
   test::TinyOptions options;
@@ -203,7 +211,8 @@ TEST(random_walk_under_a_pruning_plan_equals_replay) {
   config.head_dim = 32;
   config.rope_dim = 32;
   const uint32_t widths[4] = {16, 32, 0, 16};
-  CachePlan* plan = test::tiny_plan(2, 2, 32, 3, 10, widths, PageStorage::kInt4, PageStorage::kInt8);
+  CachePlan* plan =
+      test::tiny_plan(2, 2, 32, 3, 10, widths, PageStorage::kInt4, PageStorage::kInt8);
   test::TinyOptions options;
   options.plan = plan;
   walk(4, config, options, Dtype::kQ8_0, 700, false);
@@ -214,7 +223,8 @@ TEST(random_walk_under_a_pruning_plan_equals_replay) {
 
 // Zones move rows between ring and pages: with everything kept that changes no bit.
 TEST(identity_pages_equal_a_dense_cache) {
-  const test::TinyModel model = test::tiny_model(test::tiny_config(Architecture::kLlama), Dtype::kF32, 5);
+  const test::TinyModel model =
+      test::tiny_model(test::tiny_config(Architecture::kLlama), Dtype::kF32, 5);
   static float logits[2][kVocab];
   for (int32_t dense = 0; dense < 2; ++dense) {
     test::TinyOptions options;

@@ -15,9 +15,13 @@ struct Random {
     return z ^ (z >> 31);
   }
   // Uniform in 0 .. bound - 1.
-  int32_t below(int32_t bound) { return static_cast<int32_t>(next() % static_cast<uint64_t>(bound)); }
+  int32_t below(int32_t bound) {
+    return static_cast<int32_t>(next() % static_cast<uint64_t>(bound));
+  }
   // Uniform in [-1, 1).
-  float uniform() { return static_cast<float>(static_cast<int64_t>(next() >> 40) - (1 << 23)) * 0x1p-23f; }
+  float uniform() {
+    return static_cast<float>(static_cast<int64_t>(next() >> 40) - (1 << 23)) * 0x1p-23f;
+  }
 };
 
 }  // namespace leanedge::test

@@ -1,8 +1,7 @@
 // Frequencies and angles of rotation, against the formulas in plain double arithmetic.
-#include "../src/rope_table.h"
-
 #include <math.h>
 
+#include "../src/rope_table.h"
 #include "check.h"
 #include "tiny_model.h"
 

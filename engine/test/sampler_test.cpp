@@ -44,7 +44,8 @@ TEST(sampling_follows_the_probabilities) {
   const SamplingParams params = plain(0.7f);
   double p[kVocab];
   double sum = 0;
-  for (int32_t i = 0; i < kVocab; ++i) sum += p[i] = exp(static_cast<double>(b.logits[i]) / static_cast<double>(0.7f));
+  for (int32_t i = 0; i < kVocab; ++i)
+    sum += p[i] = exp(static_cast<double>(b.logits[i]) / static_cast<double>(0.7f));
   const int32_t draws = 40000;
   int32_t counts[kVocab] = {};
   for (int32_t i = 0; i < draws; ++i) ++counts[b.draw(params, i).token];
@@ -59,18 +60,26 @@ TEST(sampling_follows_the_probabilities) {
 TEST(sampling_filters_keep_what_they_say) {
   Bench b;
   // Probabilities 1/2, 1/4, 1/8, ... in a scattered order, at temperature 1.
-  for (int32_t i = 0; i < kVocab; ++i) b.logits[(i * 7) % kVocab] = -static_cast<float>(i) * 0.69314718f;
-  struct Rule { int32_t top_k; float top_p; float min_p; int32_t kept; };
-  const Rule rules[] = {{3, 1, 0, 3},        {0, 0.5f, 0, 1},     {0, 0.51f, 0, 2}, {0, 0.9f, 0, 4},
-                        {0, 1, 0.2f, 3},     {2, 0.9f, 0.01f, 2}, {9, 0.9f, 0.2f, 3}, {1, 1, 0, 1},
-                        {0, 0.0001f, 0, 1},  {0, 1, 1, 1}};
+  for (int32_t i = 0; i < kVocab; ++i)
+    b.logits[(i * 7) % kVocab] = -static_cast<float>(i) * 0.69314718f;
+  struct Rule {
+    int32_t top_k;
+    float top_p;
+    float min_p;
+    int32_t kept;
+  };
+  const Rule rules[] = {{3, 1, 0, 3},       {0, 0.5f, 0, 1}, {0, 0.51f, 0, 2},
+                        {0, 0.9f, 0, 4},    {0, 1, 0.2f, 3}, {2, 0.9f, 0.01f, 2},
+                        {9, 0.9f, 0.2f, 3}, {1, 1, 0, 1},    {0, 0.0001f, 0, 1},
+                        {0, 1, 1, 1}};
   for (const Rule& rule : rules) {
     SamplingParams params = plain(1);
     params.top_k = rule.top_k;
     params.top_p = rule.top_p;
     params.min_p = rule.min_p;
     bool seen[kVocab] = {};
-    for (int32_t position = 0; position < 2000; ++position) seen[b.draw(params, position).token] = true;
+    for (int32_t position = 0; position < 2000; ++position)
+      seen[b.draw(params, position).token] = true;
     for (int32_t i = 0; i < kVocab; ++i) CHECK_EQ(seen[(i * 7) % kVocab], i < rule.kept);
   }
 }
@@ -125,11 +134,11 @@ TEST(sampling_refuses_bad_logits_and_parameters) {
     CHECK(b.draw(plain(1), 0).status == Status::kNotFinite);
   }
   const SamplingParams wrong[] = {
-      {-0.1f, 0, 1, 0, 1, 64, 0}, {2.1f, 0, 1, 0, 1, 64, 0}, {NAN, 0, 1, 0, 1, 64, 0},
-      {1, -1, 1, 0, 1, 64, 0},    {1, 1001, 1, 0, 1, 64, 0}, {1, 0, 0, 0, 1, 64, 0},
+      {-0.1f, 0, 1, 0, 1, 64, 0}, {2.1f, 0, 1, 0, 1, 64, 0},  {NAN, 0, 1, 0, 1, 64, 0},
+      {1, -1, 1, 0, 1, 64, 0},    {1, 1001, 1, 0, 1, 64, 0},  {1, 0, 0, 0, 1, 64, 0},
       {1, 0, 1.1f, 0, 1, 64, 0},  {1, 0, 1, -0.1f, 1, 64, 0}, {1, 0, 1, 1.1f, 1, 64, 0},
-      {1, 0, 1, 0, 0, 64, 0},     {1, 0, 1, 0, 2.1f, 64, 0}, {1, 0, 1, 0, 1, 0, 0},
-      {1, 0, 1, 0, 1, 4097, 0},   {1, 0, NAN, 0, 1, 64, 0},  {INFINITY, 0, 1, 0, 1, 64, 0}};
+      {1, 0, 1, 0, 0, 64, 0},     {1, 0, 1, 0, 2.1f, 64, 0},  {1, 0, 1, 0, 1, 0, 0},
+      {1, 0, 1, 0, 1, 4097, 0},   {1, 0, NAN, 0, 1, 64, 0},   {INFINITY, 0, 1, 0, 1, 64, 0}};
   for (const SamplingParams& params : wrong) {
     ErrorDetail detail = {};
     CHECK(sampling_check(params, &detail) == Status::kInvalidArgument);

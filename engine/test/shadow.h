@@ -40,7 +40,8 @@ struct Shadow {
   uint64_t hash() const {
     uint64_t h = 0xcbf29ce484222325ull;
     const auto mix = [&h](int32_t value) {
-      for (int32_t i = 0; i < 4; ++i) h = (h ^ ((static_cast<uint32_t>(value) >> (8 * i)) & 255)) * 0x100000001b3ull;
+      for (int32_t i = 0; i < 4; ++i)
+        h = (h ^ ((static_cast<uint32_t>(value) >> (8 * i)) & 255)) * 0x100000001b3ull;
     };
     for (int32_t begin = 0; begin < tokens;) {
       const int32_t end = segment_end(begin);

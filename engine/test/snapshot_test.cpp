@@ -99,7 +99,9 @@ uint64_t bytes_free() {
 
 TEST(snapshot_goes_on_as_the_saved_sequence) {
   CHECK_EQ(started(), 0);
-  const int32_t cases[][5] = {{0, 0, 0, 0, 1000}, {1, 0, 0, 0, 7}, {0, 70, 0, 0, 333}, {0, 90, 20, 21, 64}, {0, 90, 20, 8, 4096}, {0, 3, 20, 8, 1}, {1, 70, 0, 0, 333}, {1, 90, 20, 8, 4096}, {1, 90, 20, 21, 1}};
+  const int32_t cases[][5] = {{0, 0, 0, 0, 1000},  {1, 0, 0, 0, 7},      {0, 70, 0, 0, 333},
+                              {0, 90, 20, 21, 64}, {0, 90, 20, 8, 4096}, {0, 3, 20, 8, 1},
+                              {1, 70, 0, 0, 333},  {1, 90, 20, 8, 4096}, {1, 90, 20, 21, 1}};
   for (const auto& c : cases) {
     Shadow shadow;
     const int32_t sequence = make(&shadow, c[0], c[1], c[2], c[3]);
@@ -141,7 +143,8 @@ TEST(snapshot_with_values_that_are_not_finite) {
   memcpy(&header, saved.data, sizeof(header));
   const uint16_t infinite = 0x7c00;
   uint16_t good;
-  for (const uint64_t at : {header.rows_offset, header.rows_offset + 1000, header.pages_offset - 66}) {
+  for (const uint64_t at :
+       {header.rows_offset, header.rows_offset + 1000, header.pages_offset - 66}) {
     memcpy(&good, saved.data + at, 2);
     memcpy(saved.data + at, &infinite, 2);
     CHECK_EQ(restore(saved, 5000), static_cast<int32_t>(Status::kInvalidSnapshot));
@@ -206,7 +209,8 @@ TEST(snapshot_with_rows_that_are_not_finite) {
   const uint64_t before = bytes_free();
   SnapshotHeader header;
   memcpy(&header, saved.data, sizeof(header));
-  const uint64_t rows = 2ull * (header.sink_rows + header.recent_rows) * header.layers * header.kv_heads;
+  const uint64_t rows =
+      2ull * (header.sink_rows + header.recent_rows) * header.layers * header.kv_heads;
   const uint16_t bad[] = {0x7c00, 0xfc00, 0x7e00};
   for (uint64_t i = 0; i < 3; ++i) {
     // The first, the last, and one value in between.

@@ -20,14 +20,11 @@ void put_unit(Dtype dtype, Random* random, float scale, float offset, uint8_t* a
       memcpy(at, &x, 4);
       return;
     }
-    case Dtype::kF16:
-      put_u16(at, f32_to_f16(offset + scale * random->uniform()));
-      return;
+    case Dtype::kF16: put_u16(at, f32_to_f16(offset + scale * random->uniform())); return;
     case Dtype::kBF16:
       put_u16(at, static_cast<uint16_t>(f32_bits(offset + scale * random->uniform()) >> 16));
       return;
-    default:
-      break;
+    default: break;
   }
   const size_t bytes = dtype_unit_bytes(dtype);
   for (size_t i = 0; i < bytes; ++i) at[i] = static_cast<uint8_t>(random->next());
@@ -71,17 +68,23 @@ TinyModel tiny_model(const ModelConfig& config, Dtype dtype, uint64_t seed) {
   for (const TensorRole role : kModelRoles) {
     const RoleInfo info = role_info(config, role);
     if (!info.needed) continue;
-    model.tensors[model.tensor_count++] = {role, -1, info.vector ? Dtype::kF32 : dtype,
+    model.tensors[model.tensor_count++] = {role,
+                                           -1,
+                                           info.vector ? Dtype::kF32 : dtype,
                                            static_cast<int32_t>(info.rows),
-                                           static_cast<int32_t>(info.cols), 0};
+                                           static_cast<int32_t>(info.cols),
+                                           0};
   }
   for (int32_t layer = 0; layer < config.layers; ++layer) {
     for (const TensorRole role : kLayerRoles) {
       const RoleInfo info = role_info(config, role);
       if (!info.needed) continue;
-      model.tensors[model.tensor_count++] = {role, layer, info.vector ? Dtype::kF32 : dtype,
+      model.tensors[model.tensor_count++] = {role,
+                                             layer,
+                                             info.vector ? Dtype::kF32 : dtype,
                                              static_cast<int32_t>(info.rows),
-                                             static_cast<int32_t>(info.cols), 0};
+                                             static_cast<int32_t>(info.cols),
+                                             0};
     }
   }
   return model;
@@ -92,7 +95,9 @@ uint8_t* tiny_tensor(const TinyModel& model, int32_t index, size_t* bytes) {
   Random random = {model.seed * 1000003 + static_cast<uint64_t>(index)};
   const bool norm = desc.rows == 1 && desc.role != TensorRole::kAttnQBias &&
                     desc.role != TensorRole::kAttnKBias && desc.role != TensorRole::kAttnVBias;
-  const float scale = desc.rows == 1 ? 0.3f : desc.role == TensorRole::kTokenEmbedding ? 1.0f : 0.4f;
+  const float scale = desc.rows == 1                             ? 0.3f
+                      : desc.role == TensorRole::kTokenEmbedding ? 1.0f
+                                                                 : 0.4f;
   const size_t unit = dtype_unit_bytes(desc.dtype);
   *bytes = static_cast<size_t>(desc.rows) * dtype_row_bytes(desc.dtype, desc.cols);
   uint8_t* data = static_cast<uint8_t*>(malloc(*bytes));
@@ -105,7 +110,8 @@ uint8_t* tiny_tensor(const TinyModel& model, int32_t index, size_t* bytes) {
 int32_t tiny_start(const TinyModel& model, const TinyOptions& options) {
   const EngineOptions engine_options = {options.memory_bytes_max, options.sequences_max,
                                         options.batch_rows_max, model.config.context_tokens_max, 0};
-  int32_t status = le_engine_create(&engine_options, &model.config, model.tensors, model.tensor_count);
+  int32_t status =
+      le_engine_create(&engine_options, &model.config, model.tensors, model.tensor_count);
   for (int32_t i = 0; i < model.tensor_count && status == 0; ++i) {
     size_t bytes = 0;
     uint8_t* data = tiny_tensor(model, i, &bytes);

@@ -30,7 +30,7 @@ struct TinyOptions {
   int32_t batch_rows_max = 16;
   int32_t sink = 4;
   int32_t recent = 8;
-  int32_t chunk_bytes = 1000;  // of le_weights_write
+  int32_t chunk_bytes = 1000;       // of le_weights_write
   const CachePlan* plan = nullptr;  // added behind the identity plan, as plan 1
 };
 

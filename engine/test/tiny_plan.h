@@ -9,7 +9,8 @@
 
 namespace leanedge::test {
 
-// A plan whose head i (of layers x kv_heads, in order) keeps its last widths[i] channels; free() it.
+// A plan whose head i (of layers x kv_heads, in order) keeps its last widths[i] channels; free()
+// it.
 inline CachePlan* tiny_plan(int32_t layers, int32_t kv_heads, int32_t head_dim, int32_t sink,
                             int32_t recent, const uint32_t* widths, PageStorage k, PageStorage v) {
   const int32_t heads = layers * kv_heads;

@@ -11,8 +11,8 @@ namespace {
 
 // One block of at most 32 slots of one KV head, as f32.
 struct Block {
-  float* k;      // (32, kHeadDimMax): `width` kept channels of each slot, rows `width` apart
-  float* v;      // (32, head_dim)
+  float* k;  // (32, kHeadDimMax): `width` kept channels of each slot, rows `width` apart
+  float* v;  // (32, head_dim)
   const uint16_t* channels;  // (width) kept channels; null: all, in order
   int32_t width;
   int32_t slots;
@@ -82,7 +82,8 @@ void load_rows(Call* call, int32_t head, int32_t begin, int32_t end) {
     const FullSpan* span = span_at(*call->task, position);
     ENGINE_ASSERT(span);
     const size_t from = (static_cast<size_t>(head) * static_cast<size_t>(span->stride) +
-                         static_cast<size_t>(position - span->first_position)) * dim;
+                         static_cast<size_t>(position - span->first_position)) *
+                        dim;
     const size_t to = static_cast<size_t>(position - begin) * dim;
     for (size_t d = 0; d < dim; ++d) {
       block.k[to + d] = f16_to_f32(span->k[from + d]);
@@ -117,8 +118,8 @@ void attend_loaded(Call* call, int32_t kv_head) {
     if (seen <= 0) continue;
     const int32_t slots = seen < call->block.slots ? seen : call->block.slots;
     for (int32_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-      const size_t state = static_cast<size_t>(r) * static_cast<size_t>(shape.heads) +
-                           static_cast<size_t>(h);
+      const size_t state =
+          static_cast<size_t>(r) * static_cast<size_t>(shape.heads) + static_cast<size_t>(h);
       const size_t at = state * static_cast<size_t>(shape.head_dim);
       attend_block(call->block, task.q + at, slots, scale, shape.head_dim, call->states + state,
                    task.out + at);

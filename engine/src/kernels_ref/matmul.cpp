@@ -40,7 +40,8 @@ float dot_q8_0(const uint8_t* row, const QuantizedBlock* x, int32_t cols) {
   float sum = 0;
   for (int32_t b = 0; b < cols / kBlockCols; ++b, row += 34) {
     int32_t products = 0;
-    for (int32_t i = 0; i < kBlockCols; ++i) products += static_cast<int8_t>(row[2 + i]) * x[b].q[i];
+    for (int32_t i = 0; i < kBlockCols; ++i)
+      products += static_cast<int8_t>(row[2 + i]) * x[b].q[i];
     sum += static_cast<float>(products) * (f16_to_f32(load_u16(row)) * x[b].scale);
   }
   return sum;

@@ -19,7 +19,8 @@ float load_f16(const uint8_t* at) {
 void unpack_block(Dtype dtype, const uint8_t* src, float* out) {
   const float scale = load_f16(src);
   if (dtype == Dtype::kQ8_0) {
-    for (int32_t i = 0; i < 32; ++i) out[i] = scale * static_cast<float>(static_cast<int8_t>(src[2 + i]));
+    for (int32_t i = 0; i < 32; ++i)
+      out[i] = scale * static_cast<float>(static_cast<int8_t>(src[2 + i]));
     return;
   }
   // Nibbles: byte j holds weight j (low) and weight j + 16 (high).
@@ -49,9 +50,7 @@ void unpack_row(const PackedMatrix& matrix, int32_t row, float* out) {
   const size_t row_bytes = dtype_row_bytes(matrix.dtype, matrix.cols);
   const uint8_t* src = matrix.data + static_cast<size_t>(row) * row_bytes;
   switch (matrix.dtype) {
-    case Dtype::kF32:
-      memcpy(out, src, row_bytes);
-      return;
+    case Dtype::kF32: memcpy(out, src, row_bytes); return;
     case Dtype::kF16:
       for (int32_t c = 0; c < matrix.cols; ++c) out[c] = load_f16(src + 2 * static_cast<size_t>(c));
       return;

@@ -37,7 +37,8 @@ QuantizedBlock quantize_block(const float* x) {
 }  // namespace
 
 size_t activations_bytes(int32_t rows, int32_t cols) {
-  return static_cast<size_t>(rows) * static_cast<size_t>(cols / kBlockCols) * sizeof(QuantizedBlock);
+  return static_cast<size_t>(rows) * static_cast<size_t>(cols / kBlockCols) *
+         sizeof(QuantizedBlock);
 }
 
 void prepare_activations(Context*, Activations& activations) {

@@ -6,9 +6,9 @@
 namespace leanedge::kernels {
 
 struct QuantizedBlock {
-  float scale;         // max|x| / 127; NaN where an input is not finite
-  int32_t sum;         // of q
-  int8_t q[32];        // round-half-away(x / scale)
+  float scale;   // max|x| / 127; NaN where an input is not finite
+  int32_t sum;   // of q
+  int8_t q[32];  // round-half-away(x / scale)
 };
 
 }  // namespace leanedge::kernels
