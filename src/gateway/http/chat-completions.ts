@@ -10,6 +10,8 @@ import type {
   Usage,
 } from "../../gen/leanedge/v1/session_pb.js";
 import { findModel, gatewayConfig } from "../config.js";
+import { RequestBody } from "../connect/request-body.js";
+import { defaultRpcLimits } from "../connect/rpc-limits.js";
 import { publicError, unavailable } from "../errors.js";
 import { acceptWaitMs, requestIdCharsMax } from "../limits.js";
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
@@ -26,8 +28,9 @@ import { ParamError, errorResponse, httpError, openAiError } from "./openai-erro
 /** Mounts the route. */
 export function mountChat(app: Hono<GatewayHonoEnv>): void {
   app.post("/v1/chat/completions", async (c) => {
+    const body = new RequestBody(c.req.raw, defaultRpcLimits);
     try {
-      return await complete(c);
+      return await complete(c, body);
     } catch (error) {
       if (error instanceof ParamError) {
         const { message, param, code } = error;
@@ -42,14 +45,17 @@ export function mountChat(app: Hono<GatewayHonoEnv>): void {
         });
       }
       throw error;
+    } finally {
+      // A client that still sends would lose the answer with the connection.
+      await body.discardRest();
     }
   });
 }
 
-async function complete(c: GatewayContext): Promise<Response> {
+async function complete(c: GatewayContext, body: RequestBody): Promise<Response> {
   const headers = c.req.raw.headers;
   const tenant = await authenticate(headers, c.env);
-  const request = parseChatRequest(await readBody(c.req.raw));
+  const request = parseChatRequest(await readBody(body));
   const model = findModel(gatewayConfig(c.env), request.model);
   if (model === undefined) {
     return httpError(c, 404, {

@@ -2,6 +2,7 @@
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
 import type { GatewayEnv } from "../bindings.js";
+import type { RequestBody } from "../connect/request-body.js";
 import { publicError } from "../errors.js";
 import { bodyBytesMax, headerBytesMax, requestIdCharsMax } from "../limits.js";
 import { errorResponse, httpError } from "./openai-error.js";
@@ -82,31 +83,15 @@ export class BodyTooLargeError extends Error {
 }
 
 /** Reads a body, and stops at the bound whatever its length claims to be. Throws BodyTooLargeError. */
-export async function readBody(request: Request): Promise<Uint8Array> {
-  const claimed = Number(request.headers.get("content-length") ?? "0");
-  if (claimed > bodyBytesMax) {
-    throw new BodyTooLargeError(
-      `the body has ${claimed} bytes, at most ${bodyBytesMax} are allowed`,
-    );
-  }
-  if (request.body === null) {
-    return new Uint8Array(0);
-  }
+export async function readBody(body: RequestBody): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let length = 0;
-  const body: ReadableStream<Uint8Array> = request.body as ReadableStream<Uint8Array>;
-  const reader = body.getReader();
-  for (;;) {
-    const result = await reader.read();
-    if (result.done) {
-      break;
-    }
-    length += result.value.byteLength;
+  for await (const chunk of body.chunks()) {
+    length += chunk.byteLength;
     if (length > bodyBytesMax) {
-      await reader.cancel();
       throw new BodyTooLargeError(`the body has more than ${bodyBytesMax} bytes`);
     }
-    chunks.push(result.value);
+    chunks.push(chunk);
   }
   const all = new Uint8Array(length);
   let offset = 0;

@@ -3,6 +3,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { Role } from "../../gen/leanedge/v1/session_pb.js";
 import { SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { bindingTtlMs } from "../limits.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
 
@@ -19,6 +20,8 @@ export interface SessionCopy {
   readonly fingerprintModel: string;
   readonly fingerprintTemplate: string;
   readonly fingerprintPlan: string;
+  /** Worker that holds the cache of what is copied; empty if none does. */
+  readonly worker: string;
   /** Messages that the log covers. */
   readonly messagesCovered: number;
   readonly turns: readonly CopiedTurn[];
@@ -68,6 +71,7 @@ export function copySession(
     fingerprintModel: session.fingerprints.model,
     fingerprintTemplate: session.fingerprints.template,
     fingerprintPlan: session.fingerprints.plan,
+    worker: store.binding()?.worker ?? "",
     messagesCovered: Math.min(session.messagesCovered, messages.length),
     turns: store.turnsUpTo(turn).map((record) => ({
       ...record,
@@ -122,6 +126,9 @@ export function storeCopy(store: SessionStore, copy: SessionCopy, nowMs: number)
         kind: segment.kind === SegmentKind.PROMPT ? SegmentKind.PROMPT : SegmentKind.GENERATED,
         ids: segment.ids,
       });
+    }
+    if (copy.worker !== "") {
+      store.bind(copy.worker, store.issueGeneration(), nowMs + bindingTtlMs);
     }
     store.touch(nowMs);
   });

@@ -59,6 +59,7 @@ import {
   workerUnaryTimeoutMs,
 } from "../limits.js";
 import { engineDirectory } from "../worker-client/directory.js";
+import { namePrefix } from "../worker-client/segments.js";
 import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
 import { systemClock } from "./clock.js";
 import type { Clock } from "./clock.js";
@@ -85,6 +86,8 @@ export interface ForkTarget {
   readonly taken: boolean;
   /** leanedge.v1.ForkSessionResponse, as bytes. */
   readonly view: Uint8Array;
+  /** Name of its sequence on workers. */
+  readonly sequenceId: string;
 }
 
 /** See the head of this file. */
@@ -125,6 +128,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       : {
           taken: existing.forkedFrom === sessionId && existing.forkedTurn === turn,
           view: toBinary(ForkSessionResponseSchema, this.#forkView(existing)),
+          sequenceId: this.sequenceId(),
         };
   }
 
@@ -140,6 +144,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     return {
       taken: true,
       view: toBinary(ForkSessionResponseSchema, this.#forkView(this.#session(copy.sessionId))),
+      sequenceId: this.sequenceId(),
     };
   }
 
@@ -329,17 +334,43 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       throw failedPrecondition(`turn ${request.turn} has not ended`);
     }
     const stub = openSessionObject(this.env.SESSION, call.tenant, request.newSessionId);
-    const result =
-      (await stub.forkedFrom(call.sessionId, request.turn)) ??
-      (await stub.importCopy(
-        copySession(this.#store, session, request.turn, request.newSessionId),
-      ));
+    let result = await stub.forkedFrom(call.sessionId, request.turn);
+    if (result === undefined) {
+      const copy = copySession(this.#store, session, request.turn, request.newSessionId);
+      result = await stub.importCopy(copy);
+      if (result.taken) {
+        await this.#forkCache(session, request.turn, copy.worker, result.sequenceId);
+      }
+    }
     if (!result.taken) {
       throw alreadyExists(
         `session "${request.newSessionId}" exists and is no fork of turn ${request.turn}`,
       );
     }
     return fromBinary(ForkSessionResponseSchema, result.view);
+  }
+
+  /** Lets the worker share the cache with the fork. If it cannot, the fork's first turn replays the log. */
+  async #forkCache(
+    session: SessionRecord,
+    turn: number,
+    worker: string,
+    newSequenceId: string,
+  ): Promise<void> {
+    const segments = this.#store.segmentsUpTo(turn);
+    const client = worker === "" ? undefined : engineDirectory(this.env).open(worker);
+    if (client === undefined || segments.length === 0) {
+      return;
+    }
+    const prefix = namePrefix(segments, session.fingerprints);
+    try {
+      await client.fork(
+        { sequenceId: this.sequenceId(), prefix, newSequenceId },
+        { timeoutMs: workerUnaryTimeoutMs },
+      );
+    } catch (error) {
+      console.info(`the cache of turn ${turn} was not shared with its fork:`, error);
+    }
   }
 
   #forkView(session: SessionRecord): ForkSessionResponse {

@@ -134,6 +134,19 @@ export class ScriptedEngine extends DurableObject {
         this.#released.push(request.sequenceId);
         return { released: this.#sequences.delete(request.sequenceId) };
       },
+      fork: (request) => {
+        const log = this.#sequences.get(request.sequenceId)?.log ?? [];
+        const count = segmentsBefore(log, request.prefix?.tokens ?? 0);
+        const kept = log.slice(0, count ?? 0);
+        if (
+          request.prefix === undefined ||
+          !samePrefix(request.prefix, namePrefix(kept, undefined))
+        ) {
+          throw new ConnectError("the worker does not have that prefix", Code.NotFound);
+        }
+        this.#sequences.set(request.newSequenceId, { log: kept, generation: 0, stop: undefined });
+        return { cachedTokens: logTokens(kept) };
+      },
       getStatus: () =>
         create(GetStatusResponseSchema, {
           worker: "scripted",

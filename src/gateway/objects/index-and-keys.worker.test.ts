@@ -1,0 +1,128 @@
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { describe, expect, it, vi } from "vitest";
+import {
+  newTenant,
+  runTurn,
+  scripted,
+  sessionClient,
+  sessionObject,
+  testEnv,
+} from "../testing/gateway-clients.js";
+import { hashApiKey } from "./api-key.js";
+import type { IndexEntry } from "./tenant-object.js";
+
+function entry(sessionId: string, version: number, title = ""): IndexEntry {
+  return {
+    sessionId,
+    version,
+    model: "scripted",
+    title,
+    createMs: 1,
+    updateMs: version,
+    lastTurn: 0,
+    runningTurn: 0,
+    messageCount: 0,
+    forkedFrom: "",
+  };
+}
+
+describe("TenantObject", () => {
+  it("keeps its rows over an eviction", async () => {
+    const stub = testEnv.TENANT.getByName(crypto.randomUUID());
+    await stub.put(entry("a", 1, "kept"));
+    await runInDurableObject(stub, (instance) => {
+      Object.assign(instance, { list: () => [entry("corrupt", 999)] });
+    });
+    await evictDurableObject(stub);
+    expect(await stub.list(10, undefined)).toEqual([entry("a", 1, "kept")]);
+  });
+
+  it("takes updates in any order and any number", async () => {
+    const stub = testEnv.TENANT.getByName(crypto.randomUUID());
+    expect(await stub.put(entry("a", 5, "new"))).toBe(5);
+    expect(await stub.put(entry("a", 4, "old"))).toBe(5);
+    expect(await stub.put(entry("a", 5, "again"))).toBe(5);
+    expect((await stub.list(10, undefined)).map((row) => row.title)).toEqual(["new"]);
+  });
+
+  it("does not bring back what was deleted, but takes what was made anew", async () => {
+    const stub = testEnv.TENANT.getByName(crypto.randomUUID());
+    await stub.put(entry("a", 5));
+    expect(await stub.remove("a", 6)).toBe(6);
+    await stub.put(entry("a", 5));
+    expect(await stub.list(10, undefined)).toEqual([]);
+    await stub.remove("b", 3);
+    await stub.put(entry("b", 2));
+    expect(await stub.list(10, undefined)).toEqual([]);
+    await stub.put(entry("a", 7, "anew"));
+    expect((await stub.list(10, undefined)).map((row) => row.title)).toEqual(["anew"]);
+  });
+
+  it("is brought up to date by a session's alarm after it was out of reach", async () => {
+    const { tenant, key } = await newTenant();
+    const client = sessionClient(key);
+    await runTurn(client, { sessionId: "s", turn: 1, messages: [scripted({})] });
+    await vi.waitFor(async () =>
+      expect((await client.listSessions({})).sessions[0]?.messageCount).toBe(2),
+    );
+    // As if the last updates had been lost on the way.
+    const index = testEnv.TENANT.getByName(tenant);
+    await runInDurableObject(index, (_instance, state) => {
+      state.storage.sql.exec("DELETE FROM session");
+    });
+    await runInDurableObject(sessionObject(tenant, "s"), async (_instance, state) => {
+      state.storage.sql.exec("UPDATE session SET indexed_version = 0");
+      await state.storage.setAlarm(Date.now() + 60_000);
+    });
+    expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
+    expect((await client.listSessions({})).sessions[0]).toMatchObject({
+      sessionId: "s",
+      messageCount: 2,
+      runningTurn: 0,
+    });
+  });
+});
+
+describe("KeyringObject", () => {
+  it("keeps its keys over an eviction, as hashes only", async () => {
+    const stub = testEnv.KEYRING.getByName(crypto.randomUUID());
+    const key = await stub.createKey("acme", "laptop");
+    expect(key).toMatch(/^le-[A-Za-z0-9_-]{43}$/);
+    await runInDurableObject(stub, (instance, state) => {
+      const rows = JSON.stringify(
+        state.storage.sql
+          .exec("SELECT lookup, hex(hash) AS hash, tenant, name FROM api_key")
+          .toArray(),
+      );
+      expect(rows).toContain("acme");
+      expect(rows).not.toContain(key.slice(3, 13));
+      Object.assign(instance, { tenantOf: () => "corrupt" });
+    });
+    await evictDurableObject(stub);
+    expect(await stub.tenantOf(hashApiKey(key))).toBe("acme");
+    expect(await stub.tenantOf(hashApiKey(`${key}x`))).toBeUndefined();
+  });
+
+  it("compares the whole hash, not only the part that it looks up", async () => {
+    const stub = testEnv.KEYRING.getByName(crypto.randomUUID());
+    const hash = hashApiKey("a key");
+    await stub.importKey(hash, "acme", "a");
+    const alike = hash.slice();
+    alike[31] = (alike[31] ?? 0) ^ 1;
+    expect(await stub.tenantOf(alike)).toBeUndefined();
+    await stub.importKey(alike, "other", "b");
+    expect(await stub.tenantOf(hash)).toBe("acme");
+    expect(await stub.tenantOf(alike)).toBe("other");
+  });
+
+  it("forgets a key that is revoked or replaced", async () => {
+    const stub = testEnv.KEYRING.getByName(crypto.randomUUID());
+    const first = await stub.createKey("acme", "laptop");
+    const second = await stub.createKey("acme", "laptop");
+    expect(await stub.tenantOf(hashApiKey(first))).toBeUndefined();
+    expect(await stub.tenantOf(hashApiKey(second))).toBe("acme");
+    expect(await stub.revokeKey("acme", "laptop")).toBe(true);
+    expect(await stub.revokeKey("acme", "laptop")).toBe(false);
+    expect(await stub.tenantOf(hashApiKey(second))).toBeUndefined();
+  });
+});
