@@ -155,7 +155,7 @@ export class WasmEngine implements Engine {
         sink: plan.sink,
         recent: plan.recent,
         pageBytes: pageLayout(plan).pageBytes,
-        sequenceBytes: Number(instance.run((x) => x.le_plan_sequence_bytes(index, 0))),
+        sequenceBytes: Number(instance.run((x) => x.le_plan_sequence_bytes(index, 1))),
       })),
     );
     return new WasmEngine(
