@@ -145,7 +145,6 @@ describe.skipIf(missing(llamaCpp))(titled("words are cut as llama.cpp cuts them"
       merges: text("merges") as string[],
       named: { bos: 0, eos: tokens.length - 1 },
       addBos: undefined,
-      addEos: undefined,
       addSpacePrefix: undefined,
     });
     const peer = await LlamaCppVocabulary.load(path);

@@ -441,6 +441,12 @@ describe("a bad model file is refused", () => {
       /token type 7 is outside 0 to 6/,
     ],
     [
+      "a byte token without a byte",
+      withKey("tokenizer.ggml.token_type", { type: "i32s", value: [2, 3, 3, 1, 1, 6, 1, 1] }),
+      "vocabulary",
+      /byte token "b" is not named like <0x0A>/,
+    ],
+    [
       "another tokenizer",
       withKey("tokenizer.ggml.model", text("t5")),
       "vocabulary",

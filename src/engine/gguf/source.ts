@@ -11,7 +11,8 @@ export interface ModelSource {
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   /**
    * `length` bytes from `offset`, in order, in chunks of fileBlockBytes at most. Nothing is fetched
-   * before it is pulled, and no more than one block is held. Errors of the stream are ModelFileErrors.
+   * before it is pulled, and no more than one block is held. A chunk may be a view of that block: copy
+   * it, but neither write to it nor transfer it. Errors of the stream are ModelFileErrors.
    */
   stream(offset: number, length: number): ReadableStream<Uint8Array<ArrayBuffer>>;
 }

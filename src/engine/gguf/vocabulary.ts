@@ -22,7 +22,6 @@ export interface NamedTokens {
   readonly eot?: number;
   readonly eom?: number;
   readonly unknown?: number;
-  readonly padding?: number;
 }
 
 /** A token table. It is large: drop it once a tokenizer is built. */
@@ -42,7 +41,6 @@ export interface Vocabulary {
   readonly named: NamedTokens;
   /** The file's switches; undefined where it leaves them to the tokenizer's kind. */
   readonly addBos: boolean | undefined;
-  readonly addEos: boolean | undefined;
   readonly addSpacePrefix: boolean | undefined;
 }
 
@@ -52,8 +50,10 @@ const namedKeys: readonly (readonly [keyof NamedTokens, string])[] = [
   ["eot", "eot_token_id"],
   ["eom", "eom_token_id"],
   ["unknown", "unknown_token_id"],
-  ["padding", "padding_token_id"],
 ];
+
+/** Tokens of single bytes are named by their value. */
+const byteTokenName = /^<0x[0-9A-Fa-f]{2}>$/;
 
 function readTokens(metadata: Metadata): string[] {
   const key = "tokenizer.ggml.tokens";
@@ -106,6 +106,15 @@ export function readVocabulary(metadata: Metadata): Vocabulary {
       `token type ${wrongType} is outside 0 to ${tokenTypes.byte}`,
     );
   }
+  const wrongByte = tokens.find(
+    (text, id) => types?.[id] === tokenTypes.byte && !byteTokenName.test(text),
+  );
+  if (wrongByte !== undefined) {
+    throw new ModelFileError(
+      "vocabulary",
+      `byte token ${quote(wrongByte)} is not named like <0x0A>`,
+    );
+  }
   const scores = model === "llama" ? readColumn(metadata, "tokenizer.ggml.scores", count) : [];
   if (scores === undefined || scores.some((score) => !Number.isFinite(score))) {
     throw new ModelFileError(
@@ -133,7 +142,6 @@ export function readVocabulary(metadata: Metadata): Vocabulary {
     merges,
     named,
     addBos: metadata.flag("tokenizer.ggml.add_bos_token"),
-    addEos: metadata.flag("tokenizer.ggml.add_eos_token"),
     addSpacePrefix: metadata.flag("tokenizer.ggml.add_space_prefix"),
   };
 }

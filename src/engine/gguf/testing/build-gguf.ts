@@ -199,7 +199,7 @@ export function tinyModel(architecture: "llama" | "qwen2" | "qwen3" = "llama"): 
       ["tokenizer.ggml.token_type", { type: "i32s", value: [2, 3, 3, 1, 1, 1, 1, 1] }],
       ["tokenizer.ggml.bos_token_id", u32(1)],
       ["tokenizer.ggml.eos_token_id", u32(2)],
-      ["tokenizer.ggml.padding_token_id", u32(0xffffffff)],
+      ["tokenizer.ggml.eot_token_id", u32(0xffffffff)],
     ],
     tensors,
   };

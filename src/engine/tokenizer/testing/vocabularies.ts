@@ -18,7 +18,6 @@ function vocabulary(
     merges: [],
     named: {},
     addBos: undefined,
-    addEos: undefined,
     addSpacePrefix: undefined,
     ...rest,
   };
