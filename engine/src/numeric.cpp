@@ -10,6 +10,23 @@ constexpr double kLn2Lo = 1.90821492927058770002e-10;     // ln 2 - kLn2Hi
 constexpr double kHalfPiHi = 1.57079632673412561417e+00;  // 33 bits
 constexpr double kHalfPiLo = 6.07710050650619224932e-11;  // pi/2 - kHalfPiHi
 
+// 1 / n!
+constexpr double kFactorial[] = {1.0,
+                                 1.0,
+                                 1.0 / 2,
+                                 1.0 / 6,
+                                 1.0 / 24,
+                                 1.0 / 120,
+                                 1.0 / 720,
+                                 1.0 / 5040,
+                                 1.0 / 40320,
+                                 1.0 / 362880,
+                                 1.0 / 3628800,
+                                 1.0 / 39916800,
+                                 1.0 / 479001600,
+                                 1.0 / 6227020800,
+                                 1.0 / 87178291200};
+
 // 2^exponent for -1022 .. 1023.
 double power_of_two(int32_t exponent) {
   const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
@@ -26,9 +43,14 @@ double exp_f64(double x) {
   if (x < -745.0) return 0.0;
   const int32_t k = static_cast<int32_t>(x * 1.44269504088896340736 + (x < 0 ? -0.5 : 0.5));
   const double r = (x - k * kLn2Hi) - k * kLn2Lo;
-  // Taylor's series: |r| <= 0.35, the first term left out is below 2^-57.
-  double sum = 1.0;
-  for (int32_t i = 14; i >= 1; --i) sum = 1.0 + r / i * sum;
+  // Taylor's series: |r| <= 0.35, the first term left out is below 2^-57. Even and odd terms run
+  // side by side.
+  const double r2 = r * r;
+  double even = kFactorial[14];
+  double odd = kFactorial[13];
+  for (int32_t i = 12; i >= 0; i -= 2) even = even * r2 + kFactorial[i];
+  for (int32_t i = 11; i >= 1; i -= 2) odd = odd * r2 + kFactorial[i];
+  const double sum = even + r * odd;
   const int32_t half = k / 2;
   return sum * power_of_two(half) * power_of_two(k - half);
 }
@@ -84,12 +106,6 @@ void sincos_f64(double x, double* sine, double* cosine) {
       *cosine = s;
       break;
   }
-}
-
-bool f32_finite(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
 }  // namespace leanedge

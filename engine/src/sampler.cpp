@@ -9,7 +9,7 @@ namespace {
 
 // A more likely token comes first; of equals the lower id.
 bool comes_before(const Candidate& a, const Candidate& b) {
-  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+  return a.score > b.score || (a.score == b.score && a.token < b.token);
 }
 
 // Restores the heap (first of the order at the root) below `root`.
@@ -39,8 +39,8 @@ void penalise(Candidate* candidates, const SamplingParams& params, const int32_t
     Candidate& c = candidates[recent[i]];
     if (c.token < 0) continue;
     c.token = ~c.token;
-    c.logit =
-        c.logit > 0 ? c.logit / params.repetition_penalty : c.logit * params.repetition_penalty;
+    c.score =
+        c.score > 0 ? c.score / params.repetition_penalty : c.score * params.repetition_penalty;
   }
   for (int32_t i = 0; i < count; ++i) {
     Candidate& c = candidates[recent[i]];
@@ -48,52 +48,109 @@ void penalise(Candidate* candidates, const SamplingParams& params, const int32_t
   }
 }
 
+constexpr int32_t kSumBlock = 64;
+
+double sum_block(const float* weights) {
+  float lanes[8] = {};
+  for (int32_t i = 0; i < kSumBlock; i += 8) {
+    for (int32_t j = 0; j < 8; ++j) lanes[j] += weights[i + j];
+  }
+  return static_cast<double>(((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+                             ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7])));
+}
+
 // log of the sum of exp(logits), and whether all are finite.
 bool log_sum_exp(const float* logits, int32_t count, double* out) {
+  // A sum of differences is not finite if one of them is not, and says so without a branch each.
   float max = logits[0];
+  float zero = 0;
   for (int32_t i = 0; i < count; ++i) {
-    if (!f32_finite(logits[i])) return false;
-    if (logits[i] > max) max = logits[i];
+    zero += logits[i] - logits[i];
+    max = logits[i] > max ? logits[i] : max;
   }
+  if (zero != 0) return false;
+  // Blocks of float sums: few enough terms each for 2^-21, and compilers take several at a time.
   double sum = 0;
-  for (int32_t i = 0; i < count; ++i) {
-    sum += exp_f64(static_cast<double>(logits[i]) - static_cast<double>(max));
+  for (int32_t begin = 0; begin < count; begin += kSumBlock) {
+    const int32_t end = begin + kSumBlock < count ? begin + kSumBlock : count;
+    float weights[kSumBlock] = {};
+    for (int32_t i = begin; i < end; ++i) weights[i - begin] = exp_weight(logits[i] - max);
+    sum += sum_block(weights);
   }
   *out = static_cast<double>(max) + log_f64(sum);
   return true;
 }
 
+// Turns logits into weights e^((logit - greatest) / temperature), the greatest of which is 1;
+// returns their sum.
+double weigh(Candidate* candidates, int32_t count, float temperature) {
+  float max = candidates[0].score;
+  for (int32_t i = 1; i < count; ++i) {
+    if (candidates[i].score > max) max = candidates[i].score;
+  }
+  double sum = 0;
+  for (int32_t begin = 0; begin < count; begin += kSumBlock) {
+    const int32_t end = begin + kSumBlock < count ? begin + kSumBlock : count;
+    float weights[kSumBlock] = {};
+    for (int32_t i = begin; i < end; ++i) {
+      weights[i - begin] = (candidates[i].score - max) / temperature;
+    }
+    for (float& weight : weights) weight = exp_weight(weight);
+    for (int32_t i = end; i < begin + kSumBlock; ++i) weights[i - begin] = 0;
+    for (int32_t i = begin; i < end; ++i) candidates[i].score = weights[i - begin];
+    sum += sum_block(weights);
+  }
+  return sum;
+}
+
+// Keeps candidates of at least `least`, in order; returns how many.
+int32_t keep_above(Candidate* candidates, int32_t count, double least) {
+  int32_t kept = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    if (static_cast<double>(candidates[i].score) >= least) candidates[kept++] = candidates[i];
+  }
+  return kept;
+}
+
+// Moves the candidates that the filters keep to the front, in any order; returns how many.
+int32_t filter(Candidate* candidates, int32_t count, const SamplingParams& params, double total) {
+  const bool all_of_p = params.top_p >= 1.0f;
+  const double top_p = all_of_p ? 2.0 : static_cast<double>(params.top_p);
+  // Tokens below (1 - top_p) / count add up to less than 1 - top_p: top_p is reached without them.
+  const double tail = all_of_p ? 0 : (1 - top_p) * total / count;
+  const double min_p = static_cast<double>(params.min_p);
+  const int32_t rest = keep_above(candidates, count, tail > min_p ? tail : min_p);
+  if (params.top_k == 0 && all_of_p) return rest;
+  // Take the most likely one out of a heap until a rule says stop: they collect at the array's end.
+  make_heap(candidates, rest);
+  const int32_t top_k = params.top_k == 0 || params.top_k > rest ? rest : params.top_k;
+  double sum = 0;
+  int32_t kept = 0;
+  while (kept < top_k && sum < top_p * total) {
+    const Candidate next = candidates[0];
+    const int32_t left = rest - ++kept;
+    candidates[0] = candidates[left];
+    sift_down(candidates, left, 0);
+    candidates[left] = next;
+    sum += static_cast<double>(next.score);
+  }
+  for (int32_t i = 0; i < kept; ++i) candidates[i] = candidates[rest - kept + i];
+  return kept;
+}
+
 // Draws among candidates whose logits are final. Consumes the array.
 int32_t draw(Candidate* candidates, int32_t count, const SamplingParams& params, int32_t position) {
-  make_heap(candidates, count);
-  const double temperature = static_cast<double>(params.temperature);
-  const double max = static_cast<double>(candidates[0].logit);
-  double total = 0;  // weights are e^((logit - max) / temperature); the greatest is 1
-  for (int32_t i = 0; i < count; ++i) {
-    total += exp_f64((static_cast<double>(candidates[i].logit) - max) / temperature);
-  }
-  // Popped candidates collect at the array's end, the most likely one last.
-  const int32_t top_k = params.top_k == 0 || params.top_k > count ? count : params.top_k;
-  const double top_p = params.top_p >= 1.0f ? 2.0 : static_cast<double>(params.top_p);
-  double kept = 0;
-  int32_t left = count;
-  while (count - left < top_k && kept < top_p * total) {
-    const double weight = exp_f64((static_cast<double>(candidates[0].logit) - max) / temperature);
-    if (weight < static_cast<double>(params.min_p)) break;
-    const Candidate popped = candidates[0];
-    candidates[0] = candidates[--left];
-    sift_down(candidates, left, 0);
-    candidates[left] = popped;
-    kept += weight;
-    if (left == 0) break;
-  }
-  const double noise = philox_uniform(params.seed, position) * kept;
+  const double total = weigh(candidates, count, params.temperature);
+  const int32_t kept = filter(candidates, count, params, total);
+  double all = 0;
+  for (int32_t i = 0; i < kept; ++i) all += static_cast<double>(candidates[i].score);
+  const double noise = philox_uniform(params.seed, position) * all;
   double sum = 0;
-  for (int32_t i = count - 1; i >= left; --i) {
-    sum += exp_f64((static_cast<double>(candidates[i].logit) - max) / temperature);
+  for (int32_t i = 0; i < kept; ++i) {
+    sum += static_cast<double>(candidates[i].score);
     if (noise < sum) return candidates[i].token;
   }
-  return candidates[left].token;  // rounding left a crumb at the end
+  return candidates[0].token;  // unreachable but for rounding: noise < all
 }
 
 }  // namespace
@@ -147,7 +204,7 @@ SampleResult sample(Sampler* sampler, const SamplingParams& params, const float*
   int32_t token = 0;
   if (params.temperature == 0) {
     for (int32_t i = 1; i < count; ++i) {
-      if (candidates[i].logit > candidates[token].logit) token = i;
+      if (candidates[i].score > candidates[token].score) token = i;
     }
   } else {
     token = draw(candidates, count, params, position);

@@ -10,9 +10,9 @@ namespace leanedge {
 inline constexpr int32_t kTopKMax = 1000;
 inline constexpr int32_t kRepetitionWindowMax = 4096;
 
-// A token and its logit, later its probability.
+// A token and its logit, or, once drawing has begun, its probability next to the greatest one's.
 struct Candidate {
-  float logit;
+  float score;
   int32_t token;
 };
 

@@ -17,6 +17,8 @@ TEST(numeric_functions_agree_with_libm) {
     CHECK_NEAR(exp_f32(static_cast<float>(x * 80)) /
                    static_cast<float>(exp(static_cast<double>(static_cast<float>(x * 80)))),
                1, 1.2e-7);
+    const float weight = 43.5f * random.uniform() - 43.5f;
+    CHECK_NEAR(exp_weight(weight) / exp(static_cast<double>(weight)), 1, 4e-7);
     const double positive = exp(x * 30);
     CHECK_NEAR(log_f64(positive), log(positive), 1e-13);
     double s = 0;
@@ -38,6 +40,9 @@ TEST(numeric_functions_at_the_edges) {
   CHECK(!(exp_f64(NAN) == exp_f64(NAN)));
   CHECK_EQ(exp_f32(200), INFINITY);
   CHECK_EQ(exp_f32(-200), 0.0f);
+  CHECK_EQ(exp_weight(0), 1.0f);
+  CHECK_EQ(exp_weight(-88), 0.0f);
+  CHECK_EQ(exp_weight(-INFINITY), 0.0f);
   CHECK_EQ(log_f64(1), 0.0);
   CHECK(f32_finite(3.4e38f));
   CHECK(!f32_finite(INFINITY));
