@@ -36,8 +36,10 @@ static_assert(sizeof(EngineOptions) == 24, "EngineOptions is written by TypeScri
 // One piece of a step: what one sequence may advance.
 struct StepEntry {
   int32_t sequence;     // handle
-  int32_t work_max;     // most rows x layers to compute for this entry in this step, at least 1
-  int32_t sample;       // 1: if the log's last row gets computed, draw a token and append it
+  int32_t work_max;     // most rows x layers to compute for this entry in this step, at least 1;
+                        // under a lossless plan one row is computed even if it costs more
+  int32_t sample;       // 1: once the log's last row is computed, draw a token and append it. With
+                        // no row pending the last one is computed again
   int32_t reserved;     // 0
 };
 static_assert(sizeof(StepEntry) == 16, "StepEntry is written by TypeScript");

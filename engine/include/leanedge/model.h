@@ -36,8 +36,8 @@ enum class RopeOrder : int32_t { kHalf = 0, kInterleaved = 1 };
 struct ModelConfig {
   Architecture architecture;
   int32_t layers;             // 1 .. kLayersMax
-  int32_t dim;                // hidden size, multiple of 8
-  int32_t ff_dim;             // feed-forward size, multiple of 8
+  int32_t dim;                // hidden size, multiple of 4
+  int32_t ff_dim;             // feed-forward size, multiple of 4
   int32_t heads;              // query heads, a multiple of kv_heads
   int32_t kv_heads;
   int32_t head_dim;           // even, 2 .. kHeadDimMax
