@@ -108,5 +108,6 @@ if [ "$check" = yes ]; then
 fi
 
 mkdir -p "$prebuilt"
-for file in $files; do cp "$out/$file" "$prebuilt/$file"; done
+# The linker marks its output executable, which only scripts are here.
+for file in $files; do install -m 644 "$out/$file" "$prebuilt/$file"; done
 cat "$prebuilt/BUILD.json"

@@ -124,9 +124,10 @@ function prose(markdown: string): string {
 
 /**
  * Paths that Markdown names, in backticks or as a link, and that do not exist. A word in backticks
- * is taken for a path if its first segment is a folder of this repository; from a `*`, `<` or `{`
- * on, a path is a pattern, and only the folder before it is checked. `isIgnored` says whether git ignores a path:
- * build outputs may be named although they are not there yet.
+ * is taken for a path, from the root or from the file's own folder, if its first segment is a
+ * folder of this repository; from a `*`, `<` or `{` on, a path is a pattern, and only the folder
+ * before it is checked. `isIgnored` says whether git ignores a path: build outputs may be named
+ * although they are not there yet.
  */
 export function findDeadPaths(
   files: readonly RepositoryFile[],
@@ -150,7 +151,8 @@ export function findDeadPaths(
     for (const name of named) {
       const fixed = name.replace(/:\d+$/, "").replace(/[^/]*[*<{].*$/, "");
       const path = fixed.replace(/\/+$/, "");
-      if (path !== "" && !known.has(path) && !isIgnored(path)) {
+      const here = normalize(join(dirname(file.path), path));
+      if (path !== "" && !known.has(path) && !known.has(here) && !isIgnored(path)) {
         dead.push(`${file.path}: names ${name}, which does not exist`);
       }
     }

@@ -107,6 +107,9 @@ describe("a tidy rule", () => {
       "See `src/a.ts`, `src/gone.ts:3`, `src/*.ts`, `lost/*/b`, `docs/none/<name>.md`, `npm/run`,\n" +
       "`build/x`, `models/made/x.bin`, [a](../src/a.ts), [b](none.md#c) and [w](https://example.com/x).\n" +
       "```\n`src/in-a-block.ts`\n```\n";
+    expect(
+      findDeadPaths([file("wasm/x.md", "`src/a.cpp`"), file("wasm/src/a.cpp")], () => false),
+    ).toEqual([]);
     const dead = findDeadPaths([file("docs/x.md", text), file("src/a.ts")], (path) =>
       path.startsWith("models/made"),
     );
