@@ -17,6 +17,9 @@ import { llamaCpp } from "./llama-cpp.js";
 import { missing, smolLm2, stories260k, temporaryFolder, titled } from "./peers.js";
 import type { Need } from "./peers.js";
 
+/** llama.cpp builds its tables anew for each vocabulary: seconds each on a busy machine. */
+const timeoutMs = 120_000;
+
 const seed = {
   path: fileURLToPath(new URL("../../models/leanedge-seed-29m-q4_0.gguf", import.meta.url)),
   present: true,
@@ -52,22 +55,26 @@ for (const [name, need] of models) {
   describe.skipIf(missing(llamaCpp, need))(
     titled(`${name}'s tokens are llama.cpp's`, llamaCpp, need),
     () => {
-      it("for tricky and for random texts, and in what ends generation", async () => {
-        const source = await openFileSource(need.path);
-        const ours = new Tokenizer((await readModelFile(source)).vocabulary);
-        await source.close();
-        const peer = await LlamaCppVocabulary.load(need.path);
-        try {
-          expect(differences(ours, peer, trickyTexts)).toEqual([]);
-          expect(differences(ours, peer, randomTexts(7, 1_500, 24))).toEqual([]);
-          const ids = Array.from({ length: ours.facts.vocabSize }, (_, id) => id);
-          expect(ids.filter((id) => ours.endsGeneration(id))).toEqual(
-            ids.filter((id) => peer.endsGeneration(id)),
-          );
-        } finally {
-          await peer.dispose();
-        }
-      });
+      it(
+        "for tricky and for random texts, and in what ends generation",
+        { timeout: timeoutMs },
+        async () => {
+          const source = await openFileSource(need.path);
+          const ours = new Tokenizer((await readModelFile(source)).vocabulary);
+          await source.close();
+          const peer = await LlamaCppVocabulary.load(need.path);
+          try {
+            expect(differences(ours, peer, trickyTexts)).toEqual([]);
+            expect(differences(ours, peer, randomTexts(7, 1_500, 24))).toEqual([]);
+            const ids = Array.from({ length: ours.facts.vocabSize }, (_, id) => id);
+            expect(ids.filter((id) => ours.endsGeneration(id))).toEqual(
+              ids.filter((id) => peer.endsGeneration(id)),
+            );
+          } finally {
+            await peer.dispose();
+          }
+        },
+      );
     },
   );
 }
@@ -130,7 +137,7 @@ function codePointTexts(start: number): string[] {
 
 describe.skipIf(missing(llamaCpp))(titled("words are cut as llama.cpp cuts them", llamaCpp), () => {
   const names = ["smollm", "llama-bpe", "qwen2", "gpt-2", "default"];
-  it.each(names)("by %s", async (pre) => {
+  it.each(names)("by %s", { timeout: timeoutMs }, async (pre) => {
     const metadata = pairVocabulary(pre);
     const path = folder.path(`${pre}.gguf`);
     writeFileSync(path, ggufBytes({ metadata, tensors: [] }));

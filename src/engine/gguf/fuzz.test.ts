@@ -7,6 +7,8 @@ import { buildGguf, tinyModel } from "./testing/build-gguf.js";
 /** Most that JavaScript objects and buffers may grow by over a whole fuzz run, garbage included. */
 const growthBytesMax = 256 * 1024 * 1024;
 const flippedFiles = 2_000;
+/** Each takes a second or two, on a machine that has nothing else to do. */
+const timeoutMs = 120_000;
 
 /** A small generator of our own (mulberry32), so that a failure can be replayed from its seed. */
 function randomFrom(seed: number): (below: number) => number {
@@ -37,7 +39,7 @@ function usedBytes(): number {
 describe.each(["llama", "qwen2", "qwen3"] as const)("damaged %s files", (architecture) => {
   const whole = buildGguf(tinyModel(architecture));
 
-  it("are refused at every truncation", async () => {
+  it("are refused at every truncation", { timeout: timeoutMs }, async () => {
     expect(await outcome(whole)).toBe("ok");
     const codes = new Set<string>();
     const before = usedBytes();
@@ -48,23 +50,27 @@ describe.each(["llama", "qwen2", "qwen3"] as const)("damaged %s files", (archite
     expect(usedBytes() - before).toBeLessThan(growthBytesMax);
   });
 
-  it("are read or refused, never anything else, with bytes flipped", async () => {
-    const random = randomFrom(whole.length);
-    const headerBytes = 2_000;
-    const codes = new Map<string, number>();
-    const before = usedBytes();
-    for (let i = 0; i < flippedFiles; i++) {
-      const bytes = whole.slice();
-      for (let flips = 1 + random(3); flips > 0; flips--) {
-        const at = random(headerBytes);
-        bytes[at] = random(4) === 0 ? 0xff : (bytes[at] ?? 0) ^ (1 << random(8));
+  it(
+    "are read or refused, never anything else, with bytes flipped",
+    { timeout: timeoutMs },
+    async () => {
+      const random = randomFrom(whole.length);
+      const headerBytes = 2_000;
+      const codes = new Map<string, number>();
+      const before = usedBytes();
+      for (let i = 0; i < flippedFiles; i++) {
+        const bytes = whole.slice();
+        for (let flips = 1 + random(3); flips > 0; flips--) {
+          const at = random(headerBytes);
+          bytes[at] = random(4) === 0 ? 0xff : (bytes[at] ?? 0) ^ (1 << random(8));
+        }
+        const code = await outcome(bytes);
+        codes.set(code, (codes.get(code) ?? 0) + 1);
       }
-      const code = await outcome(bytes);
-      codes.set(code, (codes.get(code) ?? 0) + 1);
-    }
-    expect([...codes.keys()].filter((code) => code.startsWith("unexpected"))).toEqual([]);
-    // The run must have met most checks, or it fuzzed nothing.
-    expect(codes.size).toBeGreaterThanOrEqual(7);
-    expect(usedBytes() - before).toBeLessThan(growthBytesMax);
-  });
+      expect([...codes.keys()].filter((code) => code.startsWith("unexpected"))).toEqual([]);
+      // The run must have met most checks, or it fuzzed nothing.
+      expect(codes.size).toBeGreaterThanOrEqual(7);
+      expect(usedBytes() - before).toBeLessThan(growthBytesMax);
+    },
+  );
 });

@@ -63,7 +63,7 @@ describe("a good model file", () => {
     });
     const k = file.tensors.find((tensor) => tensor.role === "attnK");
     expect(k).toMatchObject({ layer: 0, dtype: "Q4_1", rows: 16, cols: 32, byteLength: 16 * 20 });
-    expect(file.vocabulary.named).toEqual({ bos: 1, eos: 2 });
+    expect(file.vocabulary.named).toEqual({ unknown: 0, bos: 1, eos: 2 });
   });
 
   it("keeps a token that begins with U+FEFF", async () => {

@@ -126,7 +126,9 @@ export function readVocabulary(metadata: Metadata): Vocabulary {
   if (merges === undefined || merges.length > arrayElementsMax) {
     throw new ModelFileError("vocabulary", "a gpt2 tokenizer needs tokenizer.ggml.merges");
   }
-  const named: { -readonly [K in keyof NamedTokens]: number } = {};
+  // What the first converters took for granted, as llama.cpp still does.
+  const named: { -readonly [K in keyof NamedTokens]: number } =
+    model === "llama" && count > 2 ? { unknown: 0, bos: 1, eos: 2 } : {};
   for (const [name, key] of namedKeys) {
     const id = metadata.integer(`tokenizer.ggml.${key}`, 0, 2 ** 32 - 1);
     // Files name ids beyond their table (-1 as a 32-bit number) for tokens that they do not have.
