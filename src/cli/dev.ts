@@ -18,6 +18,8 @@ export interface DevOptions {
   readonly state: string;
   /** Further keys, `TENANT:SHA256` (of the key, in hexadecimal). */
   readonly key: readonly string[];
+  /** Memory of the engine in MiB: weights, cache and scratch together; the gateway's default if unset. */
+  readonly engineMemory: number | undefined;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -39,6 +41,9 @@ export async function dev(options: DevOptions): Promise<void> {
       LEANEDGE_DEV_KEY: key,
       LEANEDGE_KEYS: options.key.join(","),
       LEANEDGE_FRONT_PORT: String(options.grpcPort),
+      ...(options.engineMemory === undefined
+        ? {}
+        : { LEANEDGE_ENGINE_MEMORY_MIB: String(options.engineMemory) }),
     },
   });
   const url = `http://${options.host}:${options.port}`;

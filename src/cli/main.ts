@@ -3,13 +3,18 @@ import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
 import { dev, type DevOptions } from "./dev.js";
 
-function port(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > 65_535) {
-    throw new InvalidArgumentError(`"${text}" is not a port: 1 to 65535.`);
-  }
-  return value;
+function wholeNumber(what: string, highest: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < 1 || value > highest) {
+      throw new InvalidArgumentError(`"${text}" is not ${what}: 1 to ${highest}.`);
+    }
+    return value;
+  };
 }
+
+const port = wholeNumber("a port", 65_535);
+const mebibytes = wholeNumber("a size in MiB", 4_096);
 
 function hashedKey(text: string, before: readonly string[]): readonly string[] {
   if (!/^[A-Za-z0-9._-]{1,64}:[0-9a-fA-F]{64}$/.test(text)) {
@@ -35,6 +40,7 @@ program
     hashedKey,
     [],
   )
+  .option("--engine-memory <MiB>", "memory of the engine, weights included (default 88)", mebibytes)
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 

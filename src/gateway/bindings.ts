@@ -1,10 +1,11 @@
 /** What the runtime hands to the gateway. wrangler.toml declares the same names. */
+import type { GatewayVariables } from "./config.js";
 import type { KeyringObject } from "./objects/keyring-object.js";
 import type { SessionObject } from "./objects/session-object.js";
 import type { TenantObject } from "./objects/tenant-object.js";
 
-/** Bindings, variables and secrets of the Worker. Parsed once, by config.ts. */
-export interface GatewayEnv {
+/** Bindings of the Worker; config.ts has its variables and secrets. */
+export interface GatewayEnv extends GatewayVariables {
   /** One object a session. */
   readonly SESSION: DurableObjectNamespace<SessionObject>;
   /** One object a tenant: the index of its sessions. */
@@ -15,14 +16,4 @@ export interface GatewayEnv {
   readonly ENGINE: DurableObjectNamespace;
   /** The page and the shards of embedded models. */
   readonly ASSETS?: Fetcher;
-  /** Models that are served, as config.ts describes: JSON text, or the array itself. */
-  readonly LEANEDGE_MODELS?: unknown;
-  /** Key that is accepted for tenant `dev`; unset in production. */
-  readonly LEANEDGE_DEV_KEY?: string;
-  /** Keys and their tenants, `TENANT:SHA256` (of the key, in hexadecimal), separated by commas. */
-  readonly LEANEDGE_KEYS?: string;
-  /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
-  readonly LEANEDGE_CORS_ORIGINS?: string;
-  /** TCP port of the gRPC front, for the hint that native gRPC gets. */
-  readonly LEANEDGE_FRONT_PORT?: string;
 }

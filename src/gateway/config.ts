@@ -1,5 +1,21 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
-import type { GatewayEnv } from "./bindings.js";
+import { engineMemoryBytesDefault } from "./limits.js";
+
+/** Variables and secrets of the Worker. */
+export interface GatewayVariables {
+  /** Models that are served, as ModelConfig describes: JSON text, or the array itself. */
+  readonly LEANEDGE_MODELS?: unknown;
+  /** Key that is accepted for tenant `dev`; unset in production. */
+  readonly LEANEDGE_DEV_KEY?: string;
+  /** Keys and their tenants, `TENANT:SHA256` (of the key, in hexadecimal), separated by commas. */
+  readonly LEANEDGE_KEYS?: string;
+  /** Memory of each embedded engine in MiB, 1 to 4096; 88 if unset. An isolate on the edge has 128 MB in all. */
+  readonly LEANEDGE_ENGINE_MEMORY_MIB?: string;
+  /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
+  readonly LEANEDGE_CORS_ORIGINS?: string;
+  /** TCP port of the gRPC front, for the hint that native gRPC gets. */
+  readonly LEANEDGE_FRONT_PORT?: string;
+}
 
 /** One model that this gateway serves from its embedded engines. */
 export interface ModelConfig {
@@ -27,6 +43,8 @@ export interface GatewayConfig {
   readonly models: readonly [ModelConfig, ...ModelConfig[]];
   /** Key of tenant `dev`; undefined where none is set. */
   readonly devKey: string | undefined;
+  /** Memory of each embedded engine: weights, cache and scratch together, bytes. */
+  readonly engineMemoryBytesMax: number;
   /** Keys of the configuration, beside those of the keyring; taken out of it, they are void. */
   readonly keys: readonly ConfiguredKey[];
   /** Allowed origins of browsers. */
@@ -44,13 +62,16 @@ export const embeddedModel: ModelConfig = {
 };
 
 const enginesMax = 64;
+/** What 32-bit WASM can address, in MiB. */
+const engineMemoryMibMax = 4_096;
+const mibBytes = 1024 * 1024;
 const configuredKeysMax = 1_000;
 const configuredKeyPattern = /^(?<tenant>[A-Za-z0-9._-]{1,64}):(?<hash>[0-9a-fA-F]{64})$/;
 const modelIdPattern = /^[A-Za-z0-9._-]{1,128}$/;
 const parsed = new WeakMap<object, GatewayConfig>();
 
 /** The configuration of these bindings. Throws an Error that names the variable and what is wrong with it. */
-export function gatewayConfig(env: GatewayEnv): GatewayConfig {
+export function gatewayConfig(env: GatewayVariables): GatewayConfig {
   const known = parsed.get(env);
   if (known !== undefined) {
     return known;
@@ -61,19 +82,11 @@ export function gatewayConfig(env: GatewayEnv): GatewayConfig {
 }
 
 /** As gatewayConfig, without remembering. */
-export function parseConfig(
-  env: Pick<
-    GatewayEnv,
-    | "LEANEDGE_MODELS"
-    | "LEANEDGE_DEV_KEY"
-    | "LEANEDGE_KEYS"
-    | "LEANEDGE_CORS_ORIGINS"
-    | "LEANEDGE_FRONT_PORT"
-  >,
-): GatewayConfig {
+export function parseConfig(env: GatewayVariables): GatewayConfig {
   return {
     models: parseModels(env.LEANEDGE_MODELS),
     devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
+    engineMemoryBytesMax: parseMemory(nonEmpty(env.LEANEDGE_ENGINE_MEMORY_MIB)),
     keys: parseKeys(nonEmpty(env.LEANEDGE_KEYS)),
     corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
     frontPort: parsePort(nonEmpty(env.LEANEDGE_FRONT_PORT)),
@@ -144,6 +157,19 @@ function parseModel(value: unknown, index: number): ModelConfig {
     throw new Error(`${where}.displayName must be a string`);
   }
   return { model, manifest, engines, displayName };
+}
+
+function parseMemory(value: string | undefined): number {
+  if (value === undefined) {
+    return engineMemoryBytesDefault;
+  }
+  const mib = Number(value);
+  if (!Number.isInteger(mib) || mib < 1 || mib > engineMemoryMibMax) {
+    throw new Error(
+      `LEANEDGE_ENGINE_MEMORY_MIB is "${value}"; it must be a whole number from 1 to ${engineMemoryMibMax}`,
+    );
+  }
+  return mib * mibBytes;
 }
 
 function parseKeys(value: string | undefined): readonly ConfiguredKey[] {

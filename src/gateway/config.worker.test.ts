@@ -30,3 +30,16 @@ describe("LEANEDGE_KEYS", () => {
     },
   );
 });
+
+describe("LEANEDGE_ENGINE_MEMORY_MIB", () => {
+  it("is 88 MiB unless set", () => {
+    expect(parseConfig({}).engineMemoryBytesMax).toBe(88 * 1024 * 1024);
+    expect(parseConfig({ LEANEDGE_ENGINE_MEMORY_MIB: "40" }).engineMemoryBytesMax).toBe(41_943_040);
+  });
+
+  it.each(["0", "4097", "1.5", "many"])("refuses %s", (value) => {
+    expect(() => parseConfig({ LEANEDGE_ENGINE_MEMORY_MIB: value })).toThrow(
+      `LEANEDGE_ENGINE_MEMORY_MIB is "${value}"; it must be a whole number from 1 to 4096`,
+    );
+  });
+});

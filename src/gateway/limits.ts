@@ -131,10 +131,10 @@ export const healthWatchMs = 5_000;
 export const deadlineMsMax = 60 * 60_000;
 
 /**
- * Memory of an embedded engine: weights, cache and scratch together. An isolate has 128 MB in all, of which the
- * Worker's code and the requests in flight need the rest.
+ * Memory of an embedded engine where the configuration names none: weights, cache and scratch together. An isolate has
+ * 128 MB in all, of which the Worker's code and the requests in flight need the rest.
  */
-export const engineMemoryBytesMax = 88 * 1024 * 1024;
+export const engineMemoryBytesDefault = 88 * 1024 * 1024;
 
 /** Sequences of an embedded engine, idle ones included; their logs take memory of the engine. */
 export const engineSequencesMax = 64;

@@ -46,11 +46,12 @@ export class EngineObject extends DurableObject<GatewayEnv> {
   async #load(): Promise<Map<string, Handler>> {
     const name = this.ctx.id.name ?? "";
     const model = name.slice(0, name.lastIndexOf("/"));
-    const entry = findModel(gatewayConfig(this.env), model);
+    const config = gatewayConfig(this.env);
+    const entry = findModel(config, model);
     if (entry === undefined || this.env.ASSETS === undefined) {
       throw new Error(`engine "${name}" serves no model of this gateway's configuration`);
     }
-    const loaded = await sharedEngine(this.env.ASSETS, entry.manifest);
+    const loaded = await sharedEngine(this.env.ASSETS, entry.manifest, config.engineMemoryBytesMax);
     const service = createWorkerService({
       name: `engine:${name}`,
       model,

@@ -7,7 +7,7 @@
 import { loadEngine, type LoadedEngine } from "../../engine/load-engine.js";
 import { checkShardManifest, shardSource } from "../../engine/gguf/index.js";
 import simd128 from "../../../wasm/prebuilt/leanedge-simd128.wasm";
-import { engineMemoryBytesMax, engineSequencesMax } from "../limits.js";
+import { engineSequencesMax } from "../limits.js";
 
 /** How often a waiting object looks again. */
 const lookAgainMs = 25;
@@ -27,20 +27,30 @@ const slots = new Map<string, Slot>();
 /**
  * The engine of a model, loaded by the first who asks.
  * @param manifest path of the model's shard manifest among the static assets
+ * @param memoryBytesMax weights, cache and scratch together
  * @throws ModelFileError, EngineError if the model does not load; the next call tries again
  */
-export async function sharedEngine(assets: Fetcher, manifest: string): Promise<LoadedEngine> {
+export async function sharedEngine(
+  assets: Fetcher,
+  manifest: string,
+  memoryBytesMax: number,
+): Promise<LoadedEngine> {
   for (;;) {
     const slot = slots.get(manifest);
     if (slot?.loaded !== undefined) return slot.loaded;
     if (slot === undefined || Date.now() - slot.movedAtMs > loaderSilenceMsMax) {
-      return load(assets, manifest, (slot?.attempt ?? 0) + 1);
+      return load(assets, manifest, memoryBytesMax, (slot?.attempt ?? 0) + 1);
     }
     await new Promise((resolve) => setTimeout(resolve, lookAgainMs));
   }
 }
 
-async function load(assets: Fetcher, manifest: string, attempt: number): Promise<LoadedEngine> {
+async function load(
+  assets: Fetcher,
+  manifest: string,
+  memoryBytesMax: number,
+  attempt: number,
+): Promise<LoadedEngine> {
   const slot: Slot = { attempt, movedAtMs: Date.now(), loaded: undefined };
   slots.set(manifest, slot);
   const fetchAsset = async (path: string): Promise<Response> => {
@@ -58,7 +68,7 @@ async function load(assets: Fetcher, manifest: string, attempt: number): Promise
       source: shardSource(shards, (shard) => fetchAsset(folder + shard.path)),
       fingerprint: shards.fingerprint,
       module: simd128,
-      memoryBytesMax: engineMemoryBytesMax,
+      memoryBytesMax,
       sequencesMax: engineSequencesMax,
     });
     const current = slots.get(manifest);
