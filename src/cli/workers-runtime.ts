@@ -5,7 +5,7 @@
  * wrangler's own command watches the sources and reloads in the middle of a conversation; a gateway that
  * is used, not developed, must not.
  */
-import { unstable_dev } from "wrangler";
+import { unstable_startWorker } from "wrangler";
 import { packagePath } from "./repository.js";
 import type { WranglerOptions } from "./wrangler-process.js";
 
@@ -15,27 +15,27 @@ process.once("disconnect", () => {
   process.exit(0);
 });
 
-const worker = await unstable_dev(packagePath("src/gateway/index.ts"), {
+const worker = await unstable_startWorker({
   config: packagePath("wrangler.toml"),
-  ip: options.host,
-  port: options.port,
-  inspect: false,
-  persist: true,
-  persistTo: options.persistTo,
+  entrypoint: packagePath("src/gateway/index.ts"),
   assets: options.assets,
-  vars: options.vars,
-  logLevel: process.env["LEANEDGE_LOG"] === "debug" ? "debug" : "error",
-  local: true,
-  experimental: {
+  bindings: Object.fromEntries(
+    Object.entries(options.vars).map(([name, value]) => [name, { type: "plain_text", value }]),
+  ),
+  dev: {
+    remote: false,
+    // The older unstable_dev takes no heed of it.
     watch: options.watch,
-    disableExperimentalWarning: true,
-    showInteractiveDevSession: false,
-    disableDevRegistry: true,
+    server: { hostname: options.host, port: options.port },
+    inspector: false,
+    persist: options.persistTo,
+    logLevel: process.env["LEANEDGE_LOG"] === "debug" ? "debug" : "error",
   },
 });
+await worker.ready;
 
 process.once("SIGTERM", () => {
-  worker.stop().then(
+  worker.dispose().then(
     () => process.exit(0),
     () => process.exit(1),
   );
