@@ -24,6 +24,9 @@ uint8_t* arena_alloc(Arena* arena, uint64_t bytes);
 // The same without writing to them: memory that nobody touches costs a host nothing.
 uint8_t* arena_alloc_unwritten(Arena* arena, uint64_t bytes);
 
+// Most bytes that one allocation can still have.
+uint64_t arena_room(const Arena& arena);
+
 // `count` zeroed Ts; null if they do not fit.
 template <class T>
 T* arena_array(Arena* arena, uint64_t count) {

@@ -9,10 +9,10 @@ namespace {
 
 int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 
-// Values of one f16 row set: (kv_heads, rows, head_dim).
-size_t rows_values(const CachePool& pool, int32_t rows) {
-  return static_cast<size_t>(pool.kv_heads) * static_cast<size_t>(rows) *
-         static_cast<size_t>(pool.head_dim);
+// Values of one f16 row set: (kv_heads, rows, head_dim). Of sizes that may not fit yet: 64 bits.
+uint64_t rows_values(const CachePool& pool, int32_t rows) {
+  return static_cast<uint64_t>(pool.kv_heads) * static_cast<uint64_t>(rows) *
+         static_cast<uint64_t>(pool.head_dim);
 }
 
 // First value of row `row` of head `head` in (kv_heads, stride, head_dim).
@@ -87,7 +87,7 @@ PlanEntry plan_entry(const CachePool& pool, const CachePlan* plan) {
   entry.ring_rows = min_i32(plan->recent + kPageSlots, pool.context_tokens_max - entry.sink_rows);
   entry.pages_max = archive_pages(pool.context_tokens_max, plan->sink, plan->recent);
   entry.lossless = plan_lossless(*plan) ? 1 : 0;
-  const size_t values =
+  const uint64_t values =
       2 * (rows_values(pool, entry.sink_rows) + rows_values(pool, entry.ring_rows));
   // Four sections that must each be 16-byte aligned for kernels.
   entry.layer_bytes = align_up(values * 2 + 4 * 16, kHeapAlign);

@@ -86,7 +86,7 @@ bool place_sequences(Engine* e, int32_t pages_max) {
   const int32_t count = e->options.sequences_max;
   const int32_t log_blocks_max = log_blocks(e->options.context_tokens_max);
   const uint64_t all = static_cast<uint64_t>(count) * static_cast<uint64_t>(log_blocks_max);
-  uint64_t blocks = (a->limit - a->used) / kLogShare / (kLogBlockTokens * sizeof(uint32_t));
+  uint64_t blocks = arena_room(*a) / kLogShare / (kLogBlockTokens * sizeof(uint32_t));
   const uint64_t least = static_cast<uint64_t>(log_blocks_max) + static_cast<uint64_t>(count);
   if (blocks < least) blocks = least;
   if (blocks > all) blocks = all;
@@ -129,7 +129,7 @@ bool place_cache(Engine* e) {
     if (!entry.lossless) full += entry.region_bytes + prefill_bytes(*e, pool.context_tokens_max);
     if (full > most) most = full;
   }
-  const uint64_t rest = a->limit - a->used;
+  const uint64_t rest = arena_room(*a);
   uint64_t bytes = most * static_cast<uint64_t>(e->options.sequences_max);
   // Records of the heap's blocks come out of the same memory.
   const uint64_t per_block = 2 * sizeof(HeapBlock);
@@ -139,7 +139,7 @@ bool place_cache(Engine* e) {
   const uint64_t records = heap_records(blocks);
   HeapBlock* table = nullptr;
   if (!place(a, &table, records)) return false;
-  uint64_t left = (a->limit - a->used) / kHeapAlign * kHeapAlign;
+  uint64_t left = arena_room(*a) / kHeapAlign * kHeapAlign;
   if (left > bytes) left = align_up(bytes, kHeapAlign);
   if (left > blocks * least) left = blocks * least;
   if (left < first) return false;

@@ -120,6 +120,10 @@ Status weights_reserve(Weights* weights, Arena* arena, const ModelConfig& config
     TensorSlot& slot = weights->slots[i];
     slot.desc = desc;
     slot.file_bytes = static_cast<uint64_t>(desc.rows) * dtype_row_bytes(desc.dtype, desc.cols);
+    // Also where a size_t has 32 bits: packing adds less than the file's size.
+    if (slot.file_bytes > arena->limit || slot.file_bytes > SIZE_MAX / 2) {
+      return out_of_memory(*arena, slot.file_bytes, detail);
+    }
     const float** vector = vector_place(weights, desc);
     const uint64_t bytes = vector ? static_cast<uint64_t>(desc.cols) * sizeof(float)
                                   : kernels::packed_bytes(desc.dtype, desc.rows, desc.cols);

@@ -187,7 +187,7 @@ void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& opt
 }  // namespace
 
 TEST(random_walk_equals_replay) {
-  walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, 1200, false);
+  walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, 900, false);
 }
 
 TEST(random_walk_without_sink_equals_replay) {
@@ -195,14 +195,14 @@ TEST(random_walk_without_sink_equals_replay) {
   options.sink = 0;
   options.recent = 1;
   options.batch_rows_max = 5;
-  walk(2, test::tiny_config(Architecture::kLlama), options, Dtype::kQ8_0, 700, false);
+  walk(2, test::tiny_config(Architecture::kLlama), options, Dtype::kQ8_0, 500, false);
 }
 
 TEST(random_walk_short_of_pages_equals_replay) {
   test::TinyOptions options;
   options.batch_rows_max = 40;
   options.memory_bytes_max = 300 * 1024;
-  walk(3, test::tiny_config(Architecture::kQwen3), options, Dtype::kQ4_1, 700, true);
+  walk(3, test::tiny_config(Architecture::kQwen3), options, Dtype::kQ4_1, 500, true);
 }
 
 // Pruned and quantised pages: prompts go layer by layer, and what cannot be shortened is replayed.
@@ -215,9 +215,9 @@ TEST(random_walk_under_a_pruning_plan_equals_replay) {
       test::tiny_plan(2, 2, 32, 3, 10, widths, PageStorage::kInt4, PageStorage::kInt8);
   test::TinyOptions options;
   options.plan = plan;
-  walk(4, config, options, Dtype::kQ8_0, 700, false);
+  walk(4, config, options, Dtype::kQ8_0, 500, false);
   options.memory_bytes_max = 500 * 1024;
-  walk(5, config, options, Dtype::kQ8_0, 400, true);
+  walk(5, config, options, Dtype::kQ8_0, 300, true);
   free(plan);
 }
 
