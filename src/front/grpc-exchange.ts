@@ -6,6 +6,7 @@ import { headerBytes, requestFields, responseFields } from "./forward-headers.js
 import type { HeaderFields } from "./forward-headers.js";
 import type { FrontLimits } from "./front-limits.js";
 import { GrpcFailure, GrpcStatus, failureTrailers, statusFromHttp } from "./grpc-status.js";
+import { abandon } from "./upstream.js";
 import type { Upstream } from "./upstream.js";
 import { FrameReader, parseTrailers } from "./web-frames.js";
 
@@ -77,7 +78,7 @@ class GrpcExchange {
         }),
       );
     });
-    stream.on("close", () => request.destroy());
+    stream.on("close", () => abandon(request));
     this.#sendBody(request);
   }
 
@@ -188,7 +189,9 @@ class GrpcExchange {
     if (stream.destroyed || this.#trailers !== undefined) {
       return;
     }
-    this.#request?.destroy();
+    if (this.#request !== undefined) {
+      abandon(this.#request);
+    }
     if (stream.headersSent) {
       this.#end(failureTrailers(failure));
     } else {

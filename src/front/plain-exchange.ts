@@ -3,6 +3,7 @@ import { constants } from "node:http2";
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { headerBytes, requestFields, responseFields } from "./forward-headers.js";
 import type { FrontLimits } from "./front-limits.js";
+import { abandon } from "./upstream.js";
 import type { Upstream } from "./upstream.js";
 
 /**
@@ -31,7 +32,7 @@ export function carryPlain(
   }
   const fields = requestFields(headers, stream.session?.socket.remoteAddress);
   const request = upstream.open(method, headers[":path"] ?? "/", fields);
-  stream.on("close", () => request.destroy());
+  stream.on("close", () => abandon(request));
   request.on("response", (response) => {
     if (stream.destroyed || stream.headersSent) {
       response.destroy();

@@ -1,6 +1,8 @@
 import { Agent as HttpAgent, request as httpRequest } from "node:http";
 import type { ClientRequest } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import { Socket } from "node:net";
+import { TLSSocket } from "node:tls";
 import type { HeaderFields } from "./forward-headers.js";
 import type { FrontLimits } from "./front-limits.js";
 
@@ -10,6 +12,18 @@ export interface Upstream {
   open(method: string, path: string, headers: HeaderFields): ClientRequest;
   /** Closes all connections. */
   close(): void;
+}
+
+/**
+ * Gives a request up. Over plain TCP the connection is reset: a server that has not begun its answer takes a mere close
+ * for the end of the client's own sending and works on.
+ */
+export function abandon(request: ClientRequest): void {
+  const { socket } = request;
+  if (socket instanceof Socket && !(socket instanceof TLSSocket) && !socket.destroyed) {
+    socket.resetAndDestroy();
+  }
+  request.destroy();
 }
 
 /** Prepares connections to `targetUrl` (http or https). Throws TypeError on another scheme. */

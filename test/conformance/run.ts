@@ -6,79 +6,24 @@
  * status: failures, and listed failures that have begun to pass, are both errors.
  */
 import { spawn } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { startGrpcFront } from "../../src/front/index.js";
-import { conformanceVersion, installRunner, program, root, writeDescriptors } from "./runner.js";
+import { startWranglerDev } from "../support/wrangler-dev.js";
+import { conformanceVersion, installRunner, root, writeDescriptors } from "./runner.js";
 
 const here = path.join(root, "test/conformance");
 
-/** How long the Worker may take to start, and the whole suite to run, in milliseconds. */
-const startMsMax = 60_000;
+/** How long the suite may run, in milliseconds; it takes about 75 s on two idle cores. */
 const suiteMsMax = 5 * 60_000;
 /** How many failed cases are repeated at most. */
 const repeatedCasesMax = 4;
-/** How long a stopped process may take to end, in milliseconds. */
-const stopMsMax = 5000;
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-async function startWorker(port: number): Promise<ChildProcess> {
-  const child = spawn(
-    program("wrangler"),
-    [
-      ...["dev", "--config", path.join(here, "wrangler.toml"), "--ip", "127.0.0.1"],
-      ...["--port", String(port), "--inspector-port", "0", "--log-level", "warn"],
-      "--show-interactive-dev-session=false",
-    ],
-    {
-      cwd: root,
-      // Its own group, so that the runtime it starts ends with it.
-      detached: true,
-      stdio: ["ignore", "ignore", process.env["CONFORMANCE_LOG"] === "1" ? "inherit" : "ignore"],
-      env: { ...process.env, CI: "1", WRANGLER_SEND_METRICS: "false", NO_COLOR: "1" },
-    },
-  );
-  const deadline = Date.now() + startMsMax;
-  while (Date.now() < deadline) {
-    if (child.exitCode !== null) {
-      throw new Error(`wrangler dev ended with status ${child.exitCode} before it was ready`);
-    }
-    try {
-      await fetch(`http://127.0.0.1:${port}/`, { signal: AbortSignal.timeout(1000) });
-      return child;
-    } catch {
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    }
-  }
-  await stop(child);
-  throw new Error(`wrangler dev was not ready after ${startMsMax} ms`);
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) {
-    return;
-  }
-  const ended = new Promise((resolve) => child.once("exit", resolve));
-  process.kill(-child.pid, "SIGTERM");
-  const pid = child.pid;
-  const timer = setTimeout(() => process.kill(-pid, "SIGKILL"), stopMsMax);
-  await ended;
-  clearTimeout(timer);
-}
 
 /** What one run of the runner came to. */
 interface SuiteResult {
   /** Its exit status. */
   status: number;
+  /** How many cases passed. */
+  passed: number;
   /** Full names of the cases that failed and are not listed. */
   failed: string[];
 }
@@ -112,7 +57,8 @@ async function runSuite(
         console.error(`the conformance suite was ended by ${signal} (bound: ${suiteMsMax} ms)`);
       }
       const failed = [...output.matchAll(/^FAILED: (.+):$/gm)].map((match) => match[1] ?? "");
-      resolve({ status: code ?? 1, failed });
+      const passed = Number(/^(\d+) passed,/m.exec(output)?.[1] ?? 0);
+      resolve({ status: code ?? 1, passed, failed });
     });
   });
 }
@@ -137,22 +83,24 @@ async function runWithRepetition(
     ports,
     first.failed.flatMap((name) => ["--run", name]),
   );
+  // The last line of the output is the total of both runs.
+  console.log(`${first.passed + again.passed} passed, ${again.failed.length} failed`);
   return again.status;
 }
 
 console.log(`connectconformance ${conformanceVersion}, server mode`);
 const runner = await installRunner();
 await writeDescriptors();
-const port = await freePort();
-const worker = await startWorker(port);
+const worker = await startWranglerDev("test/conformance/wrangler.toml");
 const front = await startGrpcFront({
   port: 0,
-  targetUrl: `http://127.0.0.1:${port}`,
+  targetUrl: worker.url,
   limits: { drainMsMax: 1000 },
 });
 try {
-  process.exitCode = await runWithRepetition(runner, { http1: port, http2: front.port });
+  const ports = { http1: worker.port, http2: front.port };
+  process.exitCode = await runWithRepetition(runner, ports);
 } finally {
   await front.close();
-  await stop(worker);
+  await worker.stop();
 }

@@ -313,11 +313,12 @@ describe("a mount", () => {
     expect(web.headers.get("grpc-status")).toBe("12");
   });
 
-  it("names invalid JSON and invalid protobuf as invalid arguments", async () => {
+  it("names invalid JSON, UTF-8 and protobuf as invalid arguments", async () => {
     const echo = createEchoApp();
     const bodies: [string, BodyInit][] = [
       ["application/json", "{"],
       ["application/json", "5"],
+      ["application/json", new Uint8Array([0x22, 0xc3, 0x28, 0x22])],
       ["application/proto", new Uint8Array([0x0a, 0xff])],
       ["application/proto", new Uint8Array([0x0a, 0x02, 0xc3, 0x28])],
     ];

@@ -71,7 +71,7 @@ export function mountConnect<E extends Env>(
     readMaxBytes: limits.messageReadBytesMax,
     writeMaxBytes: limits.messageWriteBytesMax,
     maxTimeoutMs: limits.deadlineMsMax,
-    ...(options.jsonOptions === undefined ? {} : { jsonOptions: options.jsonOptions }),
+    jsonOptions: strictJson(options.jsonOptions),
     interceptors: [
       createCallWatcher(options.onUnexpectedError ?? logUnexpectedError),
       ...(options.interceptors ?? []),
@@ -105,6 +105,14 @@ export function mountConnect<E extends Env>(
     );
   }
   return [...paths];
+}
+
+/** Options for JSON with a decoder that refuses invalid UTF-8, which Connect's own replaces without a word. */
+function strictJson(
+  options: Partial<JsonReadOptions & JsonWriteOptions> | undefined,
+): Partial<JsonReadOptions & JsonWriteOptions> {
+  const strict = { textDecoder: new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }) };
+  return Object.assign(strict, options);
 }
 
 async function serve<E extends Env>(
