@@ -10,7 +10,7 @@ import {
   quantisedActivations,
   worstError,
 } from "./expectations.js";
-import type { KernelModule} from "./kernel-module.js";
+import type { KernelModule } from "./kernel-module.js";
 import { multiply, packMatrix } from "./kernel-module.js";
 
 /** Types of weights, with the columns that a matrix of them can have: blocks, or anything. */

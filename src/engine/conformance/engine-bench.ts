@@ -1,0 +1,150 @@
+/** Engines over random models, and what tests do with them again and again. */
+import { randomModelBytes, type ModelSpec } from "../../../test/oracle/random-model.js";
+import { SeededRandom } from "../../../test/oracle/random.js";
+import type { Engine, LogSegment, Sampling, SequenceHandle } from "../engine.js";
+import { memorySource } from "../gguf/memory-source.js";
+import { readModelFile } from "../gguf/model-file.js";
+import { WasmEngine, type WasmEngineOptions } from "../wasm/wasm-engine.js";
+
+/** A small model whose sizes no tile divides evenly. */
+export const tinyModel: ModelSpec = {
+  architecture: "llama",
+  seed: 5,
+  layers: 2,
+  dim: 96,
+  heads: 6,
+  kvHeads: 3,
+  headDim: 16,
+  ffDim: 160,
+  vocabulary: 397,
+  vocabularyKind: "spm",
+  context: 768,
+  type: "Q4_0",
+  embeddingType: "Q8_0",
+  tied: true,
+  ropeBase: 10_000,
+};
+
+/** Rows x layers that no test exceeds. */
+export const allWork = 1 << 20;
+
+/** Memory for a tiny model and a dozen sequences. */
+export const benchMemoryBytes = 24 * 1024 * 1024;
+
+/** Zones so small that short logs have pages. */
+export const smallZones = { sink: 4, recent: 32 } as const;
+
+/** Greedy. */
+export const greedy: Sampling = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  repetitionWindow: 64,
+  seed: 1n,
+};
+
+/** Draws among many tokens. */
+export const lively: Sampling = { ...greedy, temperature: 1.2, topK: 40, topP: 0.95, seed: 77n };
+
+/** Loads a random model. */
+export async function openEngine(
+  module: WebAssembly.Module,
+  spec: ModelSpec,
+  options: Partial<WasmEngineOptions> = {},
+): Promise<WasmEngine> {
+  const source = memorySource(randomModelBytes(spec));
+  return WasmEngine.load({
+    module,
+    source,
+    modelFile: await readModelFile(source),
+    memoryBytesMax: benchMemoryBytes,
+    ...smallZones,
+    ...options,
+  });
+}
+
+/** A new sequence that holds `log`. */
+export function openSequence(
+  engine: Engine,
+  log: readonly LogSegment[],
+  sampling: Sampling = greedy,
+  plan = 0,
+): SequenceHandle {
+  const sequence = engine.createSequence(plan);
+  for (const { kind, ids } of log) engine.append(sequence, kind, ids);
+  engine.setSampling(sequence, sampling);
+  return sequence;
+}
+
+/** What one drawn token left behind. */
+export interface Drawn {
+  readonly token: number;
+  readonly logprob: number;
+  /** Bits of the logits that it was drawn from. */
+  readonly logits: Uint32Array;
+}
+
+/** Draws one token, in steps of `workMax`. */
+export async function draw(
+  engine: Engine,
+  sequence: SequenceHandle,
+  workMax = allWork,
+): Promise<Drawn> {
+  for (;;) {
+    const [result] = await engine.step([{ sequence, workMax, sample: true }]);
+    if (result === undefined) throw new RangeError("a step of one entry has no result");
+    if (result.error !== undefined) throw result.error;
+    if (result.token === undefined) {
+      if (result.workDone === 0) throw new RangeError("a step did nothing");
+      continue;
+    }
+    return {
+      token: result.token,
+      logprob: result.logprob,
+      logits: new Uint32Array(engine.logits(sequence).buffer),
+    };
+  }
+}
+
+/** Draws `count` tokens. */
+export async function drawMany(
+  engine: Engine,
+  sequence: SequenceHandle,
+  count: number,
+): Promise<Drawn[]> {
+  const drawn: Drawn[] = [];
+  while (drawn.length < count) drawn.push(await draw(engine, sequence));
+  return drawn;
+}
+
+/** Random ids of the tiny model. */
+export function randomIds(count: number, seed: number): number[] {
+  const random = new SeededRandom(seed);
+  return Array.from({ length: count }, () => random.below(tinyModel.vocabulary));
+}
+
+/** Prompts of a session's turns: 3 to 20 ids each. */
+export function turnPrompts(turns: number, seed: number): number[][] {
+  const random = new SeededRandom(seed);
+  return Array.from({ length: turns }, (_, turn) => randomIds(3 + random.below(18), seed + turn));
+}
+
+/** Tokens that each turn of playTurns draws. */
+export const answerTokens = 9;
+
+/** Plays a session: a prompt, an answer, and so on. Returns the log as it grew. */
+export async function playTurns(
+  engine: Engine,
+  sequence: SequenceHandle,
+  prompts: readonly (readonly number[])[],
+): Promise<LogSegment[]> {
+  const log: LogSegment[] = [];
+  for (const ids of prompts) {
+    engine.append(sequence, "prompt", ids);
+    const drawn = await drawMany(engine, sequence, answerTokens);
+    log.push({ kind: "prompt", ids }, { kind: "generated", ids: drawn.map(({ token }) => token) });
+  }
+  return log;
+}

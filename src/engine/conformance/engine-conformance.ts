@@ -1,0 +1,22 @@
+/** What every engine must do, whatever computes: src/engine/engine.ts and docs/architecture.md. */
+import { describe } from "vitest";
+import { runErrorSuite } from "./error-suite.js";
+import { runLogitSuite } from "./logit-suite.js";
+import { runReplaySuite } from "./replay-suite.js";
+
+/**
+ * Declares the engine suite for a module.
+ *
+ * @param name for titles
+ * @param module the compiled module, or how to get it
+ */
+export function runEngineConformance(
+  name: string,
+  module: () => Promise<WebAssembly.Module>,
+): void {
+  describe(`an engine of ${name}`, () => {
+    runLogitSuite(module);
+    runReplaySuite(module);
+    runErrorSuite(module);
+  });
+}
