@@ -8,16 +8,8 @@ import { gatewayConfig } from "./config.js";
 import type { ModelConfig } from "./config.js";
 import { unavailable } from "./errors.js";
 import { catalogueTtlMs, workerUnaryTimeoutMs } from "./limits.js";
-import type { SamplingParams } from "../gen/leanedge/v1/sampling_pb.js";
+import type { SamplingDefaults } from "./objects/request-rules.js";
 import { engineDirectory } from "./worker-client/directory.js";
-
-/** What a model says about sampling. */
-export interface SamplingDefaults {
-  /** The model's own defaults; unset fields fall back to plain sampling. */
-  readonly sampling: SamplingParams | undefined;
-  /** The model's window in tokens. */
-  readonly contextTokensMax: number;
-}
 
 interface Known {
   readonly info: ModelInfo;

@@ -5,7 +5,6 @@ import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { Message } from "../../gen/leanedge/v1/session_pb.js";
-import type { SamplingDefaults } from "../catalogue.js";
 import { invalidArgument } from "../errors.js";
 import {
   firstTurnMessagesMax,
@@ -205,6 +204,14 @@ function checkNumber(name: string, value: number, rule: NumberRule): void {
 /** A float field arrives with 24 bits: 2.1 would read 2.0999999046325684. */
 function roundToFloat(value: number): number {
   return Number.isFinite(value) ? Number(value.toPrecision(7)) : value;
+}
+
+/** What a model says about sampling. */
+export interface SamplingDefaults {
+  /** The model's own defaults; unset fields fall back to plain sampling. */
+  readonly sampling: SamplingParams | undefined;
+  /** The model's window in tokens. */
+  readonly contextTokensMax: number;
 }
 
 /** All fields set, as a worker wants them. Throws INVALID_ARGUMENT where max_tokens exceeds the window. */

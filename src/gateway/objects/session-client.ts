@@ -34,7 +34,7 @@ import type {
 import type { GatewayEnv } from "../bindings.js";
 import { unavailable } from "../errors.js";
 import { objectRestartsMax } from "../limits.js";
-import { openSessionObject, sessionUrl, workerBeforeHeader } from "./session-name.js";
+import { sessionObjectName, sessionUrl, workerBeforeHeader } from "./session-name.js";
 import { ObjectLostError, decodeFrames, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
 
@@ -219,7 +219,7 @@ export class SessionClient {
 
   async #call(method: string, body: Uint8Array, idempotencyKey: string): Promise<SessionAnswer> {
     const { tenant, requestId, signal } = this.#caller;
-    const stub = openSessionObject(this.#env.SESSION, tenant, this.#sessionId);
+    const stub = this.#env.SESSION.getByName(sessionObjectName(tenant, this.#sessionId));
     const url = sessionUrl({
       method,
       tenant,

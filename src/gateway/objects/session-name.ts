@@ -1,5 +1,4 @@
 /** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
-import type { SessionObject } from "./session-object.js";
 
 /** One call to a SessionObject. */
 export interface SessionCall {
@@ -15,13 +14,9 @@ export interface SessionCall {
 /** Header of an answer stream: the worker of the turn before, escaped as in a URL. */
 export const workerBeforeHeader = "x-worker-before";
 
-/** The object of a tenant's session. Escaping keeps (tenant, id) pairs apart whatever characters they hold. */
-export function openSessionObject(
-  namespace: DurableObjectNamespace<SessionObject>,
-  tenant: string,
-  sessionId: string,
-): DurableObjectStub<SessionObject> {
-  return namespace.getByName(`${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`);
+/** Name of the object of a tenant's session. Escaping keeps (tenant, id) pairs apart whatever characters they hold. */
+export function sessionObjectName(tenant: string, sessionId: string): string {
+  return `${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`;
 }
 
 /** Address of a call. The host name means nothing. */

@@ -68,7 +68,7 @@ import { readPageToken, writePageToken } from "./page-token.js";
 import { checkPageSize, checkSampling, checkTitle } from "./request-rules.js";
 import { copySession, storeCopy } from "./session-copy.js";
 import type { SessionCopy } from "./session-copy.js";
-import { openSessionObject, parseSessionUrl, workerBeforeHeader } from "./session-name.js";
+import { sessionObjectName, parseSessionUrl, workerBeforeHeader } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { SessionStore } from "./session-store.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
@@ -333,7 +333,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     if (running !== undefined && running.number === request.turn) {
       throw failedPrecondition(`turn ${request.turn} has not ended`);
     }
-    const stub = openSessionObject(this.env.SESSION, call.tenant, request.newSessionId);
+    const stub = this.env.SESSION.getByName(sessionObjectName(call.tenant, request.newSessionId));
     let result = await stub.forkedFrom(call.sessionId, request.turn);
     if (result === undefined) {
       const copy = copySession(this.#store, session, request.turn, request.newSessionId);

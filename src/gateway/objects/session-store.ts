@@ -20,7 +20,7 @@ import type {
 } from "./session-records.js";
 import { sessionSchema, sessionTables } from "./session-schema.js";
 import { blob, bytes, int, member, text } from "./sql-row.js";
-import type { Row } from "./sql-row.js";
+import type { Row, SqlValue } from "./sql-row.js";
 
 const encoder = new TextEncoder();
 
@@ -503,11 +503,11 @@ export class SessionStore {
     );
   }
 
-  #all(query: string, ...values: SqlStorageValue[]): Row[] {
+  #all(query: string, ...values: SqlValue[]): Row[] {
     return this.#sql.exec(query, ...values).toArray();
   }
 
-  #first(query: string, ...values: SqlStorageValue[]): Row | undefined {
+  #first(query: string, ...values: SqlValue[]): Row | undefined {
     return this.#all(query, ...values)[0];
   }
 

@@ -1,7 +1,10 @@
 /** Values of SQL rows, with their types checked: a column of another type is a bug, and says so. */
 
+/** A value that SQLite stores; SqlStorageValue of the runtime. */
+export type SqlValue = ArrayBuffer | string | number | null;
+
 /** A row of a result. */
-export type Row = Record<string, SqlStorageValue>;
+export type Row = Record<string, SqlValue>;
 
 /** SQLite takes a whole ArrayBuffer, not a view of a part. */
 export function blob(value: Uint8Array): ArrayBuffer {

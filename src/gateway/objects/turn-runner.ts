@@ -9,7 +9,6 @@ import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { FinishReason } from "../../gen/leanedge/v1/session_pb.js";
 import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Accepted, Finished, Tokens } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import type { SamplingDefaults } from "../catalogue.js";
 import { publicError, unavailable } from "../errors.js";
 import {
   answerBytesMax,
@@ -25,6 +24,7 @@ import { logTokens, namePrefix, samePrefix } from "../worker-client/segments.js"
 import { timeIsUp, within } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { resolveSampling } from "./request-rules.js";
+import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
 import { WorkerAttempt, WorkerFault } from "./worker-attempt.js";

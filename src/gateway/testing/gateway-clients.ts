@@ -18,7 +18,7 @@ import type { GatewayEnv } from "../bindings.js";
 import { workerTransport } from "../connect/worker-transport.js";
 import { hashApiKey } from "../objects/api-key.js";
 import { keyringName } from "../objects/keyring-object.js";
-import { openSessionObject } from "../objects/session-name.js";
+import { sessionObjectName } from "../objects/session-name.js";
 import type { SessionObject } from "../objects/session-object.js";
 
 /** Bindings of the gateway under test. */
@@ -66,7 +66,7 @@ export function sessionClient(key: string | undefined): Client<typeof SessionSer
 
 /** The object behind a session. */
 export function sessionObject(tenant: string, sessionId: string): DurableObjectStub<SessionObject> {
-  return openSessionObject(testEnv.SESSION, tenant, sessionId);
+  return testEnv.SESSION.getByName(sessionObjectName(tenant, sessionId));
 }
 
 /** The scripted worker of a model. */
