@@ -1,0 +1,56 @@
+/**
+ * The benchmark's own Worker: an engine at module scope and a request for each thing to time. Clocks
+ * stand still while a Worker computes, so all times are taken by the process that asks.
+ */
+import { loadEngine } from "../../src/engine/load-engine.js";
+import type { LoadedEngine } from "../../src/engine/load-engine.js";
+import { memorySource } from "../../src/engine/gguf/index.js";
+import simd128 from "../../wasm/prebuilt/leanedge-simd128.wasm";
+import readLoop from "../../.cache/decode/read-loop.wasm";
+import { EngineRun } from "./engine-run.js";
+import type { ReadLoop } from "./read-loop.js";
+
+let loaded: LoadedEngine | undefined;
+let run: EngineRun | undefined;
+let reads: Promise<WebAssembly.Instance> | undefined;
+
+async function load(request: Request): Promise<Response> {
+  const source = memorySource(new Uint8Array(await request.arrayBuffer()));
+  loaded = await loadEngine({ source, module: simd128 });
+  return Response.json({ weightBytesPerRow: loaded.engine.stats().weightBytesPerRow });
+}
+
+async function prefill(request: Request): Promise<Response> {
+  if (loaded === undefined) throw new Error("no model has been loaded");
+  run?.end();
+  run = new EngineRun(loaded.engine);
+  return Response.json({ tokens: [run.prefill((await request.json()) as number[])] });
+}
+
+async function decode(request: Request): Promise<Response> {
+  if (run === undefined) throw new Error("no prompt has been read");
+  return Response.json({ tokens: run.decode((await request.json()) as number) });
+}
+
+async function read(request: Request): Promise<Response> {
+  reads ??= WebAssembly.instantiate(readLoop);
+  const { bytes, passes } = (await request.json()) as { bytes: number; passes: number };
+  const loop = (await reads).exports as unknown as ReadLoop;
+  return Response.json({ sum: loop.read(bytes, passes) });
+}
+
+const handlers = new Map<string, (request: Request) => Response | Promise<Response>>([
+  ["/load", load],
+  ["/prefill", prefill],
+  ["/decode", decode],
+  ["/read", read],
+  ["/nothing", () => Response.json({})],
+]);
+
+export default {
+  async fetch(request: Request): Promise<Response> {
+    const handler = handlers.get(new URL(request.url).pathname);
+    if (handler === undefined) return new Response("not found", { status: 404 });
+    return handler(request);
+  },
+};
