@@ -38,9 +38,9 @@ interface Bench {
   readonly calls: Call[];
   readonly runner: TurnRunner;
   /** The call of an attempt, counted from 0. */
-  call(attempt: number): Call;
+  readonly call: (attempt: number) => Call;
   /** What a client reads. */
-  events(signal?: AbortSignal): AsyncGenerator<ClientEvent, void, undefined>;
+  readonly events: (signal?: AbortSignal) => AsyncGenerator<ClientEvent, void, undefined>;
 }
 
 function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
