@@ -12,8 +12,11 @@ export const queuedRequestsMax = 256;
 /** Longest wait for memory; a gateway gives up well before, and the client sees why. */
 export const queueWaitMsMax = 60_000;
 
-/** Silence after which a Progress event is sent, half of the 10 s in which a gateway wants a sign. */
-export const progressIntervalMs = 5_000;
+/**
+ * Silence after which a Progress event is sent. What reads a TCP connection that its peer has closed is told so by its
+ * second write: while a prompt is read these are all there is to write, and they bound for how long it is read in vain.
+ */
+export const progressIntervalMs = 250;
 
 /** Messages of one request, as leanedge.v1.GenerateRequest.messages bounds a first turn. */
 export const messagesMax = 256;

@@ -83,6 +83,7 @@ export async function* streamAnswer(
   let offset = options.offset;
   let announced: boolean | undefined;
   let promptTokensDone = 0;
+  let sentMs = clock.nowMs();
   while (!signal.aborted) {
     const changed = bell.next;
     const live = options.live();
@@ -92,6 +93,7 @@ export async function* streamAnswer(
     }
     if (announced !== turn.accepted && announced !== true) {
       announced = turn.accepted;
+      sentMs = clock.nowMs();
       yield started(options, turn);
       continue;
     }
@@ -99,6 +101,7 @@ export async function* streamAnswer(
     if (offset < shown) {
       const piece = readAnswer(store, turn, offset, shown);
       if (piece !== undefined) {
+        sentMs = clock.nowMs();
         yield delta(offset, piece);
         offset += piece.bytes.byteLength;
         continue;
@@ -115,18 +118,23 @@ export async function* streamAnswer(
       progress.promptTokensDone > promptTokensDone
     ) {
       promptTokensDone = progress.promptTokensDone;
+      sentMs = clock.nowMs();
       yield heartbeat(promptTokensDone, progress.promptTokens);
       continue;
     }
-    if (await silent(changed, clock, signal)) {
+    // Counted from the last event: a change that shows nothing (a place in a queue) is silence to the client.
+    const silenceMs = Math.max(0, sentMs + heartbeatIntervalMs - clock.nowMs());
+    if (await silent(changed, silenceMs, clock, signal)) {
+      sentMs = clock.nowMs();
       yield heartbeat(progress?.promptTokensDone ?? 0, progress?.promptTokens ?? 0);
     }
   }
 }
 
-/** Waits for a change; true when a heartbeat is due first. */
+/** Waits for a change; true when `silenceMs` have passed first. */
 async function silent(
   changed: Promise<undefined>,
+  silenceMs: number,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<boolean> {
@@ -136,7 +144,7 @@ async function silent(
   try {
     return await Promise.race([
       changed.then(() => false),
-      clock.sleep(heartbeatIntervalMs, stop.signal).then(() => !signal.aborted),
+      clock.sleep(silenceMs, stop.signal).then(() => !signal.aborted),
     ]);
   } finally {
     signal.removeEventListener("abort", onLeave);

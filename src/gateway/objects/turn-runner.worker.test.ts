@@ -354,6 +354,22 @@ describe("streamAnswer()", () => {
       }
     }));
 
+  it("sends heartbeats to a client whose turn waits in a queue, however often the worker says so", () =>
+    onBench(async ({ call, clock, events }) => {
+      const stream = events();
+      expect((await next(stream)).event.case).toBe("started");
+      await call(0).send(accepted);
+      expect((await next(stream)).event.case).toBe("started");
+      const waiting = next(stream);
+      await settle();
+      for (let pastMs = 0; pastMs < heartbeatIntervalMs; pastMs += heartbeatIntervalMs / 4) {
+        expect(await Promise.race([waiting, Promise.resolve("silent")])).toBe("silent");
+        await call(0).send({ case: "progress", value: { promptTokensDone: 0, queued: 1 } });
+        await clock.advance(heartbeatIntervalMs / 4);
+      }
+      expect((await waiting).event.case).toBe("heartbeat");
+    }));
+
   it("reads at its own pace and ends when its client leaves", () =>
     onBench(async ({ call, clock, events, runner }) => {
       const leave = new AbortController();
