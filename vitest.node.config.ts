@@ -5,7 +5,7 @@ export default defineConfig({
     name: "node",
     environment: "node",
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.ts"],
-    exclude: ["**/node_modules/**", "src/**/*.worker.test.ts", "test/clients/**"],
+    exclude: ["**/node_modules/**", "src/**/*.worker.test.ts", "test/clients/**", "test/e2e/**"],
     // Several tests start whole servers, and CI machines have two slow cores.
     testTimeout: 30_000,
     hookTimeout: 60_000,

@@ -42,7 +42,12 @@ interface Processes {
   end(signal: NodeJS.Signals): Promise<void>;
 }
 
-async function start(port: number, grpcPort: number, state: string): Promise<Processes> {
+async function start(
+  port: number,
+  grpcPort: number,
+  state: string,
+  options: readonly string[],
+): Promise<Processes> {
   const child = spawn(
     process.execPath,
     [
@@ -56,6 +61,7 @@ async function start(port: number, grpcPort: number, state: string): Promise<Pro
       String(grpcPort),
       "--state",
       state,
+      ...options,
     ],
     { cwd: root, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, CI: "1" } },
   );
@@ -126,11 +132,14 @@ async function killTree(pid: number): Promise<void> {
   }
 }
 
-/** Starts a gateway on free ports with empty storage. */
-export async function startGateway(): Promise<RunningGateway> {
+/**
+ * Starts a gateway on free ports with empty storage.
+ * @param options further options of `leanedge dev`
+ */
+export async function startGateway(...options: readonly string[]): Promise<RunningGateway> {
   const [port, grpcPort] = [await freePort(), await freePort()];
   const state = await mkdtemp(join(tmpdir(), "leanedge-test-"));
-  let running = await start(port, grpcPort, state);
+  let running = await start(port, grpcPort, state, options);
   return {
     url: `http://127.0.0.1:${port}`,
     grpcAddress: `127.0.0.1:${grpcPort}`,
@@ -138,7 +147,7 @@ export async function startGateway(): Promise<RunningGateway> {
     kill: () => running.end("SIGKILL"),
     async restart() {
       await running.end("SIGKILL");
-      running = await start(port, grpcPort, state);
+      running = await start(port, grpcPort, state, options);
     },
     async close() {
       await running.end("SIGTERM");
