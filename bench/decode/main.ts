@@ -3,16 +3,21 @@
  * beside this file for the method.
  */
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { openFileSource } from "../../src/engine/gguf/file-source.js";
 import { readModelFile } from "../../src/engine/gguf/index.js";
 import { Tokenizer } from "../../src/engine/tokenizer/index.js";
+import { memoryBytesDefault } from "../../src/engine/wasm/wasm-engine.js";
 import { GgufFile } from "../../test/oracle/gguf.js";
 import { Oracle } from "../../test/oracle/oracle.js";
+import { model222m, model26m, writeRandomModel } from "../../test/oracle/random-model.js";
+import { tensorTypes } from "../../test/oracle/tensor-types.js";
+import type { TensorType } from "../../test/oracle/tensor-types.js";
 import { checkAnswer } from "./check-answer.js";
 import { prompt as defaultPrompt } from "./prompt.js";
 import { decodeSpeed, prefillSpeed, replaceSection, reportMarkdown } from "./report.js";
@@ -99,7 +104,11 @@ export async function runBenchmark(options: Options): Promise<Run> {
   await source.close();
   const promptIds = tokenizer.encodePieces([{ text: prompt, special: false }], { start: true });
   const readBytes = fileBytesPerToken(modelPath);
-  const workload: Workload = { modelPath, prompt, promptIds, generate, warmups, readBytes };
+  // The host's default, and more only for models that no Worker could hold.
+  const memoryBytesMax = Math.max(memoryBytesDefault, 2 * readBytes);
+  const workload: Workload = {
+    ...{ modelPath, prompt, promptIds, generate, warmups, readBytes, memoryBytesMax },
+  };
   const oracle = new Oracle(modelPath);
   const run = {
     command: options.command,
@@ -151,6 +160,27 @@ const embedded = fileURLToPath(
 );
 const document = fileURLToPath(new URL("../../docs/benchmarks.md", import.meta.url));
 
+/**
+ * A model by path, or by a name such as `random-26m-Q8_0` or `random-222m-Q4_0`: random weights,
+ * written into models/cache/ when they are not there.
+ */
+function resolveModel(name: string): string {
+  const [, size, type] = /^random-(26m|222m)-(\w+)$/.exec(name) ?? [];
+  if (size === undefined || type === undefined) {
+    if (!existsSync(name)) throw new Error(`no model at ${name}`);
+    return name;
+  }
+  if (!(type in tensorTypes)) throw new Error(`no tensor type ${type}`);
+  const path = join(fileURLToPath(new URL("../../models/cache/", import.meta.url)), `${name}.gguf`);
+  if (!existsSync(path)) {
+    mkdirSync(dirname(path), { recursive: true });
+    const spec = size === "26m" ? model26m : model222m;
+    writeRandomModel(`${path}.part`, spec(type as TensorType));
+    renameSync(`${path}.part`, path);
+  }
+  return path;
+}
+
 function isVariant(name: string): name is VariantName {
   return (variantNames as readonly string[]).includes(name);
 }
@@ -168,10 +198,9 @@ async function main(): Promise<void> {
   const variants = values.variants.split(",");
   const unknown = variants.find((name) => !isVariant(name));
   if (unknown !== undefined) throw new Error(`no variant ${unknown}: ${variantNames.join(", ")}`);
-  if (!existsSync(values.model)) throw new Error(`no model at ${values.model}`);
   const shown = process.argv.slice(2).filter((argument) => argument !== "--write");
   const run = await runBenchmark({
-    modelPath: values.model,
+    modelPath: resolveModel(values.model),
     generate: Number(values.generate),
     rounds: Number(values.rounds),
     warmups: 1,

@@ -51,11 +51,11 @@ describe("reportMarkdown()", () => {
   it("shows medians, bytes against the read loop, and every round", () => {
     const lines = reportMarkdown(run).split("\n");
     expect(lines).toContain(
-      "| node | 200 | 100 | 2.00 | 25 % of 8.0 | 100 200 400 | 100 50.0 200 |",
+      "| node | 200 | 100 | 2.00 | 25.0 % of 8.0 | 100 200 400 | 100 50.0 200 |",
     );
   });
 
   it("sets variants without a read loop of their own against the one in Node", () => {
-    expect(reportMarkdown(run)).toContain("| wllama | 100 | 20.0 | 0.40 | 5 % of 8.0 |");
+    expect(reportMarkdown(run)).toContain("| wllama | 100 | 20.0 | 0.40 | 5.0 % of 8.0 |");
   });
 });

@@ -45,6 +45,10 @@ function digits(value: number): string {
   return value >= 100 ? value.toFixed(0) : value.toFixed(1);
 }
 
+function percent(share: number): string {
+  return (100 * share).toFixed(share < 0.1 ? 1 : 0);
+}
+
 function row(run: Run, { name, rounds }: VariantRounds, ceiling: number | undefined): string {
   const prefill = rounds.map((round) => prefillSpeed(run, round));
   const decode = rounds.map((round) => decodeSpeed(run, round));
@@ -57,9 +61,7 @@ function row(run: Run, { name, rounds }: VariantRounds, ceiling: number | undefi
     digits(median(prefill)),
     digits(median(decode)),
     (moved / gigabyte).toFixed(2),
-    limit === undefined
-      ? "-"
-      : `${((100 * moved) / limit).toFixed(0)} % of ${digits(limit / gigabyte)}`,
+    limit === undefined ? "-" : `${percent(moved / limit)} % of ${digits(limit / gigabyte)}`,
     prefill.map(digits).join(" "),
     decode.map(digits).join(" "),
   ];

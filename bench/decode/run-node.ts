@@ -15,9 +15,10 @@ async function measureReads(bytes: number): Promise<number> {
 
 async function measure(workload: Workload): Promise<Measurement> {
   const source = await openFileSource(workload.modelPath);
-  const { engine } = await loadEngine({ source, module: await readEngineModule("wasm") });
+  const { promptIds, generate, memoryBytesMax } = workload;
+  const module = await readEngineModule("wasm");
+  const { engine } = await loadEngine({ source, module, memoryBytesMax });
   await source.close();
-  const { promptIds, generate } = workload;
   for (let i = 0; i < workload.warmups; i++) {
     const warmup = new EngineRun(engine);
     warmup.prefill(promptIds);

@@ -73,7 +73,8 @@ async function measure(workload: Workload): Promise<Measurement> {
     const ask = async <T>(path: string, body: BodyInit): Promise<Timed<T>> => {
       const start = performance.now();
       const signal = AbortSignal.timeout(requestMsMax);
-      const response = await fetch(`${url}${path}`, { method: "POST", body, signal });
+      const headers = { "memory-bytes-max": String(workload.memoryBytesMax) };
+      const response = await fetch(`${url}${path}`, { method: "POST", headers, body, signal });
       if (!response.ok) throw new Error(`${path} answers ${response.status}`);
       const value = (await response.json()) as T;
       return { value, ms: performance.now() - start };

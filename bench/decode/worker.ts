@@ -16,7 +16,8 @@ let reads: Promise<WebAssembly.Instance> | undefined;
 
 async function load(request: Request): Promise<Response> {
   const source = memorySource(new Uint8Array(await request.arrayBuffer()));
-  loaded = await loadEngine({ source, module: simd128 });
+  const memoryBytesMax = Number(request.headers.get("memory-bytes-max"));
+  loaded = await loadEngine({ source, module: simd128, memoryBytesMax });
   return Response.json({ weightBytesPerRow: loaded.engine.stats().weightBytesPerRow });
 }
 

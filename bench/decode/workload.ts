@@ -16,6 +16,8 @@ export type Workload = {
   generate: number;
   /** Whole runs before the one that counts. */
   warmups: number;
+  /** Most memory of the engine, bytes. */
+  memoryBytesMax: number;
   /** Bytes for the pure-read loop: as many as one token reads of the file's weights. */
   readBytes: number;
 };
