@@ -568,6 +568,23 @@ describe("the life of a gRPC front", () => {
     expect(code).toBe(constants.NGHTTP2_NO_ERROR);
   });
 
+  it("leaves no connection behind, however calls end", async () => {
+    function sockets(): number {
+      return process.getActiveResourcesInfo().filter((kind) => kind === "TCPSocketWrap").length;
+    }
+    const before = sockets();
+    const { front, upstream, client } = await open();
+    for (let i = 0; i < 20; i++) {
+      await client.say({ value: "x" });
+      await errorOf(client.say({ value: failText }));
+      await errorOf(client.say({ value: "wait" }, { signal: AbortSignal.timeout(5) }));
+      await all(client.count({ value: 2 }));
+    }
+    await front.close();
+    await upstream.close();
+    await vi.waitFor(() => expect(sockets()).toBeLessThanOrEqual(before), { timeout: 5000 });
+  });
+
   it("says so when its address is taken", async () => {
     const other = createServer();
     await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));

@@ -20,7 +20,14 @@ export interface Upstream {
  */
 export function abandon(request: ClientRequest): void {
   const { socket } = request;
-  if (socket instanceof Socket && !(socket instanceof TLSSocket) && !socket.destroyed) {
+  const canReset =
+    socket instanceof Socket &&
+    !(socket instanceof TLSSocket) &&
+    !socket.connecting &&
+    !socket.destroyed &&
+    // Node loses the handle of a socket that is reset while it is being shut down: it is never closed.
+    !socket.writableEnded;
+  if (canReset) {
     socket.resetAndDestroy();
   }
   request.destroy();
