@@ -51,7 +51,7 @@ describe("reportMarkdown()", () => {
   it("shows medians, bytes against the read loop, and every round", () => {
     const lines = reportMarkdown(run).split("\n");
     expect(lines).toContain(
-      "| node | 200 | 100 | 2.00 | 25.0 % of 8.0 | 100 200 400 | 100 50.0 200 |",
+      "| node | 200 | 100 | 2.00 | 25 % of 8.0 | 100 200 400 | 100 50.0 200 |",
     );
   });
 
