@@ -1,4 +1,4 @@
-// One block of at most 32 slots of one KV head, widened to f32, and what a query row does with it.
+// One block of at most 32 slots of one KV head, and what query rows do with it.
 #pragma once
 
 #include <math.h>
@@ -15,14 +15,28 @@ namespace leanedge::kernels {
 // Rows of K and V are filled up to whole vectors; K's padding is 0.
 constexpr size_t padded_dim(int32_t dim) { return static_cast<size_t>((dim + 3) / 4 * 4); }
 
+// How a block's values lie in memory, and four of them as f32.
+struct Wide {
+  using Value = float;
+  static inline v128_t load(const float* p) { return simd::f32x4_load(p); }
+};
+struct Narrow {
+  using Value = uint16_t;
+  static inline v128_t load(const uint16_t* p) { return simd::f16x4_load(p); }
+};
+
+// `Form` is Wide for values that were widened to f32 before, because many query rows share them,
+// and Narrow for f16 as it lies in the cache, which pays where one or two rows read it.
+template <typename Form>
 struct Block {
-  const float* k;            // (32, padded width), or (width, 32) if channel_major
-  const float* v;            // (32, padded head_dim)
-  const uint16_t* channels;  // (width) kept channels; null: all, in order
+  using Value = typename Form::Value;
+  const Value* k[kPageSlots];  // each (padded width): rows of K; unused where k_channels is set
+  const Value* v[kPageSlots];  // each (padded head_dim): rows of V
+  const Value* k_channels;     // (width, 32): K by channels; null: by rows
+  const uint16_t* channels;    // (width) kept channels; null: all, in order
   int32_t width;
   int32_t slots;
-  int32_t first_position;    // of slot 0; archive pages: 0, before every query
-  bool channel_major;
+  int32_t first_position;      // of slot 0; archive pages: 0, before every query
 };
 
 // Running state of the online softmax of one query row and head.
@@ -64,69 +78,116 @@ inline void divide_row(float* row, size_t dim, float divisor) {
   for (; i < dim; ++i) row[i] /= divisor;
 }
 
-// q.k of all slots, unscaled, K in rows: lane j of a sum takes the channels = j mod 4. Slots are
-// taken four at a time: results past `slots` are garbage. q: (padded width); scores: (32).
-inline void score_rows(const Block& block, const float* q, int32_t slots, float* scores) {
+// Scores or probabilities of some query heads for a block's slots.
+template <int32_t Heads>
+struct alignas(16) SlotValues {
+  float at[Heads][kPageSlots];
+};
+
+// q.k of all slots, unscaled, K by rows: lane j of a sum takes the channels = j mod 4. Slots are
+// taken four at a time: results past `slots` are garbage. q: Heads times (padded width).
+template <typename Form, int32_t Heads>
+inline void score_rows(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
+                       SlotValues<Heads>* scores) {
   const size_t width = padded_dim(block.width);
-  const float* k = block.k;
-  for (int32_t s = 0; s < slots; s += 4, k += 4 * width) {
-    v128_t a = wasm_f32x4_const_splat(0.0f);
-    v128_t b = a;
-    v128_t c = a;
-    v128_t d = a;
+  for (int32_t s = 0; s < slots; s += 4) {
+    // Past the last slot its own row stands in.
+    const auto* k0 = block.k[s];
+    const auto* k1 = block.k[s + 1 < slots ? s + 1 : s];
+    const auto* k2 = block.k[s + 2 < slots ? s + 2 : s];
+    const auto* k3 = block.k[s + 3 < slots ? s + 3 : s];
+    v128_t sums[Heads][4] = {};
     for (size_t i = 0; i < width; i += 4) {
-      const v128_t x = simd::f32x4_load(q + i);
-      a = wasm_f32x4_add(a, wasm_f32x4_mul(x, simd::f32x4_load(k + i)));
-      b = wasm_f32x4_add(b, wasm_f32x4_mul(x, simd::f32x4_load(k + width + i)));
-      c = wasm_f32x4_add(c, wasm_f32x4_mul(x, simd::f32x4_load(k + 2 * width + i)));
-      d = wasm_f32x4_add(d, wasm_f32x4_mul(x, simd::f32x4_load(k + 3 * width + i)));
+      const v128_t k[4] = {Form::load(k0 + i), Form::load(k1 + i), Form::load(k2 + i),
+                           Form::load(k3 + i)};
+      for (int32_t h = 0; h < Heads; ++h) {
+        const v128_t x = simd::f32x4_load(q[h] + i);
+        for (int32_t j = 0; j < 4; ++j) {
+          sums[h][j] = wasm_f32x4_add(sums[h][j], wasm_f32x4_mul(x, k[j]));
+        }
+      }
     }
-    simd::f32x4_store(scores + s, simd::f32x4_sum4(a, b, c, d));
+    for (int32_t h = 0; h < Heads; ++h) {
+      simd::f32x4_store(scores->at[h] + s, simd::f32x4_sum4(sums[h][0], sums[h][1], sums[h][2],
+                                                            sums[h][3]));
+    }
   }
 }
 
-// Sums of the channels = `phase` mod 4 for all 32 slots, K by channels. out: 8 vectors.
-inline void score_phase(const Block& block, const float* q, int32_t phase, v128_t (&out)[8]) {
-  for (int32_t i = 0; i < 8; ++i) out[i] = wasm_f32x4_const_splat(0.0f);
+// Slots whose scores are summed at once where K lies by channels: as many as registers allow.
+template <int32_t Heads>
+inline constexpr int32_t kScoreVectors = 8 / Heads;
+
+// Sums of the channels = `phase` mod 4 of kScoreVectors vectors of slots, from slot `slot` on.
+template <typename Form, int32_t Heads>
+inline void score_phase(const Block<Form>& block, const float* const (&q)[Heads], int32_t phase,
+                        int32_t slot, v128_t (&out)[Heads][kScoreVectors<Heads>]) {
+  for (int32_t h = 0; h < Heads; ++h) {
+    for (v128_t& sum : out[h]) sum = wasm_f32x4_const_splat(0.0f);
+  }
   for (int32_t c = phase; c < block.width; c += 4) {
-    const v128_t x = wasm_v128_load32_splat(q + c);
-    const float* k = block.k + static_cast<size_t>(c) * kPageSlots;
-    for (int32_t i = 0; i < 8; ++i) {
-      out[i] = wasm_f32x4_add(out[i], wasm_f32x4_mul(x, simd::f32x4_load(k + 4 * i)));
+    const auto* k = block.k_channels + static_cast<size_t>(c) * kPageSlots + slot;
+    for (int32_t i = 0; i < kScoreVectors<Heads>; ++i) {
+      const v128_t values = Form::load(k + 4 * i);
+      for (int32_t h = 0; h < Heads; ++h) {
+        const v128_t x = wasm_v128_load32_splat(q[h] + c);
+        out[h][i] = wasm_f32x4_add(out[h][i], wasm_f32x4_mul(x, values));
+      }
     }
   }
 }
 
 // score_rows for K by channels: the same sums in the same order, hence the same bits.
-inline void score_channels(const Block& block, const float* q, float* scores) {
-  v128_t s0[8];
-  v128_t s1[8];
-  v128_t pair[8];
-  score_phase(block, q, 0, s0);
-  score_phase(block, q, 1, s1);
-  for (int32_t i = 0; i < 8; ++i) pair[i] = wasm_f32x4_add(s0[i], s1[i]);
-  score_phase(block, q, 2, s0);
-  score_phase(block, q, 3, s1);
-  for (int32_t i = 0; i < 8; ++i) {
-    simd::f32x4_store(scores + 4 * i, wasm_f32x4_add(pair[i], wasm_f32x4_add(s0[i], s1[i])));
+template <typename Form, int32_t Heads>
+inline void score_channels(const Block<Form>& block, const float* const (&q)[Heads],
+                           SlotValues<Heads>* scores) {
+  constexpr int32_t vectors = kScoreVectors<Heads>;
+  for (int32_t slot = 0; slot < kPageSlots; slot += 4 * vectors) {
+    v128_t s0[Heads][vectors];
+    v128_t s1[Heads][vectors];
+    v128_t pair[Heads][vectors];
+    score_phase<Form, Heads>(block, q, 0, slot, s0);
+    score_phase<Form, Heads>(block, q, 1, slot, s1);
+    for (int32_t h = 0; h < Heads; ++h) {
+      for (int32_t i = 0; i < vectors; ++i) pair[h][i] = wasm_f32x4_add(s0[h][i], s1[h][i]);
+    }
+    score_phase<Form, Heads>(block, q, 2, slot, s0);
+    score_phase<Form, Heads>(block, q, 3, slot, s1);
+    for (int32_t h = 0; h < Heads; ++h) {
+      for (int32_t i = 0; i < vectors; ++i) {
+        const v128_t other = wasm_f32x4_add(s0[h][i], s1[h][i]);
+        simd::f32x4_store(scores->at[h] + slot + 4 * i, wasm_f32x4_add(pair[h][i], other));
+      }
+    }
   }
 }
 
-// out (Vectors of channels) = out * rescale + sum over slots of p * v, slots in order.
-template <int32_t Vectors>
-inline void add_values(const float* v, size_t stride, const float* p, int32_t slots,
-                       v128_t rescale, float* out) {
-  v128_t sums[Vectors];
-  for (int32_t i = 0; i < Vectors; ++i) {
-    sums[i] = wasm_f32x4_mul(simd::f32x4_load(out + 4 * i), rescale);
-  }
-  for (int32_t s = 0; s < slots; ++s, v += stride) {
-    const v128_t weight = wasm_v128_load32_splat(p + s);
+// Channels [c, c + 4 * Vectors) of each head's output: out * rescale + sum over slots of p * v,
+// slots in order.
+template <typename Form, int32_t Heads, int32_t Vectors>
+inline void add_values(const Block<Form>& block, int32_t c, const SlotValues<Heads>& p,
+                       int32_t slots, const float (&rescale)[Heads], float* const (&out)[Heads]) {
+  v128_t sums[Heads][Vectors];
+  for (int32_t h = 0; h < Heads; ++h) {
+    const v128_t factor = wasm_f32x4_splat(rescale[h]);
     for (int32_t i = 0; i < Vectors; ++i) {
-      sums[i] = wasm_f32x4_add(sums[i], wasm_f32x4_mul(weight, simd::f32x4_load(v + 4 * i)));
+      sums[h][i] = wasm_f32x4_mul(simd::f32x4_load(out[h] + c + 4 * i), factor);
     }
   }
-  for (int32_t i = 0; i < Vectors; ++i) simd::f32x4_store(out + 4 * i, sums[i]);
+  for (int32_t s = 0; s < slots; ++s) {
+    const auto* v = block.v[s] + c;
+    v128_t weights[Heads];
+    for (int32_t h = 0; h < Heads; ++h) weights[h] = wasm_v128_load32_splat(p.at[h] + s);
+    for (int32_t i = 0; i < Vectors; ++i) {
+      const v128_t values = Form::load(v + 4 * i);
+      for (int32_t h = 0; h < Heads; ++h) {
+        sums[h][i] = wasm_f32x4_add(sums[h][i], wasm_f32x4_mul(weights[h], values));
+      }
+    }
+  }
+  for (int32_t h = 0; h < Heads; ++h) {
+    for (int32_t i = 0; i < Vectors; ++i) simd::f32x4_store(out[h] + c + 4 * i, sums[h][i]);
+  }
 }
 
 // Turns scores into exp(score * scale - max) in place, for a block's first `slots` slots, and
@@ -158,40 +219,63 @@ inline float soften(float* scores, int32_t slots, float scale, Softmax* state) {
   return rescale;
 }
 
-// Folds the first `slots` slots of a block into one query row and head (Milakov and Gimelshein
-// 2018, algorithm 3). q, out: (head_dim).
-inline void attend_block(const Block& block, const float* q, int32_t slots, float scale,
-                         int32_t head_dim, Softmax* state, float* out) {
-  alignas(16) float gathered[kHeadDimMax];
-  alignas(16) float scores[kPageSlots];
+// A query as scores need it: gathered where the block has some channels only, padded where its
+// rows are.
+template <typename Form>
+inline const float* block_query(const Block<Form>& block, const float* q, float* room) {
   if (block.channels) {
-    for (int32_t i = 0; i < block.width; ++i) gathered[i] = q[block.channels[i]];
-    q = gathered;
-  } else if (block.width % 4 != 0 && !block.channel_major) {
-    memcpy(gathered, q, static_cast<size_t>(block.width) * sizeof(float));
-    memset(gathered + block.width, 0,
-           (padded_dim(block.width) - static_cast<size_t>(block.width)) * sizeof(float));
-    q = gathered;
+    for (int32_t i = 0; i < block.width; ++i) room[i] = q[block.channels[i]];
+    return room;
   }
-  if (block.channel_major) {
-    score_channels(block, q, scores);
+  const size_t width = static_cast<size_t>(block.width);
+  if (width % 4 == 0) return q;
+  memcpy(room, q, width * sizeof(float));
+  for (size_t i = width; i < padded_dim(block.width); ++i) room[i] = 0.0f;
+  return room;
+}
+
+// Folds the first `slots` slots of a block into Heads neighbouring query heads of one row (Milakov
+// and Gimelshein 2018, algorithm 3). q, out: (Heads, head_dim).
+template <typename Form, int32_t Heads>
+inline void attend_block(const Block<Form>& block, const float* q, int32_t slots, float scale,
+                         int32_t head_dim, Softmax* states, float* out) {
+  alignas(16) float room[Heads][kHeadDimMax];
+  SlotValues<Heads> scores;
+  const float* queries[Heads];
+  float* outs[Heads];
+  for (int32_t h = 0; h < Heads; ++h) {
+    const size_t at = static_cast<size_t>(h) * static_cast<size_t>(head_dim);
+    queries[h] = block_query(block, q + at, room[h]);
+    outs[h] = out + at;
+  }
+  if (block.k_channels) {
+    score_channels<Form, Heads>(block, queries, &scores);
   } else {
-    score_rows(block, q, slots, scores);
+    score_rows<Form, Heads>(block, queries, slots, &scores);
   }
-  const float rescale = soften(scores, slots, scale, state);
-  const v128_t rescales = wasm_f32x4_splat(rescale);
-  const size_t stride = padded_dim(head_dim);
+  float rescale[Heads];
+  for (int32_t h = 0; h < Heads; ++h) {
+    rescale[h] = soften(scores.at[h], slots, scale, &states[h]);
+  }
+  constexpr int32_t wide = 8 / Heads;  // vectors at a time: as many sums as registers allow
   int32_t c = 0;
-  for (; c + 32 <= head_dim; c += 32) {
-    add_values<8>(block.v + c, stride, scores, slots, rescales, out + c);
+  for (; c + 4 * wide <= head_dim; c += 4 * wide) {
+    add_values<Form, Heads, wide>(block, c, scores, slots, rescale, outs);
   }
   for (; c + 4 <= head_dim; c += 4) {
-    add_values<1>(block.v + c, stride, scores, slots, rescales, out + c);
+    add_values<Form, Heads, 1>(block, c, scores, slots, rescale, outs);
   }
-  for (; c < head_dim; ++c) {
-    float sum = out[c] * rescale;
-    for (int32_t s = 0; s < slots; ++s) sum += scores[s] * block.v[static_cast<size_t>(s) * stride + static_cast<size_t>(c)];
-    out[c] = sum;
+  if (c == head_dim) return;
+  // Two channels are left over, in a vector with padding; Narrow blocks have none.
+  for (int32_t h = 0; h < Heads; ++h) {
+    v128_t sum = wasm_f32x4_mul(wasm_f32x4_make(outs[h][c], outs[h][c + 1], 0.0f, 0.0f),
+                                wasm_f32x4_splat(rescale[h]));
+    for (int32_t s = 0; s < slots; ++s) {
+      const v128_t weight = wasm_v128_load32_splat(scores.at[h] + s);
+      sum = wasm_f32x4_add(sum, wasm_f32x4_mul(weight, Form::load(block.v[s] + c)));
+    }
+    outs[h][c] = wasm_f32x4_extract_lane(sum, 0);
+    outs[h][c + 1] = wasm_f32x4_extract_lane(sum, 1);
   }
 }
 

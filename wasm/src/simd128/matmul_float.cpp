@@ -30,11 +30,9 @@ struct Bf16Weights {
   }
 };
 
-// Four activations; those past the end are 0, as the weights there are.
-inline v128_t load_x(const float* x, int32_t left) {
-  if (left >= kFloatCols) return simd::f32x4_load(x);
-  return wasm_f32x4_make(left > 0 ? x[0] : 0.0f, left > 1 ? x[1] : 0.0f, left > 2 ? x[2] : 0.0f,
-                         0.0f);
+// The last 1 .. 3 activations of a row; what is missing is 0, as the weights there are.
+inline v128_t load_tail(const float* x, int32_t left) {
+  return wasm_f32x4_make(x[0], left > 1 ? x[1] : 0.0f, left > 2 ? x[2] : 0.0f, 0.0f);
 }
 
 constexpr int32_t kRunCols = 64;
@@ -43,32 +41,45 @@ template <typename Weights>
 struct Float {
   static constexpr int32_t kRowsMax = 2;  // 8 weight rows x 2: as many sums as registers
 
+  // sums += one block of weights times four activations of each row.
+  template <int32_t Rows>
+  static inline void add_block(const uint8_t* block, const v128_t (&xs)[Rows],
+                               v128_t (&sums)[Rows][kTileRows]) {
+    for (int32_t n = 0; n < kTileRows; ++n) {
+      const v128_t w = Weights::load(block, n);
+      for (int32_t r = 0; r < Rows; ++r) {
+        sums[r][n] = wasm_f32x4_add(sums[r][n], wasm_f32x4_mul(w, xs[r]));
+      }
+    }
+  }
+
   template <int32_t Rows>
   static inline void run(const uint8_t* tile, const Activations& activations, int32_t row,
                          v128_t (&out)[Rows][2]) {
     const int32_t cols = activations.cols;
-    const float* x = activations.x + static_cast<size_t>(row) * static_cast<size_t>(cols);
+    const int32_t whole = cols / kFloatCols * kFloatCols;
+    const float* x[Rows];
+    for (int32_t r = 0; r < Rows; ++r) {
+      x[r] = activations.x + static_cast<size_t>(row + r) * static_cast<size_t>(cols);
+    }
+    v128_t xs[Rows];
     v128_t totals[Rows][kTileRows] = {};
-    for (int32_t begin = 0; begin < cols; begin += kRunCols) {
-      const int32_t end = cols - begin < kRunCols ? cols : begin + kRunCols;
+    for (int32_t begin = 0; begin < whole; begin += kRunCols) {
+      const int32_t end = whole - begin < kRunCols ? whole : begin + kRunCols;
       v128_t sums[Rows][kTileRows] = {};
       for (int32_t c = begin; c < end; c += kFloatCols, tile += block_bytes(Weights::kDtype)) {
-        v128_t xs[Rows];
-        for (int32_t r = 0; r < Rows; ++r) {
-          xs[r] = load_x(x + static_cast<size_t>(r) * static_cast<size_t>(cols) + c, cols - c);
-        }
-        for (int32_t n = 0; n < kTileRows; ++n) {
-          const v128_t w = Weights::load(tile, n);
-          for (int32_t r = 0; r < Rows; ++r) {
-            sums[r][n] = wasm_f32x4_add(sums[r][n], wasm_f32x4_mul(w, xs[r]));
-          }
-        }
+        for (int32_t r = 0; r < Rows; ++r) xs[r] = simd::f32x4_load(x[r] + c);
+        add_block<Rows>(tile, xs, sums);
       }
       for (int32_t r = 0; r < Rows; ++r) {
         for (int32_t n = 0; n < kTileRows; ++n) {
           totals[r][n] = wasm_f32x4_add(totals[r][n], sums[r][n]);
         }
       }
+    }
+    if (whole < cols) {
+      for (int32_t r = 0; r < Rows; ++r) xs[r] = load_tail(x[r] + whole, cols - whole);
+      add_block<Rows>(tile, xs, totals);
     }
     for (int32_t r = 0; r < Rows; ++r) {
       out[r][0] = simd::f32x4_sum4(totals[r][0], totals[r][1], totals[r][2], totals[r][3]);
