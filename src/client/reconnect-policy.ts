@@ -1,5 +1,5 @@
 /** When and how often a lost stream is taken up again. */
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code, type ConnectError } from "@connectrpc/connect";
 
 /** See the head of this file. */
 export interface ReconnectPolicy {

@@ -4,7 +4,7 @@
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { LeanedgeClient, TurnRequest } from "../client/index.js";
-import { FinishReason, Role } from "../gen/leanedge/v1/session_pb.js";
+import { FinishReason, Role, type Session } from "../gen/leanedge/v1/session_pb.js";
 import type { LiveLine } from "./live-line.js";
 import type { MessageList } from "./message-list.js";
 
@@ -14,9 +14,9 @@ export interface ChatParts {
   readonly messages: MessageList;
   readonly live: LiveLine;
   /** A turn began or ended. */
-  onBusy(busy: boolean): void;
+  readonly onBusy: (busy: boolean) => void;
   /** Something went wrong; undefined takes an earlier message away. */
-  onError(error: unknown): void;
+  readonly onError: (error: unknown) => void;
 }
 
 const messagesAPage = 200;
@@ -37,16 +37,10 @@ export class Chat {
   async open(): Promise<void> {
     const { client, messages, live } = this.#parts;
     messages.clear();
-    let runningTurn = 0;
-    try {
-      const { session } = await client.sessions.getSession({ sessionId: this.sessionId });
-      runningTurn = session?.runningTurn ?? 0;
-      live.cacheBytes(session?.cacheBytes ?? 0n);
-    } catch (error) {
-      // A chat without a message does not exist yet.
-      if (error instanceof ConnectError && error.code === Code.NotFound) return;
-      throw error;
-    }
+    const session = await this.#session();
+    if (session === undefined) return;
+    const { runningTurn } = session;
+    live.cacheBytes(session.cacheBytes);
     let pageToken = "";
     do {
       const page = await client.sessions.listMessages({
@@ -65,6 +59,17 @@ export class Chat {
     } while (pageToken !== "");
     if (runningTurn > 0)
       await this.#run({ sessionId: this.sessionId, turn: runningTurn, text: "" });
+  }
+
+  /** The session; undefined for a chat without a message, which does not exist yet. */
+  async #session(): Promise<Session | undefined> {
+    try {
+      const { sessions } = this.#parts.client;
+      return (await sessions.getSession({ sessionId: this.sessionId })).session;
+    } catch (error) {
+      if (error instanceof ConnectError && error.code === Code.NotFound) return undefined;
+      throw error;
+    }
   }
 
   /** Sends a message and shows the answer as it comes. */

@@ -21,12 +21,17 @@ const sidebar = element("sessions", HTMLElement);
 function showError(error: unknown): void {
   notice.hidden = error === undefined;
   if (error === undefined) return;
-  const known = error instanceof ConnectError;
-  notice.textContent = known ? error.rawMessage : String(error);
-  if (known && error.code === Code.Unauthenticated) {
+  notice.textContent = messageOf(error);
+  if (error instanceof ConnectError && error.code === Code.Unauthenticated) {
     keyForm.hidden = false;
     composer.hidden = true;
   }
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof ConnectError) return error.rawMessage;
+  if (error instanceof Error) return error.message;
+  return typeof error === "string" ? error : "something went wrong";
 }
 
 function showMenu(shown: boolean): void {

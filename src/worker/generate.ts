@@ -5,6 +5,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createStopMatcher } from "../engine/tokenizer/index.js";
+import { FinishReason } from "../gen/leanedge/v1/session_pb.js";
 import {
   GenerateResponseSchema,
   type Fingerprints,
@@ -282,7 +283,7 @@ class GenerateJob {
   async *events(jobId: number): AsyncGenerator<GenerateResponse> {
     const { scheduler } = this.#context;
     let waitedMs = 0;
-    while (this.answer.finishReason === 0) {
+    while (this.answer.finishReason === FinishReason.UNSPECIFIED) {
       if (await this.#mailbox.wait(progressIntervalMs)) {
         const piece = this.answer.take();
         if (piece !== undefined) yield event({ case: "tokens", value: piece2wire(piece) });

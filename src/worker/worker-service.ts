@@ -6,10 +6,10 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import {
   FingerprintsSchema,
-  WorkerService,
   type ForkRequest,
   type GenerateRequest,
   type ReleaseRequest,
+  type WorkerService,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { checkSequenceId } from "./check-request.js";
 import { EngineLoop } from "./engine-loop.js";

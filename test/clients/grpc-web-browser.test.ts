@@ -26,7 +26,7 @@ describe.skipIf(needsChromium.missing)(`grpc-web in Chromium${needsChromium.note
   });
 
   afterAll(async () => {
-    await browser?.close();
+    await browser.close();
   });
 
   // Format "text" is application/grpc-web-text, the only one of the two that this client streams.

@@ -37,7 +37,7 @@ describe.skipIf(needsChromium.missing)(`the page in Chromium${needsChromium.note
   });
 
   afterAll(async () => {
-    await browser?.close();
+    await browser.close();
   });
 
   it("streams an answer, shows its figures, and takes the key out of the address", async () => {

@@ -28,5 +28,6 @@ export function canonicalPlan(plan: CachePlan): string {
 
 /** SHA-256 of the canonical form, lower-case hexadecimal. */
 export function planFingerprint(plan: CachePlan): Promise<string> {
-  return sha256Hex(new TextEncoder().encode(canonicalPlan(plan)));
+  // A copy, because not every runtime's types say that an encoder's buffer is its own.
+  return sha256Hex(Uint8Array.from(new TextEncoder().encode(canonicalPlan(plan))));
 }
