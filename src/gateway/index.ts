@@ -1,6 +1,8 @@
 /** The Worker: its entry, and the Durable Objects that wrangler.toml names. */
 import type { GatewayEnv } from "./bindings.js";
+import { internalError } from "./errors.js";
 import { createGateway } from "./gateway.js";
+import { openAiError } from "./http/openai-error.js";
 
 export { EngineObject } from "./objects/engine-object.js";
 export { KeyringObject } from "./objects/keyring-object.js";
@@ -10,10 +12,16 @@ export { TenantObject } from "./objects/tenant-object.js";
 const gateways = new WeakMap<GatewayEnv, ReturnType<typeof createGateway>>();
 
 export default {
-  fetch(request, env, ctx) {
+  async fetch(request, env, ctx) {
     let gateway = gateways.get(env);
     if (gateway === undefined) {
-      gateway = createGateway(env);
+      try {
+        gateway = createGateway(env);
+      } catch (error) {
+        // Only a wrong configuration stops a gateway from being made; its operator reads the log.
+        console.error("the gateway cannot start:", error);
+        return Response.json({ error: openAiError(internalError()) }, { status: 500 });
+      }
       gateways.set(env, gateway);
     }
     return gateway.fetch(request, env, ctx);

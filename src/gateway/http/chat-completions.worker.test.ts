@@ -231,6 +231,20 @@ describe("POST /v1/chat/completions", () => {
     expect((await callsOf(tenant, "left"))[0]?.drawn).toBeLessThan(100);
   });
 
+  it("stops the worker when the client leaves before an answer in one piece", async () => {
+    const { tenant, key } = await newTenant();
+    const leave = new AbortController();
+    const messages = [user({ tokens: 300, delayMs: 10 })];
+    const response = post(key, { messages }, { "x-session-id": "left" }, leave.signal);
+    response.catch(() => undefined);
+    await vi.waitFor(async () =>
+      expect((await callsOf(tenant, "left"))[0]?.drawn).toBeGreaterThan(2),
+    );
+    leave.abort();
+    await vi.waitFor(async () => expect((await callsOf(tenant, "left"))[0]?.end).toBe("left"));
+    expect((await callsOf(tenant, "left"))[0]?.drawn).toBeLessThan(150);
+  });
+
   it("passes sampling on and stops at max_completion_tokens", async () => {
     const { key } = await newTenant();
     const answer = await chat(key, {

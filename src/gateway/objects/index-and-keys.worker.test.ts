@@ -58,6 +58,26 @@ describe("TenantObject", () => {
     expect((await stub.list(10, undefined)).map((row) => row.title)).toEqual(["anew"]);
   });
 
+  it("takes a session that was made anew in the millisecond of its deletion", async () => {
+    const stub = testEnv.TENANT.getByName(crypto.randomUUID());
+    await stub.remove("a", 5);
+    await stub.put(entry("a", 5, "anew"));
+    expect((await stub.list(10, undefined)).map((row) => row.title)).toEqual(["anew"]);
+  });
+
+  it("is outbid by a session whose clock went back", async () => {
+    const { tenant, key } = await newTenant();
+    const future = Date.now() + 1_000_000;
+    await testEnv.TENANT.getByName(tenant).remove("s", future);
+    const client = sessionClient(key);
+    await client.createSession({ sessionId: "s", title: "seen" });
+    await vi.waitFor(async () =>
+      expect((await client.listSessions({})).sessions[0]?.title).toBe("seen"),
+    );
+    const [held] = await testEnv.TENANT.getByName(tenant).list(1, undefined);
+    expect(held?.version).toBe(future + 1);
+  });
+
   it("is brought up to date by a session's alarm after it was out of reach", async () => {
     const { tenant, key } = await newTenant();
     const client = sessionClient(key);

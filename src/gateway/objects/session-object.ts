@@ -22,7 +22,6 @@ import {
   ForkSessionRequestSchema,
   ForkSessionResponseSchema,
   GenerateRequestSchema,
-  GenerateResponseSchema,
   GetSessionRequestSchema,
   GetSessionResponseSchema,
   ListMessagesRequestSchema,
@@ -51,8 +50,6 @@ import {
   publicError,
 } from "../errors.js";
 import {
-  indexRetryMs,
-  indexRetryMsMax,
   messagesPageSizeDefault,
   orphanedTurnMs,
   turnWatchMs,
@@ -61,6 +58,7 @@ import {
 import { engineDirectory } from "../worker-client/directory.js";
 import { namePrefix } from "../worker-client/segments.js";
 import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
+import { AnswerStreams } from "./answer-streams.js";
 import { systemClock } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { matchHistory } from "./history-match.js";
@@ -70,9 +68,10 @@ import { copySession, storeCopy } from "./session-copy.js";
 import type { SessionCopy } from "./session-copy.js";
 import { sessionObjectName, parseSessionUrl, workerBeforeHeader } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
+import { SessionIndexer } from "./session-indexer.js";
 import { SessionStore } from "./session-store.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
-import { indexEntry, messagesPage, sessionView } from "./session-views.js";
+import { messagesPage, sessionView } from "./session-views.js";
 import { encodeErrorFrame, encodeFrame, encodeJsonFrame, frameKind } from "./session-wire.js";
 import { TurnRunner } from "./turn-runner.js";
 import { startTurn } from "./turn-start.js";
@@ -95,15 +94,14 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #store: SessionStore;
   readonly #bell = new ChangeBell();
   readonly #clock: Clock = systemClock;
-  /** Open streams of the running turn. */
-  readonly #listeners = new Set<AbortController>();
+  readonly #streams = new AnswerStreams((turn) => this.#lastLeft(turn));
+  readonly #indexer: SessionIndexer;
   #runner: TurnRunner | undefined;
-  #indexing = false;
-  #indexFailures = 0;
 
   constructor(ctx: DurableObjectState, env: GatewayEnv) {
     super(ctx, env);
     this.#store = new SessionStore(ctx.storage);
+    this.#indexer = new SessionIndexer(this.#store, env.TENANT);
   }
 
   /** One call, as session-wire.ts describes; the client is session-client.ts. */
@@ -468,8 +466,9 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     checkOffset(this.#store, turn, offset, shownBytes(turn, this.#runnerOf(turn.number)));
     const response = this.#answer(call, start, offset, signal);
     if (start.begun) {
+      this.ctx.waitUntil(this.#changed());
+      // The client hears of the turn only once it is durable.
       await this.#store.sync();
-      await this.#changed();
     }
     return response;
   }
@@ -514,76 +513,28 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   #answer(call: SessionCall, start: TurnStart, offset: number, signal: AbortSignal): Response {
     const { number } = start.turn;
     const runner = this.#runnerOf(number);
-    const left = new AbortController();
-    this.#listeners.add(left);
-    const leave = (): void => {
-      left.abort();
-      this.#left(left, number);
-    };
-    signal.addEventListener("abort", leave, { once: true });
-    const events = streamAnswer({
-      store: this.#store,
-      sessionId: call.sessionId,
-      turn: number,
-      offset,
-      resumed: !start.begun,
-      runner,
-      live: () => runner !== undefined && this.#runner === runner,
-      bell: this.#bell,
-      clock: this.#clock,
-      signal: left.signal,
-    });
-    const finish = (): void => {
-      signal.removeEventListener("abort", leave);
-      this.#listeners.delete(left);
-    };
-    const body = new ReadableStream<Uint8Array>(
-      {
-        pull: async (controller) => {
-          try {
-            const result = await events.next();
-            if (left.signal.aborted) {
-              // Nobody reads any more, and the stream takes nothing.
-              return;
-            }
-            if (result.done === true) {
-              finish();
-              controller.enqueue(encodeFrame(frameKind.end, new Uint8Array(0)));
-              controller.close();
-            } else {
-              controller.enqueue(
-                encodeFrame(frameKind.message, toBinary(GenerateResponseSchema, result.value)),
-              );
-            }
-          } catch (error) {
-            finish();
-            if (!(error instanceof ConnectError)) {
-              console.error(`the stream of turn ${number} failed:`, error);
-            }
-            controller.enqueue(encodeErrorFrame(publicError(error)));
-            controller.close();
-          }
-        },
-        cancel: leave,
-      },
-      { highWaterMark: 0 },
+    const body = this.#streams.open(number, signal, (left) =>
+      streamAnswer({
+        store: this.#store,
+        sessionId: call.sessionId,
+        turn: number,
+        offset,
+        resumed: !start.begun,
+        runner,
+        live: () => runner !== undefined && this.#runner === runner,
+        bell: this.#bell,
+        clock: this.#clock,
+        signal: left,
+      }),
     );
     const before = this.#store.turn(number - 1)?.worker ?? "";
     return new Response(body, { headers: { [workerBeforeHeader]: encodeURIComponent(before) } });
   }
 
-  /** A client left in the middle of a turn: the last one to go stops it, unless it is detached. */
-  #left(listener: AbortController, turn: number): void {
-    if (!this.#listeners.delete(listener)) {
-      return;
-    }
-    const runner = this.#runnerOf(turn);
-    if (
-      runner !== undefined &&
-      this.#listeners.size === 0 &&
-      this.#store.turn(turn)?.detach === false
-    ) {
-      runner.cancel();
+  /** The last client of a turn left: that stops it, unless it is detached. */
+  #lastLeft(turn: number): void {
+    if (this.#store.turn(turn)?.detach === false) {
+      this.#runnerOf(turn)?.cancel();
     }
   }
 
@@ -608,55 +559,16 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     this.ctx.waitUntil(this.#pushIndex());
   }
 
-  /** Brings the tenant's index up to date. Never rejects: the alarm tries again. */
   async #pushIndex(): Promise<void> {
-    if (this.#indexing) {
-      return;
-    }
-    this.#indexing = true;
-    try {
-      for (;;) {
-        const deletion = this.#store.deletion();
-        const session = this.#store.session();
-        if (session !== undefined && session.indexVersion > session.indexedVersion) {
-          const entry = indexEntry(this.#store, session);
-          const stub = this.env.TENANT.getByName(session.tenant);
-          this.#store.setIndexedVersion(await stub.put(entry));
-        } else if (deletion !== undefined) {
-          const stub = this.env.TENANT.getByName(deletion.tenant);
-          if (session === undefined) {
-            await stub.remove(deletion.sessionId, deletion.version);
-          }
-          this.#store.forgetDeletion();
-        } else {
-          break;
-        }
-        this.#indexFailures = 0;
-      }
-    } catch (error) {
-      this.#indexFailures++;
-      console.warn("the tenant's index could not be updated:", error);
-    } finally {
-      this.#indexing = false;
-    }
-    if (this.#indexFailures > 0) {
+    if (!(await this.#indexer.push())) {
       await this.#setAlarm();
     }
   }
 
   /** Sets the one alarm to the next thing that is due, or clears it. */
   async #setAlarm(): Promise<void> {
-    const session = this.#store.session();
-    const due: number[] = [];
-    if (this.#store.runningTurn() !== undefined) {
-      due.push(turnWatchMs);
-    }
-    const behind =
-      this.#store.deletion() !== undefined ||
-      (session !== undefined && session.indexVersion > session.indexedVersion);
-    if (behind) {
-      due.push(Math.min(indexRetryMs * 2 ** Math.min(this.#indexFailures, 16), indexRetryMsMax));
-    }
+    const watchMs = this.#store.runningTurn() === undefined ? undefined : turnWatchMs;
+    const due = [watchMs, this.#indexer.retryMs].filter((ms) => ms !== undefined);
     if (due.length === 0) {
       await this.ctx.storage.deleteAlarm();
     } else {

@@ -123,6 +123,26 @@ describe("a turn and its clients", () => {
     expect(second.offsets[0]).toBe(3);
   });
 
+  it("is stopped at its client's deadline", async () => {
+    const { tenant, key } = await newTenant();
+    const client = sessionClient(key);
+    const error = await errorOf(
+      runTurn(
+        client,
+        { sessionId: "s", turn: 1, messages: [scripted({ tokens: 300, delayMs: 10 })] },
+        { timeoutMs: 300 },
+      ),
+    );
+    expect(error.code).toBe(Code.DeadlineExceeded);
+    await vi.waitFor(async () => {
+      const { messages } = await client.listMessages({ sessionId: "s" });
+      expect(messages[1]?.finishReason).toBe(FinishReason.CANCELLED);
+    });
+    const [call] = await callsOf(tenant, "s");
+    expect(call?.end).toBe("left");
+    expect(call?.drawn).toBeLessThan(100);
+  });
+
   it("is stopped by CancelTurn, once", async () => {
     const { tenant, key } = await newTenant();
     const client = sessionClient(key);

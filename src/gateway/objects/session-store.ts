@@ -109,6 +109,11 @@ export class SessionStore {
     this.#sql.exec("UPDATE session SET indexed_version = MAX(indexed_version, ?)", version);
   }
 
+  /** Lifts the version above one that the index holds. */
+  raiseIndexVersion(version: number): void {
+    this.#sql.exec("UPDATE session SET index_version = MAX(index_version, ?)", version);
+  }
+
   /** Sets the title. */
   setTitle(title: string): void {
     this.#sql.exec("UPDATE session SET title = ?", title);

@@ -65,7 +65,9 @@ export class TenantObject extends DurableObject<GatewayEnv> {
         title = excluded.title, create_ms = excluded.create_ms, update_ms = excluded.update_ms,
         last_turn = excluded.last_turn, running_turn = excluded.running_turn,
         message_count = excluded.message_count, forked_from = excluded.forked_from
-       WHERE excluded.version > session.version`,
+       WHERE excluded.version > session.version
+        -- A deletion is the last of its life: the same version alive is another life in the same millisecond.
+        OR (excluded.version = session.version AND session.deleted = 1)`,
       entry.sessionId,
       entry.version,
       entry.model,
