@@ -568,6 +568,16 @@ describe("the life of a gRPC front", () => {
     expect(code).toBe(constants.NGHTTP2_NO_ERROR);
   });
 
+  it("closes connections beyond its bound", async () => {
+    const { front, client } = await open(undefined, { limits: { connectionsMax: 1 } });
+    expect((await client.say({ value: "x" })).value).toBe("x");
+    const second = connectTcp(front.port, "127.0.0.1");
+    closers.push(() => second.destroy());
+    second.on("error", () => undefined);
+    await new Promise((resolve) => second.on("close", resolve));
+    expect((await client.say({ value: "y" })).value).toBe("y");
+  });
+
   it("leaves no connection behind, however calls end", async () => {
     function sockets(): number {
       return process.getActiveResourcesInfo().filter((kind) => kind === "TCPSocketWrap").length;
