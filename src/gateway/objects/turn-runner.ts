@@ -16,6 +16,7 @@ import {
   attemptBackoffMs,
   attemptBackoffMsMax,
   bindingTtlMs,
+  segmentIdsMax,
   turnAttemptsMax,
   workerSilenceMsMax,
 } from "../limits.js";
@@ -67,6 +68,10 @@ export class TurnRunner {
   #durableBytes: number;
   /** Bytes of the answer that were received, durable or not. */
   #receivedBytes: number;
+  /** Tokens of the answer that were received, durable or not. */
+  #receivedTokens: number;
+  /** Longest answer in tokens, once the model's defaults are known. */
+  #tokensMax = 0;
   #pendingIds: number[] = [];
   #pendingText = "";
   #lastAppendMs = 0;
@@ -82,6 +87,7 @@ export class TurnRunner {
     this.#fresh = options.fresh;
     this.#durableBytes = this.#turn().textBytes;
     this.#receivedBytes = this.#durableBytes;
+    this.#receivedTokens = this.#turn().completionTokens;
     this.done = this.#run();
   }
 
@@ -149,7 +155,9 @@ export class TurnRunner {
         this.#stop.signal.throwIfAborted();
       }
       try {
-        await this.#attempt(await this.#resolveSampling(), rebuild);
+        const sampling = await this.#resolveSampling();
+        this.#tokensMax = sampling.maxTokens ?? 0;
+        await this.#attempt(sampling, rebuild);
         return;
       } catch (error) {
         this.#stop.signal.throwIfAborted();
@@ -200,8 +208,8 @@ export class TurnRunner {
     });
     try {
       const accepted = await attempt.open();
+      // Durable with the first token: until then another attempt would get the same ids again.
       this.#accept(accepted, worker, generation, attempt.rebuilt);
-      await this.#store.sync();
       this.#options.onChange();
       await this.#read(attempt, worker, generation);
     } finally {
@@ -231,6 +239,11 @@ export class TurnRunner {
     const store = this.#store;
     const turn = this.#turn();
     const known = rebuilt ? 0 : logTokens(store.segments());
+    if (accepted.promptIds.length > segmentIdsMax) {
+      throw new WorkerFault(
+        `the worker made ${accepted.promptIds.length} ids of the prompt, at most ${segmentIdsMax} are kept`,
+      );
+    }
     const expected = turn.accepted ? known : known + accepted.promptIds.length;
     if (accepted.promptTokens !== expected) {
       throw new WorkerFault(
@@ -327,6 +340,10 @@ export class TurnRunner {
       // A resumed stream may repeat what is known.
       text = utf8.decode(new TextEncoder().encode(text).subarray(this.#receivedBytes - offset));
     }
+    if (this.#receivedTokens + tokens.ids.length > this.#tokensMax) {
+      throw new WorkerFault(`the worker goes on after max_tokens, which is ${this.#tokensMax}`);
+    }
+    this.#receivedTokens += tokens.ids.length;
     this.#pendingIds.push(...tokens.ids);
     this.#pendingText += text;
     this.#receivedBytes += new TextEncoder().encode(text).byteLength;

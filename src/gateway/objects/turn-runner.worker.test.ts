@@ -309,6 +309,16 @@ describe("TurnRunner", () => {
       expect(store.tokenCount()).toBe(5);
     }));
 
+  it("does not believe a worker that goes on after max_tokens", () =>
+    onBench(async ({ call, calls, clock, store }) => {
+      const ids = Array.from({ length: 100 }, (_, index) => index);
+      await call(0).send(accepted, tokens(ids, "a", 0), tokens([100], "", 1));
+      expect(call(0).signal.aborted).toBe(true);
+      await clock.advance(2_000);
+      expect(calls[1]?.request.resume?.generatedTokens).toBe(100);
+      expect(store.turn(1)).toMatchObject({ running: true, completionTokens: 100 });
+    }));
+
   it("ends an answer at its bound in bytes", () =>
     onBench(async ({ call, runner, store }) => {
       const text = "x".repeat(answerBytesMax);

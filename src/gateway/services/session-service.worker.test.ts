@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { Backend, FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { Message } from "../../gen/leanedge/v1/session_pb.js";
 import {
+  beginTurn,
   errorOf,
   newTenant,
   runTurn,
@@ -89,20 +90,18 @@ describe("a session", () => {
   it("stops its running turn when it is deleted", async () => {
     const { key } = await newTenant();
     const client = sessionClient(key);
-    const turn = errorOf(
-      runTurn(client, {
-        sessionId: "s",
-        turn: 1,
-        messages: [scripted({ tokens: 300, delayMs: 10 }, "deleted")],
-      }),
-    );
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    const turn = await beginTurn(client, {
+      sessionId: "s",
+      turn: 1,
+      messages: [scripted({ tokens: 300, delayMs: 10 }, "deleted")],
+    });
+    const ended = errorOf(turn.finish());
     await client.deleteSession({ sessionId: "s" });
-    expect((await turn).code).toBe(Code.NotFound);
+    expect((await ended).code).toBe(Code.NotFound);
     const call = (await scriptedEngine().seenCalls()).find((c) =>
       c.messages[0]?.includes("deleted"),
     );
-    expect(call?.drawn).toBeLessThan(100);
+    expect(call?.drawn).toBeLessThan(200);
   });
 
   it("belongs to its tenant: for others it does not exist", async () => {
@@ -308,12 +307,11 @@ describe("a turn", () => {
 
   it("refuses a new number while a turn runs", async () => {
     const { client } = await talk();
-    const running = runTurn(client, {
+    const running = await beginTurn(client, {
       sessionId: "s",
       turn: 2,
-      messages: [scripted({ tokens: 20, delayMs: 10 })],
+      messages: [scripted({ tokens: 400, delayMs: 10 })],
     });
-    await new Promise((resolve) => setTimeout(resolve, 50));
     const error = await errorOf(
       runTurn(client, { sessionId: "s", turn: 3, messages: [user("x")] }),
     );
@@ -324,7 +322,8 @@ describe("a turn", () => {
     expect((await client.getSession({ sessionId: "s" })).session?.runningTurn).toBe(2);
     const { messages } = await client.listMessages({ sessionId: "s" });
     expect(messages.at(-1)).toMatchObject({ index: 3, finishReason: FinishReason.UNSPECIFIED });
-    expect((await running).text).toBe(words(20));
+    await client.cancelTurn({ sessionId: "s" });
+    expect((await running.finish()).finished?.finishReason).toBe(FinishReason.CANCELLED);
   });
 
   it("refuses an unknown session and a changed model", async () => {
@@ -504,12 +503,11 @@ describe("ForkSession", () => {
 
   it("refuses what it cannot copy, and a name that is taken", async () => {
     const { client } = await talk();
-    const running = runTurn(client, {
+    const running = await beginTurn(client, {
       sessionId: "s",
       turn: 2,
-      messages: [scripted({ tokens: 20, delayMs: 10 })],
+      messages: [scripted({ tokens: 400, delayMs: 10 })],
     });
-    await new Promise((resolve) => setTimeout(resolve, 50));
     await client.createSession({ sessionId: "taken" });
     const cases = [
       [{ turn: 2, newSessionId: "f" }, Code.FailedPrecondition, "turn 2 has not ended"],
@@ -533,7 +531,8 @@ describe("ForkSession", () => {
       const error = await errorOf(client.forkSession({ sessionId: "s", ...request }));
       expect([error.code, error.rawMessage]).toEqual([code, text]);
     }
-    await running;
+    await client.cancelTurn({ sessionId: "s" });
+    await running.finish();
   });
 });
 

@@ -103,6 +103,40 @@ export async function runTurn(
   return collect(client.generate(request, options));
 }
 
+/** A turn that runs. */
+export interface RunningTurn {
+  /** Its text so far. */
+  readonly text: string;
+  /** Reads on to the end. */
+  finish(): Promise<SeenTurn>;
+}
+
+/** Starts a turn and reads until its text has at least one character. */
+export async function beginTurn(
+  client: Client<typeof SessionService>,
+  request: MessageInitShape<typeof GenerateRequestSchema>,
+  options?: CallOptions,
+): Promise<RunningTurn> {
+  const events = client.generate(request, options)[Symbol.asyncIterator]();
+  const seen: GenerateResponse[] = [];
+  let text = "";
+  while (text === "") {
+    const result = await events.next();
+    if (result.done === true) throw new Error("the turn ended without text");
+    seen.push(result.value);
+    if (result.value.event.case === "delta") text += result.value.event.value.text;
+  }
+  async function* all(): AsyncGenerator<GenerateResponse, void, undefined> {
+    yield* seen;
+    for (;;) {
+      const result = await events.next();
+      if (result.done === true) return;
+      yield result.value;
+    }
+  }
+  return { text, finish: () => collect(all()) };
+}
+
 /** Collects a stream of events. */
 export async function collect(events: AsyncIterable<GenerateResponse>): Promise<SeenTurn> {
   const started: TurnStarted[] = [];
