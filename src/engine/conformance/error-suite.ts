@@ -162,6 +162,9 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
         "invalidArgument",
       ]);
       expect(results[1]?.token).toBeDefined();
+      expect(results[0]?.error?.message).toBe("entry 0, sequence 9: invalidArgument");
+      const [alone] = await engine.step([{ sequence: 9, workMax: allWork, sample: true }]);
+      expect(alone?.error?.message).toBe("entry 0 names sequence 9, which does not exist");
     });
 
     it("a step whose cache does not fit, and goes on when others are freed", async () => {

@@ -17,7 +17,7 @@ import { planBlock } from "../plan/binary.js";
 import { planFingerprint } from "../plan/fingerprint.js";
 import { defaultRecent, defaultSink, identityPlan, type CachePlan } from "../plan/plan.js";
 import { pageLayout } from "../page/layout.js";
-import { engineStatus, EngineError } from "../status.js";
+import { engineStatus, EngineError, engineStatusName } from "../status.js";
 import {
   readEngineStats,
   readSequenceStats,
@@ -86,8 +86,8 @@ export class WasmEngine implements Engine {
   readonly vocabSize: number;
   readonly layers: number;
   readonly stepSync = (entries: readonly StepEntry[]): readonly StepResult[] => this.#step(entries);
-  readonly #instance: WasmInstance;
-  #closed = false;
+  /** Undefined once closed, so that its memory can go. */
+  #instance: WasmInstance | undefined;
 
   private constructor(
     instance: WasmInstance,
@@ -289,11 +289,11 @@ export class WasmEngine implements Engine {
   }
 
   close(): void {
-    this.#closed = true;
+    this.#instance = undefined;
   }
 
   #open(): WasmInstance {
-    if (this.#closed) throw new EngineError("wrongState", "the engine is closed");
+    if (this.#instance === undefined) throw new EngineError("wrongState", "the engine is closed");
     return this.#instance;
   }
 
@@ -312,20 +312,33 @@ export class WasmEngine implements Engine {
       writeStepEntry(instance.buffer, instance.staging + i * structBytes.StepEntry, entry);
     });
     instance.check((x) => x.le_step(instance.staging, entries.length, results));
-    return entries.map((_, i) =>
-      stepResult(instance, readStepResult(instance.buffer, results + i * structBytes.StepResult)),
+    const raw = entries.map((_, i) =>
+      readStepResult(instance.buffer, results + i * structBytes.StepResult),
     );
+    return raw.map((result, i) => ({
+      token: result.token < 0 ? undefined : result.token,
+      logprob: result.logprob,
+      rowsPending: result.rowsPending,
+      workDone: result.workDone,
+      error: entryError(instance, raw, i, entries[i]?.sequence ?? -1),
+    }));
   }
 }
 
-function stepResult(instance: WasmInstance, raw: RawStepResult): StepResult {
-  return {
-    token: raw.token < 0 ? undefined : raw.token,
-    logprob: raw.logprob,
-    rowsPending: raw.rowsPending,
-    workDone: raw.workDone,
-    error: raw.status === 0 ? undefined : instance.lastError(raw.status),
-  };
+/** The error of entry `index`, if it has one. The engine remembers the message of the last only. */
+function entryError(
+  instance: WasmInstance,
+  results: readonly RawStepResult[],
+  index: number,
+  sequence: SequenceHandle,
+): EngineError | undefined {
+  const status = results[index]?.status ?? 0;
+  if (status === 0) return undefined;
+  if (results.filter((result) => result.status !== 0).length === 1) {
+    return instance.lastError(status);
+  }
+  const name = engineStatusName(status) ?? "deviceLost";
+  return new EngineError(name, `entry ${index}, sequence ${sequence}: ${name}`, sequence);
 }
 
 /** Lays out memory for the model. */
