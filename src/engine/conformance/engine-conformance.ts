@@ -15,8 +15,11 @@ export function runEngineConformance(
   module: () => Promise<WebAssembly.Module>,
 ): void {
   describe(`an engine of ${name}`, () => {
-    runLogitSuite(module);
-    runReplaySuite(module);
-    runErrorSuite(module);
+    // Compiled once: instances share the code.
+    let compiled: Promise<WebAssembly.Module> | undefined;
+    const once = (): Promise<WebAssembly.Module> => (compiled ??= module());
+    runLogitSuite(once);
+    runReplaySuite(once);
+    runErrorSuite(once);
   });
 }

@@ -16,7 +16,10 @@ export function runKernelConformance(
   module: () => Promise<WebAssembly.Module>,
 ): void {
   describe(`kernels of ${name}`, () => {
-    const open = async (): Promise<KernelModule> => KernelModule.create(await module());
+    // Compiled once: instances share the code.
+    let compiled: Promise<WebAssembly.Module> | undefined;
+    const open = async (): Promise<KernelModule> =>
+      KernelModule.create(await (compiled ??= module()));
     runMatmulSuite(open);
     runRowsSuite(open);
     runAttentionSuite(open);
