@@ -1,7 +1,7 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { Code } from "@connectrpc/connect";
 import { describe, expect, it, vi } from "vitest";
-import { FinishReason } from "../../gen/leanedge/v1/session_pb.js";
+import { FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { orphanedTurnMs } from "../limits.js";
 import {
@@ -18,6 +18,7 @@ import {
   words,
 } from "../testing/gateway-clients.js";
 import type { ScriptedCall } from "../testing/scripted-engine.js";
+import { SessionStore } from "./session-store.js";
 
 /** Calls of one session that the scripted worker saw. */
 async function callsOf(tenant: string, sessionId: string): Promise<ScriptedCall[]> {
@@ -452,5 +453,24 @@ describe("an object that loses its memory", () => {
     const { messages } = await client.listMessages({ sessionId: "s" });
     expect(messages.map((message) => message.message?.text)).toEqual(["!{}", words(5)]);
     await collect(client.generate({ sessionId: "s", turn: 1 }));
+  });
+});
+
+describe("a transcript", () => {
+  it("comes in pages that one RPC message can carry, however large its messages", async () => {
+    const { tenant, key } = await newTenant();
+    const client = sessionClient(key);
+    await client.createSession({ sessionId: "s" });
+    const text = "é".repeat(500_000);
+    await runInDurableObject(sessionObject(tenant, "s"), (_instance, state) => {
+      const store = new SessionStore(state.storage);
+      for (let index = 0; index < 3; index++) store.insertMessage(1, Role.USER, text, false, 0);
+    });
+    const first = await client.listMessages({ sessionId: "s" });
+    expect(first.messages.map((entry) => entry.index)).toEqual([0, 1]);
+    const second = await client.listMessages({ sessionId: "s", pageToken: first.nextPageToken });
+    expect(second.messages.map((entry) => entry.index)).toEqual([2]);
+    expect(second.messages[0]?.message?.text).toBe(text);
+    expect(second.nextPageToken).toBe("");
   });
 });

@@ -419,6 +419,14 @@ export class SessionStore {
     ).map(messageRecord);
   }
 
+  /** Messages from a position on, read one by one; nothing may be written meanwhile. */
+  *eachMessage(from: number): Generator<MessageRecord, void, undefined> {
+    const query = "SELECT * FROM message WHERE position >= ? ORDER BY position";
+    for (const row of this.#sql.exec(query, from)) {
+      yield messageRecord(row);
+    }
+  }
+
   /** Number of stored messages; a running answer is not one yet. */
   messageCount(): number {
     return int(this.#one("SELECT COUNT(*) AS n FROM message"), "n");

@@ -68,18 +68,11 @@ export function messagesPage(
   limit: number,
   runner: TurnRunner | undefined,
 ): MessagesPage {
-  const records = store.messages(from, limit + 1);
-  const running = store.runningTurn();
-  if (running !== undefined && records.length <= limit) {
-    const position = store.messageCount();
-    if (position >= from) {
-      records.push(runningAnswer(store, running, runner, position));
-    }
-  }
   const messages: TranscriptMessage[] = [];
   const turns = new Map<number, TurnRecord | undefined>();
   let bytes = 0;
-  for (const record of records) {
+  for (const record of transcript(store, from, runner)) {
+    // Three bytes a UTF-16 unit are the most that UTF-8 takes.
     bytes += record.text.length * 3;
     if (messages.length === limit || (messages.length > 0 && bytes > messagesPageBytesMax)) {
       return { messages, next: record.position };
@@ -87,6 +80,20 @@ export function messagesPage(
     messages.push(transcriptMessage(store, record, turns));
   }
   return { messages, next: undefined };
+}
+
+/** Stored messages, and the running answer after them. */
+function* transcript(
+  store: SessionStore,
+  from: number,
+  runner: TurnRunner | undefined,
+): Generator<MessageRecord, void, undefined> {
+  yield* store.eachMessage(from);
+  const running = store.runningTurn();
+  const position = store.messageCount();
+  if (running !== undefined && position >= from) {
+    yield runningAnswer(store, running, runner, position);
+  }
 }
 
 function runningAnswer(
