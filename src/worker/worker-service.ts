@@ -86,7 +86,7 @@ export function createWorkerService(config: WorkerConfig): ServiceImpl<typeof Wo
       }
     },
 
-    // eslint-disable-next-line @typescript-eslint/require-await, require-yield -- a stream that always fails
+    // eslint-disable-next-line require-yield -- a stream that always fails
     async *snapshot() {
       throw new ConnectError("this worker keeps no snapshots", Code.Unimplemented);
     },
