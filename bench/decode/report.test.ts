@@ -55,6 +55,11 @@ describe("reportMarkdown()", () => {
     );
   });
 
+  it("says so when the machine was busy", () => {
+    expect(reportMarkdown(run)).not.toContain("busy");
+    expect(reportMarkdown({ ...run, loadAverage: 3 })).toContain("The machine was busy");
+  });
+
   it("sets variants without a read loop of their own against the one in Node", () => {
     expect(reportMarkdown(run)).toContain("| wllama | 100 | 20.0 | 0.40 | 5.0 % of 8.0 |");
   });

@@ -20,6 +20,16 @@ export type Run = {
   variants: readonly VariantRounds[];
 };
 
+/**
+ * From this load average on, other programs took time from those that were measured, and not from each
+ * alike: the report then says so.
+ */
+export const quietLoadMax = 1;
+
+const busyNote =
+  "**The machine was busy with other work: figures are too low, and those of variants with several " +
+  "processes or threads (wllama, workerd) suffer most.**";
+
 /** The middle value; the mean of the two middle ones of an even count. Throws on none. */
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
@@ -81,6 +91,7 @@ export function reportMarkdown(run: Run): string {
     `Model: ${run.model}, ${(run.fileBytesPerToken / 1e6).toFixed(1)} MB of weights a token; ` +
       `prompt of ${run.promptTokens} tokens, ${run.generate} generated greedily, one thread.  `,
     `Versions: ${versions.join("; ")}.`,
+    ...(run.loadAverage > quietLoadMax ? ["", busyNote] : []),
     "",
     "| variant | prefill tok/s | decode tok/s | weights GB/s | of pure read GB/s | prefill, each round | decode, each round |",
     "| --- | --- | --- | --- | --- | --- | --- |",
