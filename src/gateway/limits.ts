@@ -118,6 +118,12 @@ export const apiKeyCharsMax = 256;
 /** How long an HTTP answer waits for a worker, so that it can still name it, or the error, in its head. */
 export const acceptWaitMs = 5_000;
 
+/**
+ * How long an answer that is not streamed may take before its body begins: short answers and replayed turns keep the
+ * status that fits them, and a client that leaves a long one is noticed.
+ */
+export const wholePatienceMs = 500;
+
 /** Forks of forks that one request in OpenAI form follows before it starts a session of its own. */
 export const forkDepthMax = 16;
 

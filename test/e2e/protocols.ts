@@ -131,12 +131,13 @@ async function* grpcWebText(
   }
 }
 
-/** OpenAI's form; it has no `detach`. */
-async function* openAiSse(
+/** A request in OpenAI's form, which has no `detach`. */
+async function openAi(
   gateway: RunningGateway,
   ask: Ask,
+  stream: boolean,
   signal: AbortSignal,
-): AsyncGenerator<string> {
+): Promise<ReadableStream<Uint8Array>> {
   const response = await fetch(`${gateway.url}/v1/chat/completions`, {
     method: "POST",
     headers: {
@@ -148,13 +149,21 @@ async function* openAiSse(
       messages: [{ role: "user", content: ask.text }],
       temperature: 0,
       max_tokens: ask.maxTokens,
-      stream: true,
+      stream,
     }),
     signal,
   });
+  return bodyOf(response);
+}
+
+async function* openAiSse(
+  gateway: RunningGateway,
+  ask: Ask,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
   const decoder = new TextDecoder();
   let rest = "";
-  for await (const chunk of await bodyOf(response)) {
+  for await (const chunk of await openAi(gateway, ask, true, signal)) {
     rest += decoder.decode(chunk, { stream: true });
     const events = rest.split("\n\n");
     rest = events.pop() ?? "";
@@ -167,6 +176,21 @@ async function* openAiSse(
       if (content !== "") yield content;
     }
   }
+}
+
+/** Its text comes at the end, and blanks until then: each counts as a piece. */
+async function* openAiWhole(
+  gateway: RunningGateway,
+  ask: Ask,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  let json = "";
+  for await (const chunk of await openAi(gateway, ask, false, signal)) {
+    json += Buffer.from(chunk).toString("utf8");
+    if (json.trim() === "") yield "";
+  }
+  const { choices } = JSON.parse(json) as { choices: { message: { content: string } }[] };
+  yield choices[0]?.message.content ?? "";
 }
 
 /** Protocols of leanedge.v1, by name. */
@@ -202,4 +226,5 @@ export const rpcProtocols: readonly (readonly [string, Protocol])[] = [
 export const protocols: readonly (readonly [string, Protocol])[] = [
   ...rpcProtocols,
   ["OpenAI server-sent events", openAiSse],
+  ["OpenAI in one piece", openAiWhole],
 ];

@@ -13,7 +13,7 @@ import { findModel, gatewayConfig } from "../config.js";
 import { RequestBody } from "../connect/request-body.js";
 import { defaultRpcLimits } from "../connect/rpc-limits.js";
 import { publicError, unavailable } from "../errors.js";
-import { acceptWaitMs, requestIdCharsMax } from "../limits.js";
+import { acceptWaitMs, requestIdCharsMax, wholePatienceMs } from "../limits.js";
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
 import { authenticate } from "../services/authenticate.js";
 import { backendName } from "./backend-name.js";
@@ -92,7 +92,7 @@ async function complete(c: GatewayContext, body: RequestBody): Promise<Response>
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
       })
-    : await whole(c, answer);
+    : await whole(c, answer, leave);
 }
 
 /** Reads a turn's events, and keeps what all parts of an answer repeat. */
@@ -177,38 +177,114 @@ class ChatAnswerReader {
   }
 }
 
-async function whole(c: GatewayContext, answer: ChatAnswerReader): Promise<Response> {
-  let text = "";
+/**
+ * The answer as one object. A connection that its client closed shows only when something is written to it, so an answer
+ * that takes longer than wholePatienceMs begins at once, with a space for each event: blanks before JSON mean nothing.
+ * From there on a failure can only break the body off, as in any HTTP answer that fails midway.
+ */
+async function whole(
+  c: GatewayContext,
+  answer: ChatAnswerReader,
+  leave: () => void,
+): Promise<Response> {
+  const reader = new WholeAnswerReader(answer);
+  const patienceEndsMs = systemClock.nowMs() + wholePatienceMs;
   for (;;) {
-    const event = (await answer.next())?.event;
-    if (event === undefined) {
-      throw unavailable("the answer broke off");
-    }
-    if (event.case === "delta") {
-      text += event.value.text;
-    }
-    if (event.case === "finished") {
-      const failure = failureOf(event.value);
-      if (failure !== undefined) {
-        return errorResponse(c, failure);
-      }
-      return c.json({
-        id: answer.id,
-        object: "chat.completion",
-        created: answer.created,
-        model: answer.model,
-        choices: [
-          {
-            index: 0,
-            message: { role: "assistant", content: text, refusal: null },
-            logprobs: null,
-            finish_reason: finishReason(event.value.finishReason),
-          },
-        ],
-        usage: usage(event.value.usage),
+    const read = reader.read();
+    const result = await within(read, patienceEndsMs - systemClock.nowMs(), systemClock);
+    if (result === timeIsUp) {
+      return c.body(blanksThenAnswer(answer, reader, read, leave), 200, {
+        "content-type": "application/json",
+        // Compression on the way would hold the blanks back.
+        "cache-control": "no-cache, no-transform",
+        "content-encoding": "identity",
       });
     }
+    if (result instanceof ConnectError) {
+      return errorResponse(c, result);
+    }
+    if (result !== undefined) {
+      return c.json(result);
+    }
   }
+}
+
+/** Collects an answer event by event. */
+class WholeAnswerReader {
+  readonly #answer: ChatAnswerReader;
+  #text = "";
+
+  constructor(answer: ChatAnswerReader) {
+    this.#answer = answer;
+  }
+
+  /** Takes the next event. The whole completion, or why there is none, once it is there. */
+  async read(): Promise<object | ConnectError | undefined> {
+    const event = (await this.#answer.next())?.event;
+    switch (event?.case) {
+      case undefined:
+        throw unavailable("the answer broke off");
+      case "delta":
+        this.#text += event.value.text;
+        return undefined;
+      case "finished":
+        return failureOf(event.value) ?? this.#completion(event.value);
+      default:
+        return undefined;
+    }
+  }
+
+  #completion(finished: TurnFinished): object {
+    const { id, created, model } = this.#answer;
+    return {
+      id,
+      object: "chat.completion",
+      created,
+      model,
+      choices: [
+        {
+          index: 0,
+          message: { role: "assistant", content: this.#text, refusal: null },
+          logprobs: null,
+          finish_reason: finishReason(finished.finishReason),
+        },
+      ],
+      usage: usage(finished.usage),
+    };
+  }
+}
+
+function blanksThenAnswer(
+  answer: ChatAnswerReader,
+  reader: WholeAnswerReader,
+  first: ReturnType<WholeAnswerReader["read"]>,
+  leave: () => void,
+): ReadableStream<Uint8Array> {
+  const encoder = new TextEncoder();
+  let begun: ReturnType<WholeAnswerReader["read"]> | undefined = first;
+  // Until somebody pulls, a failure has nobody to hear of it; the pull then throws it.
+  first.catch(() => undefined);
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const result = await (begun ?? reader.read());
+        begun = undefined;
+        if (result instanceof ConnectError) {
+          controller.error(result);
+          return;
+        }
+        controller.enqueue(encoder.encode(result === undefined ? " " : JSON.stringify(result)));
+        if (result !== undefined) {
+          controller.close();
+        }
+      },
+      async cancel() {
+        leave();
+        await answer.stop();
+      },
+    },
+    { highWaterMark: 0 },
+  );
 }
 
 function eventStream(

@@ -189,9 +189,39 @@ describe("POST /v1/chat/completions", () => {
         code: "unavailable",
       },
     });
-    const whole = await chat((await newTenant()).key, { messages: body.messages });
-    expect([whole.status, whole.body.error?.["code"]]).toEqual([503, "unavailable"]);
-    expect(whole.headers.get("retry-after")).toBe("1");
+  });
+
+  it("breaks an answer in one piece off where the worker gives up after its first blank", async () => {
+    const { key } = await newTenant();
+    const messages = [user({ failAt: 2, failTimes: 100 })];
+    const response = await post(key, { messages });
+    expect(response.status).toBe(200);
+    await expect(response.text()).rejects.toThrow("no worker completed turn 1");
+  });
+
+  it("begins an answer in one piece that takes long with blanks", async () => {
+    const { key } = await newTenant();
+    const quick = await chat(key, { messages: [user({ tokens: 3 })] });
+    expect(quick.text.startsWith("{")).toBe(true);
+    const slow = await chat(key, { messages: [user({ tokens: 30, delayMs: 50 })] });
+    expect(slow.text).toMatch(/^ {2,}\{/);
+    expect(answerOf(slow)).toBe(words(30));
+  });
+
+  it("stops the worker when the client of an answer in one piece leaves", async () => {
+    const { tenant, key } = await newTenant();
+    const response = await post(
+      key,
+      { messages: [user({ tokens: 500, delayMs: 20 })] },
+      { "x-session-id": "one" },
+    );
+    const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+    expect(new TextDecoder().decode((await reader.read()).value)).toBe(" ");
+    await reader.cancel();
+    await vi.waitFor(async () => {
+      const [call] = await callsOf(tenant, "one");
+      expect(call?.end).toBe("left");
+    });
   });
 
   it("tells with a status what goes wrong before the first token", async () => {
