@@ -28,6 +28,8 @@ export interface EngineLoopOptions {
   readonly engine: Engine;
   readonly scheduler: Scheduler;
   readonly table: SequenceTable;
+  /** As WorkerConfig.relieve. */
+  readonly relieve?: (() => boolean) | undefined;
   /** Returns to the host's event loop until it has done what waits there. */
   readonly yieldToHost: () => Promise<void>;
 }
@@ -150,7 +152,8 @@ export class EngineLoop {
    */
   #relieve(ids: readonly number[], workDone: number): void {
     if (ids.length === 0) return;
-    if (this.#options.table.dropOldestIdleCache() || workDone > 0) return;
+    const { table, relieve } = this.#options;
+    if (table.dropOldestIdleCache() || workDone > 0 || relieve?.() === true) return;
     const youngest = Math.max(...ids);
     const job = this.#jobs.get(youngest);
     this.cancel(youngest);

@@ -121,6 +121,14 @@ export class SequenceTable {
     this.#engine.freeSequence(held.handle);
   }
 
+  /** Ends every call with `reason`, then frees every sequence. */
+  releaseAll(reason: Error): void {
+    for (const held of [...this.#sequences.values()]) {
+      held.abort?.(reason);
+      this.release(held);
+    }
+  }
+
   /** Marks a sequence as used now. */
   touch(held: HeldSequence): void {
     held.lastUsed = ++this.#clock;

@@ -18,6 +18,11 @@ export interface WorkerConfig {
   readonly modelFingerprint: string;
   /** What ModelService reports of the model, as far as the worker knows it. */
   readonly info: MessageInitShape<typeof ModelInfoSchema>;
+  /**
+   * Frees cache memory that other users of the same engine could spare; false if there is none.
+   * Unset: the worker has the engine for itself.
+   */
+  readonly relieve?: (() => boolean) | undefined;
   /** Returns to the host's event loop until it has done what waits there. */
   readonly yieldToHost: () => Promise<void>;
   /** Microseconds on a clock that never goes back; may stand still. */

@@ -22,7 +22,7 @@ import {
   modelSequenceBytes,
   type ModelEngineOptions,
 } from "./testing/model-engine.js";
-import { createWorkerService } from "./worker-service.js";
+import { startWorker, type RunningWorker } from "./worker-service.js";
 
 interface Answer {
   accepted?: Accepted;
@@ -33,11 +33,12 @@ interface Answer {
 }
 
 let engine: ModelEngine;
+let worker: RunningWorker;
 let client: Client<typeof WorkerService>;
 
 function start(options: ModelEngineOptions = {}): void {
   engine = new ModelEngine(options);
-  const service = createWorkerService({
+  worker = startWorker({
     name: "w1",
     model: "m",
     engine,
@@ -51,7 +52,7 @@ function start(options: ModelEngineOptions = {}): void {
   client = createClient(
     WorkerService,
     createRouterTransport((router) => {
-      router.service(WorkerService, service);
+      router.service(WorkerService, worker.service);
     }),
   );
 }
@@ -321,6 +322,19 @@ describe("WorkerService.generate", () => {
     expect(await code(run({ messages: hello }))).toEqual([Code.Internal, "internal error"]);
     broken = false;
     expect((await run({ messages: hello, sampling: { maxTokens: 2 } })).ids).toHaveLength(2);
+  });
+});
+
+describe("RunningWorker.close()", () => {
+  it("ends calls and gives every sequence and page back to the engine", async () => {
+    await run({ messages: hello, sequenceId: "idle", sampling: { maxTokens: 3 } });
+    const running = code(run({ messages: hello }));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    worker.close();
+    expect(await running).toEqual([Code.Unavailable, "the worker has ended"]);
+    const { cacheBytes, cacheBytesFree } = engine.stats();
+    expect(cacheBytesFree).toBe(cacheBytes);
+    expect((await client.getStatus({})).sequences).toBe(0);
   });
 });
 

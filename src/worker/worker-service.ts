@@ -20,15 +20,26 @@ import { SequenceTable } from "./sequence-table.js";
 import type { WorkerConfig } from "./worker-config.js";
 import { workerStatus } from "./worker-status.js";
 
-/** Builds the handlers of a worker. */
-export function createWorkerService(config: WorkerConfig): ServiceImpl<typeof WorkerService> {
+/** A worker that runs. */
+export interface RunningWorker {
+  /** Handlers of its calls. */
+  readonly service: ServiceImpl<typeof WorkerService>;
+  /** Ends every call and frees every sequence; the engine itself stays. */
+  close(): void;
+  /** Drops the idle cache that was used least recently, for others on the same engine. */
+  dropOldestIdleCache(): boolean;
+}
+
+/** Starts a worker: the handlers of leanedge.worker.v1 over an engine. */
+export function startWorker(config: WorkerConfig): RunningWorker {
   const { engine } = config;
   const table = new SequenceTable(engine);
   const scheduler = new Scheduler({
     layers: engine.layers,
     cacheBytes: engine.stats().cacheBytes,
   });
-  const loop = new EngineLoop({ engine, scheduler, table, yieldToHost: config.yieldToHost });
+  const { yieldToHost, relieve } = config;
+  const loop = new EngineLoop({ engine, scheduler, table, yieldToHost, relieve });
   const fingerprints = create(FingerprintsSchema, {
     model: config.modelFingerprint,
     template: config.codec.templateFingerprint,
@@ -43,7 +54,7 @@ export function createWorkerService(config: WorkerConfig): ServiceImpl<typeof Wo
     counters: { promptTokens: 0n, generatedTokens: 0n, cachedTokens: 0n },
   };
 
-  return {
+  const service: ServiceImpl<typeof WorkerService> = {
     generate(request: GenerateRequest, handler: HandlerContext) {
       checkSequenceId(request.sequenceId);
       if (request.model !== config.model) {
@@ -98,5 +109,12 @@ export function createWorkerService(config: WorkerConfig): ServiceImpl<typeof Wo
     getStatus() {
       return workerStatus(config, fingerprints, scheduler, table, context.counters);
     },
+  };
+  return {
+    service,
+    close: () => {
+      table.releaseAll(new ConnectError("the worker has ended", Code.Unavailable));
+    },
+    dropOldestIdleCache: () => table.dropOldestIdleCache(),
   };
 }

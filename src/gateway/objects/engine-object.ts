@@ -11,39 +11,49 @@ import { createConnectRouter, createContextValues } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { createModelCodec } from "../../worker/model-codec.js";
 import { modelInfo } from "../../worker/model-info.js";
-import { createWorkerService } from "../../worker/worker-service.js";
+import { startWorker } from "../../worker/worker-service.js";
 import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { findModel, gatewayConfig } from "../config.js";
-import { sharedEngine } from "./shared-engine.js";
+import type { LoadedEngine } from "../../engine/load-engine.js";
+import { forgetIfLost, registerWorker, relieveElsewhere, sharedEngine } from "./shared-engine.js";
 
 /** Longest request in bytes: a whole log of a long session, 4 to 5 bytes an id, with room. */
 const requestBytesMax = 8 << 20;
 
 type Handler = (request: Request) => Promise<Response>;
 
+/** An engine at work. */
+interface Running {
+  readonly manifest: string;
+  readonly loaded: LoadedEngine;
+  /** By path. */
+  readonly handlers: Map<string, Handler>;
+}
+
 /** See the head of this file. */
 export class EngineObject extends DurableObject<GatewayEnv> {
-  #handlers: Map<string, Handler> | undefined;
-  #opening: Promise<Map<string, Handler>> | undefined;
+  #running: Running | undefined;
+  #opening: Promise<Running> | undefined;
 
   override async fetch(request: Request): Promise<Response> {
-    const handlers = this.#handlers ?? (await this.#open());
-    const handler = handlers.get(new URL(request.url).pathname);
+    let running = this.#running ?? (await this.#open());
+    if (forgetIfLost(running.manifest, running.loaded)) running = await this.#open();
+    const handler = running.handlers.get(new URL(request.url).pathname);
     return handler === undefined ? new Response("no such call", { status: 404 }) : handler(request);
   }
 
-  async #open(): Promise<Map<string, Handler>> {
+  async #open(): Promise<Running> {
     this.#opening ??= this.#load();
     try {
-      this.#handlers = await this.#opening;
-      return this.#handlers;
+      this.#running = await this.#opening;
+      return this.#running;
     } finally {
       this.#opening = undefined;
     }
   }
 
-  async #load(): Promise<Map<string, Handler>> {
+  async #load(): Promise<Running> {
     const name = this.ctx.id.name ?? "";
     const model = name.slice(0, name.lastIndexOf("/"));
     const config = gatewayConfig(this.env);
@@ -52,7 +62,7 @@ export class EngineObject extends DurableObject<GatewayEnv> {
       throw new Error(`engine "${name}" serves no model of this gateway's configuration`);
     }
     const loaded = await sharedEngine(this.env.ASSETS, entry.manifest, config.engineMemoryBytesMax);
-    const service = createWorkerService({
+    const worker = startWorker({
       name: `engine:${name}`,
       model,
       engine: loaded.engine,
@@ -60,19 +70,21 @@ export class EngineObject extends DurableObject<GatewayEnv> {
       plan: 0,
       modelFingerprint: loaded.fingerprint,
       info: modelInfo(loaded),
+      relieve: () => relieveElsewhere(loaded, name),
       // A timer, not a resolved promise: I/O of other requests must get its turn between steps.
       yieldToHost: () => new Promise((resolve) => setTimeout(resolve, 0)),
       // Stands still on the edge while an engine computes; timings are then 0, as documented.
       nowUs: () => performance.now() * 1000,
     });
+    registerWorker(loaded, name, worker);
     const router = createConnectRouter({
       grpc: false,
       grpcWeb: false,
       connect: true,
       readMaxBytes: requestBytesMax,
     });
-    router.service(WorkerService, service);
-    return new Map(
+    router.service(WorkerService, worker.service);
+    const handlers = new Map(
       router.handlers.map((handler) => [
         handler.requestPath,
         createFetchHandler((request) =>
@@ -80,5 +92,6 @@ export class EngineObject extends DurableObject<GatewayEnv> {
         ),
       ]),
     );
+    return { manifest: entry.manifest, loaded, handlers };
   }
 }

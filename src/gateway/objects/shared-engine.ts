@@ -5,8 +5,10 @@
  * loading over if the loader has not moved for a while (its object may be gone).
  */
 import { loadEngine, type LoadedEngine } from "../../engine/load-engine.js";
+import { EngineError } from "../../engine/status.js";
 import { checkShardManifest, shardSource } from "../../engine/gguf/index.js";
 import simd128 from "../../../wasm/prebuilt/leanedge-simd128.wasm";
+import type { RunningWorker } from "../../worker/worker-service.js";
 import { engineSequencesMax } from "../limits.js";
 
 /** How often a waiting object looks again. */
@@ -23,6 +25,27 @@ interface Slot {
 }
 
 const slots = new Map<string, Slot>();
+
+/** Workers on each engine, by the name of their object. */
+const workers = new WeakMap<LoadedEngine, Map<string, RunningWorker>>();
+
+/**
+ * Takes note of an object's worker. An earlier one of that name belongs to an object that was
+ * evicted: its sequences are freed, or they would hold their memory for ever.
+ */
+export function registerWorker(loaded: LoadedEngine, name: string, worker: RunningWorker): void {
+  const byName = workers.get(loaded) ?? new Map<string, RunningWorker>();
+  byName.get(name)?.close();
+  byName.set(name, worker);
+  workers.set(loaded, byName);
+}
+
+/** Drops an idle cache of another object on the same engine; false if there is none. */
+export function relieveElsewhere(loaded: LoadedEngine, name: string): boolean {
+  return [...(workers.get(loaded) ?? [])].some(
+    ([owner, worker]) => owner !== name && worker.dropOldestIdleCache(),
+  );
+}
 
 /**
  * The engine of a model, loaded by the first who asks.
@@ -42,6 +65,22 @@ export async function sharedEngine(
       return load(assets, manifest, memoryBytesMax, (slot?.attempt ?? 0) + 1);
     }
     await new Promise((resolve) => setTimeout(resolve, lookAgainMs));
+  }
+}
+
+/**
+ * Forgets an engine that is lost (a trap leaves its memory in no known state): the next who asks
+ * loads it anew. Sequences come back by replay.
+ * @returns whether it was lost
+ */
+export function forgetIfLost(manifest: string, loaded: LoadedEngine): boolean {
+  try {
+    loaded.engine.stats();
+    return false;
+  } catch (error) {
+    if (!(error instanceof EngineError) || error.status !== "deviceLost") throw error;
+    if (slots.get(manifest)?.loaded === loaded) slots.delete(manifest);
+    return true;
   }
 }
 
