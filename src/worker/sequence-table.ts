@@ -4,8 +4,8 @@
  * first, and its log with it when handles run out. The gateway's log is the durable truth.
  */
 import { create } from "@bufbuild/protobuf";
-import { sha256 } from "@noble/hashes/sha2.js";
 import type { Engine, SegmentKind, SequenceHandle } from "../engine/engine.js";
+import { prefixHash } from "../engine/prefix.js";
 import type { Fingerprints, PrefixName } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { PrefixNameSchema, SegmentKind as WireKind } from "../gen/leanedge/worker/v1/worker_pb.js";
 
@@ -44,16 +44,6 @@ export function segmentKindFromWire(kind: WireKind): SegmentKind | undefined {
   if (kind === WireKind.PROMPT) return "prompt";
   if (kind === WireKind.GENERATED) return "generated";
   return undefined;
-}
-
-/** SHA-256 over ids, each as 4 bytes little endian (leanedge.worker.v1.PrefixName.sha256). */
-export function hashIds(ids: Uint32Array): Uint8Array {
-  const bytes = new Uint8Array(ids.length * 4);
-  const view = new DataView(bytes.buffer);
-  ids.forEach((id, index) => {
-    view.setUint32(index * 4, id, true);
-  });
-  return sha256(bytes);
 }
 
 function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
@@ -167,7 +157,7 @@ export class SequenceTable {
     const segments = cutSegments(held.segments, tokens);
     return create(PrefixNameSchema, {
       tokens,
-      sha256: hashIds(this.#engine.ids(held.handle, 0, tokens)),
+      sha256: prefixHash(this.#engine.ids(held.handle, 0, tokens)),
       segmentTokens: segments.map((segment) => segment.tokens),
       segmentKinds: segments.map((segment) => wireKinds[segment.kind]),
       fingerprints,
@@ -187,7 +177,7 @@ export class SequenceTable {
           wireKinds[segment.kind] === prefix.segmentKinds[index],
       );
     if (!sameBorders) return false;
-    return equalBytes(hashIds(this.#engine.ids(held.handle, 0, prefix.tokens)), prefix.sha256);
+    return equalBytes(prefixHash(this.#engine.ids(held.handle, 0, prefix.tokens)), prefix.sha256);
   }
 
   /** Bytes of cache that idle sequences hold. */

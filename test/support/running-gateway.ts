@@ -4,9 +4,9 @@
  */
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { freePort } from "./wrangler-dev.js";
 
 /** Longest start on a busy machine: assets, bundle, runtime. */
 const startMsMax = 120_000;
@@ -27,14 +27,6 @@ export interface RunningGateway {
   restart(): Promise<void>;
   /** Ends it and removes its storage. */
   close(): Promise<void>;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((done) => server.close(done));
-  return port;
 }
 
 interface Processes {

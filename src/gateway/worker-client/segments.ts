@@ -9,20 +9,15 @@ import type {
   SegmentKind,
 } from "../../gen/leanedge/worker/v1/worker_pb.js";
 
+// One packing for what is stored and what a prefix is hashed over.
+export { packIds } from "../../engine/prefix.js";
+
 /** A segment with its ids as they are stored: u32, little endian, packed. */
 export interface PackedSegment {
   /** Where the ids came from. */
   readonly kind: SegmentKind.PROMPT | SegmentKind.GENERATED;
   /** The ids, 4 bytes each. */
   readonly ids: Uint8Array;
-}
-
-/** Packs ids as u32, little endian. */
-export function packIds(ids: readonly number[]): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(ids.length * 4);
-  const view = new DataView(bytes.buffer);
-  ids.forEach((id, index) => view.setUint32(index * 4, id, true));
-  return bytes;
 }
 
 /** Ids of a packed segment. Throws RangeError unless the length is a multiple of 4. */
