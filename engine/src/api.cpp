@@ -50,10 +50,10 @@ int32_t add_plan(const CachePlan* plan) {
   Status status = plan_check(plan, kStagingBytes, &engine.error);
   if (status == Status::kOk) status = plan_fits(*plan, engine.config, &engine.error);
   if (status != Status::kOk) return code(status);
-  if (plan_selects(*plan) || plan->evicting) {
-    return code(error_set(&engine.error, Status::kUnimplemented, plan->pages_per_step, 0,
-                          "plans that select pages (# a step) or evict (#) are not run here",
-                          {plan->pages_per_step, plan->evicting}));
+  if (plan->evicting) {
+    return code(error_set(&engine.error, Status::kUnimplemented, plan->evicting, 0,
+                          "plan: evicting is #: nothing fills such an archive yet",
+                          {plan->evicting}));
   }
   uint8_t* memory = arena_alloc(&engine.arena, plan->bytes);
   if (!memory) return no_memory(plan->bytes);

@@ -98,6 +98,8 @@ void attend(const Pass& pass, int32_t layer) {
     task.out = s.attended + elements(run.row, c.heads * c.head_dim);
     task.rows = run.rows;
     task.first_position = run.first;
+    const uint32_t word = log_word(e.logs, run.sequence->log, run.first);
+    task.selects = plan_selects(*e.pool.plans[cache.plan].plan) && (word & kWordGenerated) ? 1 : 0;
     cache_zones(e.pool, cache, layer, s.pages + pages, &task);
     task.spans[task.span_count++] = {run.dense_k, run.dense_v, run.dense_stride,
                                      run.dense_row + run.rows, run.first - run.dense_row};

@@ -24,7 +24,7 @@ size_t row_at(const CachePool& pool, int32_t head, int32_t stride, int32_t row) 
 // Whether a page holds every channel of every head as f16.
 bool plan_lossless(const CachePlan& plan) {
   if (plan.k_storage != PageStorage::kF16 || plan.v_storage != PageStorage::kF16) return false;
-  if (plan_selects(plan) || plan.evicting) return false;
+  if (plan.evicting) return false;
   for (int32_t layer = 0; layer < plan.layers; ++layer) {
     for (int32_t head = 0; head < plan.kv_heads; ++head) {
       if (plan_head(plan, layer, head).width != static_cast<uint32_t>(plan.head_dim)) return false;

@@ -49,7 +49,8 @@ bool place_pass(Engine* e, int32_t pages_max) {
          place(a, &s.cosines, rows * pairs) && place(a, &s.sines, rows * pairs) &&
          place(a, &s.prepared, kernels::activations_bytes(e->options.batch_rows_max, widest)) &&
          place(a, &s.attention,
-               kernels::attention_scratch_bytes(e->options.batch_rows_max, c.heads, c.head_dim)) &&
+               kernels::attention_scratch_bytes(e->options.batch_rows_max, c.heads, c.head_dim,
+                                                pages_max)) &&
          place(a, &s.pages, static_cast<uint64_t>(s.pages_max)) &&
          place(a, &s.tasks, kStepEntriesMax);
 }

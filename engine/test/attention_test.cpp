@@ -144,7 +144,7 @@ void attend(const Rows& rows, const CachePlan& plan, int32_t page_count, const u
   }
   add(first, first + count);
   uint8_t* scratch = static_cast<uint8_t*>(aligned_alloc(
-      64, (kernels::attention_scratch_bytes(count, kHeads, rows.head_dim) + 63) / 64 * 64));
+      64, (kernels::attention_scratch_bytes(count, kHeads, rows.head_dim, 8) + 63) / 64 * 64));
   kernels::attention(nullptr, shape, &task, 1, scratch);
   free(scratch);
 }

@@ -114,8 +114,9 @@ int32_t lek_page_pack_ref(const leanedge::CachePlan* plan, int32_t layer, int32_
                                                       nullptr));
 }
 
-uint32_t lek_attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t head_dim) {
-  return static_cast<uint32_t>(attention_scratch_bytes(rows_max, heads, head_dim));
+uint32_t lek_attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t head_dim,
+                                     int32_t pages_max) {
+  return static_cast<uint32_t>(attention_scratch_bytes(rows_max, heads, head_dim, pages_max));
 }
 
 // `tasks` are AttentionTask structs of this address size; all use `plan`, as index 0.

@@ -101,16 +101,41 @@ struct FullSpan {
 };
 inline constexpr int32_t kFullSpansMax = 4;
 
-// Query rows of one sequence that see the same archive. Rows see every page, and the full rows
-// whose position is at most their own.
+// Query rows of one sequence that see the same archive. Rows see every page, or, where `selects`
+// says so, the pages that each of them chooses, and the full rows whose position is at most their
+// own.
 //
-// Order of summation (bit-exact within the reference and within the wasm backend; a device backend
-// states its own bounds): slots are taken in blocks, the sink's rows first, then runs of 32 slots
-// from position `sink` on, whatever zone they lie in, so that moving a page from recent to an
-// identity archive changes no bit. Scores: q.k = (s0 + s1) + (s2 + s3), s_j the sum over kept
-// channels of index = j mod 4 in increasing order, times 1/sqrt(head_dim). Blocks are merged by an
-// online softmax (Milakov and Gimelshein 2018, algorithm 3): running maximum, sum and output are
-// rescaled once a block.
+// Order of summation (bit-exact within the reference): slots are taken in blocks, the sink's rows
+// first, then runs of 32 slots from position `sink` on, whatever zone they lie in, so that moving a
+// page from recent to an identity archive changes no bit. Scores: q.k = (s0 + s1) + (s2 + s3), s_j
+// the sum over kept channels of index = j mod 4 in increasing order, times 1/sqrt(head_dim). Blocks
+// are merged by an online softmax (Milakov and Gimelshein 2018, algorithm 3): running maximum, sum
+// and output are rescaled once a block.
+//
+// Choice of pages (plan-format.md, 'Page selection'): where the archive has more than
+// plan.pages_floor pages, a row that selects reads plan.pages_per_step of them per KV head of a
+// width above 0: the newest page (the last of the table), and the others of the highest score, the
+// older page where scores are equal. They are summed in the table's order. Score of a page: the
+// maximum, over the query heads that share the KV head, of (s0 + s1) + (s2 + s3), s_j the sum over
+// kept channels of index = j mod 4 in increasing order of max(q lo, q hi), with lo and hi as
+// page_bounds_ref gives them; a NaN counts as minus infinity. page_choose (page.h) chooses.
+//
+// What every backend holds:
+// - The bits of a row depend on that row's inputs only (row invariance, above), on a page's bytes
+//   and on positions; never on how the full rows are cut into spans.
+// - Under a lossless plan (f16, all channels, no selection) a row has the same bits whether its
+//   slots lie in pages or in full rows. Where every page is read, a selecting plan gives the bits of
+//   the same plan without selection.
+// - A backend may sum in another order, and fold scales: K's scale into q and its minimum into one
+//   more dot product, V's into probabilities. With e = 2^-24, w the width, n the slots that the row
+//   reads, and over these slots S = max of sum over kept channels of |q| (|min| + scale * levels)
+//   (f16: |q k|), V = max of |min| + scale * levels (f16: |v|), each output differs from the
+//   reference by at most
+//       attention_error_max = e V (4 (w + 16) S / sqrt(head_dim) + 4 n + 128).
+// - A backend may sum the scores of pages in another order: each is then off by at most
+//       page_score_error_max = 2 e (w + 4) sum over kept channels of |q| max(|lo|, |hi|),
+//   and the choice may differ from the reference's in pages whose scores differ by less than the sum
+//   of their two errors. Within a backend the choice is a function of the row and the pages alone.
 struct AttentionTask {
   const float* q;                // (rows, heads, head_dim), after RoPE
   float* out;                    // (rows, heads, head_dim)
@@ -122,7 +147,7 @@ struct AttentionTask {
   int32_t rows;
   int32_t first_position;        // position of query row 0; rows follow each other
   int32_t plan;                  // index into AttentionShape::plans
-  int32_t reserved;
+  int32_t selects;               // 1: generated rows of a plan that selects pages; 0: rows read all
 };
 
 // What the tasks of one call share.
@@ -134,8 +159,10 @@ struct AttentionShape {
   int32_t head_dim;
 };
 
-// Bytes of scratch that one call of attention() takes.
-size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t head_dim);
+// Bytes of scratch that one call of attention() takes, for tasks of at most `rows_max` rows and
+// `pages_max` pages.
+size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t head_dim,
+                               int32_t pages_max);
 // Attends for all tasks of one layer.
 void attention(Context* context, const AttentionShape& shape, const AttentionTask* tasks,
                int32_t task_count, uint8_t* scratch);

@@ -39,6 +39,14 @@ int32_t page_unpack_ref(const CachePlan& plan, int32_t layer, int32_t head, cons
 void page_bounds_ref(const CachePlan& plan, int32_t layer, int32_t head, const uint8_t* block,
                      float* lo, float* hi);
 
+// Chooses the pages that one KV head reads (kernels.h): the last one, and the `wanted` - 1 others of
+// the highest scores, the older one where scores are equal. NaN counts as minus infinity. Not a
+// reference but the one way to choose, for every backend on a CPU.
+//   scores  (page_count) f32
+//   wanted  1 .. page_count
+//   chosen  (wanted) page numbers, increasing
+void page_choose(const float* scores, int32_t page_count, int32_t wanted, int32_t* chosen);
+
 // The quantiser's scale: the smallest f16 s >= 0 with s * levels >= max - min in exact arithmetic,
 // 0 where they are equal. min <= max, both finite f16 values; levels is 255, 15 or 3.
 uint16_t page_scale_f16(float min, float max, int32_t levels);

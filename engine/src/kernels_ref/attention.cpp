@@ -58,6 +58,8 @@ struct Call {
   const AttentionTask* task;
   const CachePlan* plan;
   Softmax* states;  // (rows, heads)
+  float* scores;    // (page_count) of one row and KV head; where the task selects
+  int32_t* chosen;  // (page_count) pages that they choose
   Block block;
 };
 
@@ -106,13 +108,13 @@ bool load_page(Call* call, int32_t head, int32_t page) {
   return block.slots > 0;
 }
 
-// Folds the loaded block into all rows and query heads that see it.
-void attend_loaded(Call* call, int32_t kv_head) {
+// Folds the loaded block into the query heads of rows [begin, end) that see it.
+void attend_loaded(Call* call, int32_t kv_head, int32_t begin, int32_t end) {
   const AttentionShape& shape = *call->shape;
   const AttentionTask& task = *call->task;
   const int32_t group = shape.heads / shape.kv_heads;
   const float scale = 1.0f / sqrtf(static_cast<float>(shape.head_dim));
-  for (int32_t r = 0; r < task.rows; ++r) {
+  for (int32_t r = begin; r < end; ++r) {
     // Full rows are causal: the row at position p sees slots up to p.
     const int32_t seen = task.first_position + r - call->block.first_position + 1;
     if (seen <= 0) continue;
@@ -123,6 +125,62 @@ void attend_loaded(Call* call, int32_t kv_head) {
       const size_t at = state * static_cast<size_t>(shape.head_dim);
       attend_block(call->block, task.q + at, slots, scale, shape.head_dim, call->states + state,
                    task.out + at);
+    }
+  }
+}
+
+// Upper bound of q.k over a page's slots: max(q lo, q hi) summed over kept channels.
+float bound_of(const float* q, const uint16_t* channels, int32_t width, const float* lo,
+               const float* hi) {
+  float sums[4] = {0, 0, 0, 0};
+  for (int32_t j = 0; j < width; ++j) {
+    const float at_lo = q[channels[j]] * lo[j];
+    const float at_hi = q[channels[j]] * hi[j];
+    sums[j & 3] += at_lo > at_hi ? at_lo : at_hi;
+  }
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// Chooses the pages that row `row` reads for KV head `head`. Returns how many.
+int32_t choose_pages(Call* call, int32_t head, int32_t row) {
+  const AttentionShape& shape = *call->shape;
+  const AttentionTask& task = *call->task;
+  const PageHead& layout = plan_head(*call->plan, shape.layer, head);
+  const uint16_t* channels = plan_channels(*call->plan) + layout.channels;
+  const int32_t width = static_cast<int32_t>(layout.width);
+  const int32_t group = shape.heads / shape.kv_heads;
+  float lo[kHeadDimMax];
+  float hi[kHeadDimMax];
+  for (int32_t page = 0; page < task.page_count; ++page) {
+    page_bounds_ref(*call->plan, shape.layer, head, task.pages[page], lo, hi);
+    float best = -INFINITY;
+    for (int32_t h = head * group; h < (head + 1) * group; ++h) {
+      const size_t at = static_cast<size_t>(row) * static_cast<size_t>(shape.heads) +
+                        static_cast<size_t>(h);
+      const float bound =
+          bound_of(task.q + at * static_cast<size_t>(shape.head_dim), channels, width, lo, hi);
+      if (bound > best) best = bound;  // false for NaN
+    }
+    call->scores[page] = best;
+  }
+  page_choose(call->scores, task.page_count, call->plan->pages_per_step, call->chosen);
+  return call->plan->pages_per_step;
+}
+
+// The archive of KV head `head`: every page for all rows at once, or what each row chooses.
+void attend_pages(Call* call, int32_t head) {
+  const AttentionTask& task = *call->task;
+  if (plan_head(*call->plan, call->shape->layer, head).width == 0) return;
+  if (!task.selects || task.page_count <= call->plan->pages_floor) {
+    for (int32_t page = 0; page < task.page_count; ++page) {
+      if (load_page(call, head, page)) attend_loaded(call, head, 0, task.rows);
+    }
+    return;
+  }
+  for (int32_t row = 0; row < task.rows; ++row) {
+    const int32_t count = choose_pages(call, head, row);
+    for (int32_t i = 0; i < count; ++i) {
+      if (load_page(call, head, call->chosen[i])) attend_loaded(call, head, row, row + 1);
     }
   }
 }
@@ -141,15 +199,13 @@ void attend_task(Call* call) {
     for (int32_t begin = 0; begin < sink_end; begin += kPageSlots) {
       const int32_t run = sink_end - begin < kPageSlots ? sink_end - begin : kPageSlots;
       load_rows(call, head, begin, begin + run);
-      attend_loaded(call, head);
+      attend_loaded(call, head, 0, task.rows);
     }
-    for (int32_t page = 0; page < task.page_count; ++page) {
-      if (load_page(call, head, page)) attend_loaded(call, head);
-    }
+    attend_pages(call, head);
     for (int32_t begin = sink + kPageSlots * task.page_count; begin < end; begin += kPageSlots) {
       const int32_t run = end - begin < kPageSlots ? end - begin : kPageSlots;
       load_rows(call, head, begin, begin + run);
-      attend_loaded(call, head);
+      attend_loaded(call, head, 0, task.rows);
     }
   }
   for (size_t i = 0; i < states; ++i) {
@@ -162,9 +218,10 @@ constexpr size_t kBlockFloats = static_cast<size_t>(kPageSlots) * kHeadDimMax;
 
 }  // namespace
 
-size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t) {
+size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t, int32_t pages_max) {
   return 2 * kBlockFloats * sizeof(float) +
-         static_cast<size_t>(rows_max) * static_cast<size_t>(heads) * sizeof(Softmax);
+         static_cast<size_t>(rows_max) * static_cast<size_t>(heads) * sizeof(Softmax) +
+         static_cast<size_t>(pages_max) * (sizeof(float) + sizeof(int32_t));
 }
 
 void attention(Context*, const AttentionShape& shape, const AttentionTask* tasks,
@@ -178,6 +235,9 @@ void attention(Context*, const AttentionShape& shape, const AttentionTask* tasks
     call.block.k = floats;
     call.block.v = floats + kBlockFloats;
     call.states = reinterpret_cast<Softmax*>(floats + 2 * kBlockFloats);
+    call.scores = reinterpret_cast<float*>(
+        call.states + static_cast<size_t>(call.task->rows) * static_cast<size_t>(shape.heads));
+    call.chosen = reinterpret_cast<int32_t*>(call.scores + call.task->page_count);
     attend_task(&call);
   }
 }

@@ -133,8 +133,9 @@ export class AttentionCase {
     const bytes = new DataView(new ArrayBuffer(taskBytes * tasks.length));
     const outs = tasks.map((task, i) => this.#writeTask(bytes, i * taskBytes, task));
     const rowsMax = Math.max(...tasks.map((task) => task.rows));
+    const pagesMax = Math.max(...tasks.map((task) => task.pages));
     const scratch = kernels.output(
-      kernels.call.lek_attention_scratch_bytes(rowsMax, heads, headDim),
+      kernels.call.lek_attention_scratch_bytes(rowsMax, heads, headDim, pagesMax),
     );
     const at = kernels.input(new Uint8Array(bytes.buffer));
     kernels.call.lek_attention(this.#planAt, this.layer, heads, at, tasks.length, scratch);

@@ -82,7 +82,12 @@ export interface KernelExports {
     rowStride: number,
     block: number,
   ): number;
-  lek_attention_scratch_bytes(rowsMax: number, heads: number, headDim: number): number;
+  lek_attention_scratch_bytes(
+    rowsMax: number,
+    heads: number,
+    headDim: number,
+    pagesMax: number,
+  ): number;
   lek_attention(
     plan: number,
     layer: number,

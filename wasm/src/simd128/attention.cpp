@@ -203,7 +203,7 @@ void attend_task(const AttentionShape& shape, const AttentionTask& task, uint8_t
 
 }  // namespace
 
-size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t) {
+size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t, int32_t) {
   return 2 * kBlockFloats * sizeof(float) +
          static_cast<size_t>(rows_max) * static_cast<size_t>(heads) * sizeof(Softmax);
 }
