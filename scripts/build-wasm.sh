@@ -46,7 +46,7 @@ flags="--target=wasm32 -std=c++20 -O3 -fno-exceptions -fno-rtti -ffp-contract=of
   -fno-math-errno -fno-threadsafe-statics -fvisibility=hidden -ffunction-sections -fdata-sections
   -mbulk-memory -mnontrapping-fptoint -msign-ext -mmutable-globals
   -Wall -Wextra -Werror -nostdlibinc -isystem $headers
-  -ffile-prefix-map=$root=. -I$root/engine/include -I$root/engine/src"
+  -ffile-prefix-map=$root=. -I$root/engine/include -I$root/engine/src -I$root/wasm/src"
 
 # build NAME BACKEND EXTRA_FLAGS KERNELS_FOLDER
 build() {
