@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { ModelInfo } from "../../v1/model_pb.js";
+import type { ModelInfo, PlanInfo } from "../../v1/model_pb.js";
 import { file_leanedge_v1_model } from "../../v1/model_pb.js";
 import type { SamplingParams } from "../../v1/sampling_pb.js";
 import { file_leanedge_v1_sampling } from "../../v1/sampling_pb.js";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file leanedge/worker/v1/worker.proto.
  */
 export const file_leanedge_worker_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("Ch9sZWFuZWRnZS93b3JrZXIvdjEvd29ya2VyLnByb3RvEhJsZWFuZWRnZS53b3JrZXIudjEiRQoHU2VnbWVudBItCgRraW5kGAEgASgOMh8ubGVhbmVkZ2Uud29ya2VyLnYxLlNlZ21lbnRLaW5kEgsKA2lkcxgCIAMoDSI9CgxGaW5nZXJwcmludHMSDQoFbW9kZWwYASABKAkSEAoIdGVtcGxhdGUYAiABKAkSDAoEcGxhbhgDIAEoCSK0AQoKUHJlZml4TmFtZRIOCgZ0b2tlbnMYASABKA0SDgoGc2hhMjU2GAIgASgMEhYKDnNlZ21lbnRfdG9rZW5zGAMgAygNEjYKDXNlZ21lbnRfa2luZHMYBCADKA4yHy5sZWFuZWRnZS53b3JrZXIudjEuU2VnbWVudEtpbmQSNgoMZmluZ2VycHJpbnRzGAUgASgLMiAubGVhbmVkZ2Uud29ya2VyLnYxLkZpbmdlcnByaW50cyLOAgoPR2VuZXJhdGVSZXF1ZXN0EhMKC3NlcXVlbmNlX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAQSDQoFbW9kZWwYAyABKAkSLgoGcHJlZml4GAQgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUSKAoDbG9nGAUgAygLMhsubGVhbmVkZ2Uud29ya2VyLnYxLlNlZ21lbnQSJgoIbWVzc2FnZXMYBiADKAsyFC5sZWFuZWRnZS52MS5NZXNzYWdlEhIKCnByb21wdF9pZHMYByADKA0SLQoIc2FtcGxpbmcYCCABKAsyGy5sZWFuZWRnZS52MS5TYW1wbGluZ1BhcmFtcxIqCgZyZXN1bWUYCSABKAsyGi5sZWFuZWRnZS53b3JrZXIudjEuUmVzdW1lEhIKCnJlcXVlc3RfaWQYCiABKAkiTQoGUmVzdW1lEhgKEGdlbmVyYXRlZF90b2tlbnMYASABKA0SEgoKdGV4dF9ieXRlcxgCIAEoBBIVCg1wcm9tcHRfdG9rZW5zGAMgASgNIpwCChBHZW5lcmF0ZVJlc3BvbnNlEjAKCGFjY2VwdGVkGAEgASgLMhwubGVhbmVkZ2Uud29ya2VyLnYxLkFjY2VwdGVkSAASOwoOcHJlZml4X21pc3NpbmcYAiABKAsyIS5sZWFuZWRnZS53b3JrZXIudjEuUHJlZml4TWlzc2luZ0gAEiwKBnRva2VucxgDIAEoCzIaLmxlYW5lZGdlLndvcmtlci52MS5Ub2tlbnNIABIwCghwcm9ncmVzcxgEIAEoCzIcLmxlYW5lZGdlLndvcmtlci52MS5Qcm9ncmVzc0gAEjAKCGZpbmlzaGVkGAUgASgLMhwubGVhbmVkZ2Uud29ya2VyLnYxLkZpbmlzaGVkSABCBwoFZXZlbnQiywEKCEFjY2VwdGVkEhIKCnByb21wdF9pZHMYASADKA0SFQoNcHJvbXB0X3Rva2VucxgCIAEoDRIVCg1jYWNoZWRfdG9rZW5zGAMgASgNEiUKB2JhY2tlbmQYBCABKA4yFC5sZWFuZWRnZS52MS5CYWNrZW5kEg4KBndvcmtlchgFIAEoCRI2CgxmaW5nZXJwcmludHMYBiABKAsyIC5sZWFuZWRnZS53b3JrZXIudjEuRmluZ2VycHJpbnRzEg4KBnF1ZXVlZBgHIAEoDSI9Cg1QcmVmaXhNaXNzaW5nEiwKBGhhdmUYASABKAsyHi5sZWFuZWRnZS53b3JrZXIudjEuUHJlZml4TmFtZSIzCgZUb2tlbnMSCwoDaWRzGAEgAygNEgwKBHRleHQYAiABKAkSDgoGb2Zmc2V0GAMgASgEIjYKCFByb2dyZXNzEhoKEnByb21wdF90b2tlbnNfZG9uZRgBIAEoDRIOCgZxdWV1ZWQYAiABKA0iiwIKCEZpbmlzaGVkEjAKDWZpbmlzaF9yZWFzb24YASABKA4yGS5sZWFuZWRnZS52MS5GaW5pc2hSZWFzb24SIQoFdXNhZ2UYAiABKAsyEi5sZWFuZWRnZS52MS5Vc2FnZRIYChBnZW5lcmF0ZWRfdG9rZW5zGAMgASgNEhIKCnRleHRfYnl0ZXMYBCABKAQSLgoGcHJlZml4GAUgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUSEwoLY2FjaGVfYnl0ZXMYBiABKAQSEAoIcXVldWVfdXMYByABKAQSEgoKcHJlZmlsbF91cxgIIAEoBBIRCglkZWNvZGVfdXMYCSABKAQiOQoOUmVsZWFzZVJlcXVlc3QSEwoLc2VxdWVuY2VfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoBCIjCg9SZWxlYXNlUmVzcG9uc2USEAoIcmVsZWFzZWQYASABKAgiawoLRm9ya1JlcXVlc3QSEwoLc2VxdWVuY2VfaWQYASABKAkSLgoGcHJlZml4GAIgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUSFwoPbmV3X3NlcXVlbmNlX2lkGAMgASgJIiUKDEZvcmtSZXNwb25zZRIVCg1jYWNoZWRfdG9rZW5zGAEgASgNIiYKD1NuYXBzaG90UmVxdWVzdBITCgtzZXF1ZW5jZV9pZBgBIAEoCSIgChBTbmFwc2hvdFJlc3BvbnNlEgwKBGRhdGEYASABKAwiMwoOUmVzdG9yZVJlcXVlc3QSEwoLc2VxdWVuY2VfaWQYASABKAkSDAoEZGF0YRgCIAEoDCJWCg9SZXN0b3JlUmVzcG9uc2USLgoGcHJlZml4GAEgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUSEwoLY2FjaGVfYnl0ZXMYAiABKAQiEgoQR2V0U3RhdHVzUmVxdWVzdCL+AgoRR2V0U3RhdHVzUmVzcG9uc2USDgoGd29ya2VyGAEgASgJEiUKB2JhY2tlbmQYAiABKA4yFC5sZWFuZWRnZS52MS5CYWNrZW5kEi8KBm1vZGVscxgDIAMoCzIfLmxlYW5lZGdlLndvcmtlci52MS5TZXJ2ZWRNb2RlbBIQCghkcmFpbmluZxgEIAEoCBIRCglzbmFwc2hvdHMYBSABKAgSDwoHcnVubmluZxgGIAEoDRIOCgZxdWV1ZWQYByABKA0SEQoJc2VxdWVuY2VzGAggASgNEg0KBXBhZ2VzGAkgASgEEhIKCnBhZ2VzX2ZyZWUYCiABKAQSGAoQbWVtb3J5X2J5dGVzX21heBgLIAEoBBIUCgxtZW1vcnlfYnl0ZXMYDCABKAQSDQoFc3RlcHMYDSABKAQSFQoNcHJvbXB0X3Rva2VucxgOIAEoBBIYChBnZW5lcmF0ZWRfdG9rZW5zGA8gASgEEhUKDWNhY2hlZF90b2tlbnMYECABKAQiwgEKC1NlcnZlZE1vZGVsEg0KBW1vZGVsGAEgASgJEjYKDGZpbmdlcnByaW50cxgCIAEoCzIgLmxlYW5lZGdlLndvcmtlci52MS5GaW5nZXJwcmludHMSGgoSY29udGV4dF90b2tlbnNfbWF4GAMgASgNEhIKCnBhZ2VfYnl0ZXMYBCABKAQSFgoOc2VxdWVuY2VfYnl0ZXMYBSABKAQSJAoEaW5mbxgGIAEoCzIWLmxlYW5lZGdlLnYxLk1vZGVsSW5mbypgCgtTZWdtZW50S2luZBIcChhTRUdNRU5UX0tJTkRfVU5TUEVDSUZJRUQQABIXChNTRUdNRU5UX0tJTkRfUFJPTVBUEAESGgoWU0VHTUVOVF9LSU5EX0dFTkVSQVRFRBACMpUECg1Xb3JrZXJTZXJ2aWNlElcKCEdlbmVyYXRlEiMubGVhbmVkZ2Uud29ya2VyLnYxLkdlbmVyYXRlUmVxdWVzdBokLmxlYW5lZGdlLndvcmtlci52MS5HZW5lcmF0ZVJlc3BvbnNlMAESUgoHUmVsZWFzZRIiLmxlYW5lZGdlLndvcmtlci52MS5SZWxlYXNlUmVxdWVzdBojLmxlYW5lZGdlLndvcmtlci52MS5SZWxlYXNlUmVzcG9uc2USSQoERm9yaxIfLmxlYW5lZGdlLndvcmtlci52MS5Gb3JrUmVxdWVzdBogLmxlYW5lZGdlLndvcmtlci52MS5Gb3JrUmVzcG9uc2USVwoIU25hcHNob3QSIy5sZWFuZWRnZS53b3JrZXIudjEuU25hcHNob3RSZXF1ZXN0GiQubGVhbmVkZ2Uud29ya2VyLnYxLlNuYXBzaG90UmVzcG9uc2UwARJUCgdSZXN0b3JlEiIubGVhbmVkZ2Uud29ya2VyLnYxLlJlc3RvcmVSZXF1ZXN0GiMubGVhbmVkZ2Uud29ya2VyLnYxLlJlc3RvcmVSZXNwb25zZSgBEl0KCUdldFN0YXR1cxIkLmxlYW5lZGdlLndvcmtlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiUubGVhbmVkZ2Uud29ya2VyLnYxLkdldFN0YXR1c1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_leanedge_v1_model, file_leanedge_v1_sampling, file_leanedge_v1_session]);
+  fileDesc("Ch9sZWFuZWRnZS93b3JrZXIvdjEvd29ya2VyLnByb3RvEhJsZWFuZWRnZS53b3JrZXIudjEiRQoHU2VnbWVudBItCgRraW5kGAEgASgOMh8ubGVhbmVkZ2Uud29ya2VyLnYxLlNlZ21lbnRLaW5kEgsKA2lkcxgCIAMoDSI9CgxGaW5nZXJwcmludHMSDQoFbW9kZWwYASABKAkSEAoIdGVtcGxhdGUYAiABKAkSDAoEcGxhbhgDIAEoCSK0AQoKUHJlZml4TmFtZRIOCgZ0b2tlbnMYASABKA0SDgoGc2hhMjU2GAIgASgMEhYKDnNlZ21lbnRfdG9rZW5zGAMgAygNEjYKDXNlZ21lbnRfa2luZHMYBCADKA4yHy5sZWFuZWRnZS53b3JrZXIudjEuU2VnbWVudEtpbmQSNgoMZmluZ2VycHJpbnRzGAUgASgLMiAubGVhbmVkZ2Uud29ya2VyLnYxLkZpbmdlcnByaW50cyLmAgoPR2VuZXJhdGVSZXF1ZXN0EhMKC3NlcXVlbmNlX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAQSDQoFbW9kZWwYAyABKAkSLgoGcHJlZml4GAQgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUSKAoDbG9nGAUgAygLMhsubGVhbmVkZ2Uud29ya2VyLnYxLlNlZ21lbnQSJgoIbWVzc2FnZXMYBiADKAsyFC5sZWFuZWRnZS52MS5NZXNzYWdlEhIKCnByb21wdF9pZHMYByADKA0SLQoIc2FtcGxpbmcYCCABKAsyGy5sZWFuZWRnZS52MS5TYW1wbGluZ1BhcmFtcxIqCgZyZXN1bWUYCSABKAsyGi5sZWFuZWRnZS53b3JrZXIudjEuUmVzdW1lEhIKCnJlcXVlc3RfaWQYCiABKAkSFgoOc25hcHNob3Rfc3RhbGUYCyABKAgiTQoGUmVzdW1lEhgKEGdlbmVyYXRlZF90b2tlbnMYASABKA0SEgoKdGV4dF9ieXRlcxgCIAEoBBIVCg1wcm9tcHRfdG9rZW5zGAMgASgNIpwCChBHZW5lcmF0ZVJlc3BvbnNlEjAKCGFjY2VwdGVkGAEgASgLMhwubGVhbmVkZ2Uud29ya2VyLnYxLkFjY2VwdGVkSAASOwoOcHJlZml4X21pc3NpbmcYAiABKAsyIS5sZWFuZWRnZS53b3JrZXIudjEuUHJlZml4TWlzc2luZ0gAEiwKBnRva2VucxgDIAEoCzIaLmxlYW5lZGdlLndvcmtlci52MS5Ub2tlbnNIABIwCghwcm9ncmVzcxgEIAEoCzIcLmxlYW5lZGdlLndvcmtlci52MS5Qcm9ncmVzc0gAEjAKCGZpbmlzaGVkGAUgASgLMhwubGVhbmVkZ2Uud29ya2VyLnYxLkZpbmlzaGVkSABCBwoFZXZlbnQi8AEKCEFjY2VwdGVkEhIKCnByb21wdF9pZHMYASADKA0SFQoNcHJvbXB0X3Rva2VucxgCIAEoDRIVCg1jYWNoZWRfdG9rZW5zGAMgASgNEiUKB2JhY2tlbmQYBCABKA4yFC5sZWFuZWRnZS52MS5CYWNrZW5kEg4KBndvcmtlchgFIAEoCRI2CgxmaW5nZXJwcmludHMYBiABKAsyIC5sZWFuZWRnZS53b3JrZXIudjEuRmluZ2VycHJpbnRzEg4KBnF1ZXVlZBgHIAEoDRIjCgRwbGFuGAggASgLMhUubGVhbmVkZ2UudjEuUGxhbkluZm8iPQoNUHJlZml4TWlzc2luZxIsCgRoYXZlGAEgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUiMwoGVG9rZW5zEgsKA2lkcxgBIAMoDRIMCgR0ZXh0GAIgASgJEg4KBm9mZnNldBgDIAEoBCI2CghQcm9ncmVzcxIaChJwcm9tcHRfdG9rZW5zX2RvbmUYASABKA0SDgoGcXVldWVkGAIgASgNIqACCghGaW5pc2hlZBIwCg1maW5pc2hfcmVhc29uGAEgASgOMhkubGVhbmVkZ2UudjEuRmluaXNoUmVhc29uEiEKBXVzYWdlGAIgASgLMhIubGVhbmVkZ2UudjEuVXNhZ2USGAoQZ2VuZXJhdGVkX3Rva2VucxgDIAEoDRISCgp0ZXh0X2J5dGVzGAQgASgEEi4KBnByZWZpeBgFIAEoCzIeLmxlYW5lZGdlLndvcmtlci52MS5QcmVmaXhOYW1lEhMKC2NhY2hlX2J5dGVzGAYgASgEEhAKCHF1ZXVlX3VzGAcgASgEEhIKCnByZWZpbGxfdXMYCCABKAQSEQoJZGVjb2RlX3VzGAkgASgEEhMKC2NhY2hlX3BhZ2VzGAogASgNIjkKDlJlbGVhc2VSZXF1ZXN0EhMKC3NlcXVlbmNlX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAQiIwoPUmVsZWFzZVJlc3BvbnNlEhAKCHJlbGVhc2VkGAEgASgIImsKC0ZvcmtSZXF1ZXN0EhMKC3NlcXVlbmNlX2lkGAEgASgJEi4KBnByZWZpeBgCIAEoCzIeLmxlYW5lZGdlLndvcmtlci52MS5QcmVmaXhOYW1lEhcKD25ld19zZXF1ZW5jZV9pZBgDIAEoCSIlCgxGb3JrUmVzcG9uc2USFQoNY2FjaGVkX3Rva2VucxgBIAEoDSJWCg9TbmFwc2hvdFJlcXVlc3QSEwoLc2VxdWVuY2VfaWQYASABKAkSLgoGcHJlZml4GAIgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUiOAoQU25hcHNob3RSZXNwb25zZRIMCgRkYXRhGAEgASgMEhYKDmVuZ2luZV92ZXJzaW9uGAIgASgJIo8BCg5SZXN0b3JlUmVxdWVzdBITCgtzZXF1ZW5jZV9pZBgBIAEoCRIMCgRkYXRhGAIgASgMEhYKDmVuZ2luZV92ZXJzaW9uGAMgASgJEi4KBnByZWZpeBgEIAEoCzIeLmxlYW5lZGdlLndvcmtlci52MS5QcmVmaXhOYW1lEhIKCmdlbmVyYXRpb24YBSABKAQiSAoNU25hcHNob3RGYXVsdBI3CgZyZWFzb24YASABKA4yJy5sZWFuZWRnZS53b3JrZXIudjEuU25hcHNob3RGYXVsdFJlYXNvbiJWCg9SZXN0b3JlUmVzcG9uc2USLgoGcHJlZml4GAEgASgLMh4ubGVhbmVkZ2Uud29ya2VyLnYxLlByZWZpeE5hbWUSEwoLY2FjaGVfYnl0ZXMYAiABKAQiEgoQR2V0U3RhdHVzUmVxdWVzdCLiBAoRR2V0U3RhdHVzUmVzcG9uc2USDgoGd29ya2VyGAEgASgJEiUKB2JhY2tlbmQYAiABKA4yFC5sZWFuZWRnZS52MS5CYWNrZW5kEi8KBm1vZGVscxgDIAMoCzIfLmxlYW5lZGdlLndvcmtlci52MS5TZXJ2ZWRNb2RlbBIQCghkcmFpbmluZxgEIAEoCBIRCglzbmFwc2hvdHMYBSABKAgSDwoHcnVubmluZxgGIAEoDRIOCgZxdWV1ZWQYByABKA0SEQoJc2VxdWVuY2VzGAggASgNEg0KBXBhZ2VzGAkgASgEEhIKCnBhZ2VzX2ZyZWUYCiABKAQSGAoQbWVtb3J5X2J5dGVzX21heBgLIAEoBBIUCgxtZW1vcnlfYnl0ZXMYDCABKAQSDQoFc3RlcHMYDSABKAQSFQoNcHJvbXB0X3Rva2VucxgOIAEoBBIYChBnZW5lcmF0ZWRfdG9rZW5zGA8gASgEEhUKDWNhY2hlZF90b2tlbnMYECABKAQSFwoPc25hcHNob3RzX3NhdmVkGBEgASgEEhoKEnNuYXBzaG90c19yZXN0b3JlZBgSIAEoBBIXCg9zbmFwc2hvdHNfc3RhbGUYEyABKAQSGAoQc25hcHNob3RzX2Jyb2tlbhgUIAEoBBIcChRzbmFwc2hvdF9ieXRlc19zYXZlZBgVIAEoBBIfChdzbmFwc2hvdF9ieXRlc19yZXN0b3JlZBgWIAEoBBIMCgRyb3dzGBcgASgEEhMKC2NhY2hlX2J5dGVzGBggASgEEhgKEGNhY2hlX2J5dGVzX2ZyZWUYGSABKAQiwgEKC1NlcnZlZE1vZGVsEg0KBW1vZGVsGAEgASgJEjYKDGZpbmdlcnByaW50cxgCIAEoCzIgLmxlYW5lZGdlLndvcmtlci52MS5GaW5nZXJwcmludHMSGgoSY29udGV4dF90b2tlbnNfbWF4GAMgASgNEhIKCnBhZ2VfYnl0ZXMYBCABKAQSFgoOc2VxdWVuY2VfYnl0ZXMYBSABKAQSJAoEaW5mbxgGIAEoCzIWLmxlYW5lZGdlLnYxLk1vZGVsSW5mbypgCgtTZWdtZW50S2luZBIcChhTRUdNRU5UX0tJTkRfVU5TUEVDSUZJRUQQABIXChNTRUdNRU5UX0tJTkRfUFJPTVBUEAESGgoWU0VHTUVOVF9LSU5EX0dFTkVSQVRFRBACKswBChNTbmFwc2hvdEZhdWx0UmVhc29uEiUKIVNOQVBTSE9UX0ZBVUxUX1JFQVNPTl9VTlNQRUNJRklFRBAAEiEKHVNOQVBTSE9UX0ZBVUxUX1JFQVNPTl9DT1JSVVBUEAESIwofU05BUFNIT1RfRkFVTFRfUkVBU09OX1RSVU5DQVRFRBACEiEKHVNOQVBTSE9UX0ZBVUxUX1JFQVNPTl9GT1JFSUdOEAMSIwofU05BUFNIT1RfRkFVTFRfUkVBU09OX1RPT19MQVJHRRAEMpUECg1Xb3JrZXJTZXJ2aWNlElcKCEdlbmVyYXRlEiMubGVhbmVkZ2Uud29ya2VyLnYxLkdlbmVyYXRlUmVxdWVzdBokLmxlYW5lZGdlLndvcmtlci52MS5HZW5lcmF0ZVJlc3BvbnNlMAESUgoHUmVsZWFzZRIiLmxlYW5lZGdlLndvcmtlci52MS5SZWxlYXNlUmVxdWVzdBojLmxlYW5lZGdlLndvcmtlci52MS5SZWxlYXNlUmVzcG9uc2USSQoERm9yaxIfLmxlYW5lZGdlLndvcmtlci52MS5Gb3JrUmVxdWVzdBogLmxlYW5lZGdlLndvcmtlci52MS5Gb3JrUmVzcG9uc2USVwoIU25hcHNob3QSIy5sZWFuZWRnZS53b3JrZXIudjEuU25hcHNob3RSZXF1ZXN0GiQubGVhbmVkZ2Uud29ya2VyLnYxLlNuYXBzaG90UmVzcG9uc2UwARJUCgdSZXN0b3JlEiIubGVhbmVkZ2Uud29ya2VyLnYxLlJlc3RvcmVSZXF1ZXN0GiMubGVhbmVkZ2Uud29ya2VyLnYxLlJlc3RvcmVSZXNwb25zZSgBEl0KCUdldFN0YXR1cxIkLmxlYW5lZGdlLndvcmtlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiUubGVhbmVkZ2Uud29ya2VyLnYxLkdldFN0YXR1c1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_leanedge_v1_model, file_leanedge_v1_sampling, file_leanedge_v1_session]);
 
 /**
  * A run of ids of one kind in a sequence's log.
@@ -48,7 +48,8 @@ export const SegmentSchema: GenMessage<Segment> = /*@__PURE__*/
 
 /**
  * Fingerprints of all that gives ids and cache their meaning, in lower-case hexadecimal. Empty in
- * a request: not checked.
+ * a request: not checked. A plan in a request is the one that the sequence gets, or has; empty,
+ * the worker chooses one by the tokens that prompt and answer can have, for the sequence's life.
  *
  * @generated from message leanedge.worker.v1.Fingerprints
  */
@@ -89,7 +90,7 @@ export const FingerprintsSchema: GenMessage<Fingerprints> = /*@__PURE__*/
  */
 export type PrefixName = Message<"leanedge.worker.v1.PrefixName"> & {
   /**
-   * Number of tokens; 0 names the empty prefix, and all else is then ignored.
+   * Number of tokens; 0 names the empty prefix, and all else but the fingerprints is then ignored.
    *
    * @generated from field: uint32 tokens = 1;
    */
@@ -208,6 +209,14 @@ export type GenerateRequest = Message<"leanedge.worker.v1.GenerateRequest"> & {
    * @generated from field: string request_id = 10;
    */
   requestId: string;
+
+  /**
+   * The gateway had a snapshot of this sequence that is of no use any more, since it is of another
+   * log or under other fingerprints; counted as GetStatusResponse.snapshots_stale.
+   *
+   * @generated from field: bool snapshot_stale = 11;
+   */
+  snapshotStale: boolean;
 };
 
 /**
@@ -370,6 +379,13 @@ export type Accepted = Message<"leanedge.worker.v1.Accepted"> & {
    * @generated from field: uint32 queued = 7;
    */
   queued: number;
+
+  /**
+   * The sequence's cache plan and its sizes.
+   *
+   * @generated from field: leanedge.v1.PlanInfo plan = 8;
+   */
+  plan?: PlanInfo | undefined;
 };
 
 /**
@@ -535,6 +551,13 @@ export type Finished = Message<"leanedge.worker.v1.Finished"> & {
    * @generated from field: uint64 decode_us = 9;
    */
   decodeUs: bigint;
+
+  /**
+   * Archive pages that the sequence holds.
+   *
+   * @generated from field: uint32 cache_pages = 10;
+   */
+  cachePages: number;
 };
 
 /**
@@ -661,6 +684,14 @@ export type SnapshotRequest = Message<"leanedge.worker.v1.SnapshotRequest"> & {
    * @generated from field: string sequence_id = 1;
    */
   sequenceId: string;
+
+  /**
+   * The log that the gateway has. What the worker's log has beyond it is cut off first; NOT_FOUND
+   * if it has another one. Unset: the whole log as it is.
+   *
+   * @generated from field: leanedge.worker.v1.PrefixName prefix = 2;
+   */
+  prefix?: PrefixName | undefined;
 };
 
 /**
@@ -682,6 +713,13 @@ export type SnapshotResponse = Message<"leanedge.worker.v1.SnapshotResponse"> & 
    * @generated from field: bytes data = 1;
    */
   data: Uint8Array;
+
+  /**
+   * In the first message only: version of the engine's arithmetic, for RestoreRequest.
+   *
+   * @generated from field: string engine_version = 2;
+   */
+  engineVersion: string;
 };
 
 /**
@@ -710,6 +748,27 @@ export type RestoreRequest = Message<"leanedge.worker.v1.RestoreRequest"> & {
    * @generated from field: bytes data = 2;
    */
   data: Uint8Array;
+
+  /**
+   * In the first message only: engine version that SnapshotResponse named. Empty: not checked.
+   *
+   * @generated from field: string engine_version = 3;
+   */
+  engineVersion: string;
+
+  /**
+   * In the first message only: the log that the snapshot must hold. Unset: not checked.
+   *
+   * @generated from field: leanedge.worker.v1.PrefixName prefix = 4;
+   */
+  prefix?: PrefixName | undefined;
+
+  /**
+   * In the first message only: the binding's generation number, as in GenerateRequest.
+   *
+   * @generated from field: uint64 generation = 5;
+   */
+  generation: bigint;
 };
 
 /**
@@ -718,6 +777,27 @@ export type RestoreRequest = Message<"leanedge.worker.v1.RestoreRequest"> & {
  */
 export const RestoreRequestSchema: GenMessage<RestoreRequest> = /*@__PURE__*/
   messageDesc(file_leanedge_worker_v1_worker, 17);
+
+/**
+ * Detail of an error of Restore.
+ *
+ * @generated from message leanedge.worker.v1.SnapshotFault
+ */
+export type SnapshotFault = Message<"leanedge.worker.v1.SnapshotFault"> & {
+  /**
+   * The reason.
+   *
+   * @generated from field: leanedge.worker.v1.SnapshotFaultReason reason = 1;
+   */
+  reason: SnapshotFaultReason;
+};
+
+/**
+ * Describes the message leanedge.worker.v1.SnapshotFault.
+ * Use `create(SnapshotFaultSchema)` to create a new message.
+ */
+export const SnapshotFaultSchema: GenMessage<SnapshotFault> = /*@__PURE__*/
+  messageDesc(file_leanedge_worker_v1_worker, 18);
 
 /**
  * Response of Restore.
@@ -745,7 +825,7 @@ export type RestoreResponse = Message<"leanedge.worker.v1.RestoreResponse"> & {
  * Use `create(RestoreResponseSchema)` to create a new message.
  */
 export const RestoreResponseSchema: GenMessage<RestoreResponse> = /*@__PURE__*/
-  messageDesc(file_leanedge_worker_v1_worker, 18);
+  messageDesc(file_leanedge_worker_v1_worker, 19);
 
 /**
  * Request of GetStatus.
@@ -760,7 +840,7 @@ export type GetStatusRequest = Message<"leanedge.worker.v1.GetStatusRequest"> & 
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_leanedge_worker_v1_worker, 19);
+  messageDesc(file_leanedge_worker_v1_worker, 20);
 
 /**
  * Response of GetStatus.
@@ -879,6 +959,70 @@ export type GetStatusResponse = Message<"leanedge.worker.v1.GetStatusResponse"> 
    * @generated from field: uint64 cached_tokens = 16;
    */
   cachedTokens: bigint;
+
+  /**
+   * Snapshots that were read to their end since start.
+   *
+   * @generated from field: uint64 snapshots_saved = 17;
+   */
+  snapshotsSaved: bigint;
+
+  /**
+   * Snapshots that were put back since start.
+   *
+   * @generated from field: uint64 snapshots_restored = 18;
+   */
+  snapshotsRestored: bigint;
+
+  /**
+   * Snapshots since start that were foreign (of another log, model, template, plan or engine
+   * version).
+   *
+   * @generated from field: uint64 snapshots_stale = 19;
+   */
+  snapshotsStale: bigint;
+
+  /**
+   * Snapshots since start that were refused for any other fault.
+   *
+   * @generated from field: uint64 snapshots_broken = 20;
+   */
+  snapshotsBroken: bigint;
+
+  /**
+   * Bytes of the snapshots of snapshots_saved.
+   *
+   * @generated from field: uint64 snapshot_bytes_saved = 21;
+   */
+  snapshotBytesSaved: bigint;
+
+  /**
+   * Bytes of the snapshots of snapshots_restored.
+   *
+   * @generated from field: uint64 snapshot_bytes_restored = 22;
+   */
+  snapshotBytesRestored: bigint;
+
+  /**
+   * Rows that the engine computed since its start, one a token; a replay computes a token's row again.
+   *
+   * @generated from field: uint64 rows = 23;
+   */
+  rows: bigint;
+
+  /**
+   * Bytes of cache memory in all.
+   *
+   * @generated from field: uint64 cache_bytes = 24;
+   */
+  cacheBytes: bigint;
+
+  /**
+   * Bytes of it that no sequence holds, idle ones included.
+   *
+   * @generated from field: uint64 cache_bytes_free = 25;
+   */
+  cacheBytesFree: bigint;
 };
 
 /**
@@ -886,7 +1030,7 @@ export type GetStatusResponse = Message<"leanedge.worker.v1.GetStatusResponse"> 
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_leanedge_worker_v1_worker, 20);
+  messageDesc(file_leanedge_worker_v1_worker, 21);
 
 /**
  * One model that a worker serves.
@@ -943,7 +1087,7 @@ export type ServedModel = Message<"leanedge.worker.v1.ServedModel"> & {
  * Use `create(ServedModelSchema)` to create a new message.
  */
 export const ServedModelSchema: GenMessage<ServedModel> = /*@__PURE__*/
-  messageDesc(file_leanedge_worker_v1_worker, 21);
+  messageDesc(file_leanedge_worker_v1_worker, 22);
 
 /**
  * Where the ids of a segment came from. What a row may attend to depends on it
@@ -979,6 +1123,54 @@ export enum SegmentKind {
  */
 export const SegmentKindSchema: GenEnum<SegmentKind> = /*@__PURE__*/
   enumDesc(file_leanedge_worker_v1_worker, 0);
+
+/**
+ * Why a snapshot cannot be restored.
+ *
+ * @generated from enum leanedge.worker.v1.SnapshotFaultReason
+ */
+export enum SnapshotFaultReason {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: SNAPSHOT_FAULT_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its bytes are damaged: the checksum differs, or they contradict each other.
+   *
+   * @generated from enum value: SNAPSHOT_FAULT_REASON_CORRUPT = 1;
+   */
+  CORRUPT = 1,
+
+  /**
+   * Bytes are missing at its end.
+   *
+   * @generated from enum value: SNAPSHOT_FAULT_REASON_TRUNCATED = 2;
+   */
+  TRUNCATED = 2,
+
+  /**
+   * It is of another model, template, plan, engine version, format version or log.
+   *
+   * @generated from enum value: SNAPSHOT_FAULT_REASON_FOREIGN = 3;
+   */
+  FOREIGN = 3,
+
+  /**
+   * Its log or its cache is larger than the engine could ever hold.
+   *
+   * @generated from enum value: SNAPSHOT_FAULT_REASON_TOO_LARGE = 4;
+   */
+  TOO_LARGE = 4,
+}
+
+/**
+ * Describes the enum leanedge.worker.v1.SnapshotFaultReason.
+ */
+export const SnapshotFaultReasonSchema: GenEnum<SnapshotFaultReason> = /*@__PURE__*/
+  enumDesc(file_leanedge_worker_v1_worker, 1);
 
 /**
  * What a gateway asks of a worker: an engine that owns its tokens. A worker keeps sequences (the
@@ -1037,9 +1229,11 @@ export const WorkerService: GenService<{
     output: typeof ForkResponseSchema;
   },
   /**
-   * Streams the serialised cache of an idle sequence (docs/page-format.md) in order. NOT_FOUND
-   * if the worker does not hold it, FAILED_PRECONDITION while it generates, UNIMPLEMENTED from a
-   * worker whose GetStatus says that it cannot.
+   * Streams the serialised cache of an idle sequence (docs/page-format.md) in order, a piece
+   * between two engine steps. NOT_FOUND if the worker does not hold it, or holds no cache of it;
+   * FAILED_PRECONDITION while it generates; ABORTED when a Generate, Restore or Release takes it
+   * over meanwhile; DEADLINE_EXCEEDED for a reader that takes longer than 30 seconds;
+   * UNIMPLEMENTED from a worker whose GetStatus says that it cannot.
    *
    * @generated from rpc leanedge.worker.v1.WorkerService.Snapshot
    */
@@ -1049,9 +1243,13 @@ export const WorkerService: GenService<{
     output: typeof SnapshotResponseSchema;
   },
   /**
-   * Puts a serialised cache back. The first message names the sequence, the others carry the
-   * bytes in order. A snapshot that is corrupt, truncated or of another model, template or plan:
-   * DATA_LOSS, and nothing is kept. UNIMPLEMENTED as for Snapshot.
+   * Puts a serialised cache back. The first message names the sequence and may carry bytes, the
+   * others carry the rest in order. The sequence takes part in admission like a Generate: it
+   * waits for memory in the same queue. A snapshot that is corrupt, truncated or foreign (of
+   * another model, template, plan, engine version or log): DATA_LOSS; one that is larger than the
+   * engine's cache could hold, or no memory: RESOURCE_EXHAUSTED. In all these a SnapshotFault is among the
+   * error's details, and nothing is kept. A smaller generation than the sequence's: ABORTED.
+   * UNIMPLEMENTED as for Snapshot.
    *
    * @generated from rpc leanedge.worker.v1.WorkerService.Restore
    */
