@@ -45,8 +45,7 @@ export interface LoadedEngine {
 export async function loadEngine(options: LoadEngineOptions): Promise<LoadedEngine> {
   const { source, fingerprint, ...engineOptions } = options;
   const { vocabulary, ...modelFile } = await readModelFile(source);
-  const tokenizer = new Tokenizer(vocabulary);
-  const template = new ChatTemplate(modelFile.chatTemplate, templateTokens(tokenizer));
+  const { tokenizer, template } = modelText({ vocabulary, chatTemplate: modelFile.chatTemplate });
   // Its buffer is one block of the file: not taken where it is not needed.
   const hasher = fingerprint === undefined ? new FingerprintHasher() : undefined;
   const engine = await WasmEngine.load({
@@ -69,6 +68,14 @@ export async function loadEngine(options: LoadEngineOptions): Promise<LoadedEngi
     ),
     parameterCount: modelFile.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
   };
+}
+
+/** Tokenizer and chat template of a model file; they need no engine. */
+export function modelText(
+  file: Pick<ModelFile, "vocabulary" | "chatTemplate">,
+): Pick<LoadedEngine, "tokenizer" | "template"> {
+  const tokenizer = new Tokenizer(file.vocabulary);
+  return { tokenizer, template: new ChatTemplate(file.chatTemplate, templateTokens(tokenizer)) };
 }
 
 function templateTokens(tokenizer: Tokenizer): ConstructorParameters<typeof ChatTemplate>[1] {
