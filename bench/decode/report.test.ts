@@ -1,66 +1,77 @@
 import { describe, expect, it } from "vitest";
-import { median, replaceSection, reportMarkdown } from "./report.js";
-import type { Run } from "./report.js";
+import { isMet } from "../support/figures.js";
+import { caseFigures, caseTable } from "./report.js";
+import { decodeSpeed, prefillSpeed } from "./run.js";
+import type { CaseResult } from "./run.js";
 
-describe("median()", () => {
-  it("is the middle value, or the mean of the two in the middle", () => {
-    expect(median([9, 1, 5])).toBe(5);
-    expect(median([1, 2, 4, 100])).toBe(3);
-    expect(() => median([])).toThrow("the median of no values");
-  });
-});
+const tasks = [
+  { prompt: 100, generate: 11 },
+  { prompt: 1000, generate: 1 },
+];
+const reads = { weightBytesPerRow: 20e6, readBytesPerSecond: 8e9, version: "v1", checked: [] };
 
-describe("replaceSection()", () => {
-  const document = "a\n<!-- x:start -->\nold\n<!-- x:end -->\nb\n";
-
-  it("replaces what stands between the markers and nothing else", () => {
-    expect(replaceSection(document, "x", "new")).toBe(
-      "a\n<!-- x:start -->\n\nnew\n\n<!-- x:end -->\nb\n",
-    );
-  });
-
-  it("refuses a document without the markers, or with two pairs", () => {
-    expect(() => replaceSection(document, "y", "new")).toThrow("<!-- y:start -->");
-    expect(() => replaceSection(document + document, "x", "new")).toThrow("once each");
-  });
-});
-
-describe("reportMarkdown()", () => {
-  const run: Run = {
-    command: "npm run bench:decode",
-    date: "2026-01-02",
-    device: "a processor, 2 cores",
-    loadAverage: 0.1,
-    model: "m.gguf",
-    promptTokens: 100,
-    generate: 11,
-    fileBytesPerToken: 20e6,
-    variants: [
-      {
-        name: "node",
-        rounds: [
-          { prefillMs: 1000, decodeMs: 100, readBytesPerSecond: 8e9, version: "v1" },
-          { prefillMs: 500, decodeMs: 200, readBytesPerSecond: 8e9, version: "v1" },
-          { prefillMs: 250, decodeMs: 50, readBytesPerSecond: 8e9, version: "v1" },
-        ],
-      },
-      { name: "wllama", rounds: [{ prefillMs: 1000, decodeMs: 500, version: "v2" }] },
+function round(
+  prefillMs: number,
+  decodeMs: number,
+): { tasks: { prefillMs: number; decodeMs: number }[] } {
+  return {
+    tasks: [
+      { prefillMs, decodeMs },
+      { prefillMs: 10 * prefillMs, decodeMs: 0 },
     ],
   };
+}
+
+const result: CaseResult = {
+  case: {
+    model: "26m-q8_0",
+    check: { prompt: 1, generate: 1 },
+    prompts: [100, 1000],
+    variants: [],
+  },
+  fileBytesPerToken: 10e6,
+  variants: [
+    {
+      plan: { name: "node", rounds: 3, tasks },
+      rounds: [
+        { ...reads, ...round(1000, 100) },
+        { ...reads, ...round(500, 200) },
+        { ...reads, ...round(250, 50) },
+      ],
+    },
+    {
+      plan: { name: "wllama", rounds: 1, tasks: [{ prompt: 100, generate: 6 }, undefined] },
+      rounds: [{ checked: [], version: "v2", tasks: [{ prefillMs: 1000, decodeMs: 500 }] }],
+    },
+  ],
+};
+
+describe("the decode report", () => {
+  it("leaves the first token of an answer to the prompt, and finds tasks by their column", () => {
+    const [node, wllama] = result.variants;
+    if (node?.rounds[0] === undefined || wllama?.rounds[0] === undefined) throw new Error("none");
+    expect(decodeSpeed(node.plan, node.rounds[0])).toBe(100);
+    expect(decodeSpeed(wllama.plan, wllama.rounds[0])).toBe(10);
+    expect(prefillSpeed(node.plan, node.rounds[0], 1)).toBe(100);
+    expect(prefillSpeed(wllama.plan, wllama.rounds[0], 1)).toBeUndefined();
+  });
 
   it("shows medians, bytes against the read loop, and every round", () => {
-    const lines = reportMarkdown(run).split("\n");
+    const lines = caseTable(result).split("\n");
     expect(lines).toContain(
-      "| node | 200 | 100 | 2.00 | 25 % of 8.0 | 100 200 400 | 100 50.0 200 |",
+      "| node | 200 | 200 | 100 | 2.00 | 25 % of 8.00 | 100 200 400 | 100 200 400 | 100 50.0 200 |",
     );
+    // Without a read loop of its own, a variant is set against the one in Node.
+    expect(lines).toContain("| wllama | 100 | - | 10.0 | 0.10 | 1.3 % of 8.00 | 100 | - | 10.0 |");
   });
 
-  it("says so when the machine was busy", () => {
-    expect(reportMarkdown(run)).not.toContain("busy");
-    expect(reportMarkdown({ ...run, loadAverage: 3 })).toContain("The machine was busy");
-  });
-
-  it("sets variants without a read loop of their own against the one in Node", () => {
-    expect(reportMarkdown(run)).toContain("| wllama | 100 | 20.0 | 0.40 | 5.0 % of 8.0 |");
+  it("sets every figure against its target, and names a stand-in", () => {
+    const figures = caseFigures(result);
+    expect(figures.map((one) => [one.name, one.measured, one.bound, isMet(one)])).toEqual([
+      ["decode, 26m-q8_0, against wllama", 10, 6, true],
+      ["prefill of 100, 26m-q8_0, against wllama", 2, 7, false],
+      ["prefill of 1000, 26m-q8_0, against wllama at 127", 2, 7, false],
+      ["weight bytes read at decode, 26m-q8_0, of the pure read loop", 0.25, 0.6, false],
+    ]);
   });
 });

@@ -1,27 +1,22 @@
 /** Variant `llama.cpp`: native, through node-llama-cpp's prebuilt module, one thread. */
 import { LlamaCpp } from "../../test/peers/llama-cpp.js";
-import { runVariant } from "./workload.js";
-import type { Measurement, Workload } from "./workload.js";
+import { runAsChild } from "../support/child.js";
+import type { Measurement, TaskTimes, Workload } from "./workload.js";
 
 async function measure(workload: Workload): Promise<Measurement> {
-  const { promptIds, generate, warmups } = workload;
-  const peer = await LlamaCpp.load(workload.modelPath, {
-    contextTokens: promptIds.length + generate,
-    flashAttention: true,
-  });
-  for (let i = 0; i < warmups; i++) await peer.greedy(promptIds, generate);
-  let first = 0;
-  const start = performance.now();
-  const tokens = await peer.greedy(promptIds, generate, () => {
-    first ||= performance.now();
-  });
-  const end = performance.now();
-  return {
-    prefillMs: first - start,
-    decodeMs: end - first,
-    tokens,
-    version: `node-llama-cpp ${await peer.version()}`,
-  };
+  const { modelPath, contextTokens, check } = workload;
+  const peer = await LlamaCpp.load(modelPath, { contextTokens, flashAttention: true });
+  const checked = await peer.greedy(check.ids, check.generate);
+  const tasks: TaskTimes[] = [];
+  for (const { ids, generate } of workload.tasks) {
+    let first = 0;
+    const start = performance.now();
+    await peer.greedy(ids, generate, () => {
+      first ||= performance.now();
+    });
+    tasks.push({ prefillMs: first - start, decodeMs: performance.now() - first });
+  }
+  return { checked, tasks, version: `node-llama-cpp ${await peer.version()}` };
 }
 
-await runVariant(measure);
+await runAsChild(measure);

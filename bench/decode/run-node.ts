@@ -1,44 +1,40 @@
-/** Variant `node`: the prebuilt WASM SIMD module in Node, on the main thread. */
+/** Variant `node`: the prebuilt WASM module in Node, on the main thread. */
 import { loadEngine } from "../../src/engine/load-engine.js";
 import { openFileSource } from "../../src/engine/gguf/file-source.js";
 import { readEngineModule } from "../../src/engine/wasm/node-module.js";
-import { EngineRun } from "./engine-run.js";
-import { readLoopModule, readSpeed, wholeTurns } from "./read-loop.js";
-import type { ReadLoop } from "./read-loop.js";
-import { runVariant } from "./workload.js";
-import type { Measurement, Workload } from "./workload.js";
-
-async function measureReads(bytes: number): Promise<number> {
-  const { instance } = await WebAssembly.instantiate(readLoopModule(bytes));
-  return readSpeed(instance.exports as unknown as ReadLoop, wholeTurns(bytes));
-}
+import { runAsChild } from "../support/child.js";
+import { EngineRun } from "../support/engine-run.js";
+import { measureReads } from "../support/read-loop.js";
+import type { Measurement, TaskTimes, Workload } from "./workload.js";
 
 async function measure(workload: Workload): Promise<Measurement> {
   const source = await openFileSource(workload.modelPath);
-  const { promptIds, generate, memoryBytesMax } = workload;
+  const { check, memoryBytesMax, contextTokens } = workload;
   const module = await readEngineModule("wasm");
-  const { engine } = await loadEngine({ source, module, memoryBytesMax });
+  const { engine } = await loadEngine({
+    ...{ source, module, memoryBytesMax, contextTokensMax: contextTokens, sequencesMax: 1 },
+  });
   await source.close();
-  for (let i = 0; i < workload.warmups; i++) {
-    const warmup = new EngineRun(engine);
-    warmup.prefill(promptIds);
-    warmup.decode(generate - 1);
-    warmup.end();
-  }
-  const run = new EngineRun(engine);
-  const start = performance.now();
-  const firstToken = run.prefill(promptIds);
-  const first = performance.now();
-  const rest = run.decode(generate - 1);
-  const end = performance.now();
+  const warm = new EngineRun(engine);
+  const checked = [warm.prefill(check.ids), ...warm.decode(check.generate - 1)];
+  warm.end();
+  const tasks = workload.tasks.map(({ ids, generate }): TaskTimes => {
+    const run = new EngineRun(engine);
+    const start = performance.now();
+    run.prefill(ids);
+    const first = performance.now();
+    run.decode(generate - 1);
+    const end = performance.now();
+    run.end();
+    return { prefillMs: first - start, decodeMs: end - first };
+  });
   return {
-    prefillMs: first - start,
-    decodeMs: end - first,
-    tokens: [firstToken, ...rest],
+    checked,
+    tasks,
     weightBytesPerRow: engine.stats().weightBytesPerRow,
     readBytesPerSecond: await measureReads(workload.readBytes),
     version: `leanedge in Node ${process.versions.node}, V8 ${process.versions.v8}`,
   };
 }
 
-await runVariant(measure);
+await runAsChild(measure);

@@ -7,21 +7,20 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import { chromiumArguments, chromiumPath } from "./chromium.js";
-import { runVariant } from "./workload.js";
-import type { Measurement, Workload } from "./workload.js";
+import { startBrowser } from "../../test/support/browser.js";
+import { runAsChild } from "../support/child.js";
+import type { Measurement, Task, TaskTimes, Workload } from "./workload.js";
 
 const modules = fileURLToPath(new URL("../peers/node_modules/@wllama/wllama/", import.meta.url));
 
-// The part of @wllama/wllama that the page uses; it runs there as written here.
-type Chunk = { choices: { text: string }[]; usage?: { prompt_tokens: number } | null };
+// What the page below offers; it runs there as written here.
+type Completion = TaskTimes & { ids: number[]; promptTokens: number };
 type Page = {
-  load(): Promise<void>;
-  complete(prompt: string, tokens: number): Promise<PageResult>;
+  load(contextTokens: number): Promise<void>;
+  complete(prompt: string, tokens: number, withIds: boolean): Promise<Completion>;
 };
-type PageResult = { prefillMs: number; decodeMs: number; text: string; chunks: Chunk[] };
 
+// `logprobs` brings the answer's ids, and makes every token slower: only the check asks for it.
 const page = `<!doctype html><meta charset="utf-8"><title>wllama</title><link rel="icon" href="data:,">
 <script type="module">
   import { Wllama, LoggerWithoutDebug } from "/wllama/esm/index.js";
@@ -36,22 +35,28 @@ const page = `<!doctype html><meta charset="utf-8"><title>wllama</title><link re
         n_ctx: contextTokens, n_threads: 1, n_gpu_layers: 0, n_parallel: 1, warmup: false,
       });
     },
-    async complete(prompt, tokens) {
+    async complete(prompt, tokens, withIds) {
       const chunks = [];
       let first = 0;
       let last = 0;
       const start = performance.now();
       await wllama.createCompletion({
         prompt, max_tokens: tokens, temperature: 0, top_k: 1, cache_prompt: false, stream: true,
-        ignore_eos: true,
+        ignore_eos: true, ...(withIds ? { logprobs: 1 } : {}),
         onData: (chunk) => {
           last = performance.now();
           first ||= last;
           chunks.push(chunk);
         },
       });
-      const text = chunks.map((chunk) => chunk.choices[0]?.text ?? "").join("");
-      return { prefillMs: first - start, decodeMs: last - first, text, chunks: chunks.slice(-1) };
+      return {
+        prefillMs: first - start,
+        decodeMs: last - first,
+        ids: chunks.flatMap((chunk) =>
+          chunk.choices.flatMap(({ logprobs }) => logprobs?.content?.map(({ id }) => id) ?? []),
+        ),
+        promptTokens: chunks.at(-1)?.usage?.prompt_tokens ?? 0,
+      };
     },
   };
 </script>`;
@@ -61,13 +66,13 @@ const contentTypes: Readonly<Record<string, string>> = {
   wasm: "application/wasm",
 };
 
-async function measure(workload: Workload): Promise<Measurement> {
+function startServer(modelPath: string): Promise<{ url: string; close: () => void }> {
   const server = createServer((request, response) => {
     const path = new URL(request.url ?? "/", "http://localhost").pathname;
     if (path === "/") {
       response.setHeader("content-type", "text/html").end(page);
     } else if (path === "/model.gguf") {
-      createReadStream(workload.modelPath).pipe(response);
+      createReadStream(modelPath).pipe(response);
     } else if (path.startsWith("/wllama/") && !path.includes("..")) {
       const file = join(modules, path.slice("/wllama/".length));
       const type = contentTypes[file.slice(file.lastIndexOf(".") + 1)] ?? "text/plain";
@@ -75,40 +80,53 @@ async function measure(workload: Workload): Promise<Measurement> {
       else response.writeHead(404).end();
     } else response.writeHead(404).end();
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  const browser = await chromium.launch({ executablePath: chromiumPath, args: chromiumArguments });
-  const tab = await browser.newPage();
-  await tab.goto(`http://127.0.0.1:${port}/`);
-  await tab.waitForFunction(() => "bench" in globalThis);
-  const { promptIds, generate, prompt } = workload;
-  await tab.evaluate(
-    (contextTokens) =>
-      (globalThis as unknown as { bench: { load(n: number): Promise<void> } }).bench.load(
-        contextTokens,
-      ),
-    promptIds.length + generate + 1,
-  );
-  const complete = (): Promise<PageResult> =>
-    tab.evaluate(
-      ([text, tokens]) => (globalThis as unknown as { bench: Page }).bench.complete(text, tokens),
-      [prompt, generate] as const,
-    );
-  for (let i = 0; i < workload.warmups; i++) await complete();
-  const result = await complete();
-  const version = browser.version();
-  await browser.close();
-  server.close();
-  const wllama = JSON.parse(readFileSync(join(modules, "package.json"), "utf8")) as {
-    version: string;
-  };
-  return {
-    prefillMs: result.prefillMs,
-    decodeMs: result.decodeMs,
-    text: result.text,
-    promptTokens: result.chunks[0]?.usage?.prompt_tokens ?? 0,
-    version: `wllama ${wllama.version}, Chromium ${version}`,
-  };
+  return new Promise((resolve) => {
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as AddressInfo;
+      resolve({ url: `http://127.0.0.1:${port}/`, close: () => server.close() });
+    });
+  });
 }
 
-await runVariant(measure);
+async function measure(workload: Workload): Promise<Measurement> {
+  const server = await startServer(workload.modelPath);
+  const browser = await startBrowser();
+  try {
+    const tab = await browser.newPage();
+    tab.setDefaultTimeout(0);
+    await tab.goto(server.url);
+    await tab.waitForFunction(() => "bench" in globalThis);
+    await tab.evaluate(
+      (contextTokens) => (globalThis as unknown as { bench: Page }).bench.load(contextTokens),
+      workload.contextTokens,
+    );
+    const complete = async (task: Task, withIds: boolean): Promise<Completion> => {
+      const completion = await tab.evaluate(
+        ([text, tokens, ids]) =>
+          (globalThis as unknown as { bench: Page }).bench.complete(text, tokens, ids),
+        [task.text, task.generate, withIds] as const,
+      );
+      if (completion.promptTokens !== task.ids.length) {
+        throw new Error(
+          `wllama counts ${completion.promptTokens} tokens in a prompt of ${task.ids.length}`,
+        );
+      }
+      return completion;
+    };
+    const { ids: checked } = await complete(workload.check, true);
+    const tasks: TaskTimes[] = [];
+    for (const task of workload.tasks) {
+      const { prefillMs, decodeMs } = await complete(task, false);
+      tasks.push({ prefillMs, decodeMs });
+    }
+    const { version } = JSON.parse(readFileSync(join(modules, "package.json"), "utf8")) as {
+      version: string;
+    };
+    return { checked, tasks, version: `wllama ${version}, Chromium ${browser.version()}` };
+  } finally {
+    await browser.close();
+    server.close();
+  }
+}
+
+await runAsChild(measure);

@@ -6,18 +6,25 @@ import { loadEngine } from "../../src/engine/load-engine.js";
 import type { LoadedEngine } from "../../src/engine/load-engine.js";
 import { memorySource } from "../../src/engine/gguf/index.js";
 import simd128 from "../../wasm/prebuilt/leanedge-simd128.wasm";
-import readLoop from "../../.cache/decode/read-loop.wasm";
-import { EngineRun } from "./engine-run.js";
-import type { ReadLoop } from "./read-loop.js";
+import readLoop from "../../.cache/bench/read-loop.wasm";
+import { EngineRun } from "../support/engine-run.js";
+import { touch } from "../support/read-loop.js";
+import type { ReadLoop } from "../support/read-loop.js";
 
 let loaded: LoadedEngine | undefined;
 let run: EngineRun | undefined;
-let reads: Promise<WebAssembly.Instance> | undefined;
+let reads: Promise<ReadLoop> | undefined;
 
 async function load(request: Request): Promise<Response> {
   const source = memorySource(new Uint8Array(await request.arrayBuffer()));
-  const memoryBytesMax = Number(request.headers.get("memory-bytes-max"));
-  loaded = await loadEngine({ source, module: simd128, memoryBytesMax });
+  const number = (name: string): number => Number(request.headers.get(name));
+  loaded = await loadEngine({
+    source,
+    module: simd128,
+    memoryBytesMax: number("memory-bytes-max"),
+    contextTokensMax: number("context-tokens"),
+    sequencesMax: 1,
+  });
   return Response.json({ weightBytesPerRow: loaded.engine.stats().weightBytesPerRow });
 }
 
@@ -25,19 +32,24 @@ async function prefill(request: Request): Promise<Response> {
   if (loaded === undefined) throw new Error("no model has been loaded");
   run?.end();
   run = new EngineRun(loaded.engine);
-  return Response.json({ tokens: [run.prefill((await request.json()) as number[])] });
+  return Response.json([run.prefill((await request.json()) as number[])]);
 }
 
 async function decode(request: Request): Promise<Response> {
   if (run === undefined) throw new Error("no prompt has been read");
-  return Response.json({ tokens: run.decode((await request.json()) as number) });
+  return Response.json(run.decode((await request.json()) as number));
+}
+
+async function startReads(): Promise<ReadLoop> {
+  const loop = (await WebAssembly.instantiate(readLoop)).exports as unknown as ReadLoop;
+  touch(loop);
+  return loop;
 }
 
 async function read(request: Request): Promise<Response> {
-  reads ??= WebAssembly.instantiate(readLoop);
+  reads ??= startReads();
   const { bytes, passes } = (await request.json()) as { bytes: number; passes: number };
-  const loop = (await reads).exports as unknown as ReadLoop;
-  return Response.json({ sum: loop.read(bytes, passes) });
+  return Response.json((await reads).read(bytes, passes));
 }
 
 const handlers = new Map<string, (request: Request) => Response | Promise<Response>>([

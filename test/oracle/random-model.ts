@@ -8,7 +8,7 @@ import type { GgufSource, MetadataValue, TensorSource } from "./gguf.js";
 import { SeededRandom } from "./random.js";
 import { encodeTensor } from "./tensor-types.js";
 import type { TensorType } from "./tensor-types.js";
-import { vocabularyMetadata } from "./vocabulary.js";
+import { spmTextStart, vocabularyMetadata } from "./vocabulary.js";
 import type { VocabularyKind } from "./vocabulary.js";
 
 /** Architectures that leanedge reads. */
@@ -44,6 +44,11 @@ export type ModelSpec = {
   ropeScaling?: RopeScaling;
   /** True: a `rope_freqs` tensor as Llama 3.1 has (architecture llama only). */
   ropeFactors?: boolean;
+  /**
+   * True: bytes and control tokens have logit 0, which is never the largest, so that greedy answers
+   * are valid text. Peers that stream text fail on anything else. Not for tied models.
+   */
+  textOnly?: boolean;
 };
 
 /** Wanted standard deviation of the logits. */
@@ -208,11 +213,23 @@ function modelTensors(spec: ModelSpec): TensorSource[] {
     matrix(name("ffn_down.weight"), ffDim, dim, layerGain);
   }
   norm("output_norm.weight", dim);
-  if (!spec.tied) matrix("output.weight", dim, vocabulary, logitDeviation);
+  if (spec.tied && spec.textOnly === true) throw new Error("a tied model cannot be textOnly");
+  if (!spec.tied) {
+    add("output.weight", spec.type, [dim, vocabulary], (random, count) => {
+      const rows = random.normals(count, logitDeviation / Math.sqrt(dim));
+      return spec.textOnly === true ? rows.fill(0, 0, dim * alphabetStart(spec)) : rows;
+    });
+  }
   if (spec.ropeFactors === true) {
     add("rope_freqs.weight", "F32", [headDim / 2], () => llama3Factors(headDim, spec.ropeBase, 64));
   }
   return tensors;
+}
+
+/** Id of the first token of a vocabulary that is plain text: control tokens and bytes come before. */
+function alphabetStart(spec: ModelSpec): number {
+  if (spec.vocabularyKind !== "spm") throw new Error("textOnly is made for spm vocabularies");
+  return spmTextStart;
 }
 
 /** The file that a spec describes. */

@@ -12,6 +12,9 @@ export type VocabularyKind = "spm" | "bpe";
 /** The smallest vocabulary of either kind: specials, 256 bytes, an alphabet. */
 export const vocabularySizeMin = 384;
 
+/** First id of an `spm` vocabulary that is text: three control tokens and 256 bytes come before. */
+export const spmTextStart = 259;
+
 /** Pieces longer than this many characters are not joined further. */
 const pieceCharactersMax = 10;
 

@@ -22,8 +22,8 @@ export function requirePath(path: string, what: string): Requirement {
   };
 }
 
-/** Debian's Chromium. */
-export const chromiumPath = "/usr/bin/chromium";
+/** Debian's Chromium; `LEANEDGE_CHROMIUM` names another browser. */
+export const chromiumPath = process.env["LEANEDGE_CHROMIUM"] ?? "/usr/bin/chromium";
 /** Requirement of a browser. */
 export const needsChromium = requirePath(chromiumPath, `Chromium at ${chromiumPath}`);
 /** Python clients, installed by `npm run clients:python`. */

@@ -9,10 +9,18 @@ export class EngineRun {
   readonly #engine: Engine;
   readonly #sequence: SequenceHandle;
 
-  /** @param engine must compute on the calling thread. */
-  constructor(engine: Engine) {
+  /**
+   * @param engine must compute on the calling thread
+   * @param sequence what goes on; unset: a new sequence under the identity plan
+   */
+  constructor(engine: Engine, sequence = engine.createSequence()) {
     this.#engine = engine;
-    this.#sequence = engine.createSequence();
+    this.#sequence = sequence;
+  }
+
+  /** The engine's handle. */
+  get sequence(): SequenceHandle {
+    return this.#sequence;
   }
 
   /** Reads the prompt and gives the first token. */

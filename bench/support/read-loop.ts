@@ -96,13 +96,34 @@ export function wholeTurns(bytes: number): number {
   return bytes - (bytes % bytesPerTurn);
 }
 
-/** Passes over the buffer of one measurement, after as many to warm up. */
-export const readPasses = 40;
+/** Bytes of one measurement, and of the one before it that warms up. */
+const measureBytes = 2e9;
+
+/** Passes over a buffer that one measurement takes. */
+export function readPasses(bytes: number): number {
+  return Math.max(2, Math.ceil(measureBytes / bytes));
+}
+
+/**
+ * Puts values into all of a loop's memory. Memory that was never written is one page of zeros, mapped
+ * again and again: reading that is reading the first-level cache.
+ */
+export function touch({ memory }: ReadLoop): void {
+  new Uint8Array(memory.buffer).fill(1);
+}
 
 /** Bytes a second that the loop reads, by the caller's own clock. */
-export function readSpeed({ read }: ReadLoop, bytes: number): number {
-  read(bytes, readPasses);
+export function readSpeed(loop: ReadLoop, bytes: number): number {
+  const passes = readPasses(bytes);
+  touch(loop);
+  loop.read(bytes, passes);
   const start = performance.now();
-  read(bytes, readPasses);
-  return (1000 * bytes * readPasses) / (performance.now() - start);
+  loop.read(bytes, passes);
+  return (1000 * bytes * passes) / (performance.now() - start);
+}
+
+/** `readSpeed` of a buffer of `bytes` bytes in this process. */
+export async function measureReads(bytes: number): Promise<number> {
+  const { instance } = await WebAssembly.instantiate(readLoopModule(bytes));
+  return readSpeed(instance.exports as unknown as ReadLoop, wholeTurns(bytes));
 }
