@@ -169,6 +169,7 @@ int32_t le_engine_stats(EngineStats* out) {
   out->rows = engine.rows;
   out->allocations = engine.arena.allocations;
   out->weight_bytes_row = engine.weights.bytes_row;
+  out->cache_bytes_peak = engine.pool.heap.bytes - engine.pool.heap.bytes_free_least;
   return 0;
 }
 

@@ -163,7 +163,7 @@ int32_t le_sequence_stats(int32_t handle, SequenceStats* out) {
   const uint64_t regions = (cache.region == kNoBlock ? 0u : 1u) + (reading ? 1u : 0u);
   out->cache_bytes = plan.region_bytes * regions +
                      plan.page_bytes * static_cast<uint64_t>(cache.page_count) +
-                     (reading ? prefill_bytes(engine, sequence->prefill.rows) : 0);
+                     (reading ? prefill_bytes(engine, *sequence) : 0);
   out->log_hash = log_hash(sequence->log);
   return 0;
 }

@@ -72,7 +72,7 @@ int32_t compact(CacheHeap* heap) {
 
 void heap_init(CacheHeap* heap, uint8_t* base, uint64_t bytes, HeapBlock* blocks, int32_t records) {
   ENGINE_ASSERT(records >= 1 && bytes % kHeapAlign == 0 && bytes > 0);
-  *heap = {base, bytes, bytes, 0, blocks, 0, kNoBlock};
+  *heap = {base, bytes, bytes, bytes, 0, blocks, 0, kNoBlock};
   for (int32_t i = records - 1; i >= 1; --i) {
     blocks[i] = {0, 0, 0, kNoBlock, heap->spare, 0};
     heap->spare = i;
@@ -92,6 +92,7 @@ int32_t heap_alloc(CacheHeap* heap, uint64_t bytes) {
   split(heap, record, size);
   heap->blocks[record].refs = 1;
   heap->bytes_free -= size;
+  if (heap->bytes_free < heap->bytes_free_least) heap->bytes_free_least = heap->bytes_free;
   return record;
 }
 

@@ -26,6 +26,7 @@ struct CacheHeap {
   uint8_t* base;
   uint64_t bytes;
   uint64_t bytes_free;
+  uint64_t bytes_free_least;  // so far
   uint64_t moves;     // blocks moved so far
   HeapBlock* blocks;  // (2 * blocks_max + 1) records: between any two blocks there may be a gap
   int32_t first;      // record at offset 0

@@ -18,14 +18,17 @@ enum class Phase : int32_t { kEmpty = 0, kLoading = 1, kRunning = 2 };
 // A prompt segment on its way through the layers, under a plan whose pages lose something: rows of
 // the segment must see each other with full K, and the zones as they stood before it. So one layer
 // takes the whole segment before the next one starts, into a second region; the first one and
-// `computed` stay as they are until the last layer is done.
+// `computed` stay as they are until the last layer is done. prefill.cpp says where hidden states
+// stand meanwhile.
 struct Prefill {
-  int32_t block;   // heap block: x (rows, dim) f32, then K and V of one layer, (kv_heads, rows,
-                   // head_dim) f16 each; kNoBlock: no prefill under way
-  int32_t region;  // heap block: the region that will replace the cache's
-  int32_t rows;    // of the segment
-  int32_t layer;   // that is being computed
-  int32_t row;     // first row of it that is not done
+  int32_t block;       // heap block: hidden states of the rows that find no place elsewhere, then K
+                       // and V of one layer, (kv_heads, rows, head_dim) f16 each; kNoBlock: no
+                       // prefill under way
+  int32_t region;      // heap block: the region that will replace the cache's
+  int32_t rows;        // of the segment
+  int32_t layer;       // that is being computed
+  int32_t row;         // first row of it that is not done
+  int32_t first_page;  // of the pages that the segment adds
 };
 
 struct Sequence {

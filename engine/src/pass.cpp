@@ -17,28 +17,46 @@ kernels::Activations prepare(const Pass& pass, const float* x, int32_t cols) {
   return activations;
 }
 
-// q, k, v of all rows: projected, with biases, normed per head, rotated.
-void project(const Pass& pass, const LayerWeights& layer) {
+// scratch.q of all rows: projected, with bias, normed per head, rotated.
+void project_queries(const Pass& pass, const LayerWeights& layer,
+                     const kernels::Activations& input) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
   PassScratch& s = e.scratch;
-  kernels::rmsnorm(e.context, pass.x, layer.attn_norm, c.rms_eps, pass.rows, c.dim, s.normed);
-  const kernels::Activations input = prepare(pass, s.normed, c.dim);
   kernels::matmul(e.context, layer.q, input, s.q);
+  if (layer.q_bias) {
+    kernels::add_bias(e.context, s.q, layer.q_bias, pass.rows, c.heads * c.head_dim);
+  }
+  if (layer.q_norm) {
+    kernels::rmsnorm(e.context, s.q, layer.q_norm, c.rms_eps, pass.rows * c.heads, c.head_dim, s.q);
+  }
+  kernels::rope(e.context, s.q, s.cosines, s.sines, pass.rows, c.heads, c.head_dim, c.rope_dim);
+}
+
+// scratch.k and scratch.v of all rows likewise.
+void project_keys(const Pass& pass, const LayerWeights& layer, const kernels::Activations& input) {
+  Engine& e = *pass.engine;
+  const ModelConfig& c = e.config;
+  PassScratch& s = e.scratch;
   kernels::matmul(e.context, layer.k, input, s.k);
   kernels::matmul(e.context, layer.v, input, s.v);
   if (layer.q_bias) {
-    kernels::add_bias(e.context, s.q, layer.q_bias, pass.rows, c.heads * c.head_dim);
     kernels::add_bias(e.context, s.k, layer.k_bias, pass.rows, c.kv_heads * c.head_dim);
     kernels::add_bias(e.context, s.v, layer.v_bias, pass.rows, c.kv_heads * c.head_dim);
   }
   if (layer.q_norm) {
-    kernels::rmsnorm(e.context, s.q, layer.q_norm, c.rms_eps, pass.rows * c.heads, c.head_dim, s.q);
     kernels::rmsnorm(e.context, s.k, layer.k_norm, c.rms_eps, pass.rows * c.kv_heads, c.head_dim,
                      s.k);
   }
-  kernels::rope(e.context, s.q, s.cosines, s.sines, pass.rows, c.heads, c.head_dim, c.rope_dim);
   kernels::rope(e.context, s.k, s.cosines, s.sines, pass.rows, c.kv_heads, c.head_dim, c.rope_dim);
+}
+
+// The normed rows that a layer projects.
+kernels::Activations layer_input(const Pass& pass, const LayerWeights& layer) {
+  Engine& e = *pass.engine;
+  kernels::rmsnorm(e.context, pass.x, layer.attn_norm, e.config.rms_eps, pass.rows, e.config.dim,
+                   e.scratch.normed);
+  return prepare(pass, e.scratch.normed, e.config.dim);
 }
 
 bool all_finite(const uint16_t* values, size_t count) {
@@ -74,8 +92,26 @@ void round_rows(const Pass& pass) {
   }
 }
 
+// Which rows of the runs attend.
+enum class Rows : int32_t { kAll, kLast };
+
+// What run `index` attends for, its zones aside. With kLast it has one row, `index` of the batch.
+kernels::AttentionTask task_of(const Engine& e, const Run& run, int32_t index, Rows rows) {
+  const ModelConfig& c = e.config;
+  const int32_t row = rows == Rows::kAll ? run.row : index;
+  const uint32_t word = log_word(e.logs, run.sequence->log, run.first);
+  const CachePlan& plan = *e.pool.plans[run.sequence->cache.plan].plan;
+  kernels::AttentionTask task = {};
+  task.q = e.scratch.q + elements(row, c.heads * c.head_dim);
+  task.out = e.scratch.attended + elements(row, c.heads * c.head_dim);
+  task.rows = rows == Rows::kAll ? run.rows : 1;
+  task.first_position = run.first + run.rows - task.rows;
+  task.selects = plan_selects(plan) && (word & kWordGenerated) ? 1 : 0;
+  return task;
+}
+
 // Attention of all runs, in as many calls as the table of page addresses asks for.
-void attend(const Pass& pass, int32_t layer) {
+void attend(const Pass& pass, int32_t layer, Rows rows) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
   PassScratch& s = e.scratch;
@@ -93,13 +129,7 @@ void attend(const Pass& pass, int32_t layer) {
       pages = 0;
     }
     kernels::AttentionTask& task = s.tasks[tasks++];
-    task = {};
-    task.q = s.q + elements(run.row, c.heads * c.head_dim);
-    task.out = s.attended + elements(run.row, c.heads * c.head_dim);
-    task.rows = run.rows;
-    task.first_position = run.first;
-    const uint32_t word = log_word(e.logs, run.sequence->log, run.first);
-    task.selects = plan_selects(*e.pool.plans[cache.plan].plan) && (word & kWordGenerated) ? 1 : 0;
+    task = task_of(e, run, i, rows);
     cache_zones(e.pool, cache, layer, s.pages + pages, &task);
     task.spans[task.span_count++] = {run.dense_k, run.dense_v, run.dense_stride,
                                      run.dense_row + run.rows, run.first - run.dense_row};
@@ -159,11 +189,53 @@ void pass_angles(const Pass& pass) {
 
 void pass_layer(const Pass& pass, int32_t layer) {
   const LayerWeights& weights = pass.engine->weights.layers[layer];
-  project(pass, weights);
+  const kernels::Activations input = layer_input(pass, weights);
+  project_queries(pass, weights, input);
+  project_keys(pass, weights, input);
   round_rows(pass);
-  attend(pass, layer);
+  attend(pass, layer, Rows::kAll);
   attention_output(pass, weights);
   feed_forward(pass, weights);
+}
+
+void pass_keys(const Pass& pass, int32_t layer) {
+  const LayerWeights& weights = pass.engine->weights.layers[layer];
+  project_keys(pass, weights, layer_input(pass, weights));
+  round_rows(pass);
+}
+
+void pass_last_layer(const Pass& pass) {
+  Engine& e = *pass.engine;
+  const int32_t layer = e.config.layers - 1;
+  if (pass.rows == pass.run_count) {
+    pass_layer(pass, layer);
+    for (int32_t i = 0; i < pass.run_count; ++i) pass.runs[i].x_row = pass.runs[i].row;
+    return;
+  }
+  pass_keys(pass, layer);
+  // Gathers x, its norm and the angles: row i is never behind the last row of run i.
+  PassScratch& s = e.scratch;
+  const size_t row_bytes = static_cast<size_t>(e.config.dim) * sizeof(float);
+  const size_t angle_bytes = static_cast<size_t>(e.rope.pairs) * sizeof(float);
+  for (int32_t i = 0; i < pass.run_count; ++i) {
+    Run& run = pass.runs[i];
+    const int32_t from = run.row + run.rows - 1;
+    run.x_row = i;
+    if (from == i) continue;
+    memcpy(pass.x + elements(i, e.config.dim), pass.x + elements(from, e.config.dim), row_bytes);
+    memcpy(s.normed + elements(i, e.config.dim), s.normed + elements(from, e.config.dim),
+           row_bytes);
+    memcpy(s.cosines + elements(i, e.rope.pairs), s.cosines + elements(from, e.rope.pairs),
+           angle_bytes);
+    memcpy(s.sines + elements(i, e.rope.pairs), s.sines + elements(from, e.rope.pairs),
+           angle_bytes);
+  }
+  const Pass rest = {pass.engine, pass.runs, pass.run_count, pass.run_count, pass.x};
+  const LayerWeights& weights = e.weights.layers[layer];
+  project_queries(rest, weights, prepare(rest, s.normed, e.config.dim));
+  attend(rest, layer, Rows::kLast);
+  attention_output(rest, weights);
+  feed_forward(rest, weights);
 }
 
 void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
@@ -180,7 +252,11 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
   pass_embed(pass);
   pass_angles(pass);
   for (int32_t layer = 0; layer < engine->config.layers; ++layer) {
-    pass_layer(pass, layer);
+    if (layer == engine->config.layers - 1) {
+      pass_last_layer(pass);
+    } else {
+      pass_layer(pass, layer);
+    }
     for (int32_t i = 0; i < run_count; ++i) {
       const Run& run = runs[i];
       if (run.failed) continue;

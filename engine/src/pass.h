@@ -20,6 +20,7 @@ struct Run {
   uint16_t* dense_v;
   int32_t dense_stride;
   int32_t dense_row;
+  int32_t x_row;   // of scratch.x: what the last layer gave for the run's last row
   int32_t failed;  // 1: a value of K or V was not finite; nothing of the run was kept
 };
 
@@ -39,9 +40,15 @@ void pass_angles(const Pass& pass);
 // One layer over all rows: x in, x out, K and V in the dense rows. The zones stay as they are.
 void pass_layer(const Pass& pass, int32_t layer);
 
+// What pass_layer does for K and V of the dense rows, and nothing else: x stays as it is.
+void pass_keys(const Pass& pass, int32_t layer);
+// pass_layer for the model's last layer, whose output only the last row of each run is read of: row
+// i of x becomes that of run i (Run::x_row).
+void pass_last_layer(const Pass& pass);
+
 // Computes all layers of runs that begin where their caches end, and moves their rows into the
 // zones, for which there is room (cache_reserve). Raises `computed`; the cache of a failed run is
-// dropped. The last layer's output stays in scratch.x.
+// dropped. What the last layer gave for each run's last row stays in scratch.x.
 void pass_compute(Engine* engine, Run* runs, int32_t run_count);
 
 // Logits of rows `rows` (count) of scratch.x into logits rows from `first` on.

@@ -5,9 +5,15 @@
 
 namespace leanedge {
 
-// Bytes that reading a prompt of `rows` rows takes besides the cache that it leaves, and besides
-// the region that it replaces.
-uint64_t prefill_bytes(const Engine& engine, int32_t rows);
+// Hidden states of a segment stay f32 between layers where they take at most this together, and are
+// packed (hidden_rows.h) where they would take more: 2,048 rows of a model of dim 512.
+inline constexpr uint64_t kPrefillExactBytes = 4 * 1024 * 1024;
+
+// Most bytes that reading a prompt of `rows` rows takes besides the cache that it leaves, and
+// besides the region that it replaces.
+uint64_t prefill_bytes_max(const Engine& engine, int32_t rows);
+// What the prefill that is under way takes besides these.
+uint64_t prefill_bytes(const Engine& engine, const Sequence& sequence);
 // Takes the memory for the segment that begins where the sequence's cache ends: the pages and the
 // region that it will leave, and prefill_bytes. kOutOfPages or kOutOfMemory, and nothing changes,
 // if that is not free.

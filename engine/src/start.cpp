@@ -108,7 +108,7 @@ bool place_sequences(Engine* e, int32_t pages_max) {
              log_tables + static_cast<size_t>(i) * static_cast<size_t>(log_blocks_max));
     sequence.cache = {0, 0, kNoBlock,
                       0, 0, page_tables + static_cast<size_t>(i) * static_cast<size_t>(pages_max)};
-    sequence.prefill = {kNoBlock, kNoBlock, 0, 0, 0};
+    sequence.prefill = {kNoBlock, kNoBlock, 0, 0, 0, 0};
     sequence.logits_row = -1;
   }
   return true;
@@ -127,7 +127,7 @@ bool place_cache(Engine* e) {
     if (entry.region_bytes < least) least = entry.region_bytes;
     if (entry.region_bytes > first) first = entry.region_bytes;
     uint64_t full = cache_bytes(pool, i, pool.context_tokens_max);
-    if (!entry.lossless) full += entry.region_bytes + prefill_bytes(*e, pool.context_tokens_max);
+    if (!entry.lossless) full += entry.region_bytes + prefill_bytes_max(*e, pool.context_tokens_max);
     if (full > most) most = full;
   }
   const uint64_t rest = arena_room(*a);

@@ -207,7 +207,7 @@ void settle(Engine* engine, int32_t run_count, StepResult* results) {
     results[run.entry].work_done += run.rows * engine->config.layers;
     if (entry.sample && pending(*run.sequence) == 0) {
       engine->sampling_runs[sampling] = i;
-      engine->sampling_rows[sampling++] = run.row + run.rows - 1;
+      engine->sampling_rows[sampling++] = run.x_row;
     }
   }
   for (int32_t i = 0; i < sampling; i += engine->logits_rows) {

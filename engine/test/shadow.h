@@ -10,7 +10,7 @@
 
 namespace leanedge::test {
 
-inline constexpr int32_t kShadowTokensMax = 512;
+inline constexpr int32_t kShadowTokensMax = 4096;
 
 struct Shadow {
   int32_t tokens;

@@ -95,6 +95,8 @@ export interface EngineStats {
   readonly allocations: number;
   /** Bytes of weights that one decoded row reads. */
   readonly weightBytesPerRow: number;
+  /** Most bytes of the cache that were in use at once so far. */
+  readonly cacheBytesPeak: number;
 }
 
 /** A plan as an engine holds it. */

@@ -18,7 +18,7 @@
 
 namespace leanedge {
 
-inline constexpr int32_t kAbiVersion = 1;
+inline constexpr int32_t kAbiVersion = 2;
 inline constexpr int32_t kStepEntriesMax = 256;      // sequences of one step
 inline constexpr int32_t kStagingBytes = 256 * 1024; // the buffer that weights pass through
 inline constexpr int32_t kPlansMax = 8;              // plans of one engine
@@ -65,8 +65,9 @@ struct EngineStats {
   uint64_t rows;                // rows computed so far
   uint64_t allocations;         // allocations since le_engine_start: stays 0
   uint64_t weight_bytes_row;    // bytes of weights that one decoded row reads
+  uint64_t cache_bytes_peak;    // most bytes of the cache that were in use at once so far
 };
-static_assert(sizeof(EngineStats) == 80, "EngineStats is read by TypeScript");
+static_assert(sizeof(EngineStats) == 88, "EngineStats is read by TypeScript");
 
 }  // namespace leanedge
 

@@ -9,7 +9,7 @@ import { tensorRoleIds } from "../gguf/tensor-roles.js";
 import type { TensorInfo } from "../gguf/tensor-table.js";
 
 /** Version of the boundary that this code speaks (kAbiVersion). */
-export const abiVersion = 1;
+export const abiVersion = 2;
 /** Bytes of the buffer that everything passes through (kStagingBytes). */
 export const stagingBytes = 256 * 1024;
 /** Sequences of one step (kStepEntriesMax). */
@@ -36,7 +36,7 @@ export const structBytes = {
   SequenceStats: 32,
   StepEntry: 16,
   StepResult: 24,
-  EngineStats: 80,
+  EngineStats: 88,
   ErrorDetail: 264,
 } as const;
 
@@ -198,6 +198,7 @@ export function readEngineStats(memory: ArrayBufferLike, address: number): Engin
     rows: count(view, 56),
     allocations: count(view, 64),
     weightBytesPerRow: count(view, 72),
+    cacheBytesPeak: count(view, 80),
   };
 }
 

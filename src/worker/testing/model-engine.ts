@@ -190,6 +190,7 @@ export class ModelEngine implements Engine {
       rows: this.#rows,
       allocations: 0,
       weightBytesPerRow: 0,
+      cacheBytesPeak: this.#used(),
     };
   }
 
