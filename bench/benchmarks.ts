@@ -1,9 +1,16 @@
 /** All benchmarks, in the order in which they run. */
-import { casesOf } from "./decode/cases.js";
+import { runArchive } from "./archive/index.js";
 import { runDecode } from "./decode/index.js";
+import { runLongContext } from "./long-context/index.js";
+import { runModules } from "./modules/index.js";
+import { runRestore } from "./restore/index.js";
 import type { Benchmark } from "./support/section.js";
 
 /** The list. */
 export const benchmarks: readonly Benchmark[] = [
-  { name: "decode", run: (options) => runDecode(options, casesOf(options)) },
+  { name: "decode", run: (options) => runDecode(options) },
+  { name: "long-context", run: runLongContext },
+  { name: "archive", run: runArchive },
+  { name: "restore", run: runRestore },
+  { name: "modules", run: runModules },
 ];

@@ -16,6 +16,7 @@ function chart(results: readonly CaseResult[]): string {
   return barChart({
     title: "Decode on one thread, tokens a second",
     series: variantNames,
+    scale: "each",
     groups: results.map(({ case: { model }, variants }) => ({
       label: model,
       values: variantNames.map((name) => {

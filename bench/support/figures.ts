@@ -1,5 +1,5 @@
 /** A figure that a benchmark must show: what was measured, what is wanted, and whether it is there. */
-import { digits, percent } from "./stats.js";
+import { digits } from "./stats.js";
 
 /** One measured figure and its bound. */
 export type Figure = {
@@ -20,7 +20,7 @@ export function isMet({ measured, bound, sense }: Figure): boolean {
 }
 
 function shown(value: number, unit: Figure["unit"]): string {
-  if (unit === "share") return `${percent(value)} %`;
+  if (unit === "share") return `${(100 * value).toFixed(1)} %`;
   if (unit === "bytes") return `${value} bytes`;
   return `${digits(value)} ${unit}`;
 }

@@ -4,8 +4,10 @@ import { digits } from "./stats.js";
 /** One chart. */
 export type BarChart = {
   title: string;
-  /** One bar of each group, in order; also the legend. */
+  /** One bar of each group, in order; also the legend, which a single series does not need. */
   series: readonly string[];
+  /** Whether groups share one scale, or each has its own, where values differ tenfold between them. */
+  scale: "shared" | "each";
   groups: readonly {
     label: string;
     /** One value a series, not negative; undefined: no bar. */
@@ -17,10 +19,9 @@ export type BarChart = {
 const colours = ["#1b5e9b", "#6aaede", "#d98324", "#8a8a8a", "#4b7d3b", "#b04a6a"];
 const barHeight = 16;
 const groupGap = 14;
-const labelWidth = 130;
+const characterWidth = 6.6;
 const plotWidth = 520;
 const valueWidth = 70;
-const top = 56;
 
 function escaped(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
@@ -30,13 +31,18 @@ function text(x: number, y: number, content: string, more = ""): string {
   return `<text x="${x}" y="${y}" ${more}>${escaped(content)}</text>`;
 }
 
-/** Draws a chart with horizontal bars; each group has its own scale, since speeds differ tenfold. */
-export function barChart({ title, series, groups }: BarChart): string {
+/** Draws a chart with horizontal bars. */
+export function barChart({ title, series, scale, groups }: BarChart): string {
   const parts: string[] = [];
-  let y = top;
+  const labels = groups.map(({ label }) => label.length);
+  const labelWidth = Math.ceil(24 + characterWidth * Math.max(...labels));
+  const largest = Math.max(...groups.flatMap(({ values }) => values.map((value) => value ?? 0)));
+  const hasLegend = series.length > 1;
+  let y = hasLegend ? 56 : 36;
   for (const { label, values } of groups) {
     const shown = values.flatMap((value, i) => (value === undefined ? [] : [{ value, i }]));
-    const max = Math.max(...shown.map(({ value }) => value), Number.MIN_VALUE);
+    const own = Math.max(...shown.map(({ value }) => value), Number.MIN_VALUE);
+    const max = scale === "each" ? own : largest;
     const middle = y + (shown.length * barHeight) / 2 + 4;
     parts.push(text(labelWidth - 10, middle, label, 'text-anchor="end"'));
     for (const { value, i } of shown) {
@@ -51,7 +57,7 @@ export function barChart({ title, series, groups }: BarChart): string {
     y += groupGap;
   }
   let x = labelWidth;
-  for (const [i, name] of series.entries()) {
+  for (const [i, name] of hasLegend ? series.entries() : []) {
     const fill = colours[i % colours.length] ?? "";
     parts.push(`<rect x="${x}" y="32" width="11" height="11" fill="${fill}"/>`);
     parts.push(text(x + 16, 42, name));

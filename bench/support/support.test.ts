@@ -125,19 +125,27 @@ describe("fileBytesPerToken()", () => {
 });
 
 describe("barChart()", () => {
-  it("draws a bar for every value that is there, the longest over the whole width", () => {
-    const svg = barChart({
-      title: "a < b",
-      series: ["one", "two"],
-      groups: [
-        { label: "g", values: [10, undefined] },
-        { label: "h", values: [1, 2] },
-      ],
-    });
+  const chart = {
+    title: "a < b",
+    series: ["one", "two"],
+    groups: [
+      { label: "g", values: [10, undefined] },
+      { label: "h", values: [1, 2] },
+    ],
+  };
+
+  it("draws a bar for every value that is there, the longest of a group over the whole width", () => {
+    const svg = barChart({ ...chart, scale: "each" });
     expect(svg).toContain("a &lt; b");
     // Background, three bars, two squares of the legend.
     expect(svg.match(/<rect/g)).toHaveLength(6);
     expect(svg.match(/width="520.0"/g)).toHaveLength(2);
     expect(svg).toContain('width="260.0"');
+  });
+
+  it("can draw all groups to one scale", () => {
+    const svg = barChart({ ...chart, scale: "shared" });
+    expect(svg.match(/width="520.0"/g)).toHaveLength(1);
+    expect(svg).toContain('width="104.0"');
   });
 });
