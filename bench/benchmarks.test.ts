@@ -42,6 +42,17 @@ describe("benchmarks in their tiny mode", () => {
   );
 
   it(
+    "memory: a prompt's peak is known, and is no less than what it leaves",
+    async () => {
+      const { figures } = await run("memory");
+      expect(figures).toHaveLength(2);
+      for (const { measured } of figures) expect(measured).toBeGreaterThan(0);
+      expect(figures.every(isMet)).toBe(true);
+    },
+    timeoutMs,
+  );
+
+  it(
     "restore: what is restored goes on as before, and sooner than a replay",
     async () => {
       const { figures } = await run("restore");

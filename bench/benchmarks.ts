@@ -2,6 +2,7 @@
 import { runArchive } from "./archive/index.js";
 import { runDecode } from "./decode/index.js";
 import { runLongContext } from "./long-context/index.js";
+import { runMemory } from "./memory/index.js";
 import { runModules } from "./modules/index.js";
 import { runRestore } from "./restore/index.js";
 import type { Benchmark } from "./support/section.js";
@@ -11,6 +12,7 @@ export const benchmarks: readonly Benchmark[] = [
   { name: "decode", run: (options) => runDecode(options) },
   { name: "long-context", run: runLongContext },
   { name: "archive", run: runArchive },
+  { name: "memory", run: runMemory },
   { name: "restore", run: runRestore },
   { name: "modules", run: runModules },
 ];
