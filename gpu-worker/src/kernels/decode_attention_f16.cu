@@ -1,0 +1,10 @@
+// Decode attention over pages whose K is f16.
+#include "decode_attention_kernels.cuh"
+
+namespace leanedge::cuda {
+
+DecodeKernel decode_kernel_f16(PageStorage v, int32_t head_dim) {
+  return decode_kernel<PageStorage::kF16>(v, head_dim);
+}
+
+}  // namespace leanedge::cuda

@@ -1,0 +1,10 @@
+// Decode attention over pages whose K is int4.
+#include "decode_attention_kernels.cuh"
+
+namespace leanedge::cuda {
+
+DecodeKernel decode_kernel_int4(PageStorage v, int32_t head_dim) {
+  return decode_kernel<PageStorage::kInt4>(v, head_dim);
+}
+
+}  // namespace leanedge::cuda

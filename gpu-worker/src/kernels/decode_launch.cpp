@@ -1,0 +1,171 @@
+// Host side of decode attention: what a layer needs, and the launch.
+#include <cuda_runtime.h>
+#include <math.h>
+#include <string.h>
+
+#include "../cuda_status.h"
+#include "decode_kernels.h"
+#include "leanedge_cuda/decode_attention.h"
+
+namespace leanedge::cuda {
+namespace {
+
+constexpr int32_t kAlign = 128;             // bytes: sections of a page in shared memory
+constexpr int32_t kSharedReserve = 1024;    // bytes a block that the system takes
+constexpr int32_t kSharedStatic = 4096;     // bytes a block at most that the kernel declares itself
+constexpr int32_t kBlocksPerSmMax = 4;
+
+int32_t align(int32_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+DecodeKernel kernel_of(PageStorage k, PageStorage v, int32_t head_dim) {
+  switch (k) {
+    case PageStorage::kF16: return decode_kernel_f16(v, head_dim);
+    case PageStorage::kInt8: return decode_kernel_int8(v, head_dim);
+    case PageStorage::kInt4: return decode_kernel_int4(v, head_dim);
+    case PageStorage::kInt2: return decode_kernel_int2(v, head_dim);
+  }
+  return nullptr;
+}
+
+// Bytes of K or V of a head's page that attention reads: values, and scales and minima where there
+// are any (`min` is their last section, kNoSection for f16).
+uint16_t section_bytes(uint32_t values, uint32_t min, uint32_t value_bytes, uint32_t min_bytes) {
+  const uint32_t end = min == kNoSection ? values + value_bytes : min + min_bytes;
+  return static_cast<uint16_t>(end - values);
+}
+
+// Parts of two a block: outputs, maximum and sum of every query head.
+size_t parts_floats(int32_t blocks, int32_t group, int32_t head_dim) {
+  return static_cast<size_t>(2 * blocks) * static_cast<size_t>(group) *
+         static_cast<size_t>(head_dim + 2);
+}
+
+}  // namespace
+
+Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeLayer* out,
+                    ErrorDetail* detail) {
+  if (plan.evicting) {
+    return refuse(detail, "decode: plan is evicting (#); the device kernels read full pages only",
+                  plan.evicting, 0);
+  }
+  if (plan.head_dim != 64 && plan.head_dim != 128) {
+    return refuse(detail, "decode: head_dim is #, must be 64 or 128", plan.head_dim, 128);
+  }
+  if (plan.kv_heads > kDecodeKvHeadsMax) {
+    return refuse(detail, "decode: # KV heads, at most #", plan.kv_heads, kDecodeKvHeadsMax);
+  }
+  const int32_t group = heads / plan.kv_heads;
+  if (group < 1 || group > kDecodeGroupMax || group * plan.kv_heads != heads) {
+    return refuse(detail, "decode: # query heads a KV head, at most #", group, kDecodeGroupMax);
+  }
+  memset(out, 0, sizeof *out);
+  const bool k_quantised = plan.k_storage != PageStorage::kF16;
+  const bool v_quantised = plan.v_storage != PageStorage::kF16;
+  for (int32_t h = 0; h < plan.kv_heads; ++h) {
+    const PageHead& head = plan_head(plan, layer, h);
+    if (head.width == 0) continue;
+    if (head.width % 16 != 0) {
+      return refuse(detail, "decode: width is #, must be a multiple of #",
+                    static_cast<int64_t>(head.width), 16);
+    }
+    DecodeHead& to = out->head[h];
+    to.k_values = head.k_values;
+    to.v_values = head.v_values;
+    to.width = static_cast<uint16_t>(head.width);
+    to.channels = head.channels;
+    to.k_bytes = section_bytes(head.k_values, k_quantised ? head.k_min : kNoSection,
+                               head.width * plan.k_channel_bytes, head.width * 2);
+    to.v_bytes = section_bytes(head.v_values, v_quantised ? head.v_min : kNoSection,
+                               kPageSlots * plan.v_row_bytes,
+                               static_cast<uint32_t>(plan.v_groups) * kPageSlots * 2);
+    const int32_t stage = align(to.k_bytes) + align(to.v_bytes);
+    if (stage > out->stage_bytes) out->stage_bytes = stage;
+  }
+  out->k_storage = plan.k_storage;
+  out->v_storage = plan.v_storage;
+  out->kv_heads = plan.kv_heads;
+  out->head_dim = plan.head_dim;
+  out->block_bytes = plan_layer(plan, layer).bytes;
+
+  int device = 0;
+  int processors = 0;
+  int shared_sm = 0;
+  int shared_block = 0;
+  LEANEDGE_CUDA_TRY(cudaGetDevice(&device), detail);
+  LEANEDGE_CUDA_TRY(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+                    detail);
+  LEANEDGE_CUDA_TRY(
+      cudaDeviceGetAttribute(&shared_sm, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
+      detail);
+  LEANEDGE_CUDA_TRY(
+      cudaDeviceGetAttribute(&shared_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+      detail);
+  // As many blocks as leave each warp three pages in flight; then as many pages as fit.
+  const int32_t sets = 2 * group * plan.head_dim * static_cast<int32_t>(sizeof(float));
+  const int32_t stage = out->stage_bytes ? out->stage_bytes : kAlign;
+  for (int32_t blocks = kBlocksPerSmMax; blocks >= 1; --blocks) {
+    int32_t room = shared_sm / blocks - kSharedReserve;
+    if (room > shared_block) room = shared_block;
+    room = (room - kSharedStatic) / kDecodeWarps / kAlign * kAlign;
+    int32_t stages = room / stage;
+    if (stages > kDecodeStagesMax) stages = kDecodeStagesMax;
+    if (stages < (blocks > 1 ? 3 : 2) || room < sets) continue;
+    out->blocks_per_sm = blocks;
+    out->stages = stages;
+    out->stage_bytes = stage;
+    out->warp_bytes = stages * stage > align(sets) ? stages * stage : align(sets);
+    out->grid = processors * blocks;
+    const DecodeKernel kernel = kernel_of(plan.k_storage, plan.v_storage, plan.head_dim);
+    LEANEDGE_CUDA_TRY(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             shared_block - kSharedStatic),
+        detail);
+    return Status::kOk;
+  }
+  return refuse(detail, "decode: a page of # bytes does not fit shared memory of # bytes twice",
+                stage, shared_block);
+}
+
+size_t decode_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t head_dim) {
+  int device = 0;
+  int processors = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    return 0;
+  }
+  return parts_floats(processors * kBlocksPerSmMax, kDecodeGroupMax, head_dim) * sizeof(float) +
+         static_cast<size_t>(rows_max) * static_cast<size_t>(kv_heads) * sizeof(uint32_t);
+}
+
+cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttention& call,
+                                    cudaStream_t stream) {
+  DecodeParams params;
+  memcpy(params.head, layer.head, sizeof params.head);
+  params.step = call.step;
+  params.channels = call.channels;
+  params.arena = call.arena;
+  params.q = call.q;
+  params.out = call.out;
+  params.kv_heads = layer.kv_heads;
+  params.group = call.heads / layer.kv_heads;
+  params.parts = reinterpret_cast<float*>(call.scratch);
+  // Behind the parts of the largest grid and group, where decode_scratch_bytes() counts them: every
+  // layer finds the same counters.
+  const int32_t blocks_max = layer.grid / layer.blocks_per_sm * kBlocksPerSmMax;
+  params.arrivals = reinterpret_cast<uint32_t*>(
+      params.parts + parts_floats(blocks_max, kDecodeGroupMax, layer.head_dim));
+  params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
+  params.block_bytes = layer.block_bytes;
+  params.stage_bytes = layer.stage_bytes;
+  params.stages = layer.stages;
+  params.warp_bytes = layer.warp_bytes;
+  params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
+  const DecodeKernel kernel = kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
+  void* arguments[] = {&params};
+  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel),
+                          dim3(static_cast<unsigned>(layer.grid)), dim3(kDecodeThreads), arguments,
+                          static_cast<size_t>(layer.warp_bytes) * kDecodeWarps, stream);
+}
+
+}  // namespace leanedge::cuda

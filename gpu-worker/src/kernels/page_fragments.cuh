@@ -1,0 +1,291 @@
+// From the bytes of a page in shared memory to operands of matrix products.
+//
+// Scores are S^T = K q^T: slots are the 16 rows of a product, query heads its 8 columns, channels what
+// it sums over. Outputs are O^T = V^T P^T: channels are the rows, slots the sum. Both K (channel-major)
+// and V (slot-major) are therefore read with a transposing matrix load, which hands each lane two
+// neighbouring channels (or slots) in the halves of a register, each half with 16 bits of codes: the
+// planar order of docs/page-format.md makes those 1, 2, 4 or 8 values that belong to one mma row each.
+//
+// A code is not converted. Its bits, masked in place, are a tiny f16 number: code x 2^(p - 24) at bit p,
+// exact in the product. The power of two goes into one f32 multiplication of the sum. K's scale is
+// folded into q and V's into the probabilities, both f16; the minima are products of their own.
+//
+// Slots of a page come in four blocks of eight, numbered in the order that K's storage gives them:
+// slot_of() says which slots they are. r = lane / 4, t = lane % 4 throughout.
+#pragma once
+
+#include "leanedge/plan.h"
+#include "warp_ops.cuh"
+
+namespace leanedge::cuda {
+
+// Slot of row i of block b.
+template <PageStorage K>
+__device__ __forceinline__ constexpr int slot_of(int b, int i) {
+  if constexpr (K == PageStorage::kF16) return 8 * b + i;
+  if constexpr (K == PageStorage::kInt8) return (b >> 1) * 16 + 2 * i + (b & 1);
+  if constexpr (K == PageStorage::kInt4) return (b & 1) * 16 + 2 * i + (b >> 1);
+  return 8 * b + (i < 4 ? 2 * i : 2 * i - 7);
+}
+
+// What a block's scores must be multiplied by: the place of its codes in a byte.
+template <PageStorage K>
+__device__ __forceinline__ constexpr float k_factor(int b) {
+  if constexpr (K == PageStorage::kF16) return 1.0f;
+  if constexpr (K == PageStorage::kInt8) return 0x1p24f;
+  if constexpr (K == PageStorage::kInt4) return b & 1 ? 0x1p20f : 0x1p24f;
+  return b == 0 ? 0x1p24f : b == 1 ? 0x1p22f : b == 2 ? 0x1p20f : 0x1p18f;
+}
+
+// The f16 values of one array over 32 slots as pairs for mma columns: out[b] = slots of rows 2t and
+// 2t + 1 of block b. `values` is 8-byte aligned, in shared memory.
+template <PageStorage K>
+__device__ __forceinline__ void slot_pairs(const uint16_t* values, int t, uint32_t (&out)[4]) {
+  if constexpr (K == PageStorage::kF16) {
+#pragma unroll
+    for (int b = 0; b < 4; ++b) out[b] = *reinterpret_cast<const uint32_t*>(values + 8 * b + 2 * t);
+  } else if constexpr (K == PageStorage::kInt2) {
+    const uint32_t select = t < 2 ? 0x5410u : 0x7632u;
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+      const uint2 four = *reinterpret_cast<const uint2*>(values + 8 * b + 4 * (t & 1));
+      out[b] = __byte_perm(four.x, four.y, select);
+    }
+  } else {
+    const uint2 low = *reinterpret_cast<const uint2*>(values + 4 * t);
+    const uint2 high = *reinterpret_cast<const uint2*>(values + 16 + 4 * t);
+    constexpr bool kInt8 = K == PageStorage::kInt8;
+    out[0] = __byte_perm(low.x, low.y, 0x5410);
+    out[kInt8 ? 1 : 2] = __byte_perm(low.x, low.y, 0x7632);
+    out[kInt8 ? 2 : 1] = __byte_perm(high.x, high.y, 0x5410);
+    out[3] = __byte_perm(high.x, high.y, 0x7632);
+  }
+}
+
+// Which channel of a step of 16 stands in row k of the sum; pairs (2t, 2t + 1) and (2t + 8, 2t + 9).
+template <PageStorage K>
+__device__ __forceinline__ constexpr int channel_of(int k) {
+  if constexpr (K == PageStorage::kInt2) return k < 8 ? 2 * k : 2 * (k - 8) + 1;
+  return k;
+}
+
+// An f16 array over channels (scales, minima) as pairs: rows 2t, 2t + 1 and 2t + 8, 2t + 9 of step `s`.
+template <PageStorage K>
+__device__ __forceinline__ void channel_pairs(const uint16_t* values, int s, int t, uint32_t* low,
+                                              uint32_t* high) {
+  if constexpr (K == PageStorage::kInt2) {
+    const uint2 four = *reinterpret_cast<const uint2*>(values + 16 * s + 4 * t);
+    *low = __byte_perm(four.x, four.y, 0x5410);
+    *high = __byte_perm(four.x, four.y, 0x7632);
+  } else {
+    *low = *reinterpret_cast<const uint32_t*>(values + 16 * s + 2 * t);
+    *high = *reinterpret_cast<const uint32_t*>(values + 16 * s + 8 + 2 * t);
+  }
+}
+
+// int2 only: 16 bytes hold two runs, so lanes r < 4 and r >= 4 of a column were given different runs.
+// Swaps half of them: afterwards `a` holds the first run and `b` the second in every lane, one byte (in
+// the low half of each 16 bits) a lane.
+__device__ __forceinline__ void part_runs(uint32_t own, int lane, uint32_t* a, uint32_t* b) {
+  const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 16);
+  const bool upper = lane & 16;
+  const int shift = upper ? 8 : 0;
+  *a = (upper ? other : own) >> shift;
+  *b = (upper ? own : other) >> shift;
+}
+
+// Folds one step of 16 channels into the scores: the a operands of blocks 0 .. 3 for channel rows
+// 2t (low) and 2t + 8 (high).
+template <PageStorage K>
+__device__ __forceinline__ void score_step(float (&scores)[2][4], uint32_t low, uint32_t high,
+                                           uint32_t q_low, uint32_t q_high) {
+  if constexpr (K == PageStorage::kInt4) {
+    multiply_add(scores[0], low & 0x000f000fu, low & 0x00f000f0u, high & 0x000f000fu,
+                 high & 0x00f000f0u, q_low, q_high);
+    low >>= 8;
+    high >>= 8;
+    multiply_add(scores[1], low & 0x000f000fu, low & 0x00f000f0u, high & 0x000f000fu,
+                 high & 0x00f000f0u, q_low, q_high);
+  } else {
+    multiply_add(scores[0], low & 0x00030003u, low & 0x000c000cu, high & 0x00030003u,
+                 high & 0x000c000cu, q_low, q_high);
+    multiply_add(scores[1], low & 0x00300030u, low & 0x00c000c0u, high & 0x00300030u,
+                 high & 0x00c000c0u, q_low, q_high);
+  }
+}
+
+// Raw scores of the 32 slots of a page: scores[i] holds block 2i in rows r and block 2i + 1 in rows
+// r + 8, to be multiplied by k_factor(); `bias` gets what the minima add to every slot.
+//   section   K section of the page in shared memory: (width, 32) values, swizzled, then scales, minima
+//   q         pairs of q for steps 0 .. width / 16 - 1: q[2s] rows 2t, 2t + 1; q[2s + 1] rows 2t + 8, ..
+template <PageStorage K, int kSteps>
+__device__ __forceinline__ void page_scores(const uint8_t* section, int width, int lane,
+                                            const uint32_t (&q)[2 * kSteps], float (&scores)[2][4],
+                                            float (&bias)[4]) {
+  const uint32_t base = shared_address(section);
+  const int t = lane & 3;
+  const int row = lane & 7;
+  const int matrix = lane >> 3;
+  const int steps = width >> 4;
+  if constexpr (K == PageStorage::kF16) {
+    // 4 chunks a channel. Matrices: quarters 0, 1 of the lower channels, then of the upper.
+    const uint32_t at = swizzle(static_cast<uint32_t>((((matrix >> 1) * 8 + row) << 2) + (matrix & 1)));
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      if (s >= steps) break;
+      uint32_t a[4];
+      load_matrices_transposed(a, base + ((at ^ swizzle(s << 6)) << 4));
+      multiply_add(scores[0], a[0], a[1], a[2], a[3], q[2 * s], q[2 * s + 1]);
+      load_matrices_transposed(a, base + ((at ^ swizzle((s << 6) + 2)) << 4));
+      multiply_add(scores[1], a[0], a[1], a[2], a[3], q[2 * s], q[2 * s + 1]);
+    }
+  } else {
+    constexpr int kChannelBytes = 4 * storage_bits(K);
+    const uint16_t* scale = reinterpret_cast<const uint16_t*>(section + width * kChannelBytes);
+    const uint16_t* min = scale + width;
+    // Steps of 16 channels that one matrix load brings.
+    constexpr int kAtOnce = K == PageStorage::kInt8 ? 1 : K == PageStorage::kInt4 ? 2 : 4;
+    constexpr int kChunkShift = K == PageStorage::kInt8 ? 5 : K == PageStorage::kInt4 ? 5 : 5;
+    // int8: 2 chunks a channel; matrices: halves 0, 1 of the lower channels, then of the upper.
+    // int4: a chunk a channel; matrices of 8 channels. int2: half a chunk; matrices of 16 channels.
+    const uint32_t at = swizzle(static_cast<uint32_t>(
+        K == PageStorage::kInt8 ? (((matrix >> 1) * 8 + row) << 1) + (matrix & 1) : lane));
+#pragma unroll
+    for (int s = 0; s < kSteps; s += kAtOnce) {
+      if (s >= steps) break;
+      uint32_t a[4];
+      load_matrices_transposed(a, base + ((at ^ swizzle((s / kAtOnce) << kChunkShift)) << 4));
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int step = s + i;
+        if (step >= kSteps || step >= steps) break;
+        uint32_t low, high;
+        channel_pairs<K>(scale, step, t, &low, &high);
+        const uint32_t q_low = multiply_half2(q[2 * step], low);
+        const uint32_t q_high = multiply_half2(q[2 * step + 1], high);
+        channel_pairs<K>(min, step, t, &low, &high);
+        multiply_add(bias, low, low, high, high, q[2 * step], q[2 * step + 1]);
+        if constexpr (K == PageStorage::kInt8) {
+          multiply_add(scores[0], a[0] & 0x00ff00ffu, (a[0] >> 8) & 0x00ff00ffu,
+                       a[2] & 0x00ff00ffu, (a[2] >> 8) & 0x00ff00ffu, q_low, q_high);
+          multiply_add(scores[1], a[1] & 0x00ff00ffu, (a[1] >> 8) & 0x00ff00ffu,
+                       a[3] & 0x00ff00ffu, (a[3] >> 8) & 0x00ff00ffu, q_low, q_high);
+        } else if constexpr (K == PageStorage::kInt4) {
+          score_step<K>(scores, a[2 * i], a[2 * i + 1], q_low, q_high);
+        } else {
+          uint32_t x, y;
+          part_runs(a[i], lane, &x, &y);
+          score_step<K>(scores, x, y, q_low, q_high);
+        }
+      }
+    }
+  }
+}
+
+// Channel of row r (half 0) or r + 8 (half 1) of output tile `tile`.
+template <PageStorage V>
+__device__ __forceinline__ constexpr int output_channel(int tile, int half, int r) {
+  if constexpr (V == PageStorage::kF16) return 16 * tile + 8 * half + r;
+  if constexpr (V == PageStorage::kInt8) return 16 * tile + 2 * r + half;
+  if constexpr (V == PageStorage::kInt4) {
+    return 32 * (tile >> 1) + 2 * r + (tile & 1) + 16 * half;
+  }
+  return 32 * (tile >> 1) + (r < 4 ? 2 * r : 2 * r - 7) + 16 * (tile & 1) + 8 * half;
+}
+
+// What the sums of an output tile's rows must be multiplied by.
+template <PageStorage V>
+__device__ __forceinline__ constexpr float v_factor(int tile, int half) {
+  if constexpr (V == PageStorage::kF16) return 1.0f;
+  if constexpr (V == PageStorage::kInt8) return 0x1p24f;
+  if constexpr (V == PageStorage::kInt4) return half ? 0x1p20f : 0x1p24f;
+  return tile & 1 ? (half ? 0x1p18f : 0x1p20f) : (half ? 0x1p22f : 0x1p24f);
+}
+
+// Adds the 32 slots of a page to the outputs.
+//   section  V section in shared memory: (32, D) values, swizzled, then scales and minima (D / 32, 32)
+//   p        probabilities as pairs: p[b] = rows 2t, 2t + 1 of block b, of query head r
+//   out      (D / 16 tiles): output_channel() and v_factor() say what they hold
+//   minima   what V's minima add: row r is group r (r < D / 32), columns are query heads
+template <PageStorage K, PageStorage V, int D>
+__device__ __forceinline__ void page_outputs(const uint8_t* section, int lane,
+                                             const uint32_t (&p)[4], float (&out)[D / 16][4],
+                                             float (&minima)[4]) {
+  constexpr int kChunks = D * storage_bits(V) / 128;  // 16-byte chunks of a slot
+  constexpr int kGroups = D / 32;
+  const uint32_t base = shared_address(section);
+  const int row = lane & 7;
+  const int matrix = lane >> 3;
+  if constexpr (V == PageStorage::kF16) {
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
+      const uint32_t at = swizzle(static_cast<uint32_t>(
+          slot_of<K>(2 * s + (matrix >> 1), row) * kChunks + (matrix & 1)));
+#pragma unroll
+      for (int tile = 0; tile < D / 16; ++tile) {
+        uint32_t a[4];
+        load_matrices_transposed(a, base + ((at ^ swizzle(2 * tile)) << 4));
+        multiply_add(out[tile], a[0], a[1], a[2], a[3], p[2 * s], p[2 * s + 1]);
+      }
+    }
+  } else {
+    const int t = lane & 3;
+    const int r = lane >> 2;
+    const uint16_t* scale = reinterpret_cast<const uint16_t*>(section + 32 * 16 * kChunks);
+    const uint16_t* min = scale + 32 * kGroups;
+    {
+      uint32_t m[4];
+      slot_pairs<K>(min + 32 * (r & (kGroups - 1)), t, m);
+      if (r >= kGroups) m[0] = m[1] = m[2] = m[3] = 0;
+      multiply_add(minima, m[0], 0, m[1], 0, p[0], p[1]);
+      multiply_add(minima, m[2], 0, m[3], 0, p[2], p[3]);
+    }
+    const uint32_t at = swizzle(static_cast<uint32_t>(slot_of<K>(matrix, row) * kChunks));
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      uint32_t a[4];
+      load_matrices_transposed(a, base + ((at ^ swizzle(chunk)) << 4));
+      constexpr int kRuns = V == PageStorage::kInt2 ? 2 : 1;
+      uint32_t runs[kRuns][4];
+      if constexpr (V == PageStorage::kInt2) {
+#pragma unroll
+        for (int b = 0; b < 4; ++b) part_runs(a[b], lane, &runs[0][b], &runs[1][b]);
+      } else {
+#pragma unroll
+        for (int b = 0; b < 4; ++b) runs[0][b] = a[b];
+      }
+#pragma unroll
+      for (int run = 0; run < kRuns; ++run) {
+        const int group = V == PageStorage::kInt8 ? chunk >> 1 : chunk * kRuns + run;
+        uint32_t fold[4];
+        slot_pairs<K>(scale + 32 * group, t, fold);
+#pragma unroll
+        for (int b = 0; b < 4; ++b) fold[b] = multiply_half2(fold[b], p[b]);
+#pragma unroll
+        for (int s = 0; s < 2; ++s) {
+          uint32_t low = runs[run][2 * s];
+          uint32_t high = runs[run][2 * s + 1];
+          if constexpr (V == PageStorage::kInt8) {
+            multiply_add(out[chunk], low & 0x00ff00ffu, (low >> 8) & 0x00ff00ffu,
+                         high & 0x00ff00ffu, (high >> 8) & 0x00ff00ffu, fold[2 * s],
+                         fold[2 * s + 1]);
+          } else if constexpr (V == PageStorage::kInt4) {
+            multiply_add(out[2 * group], low & 0x000f000fu, low & 0x00f000f0u, high & 0x000f000fu,
+                         high & 0x00f000f0u, fold[2 * s], fold[2 * s + 1]);
+            low >>= 8;
+            high >>= 8;
+            multiply_add(out[2 * group + 1], low & 0x000f000fu, low & 0x00f000f0u,
+                         high & 0x000f000fu, high & 0x00f000f0u, fold[2 * s], fold[2 * s + 1]);
+          } else {
+            multiply_add(out[2 * group], low & 0x00030003u, low & 0x000c000cu, high & 0x00030003u,
+                         high & 0x000c000cu, fold[2 * s], fold[2 * s + 1]);
+            multiply_add(out[2 * group + 1], low & 0x00300030u, low & 0x00c000c0u,
+                         high & 0x00300030u, high & 0x00c000c0u, fold[2 * s], fold[2 * s + 1]);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace leanedge::cuda
