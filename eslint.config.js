@@ -114,8 +114,9 @@ export default defineConfig(
         {
           patterns: [
             {
-              regex: "/engine/(?!gguf/)",
-              message: "The command reads model files and starts programs; it owns no engine.",
+              regex: "/engine/(?!gguf/|plan/)",
+              message:
+                "The command reads model files and plans and starts programs; it owns no engine.",
             },
           ],
         },

@@ -8,6 +8,7 @@ import { basename, dirname, join } from "node:path";
 import { build as bundle } from "esbuild";
 import { makeShardManifest } from "../engine/gguf/index.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
+import { checkPlansFit, readPlan } from "./plan-files.js";
 import { packagePath } from "./repository.js";
 
 /** File names of models are ids of models, with their quantisation at the end. */
@@ -46,6 +47,29 @@ async function buildModels(out: string): Promise<string[]> {
     if (model === undefined) continue;
     const written = await shardModel(join(folder, name), join(out, "models", model));
     if (written !== undefined) lines.push(`model ${model}: ${written} shards of ${name}`);
+    lines.push(...(await copyPlans(folder, name, model, out)));
+  }
+  return lines;
+}
+
+/** Copies the plans beside a model file, `MODEL.PLAN.json`, to where its engine looks for them. */
+async function copyPlans(
+  folder: string,
+  file: string,
+  model: string,
+  out: string,
+): Promise<string[]> {
+  const lines: string[] = [];
+  for (const name of (await readdir(folder)).sort()) {
+    if (!name.startsWith(`${model}.`) || !name.endsWith(".json")) continue;
+    const stem = name.slice(model.length + 1, -".json".length);
+    const target = join(out, "models", model, "plans", `${stem}.json`);
+    if (await isNewer(target, join(folder, name))) continue;
+    const plan = await readPlan(join(folder, name));
+    await checkPlansFit([plan], join(folder, file), model);
+    await mkdir(dirname(target), { recursive: true });
+    await writeFile(target, plan.text);
+    lines.push(`model ${model}: plan ${stem}`);
   }
   return lines;
 }

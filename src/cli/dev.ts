@@ -5,6 +5,7 @@
 import { resolve } from "node:path";
 import { startGrpcFront } from "../front/index.js";
 import { build } from "./build.js";
+import { servedModels } from "./plan-files.js";
 import { developmentKey } from "./dev-key.js";
 import { packagePath } from "./repository.js";
 import { startWrangler } from "./wrangler-process.js";
@@ -20,6 +21,10 @@ export interface DevOptions {
   readonly key: readonly string[];
   /** Memory of the engine in MiB: weights, cache and scratch together; the gateway's default if unset. */
   readonly engineMemory: number | undefined;
+  /** Files of cache plans for the model, in order of preference; `none` alone: keep everything in f16. Empty: the model's own. */
+  readonly plan: readonly string[];
+  /** Seconds after its last turn at which a session's cache is saved; the gateway's default if unset. */
+  readonly snapshotIdle: number | undefined;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -30,6 +35,7 @@ export async function dev(options: DevOptions): Promise<void> {
   const assets = packagePath("dist/public");
   const key = await developmentKey(state);
   for (const line of await build(assets)) console.log(line);
+  const models = await servedModels(options.plan, assets);
 
   const wrangler = await startWrangler({
     host: options.host,
@@ -41,9 +47,13 @@ export async function dev(options: DevOptions): Promise<void> {
       LEANEDGE_DEV_KEY: key,
       LEANEDGE_KEYS: options.key.join(","),
       LEANEDGE_FRONT_PORT: String(options.grpcPort),
+      ...(models === undefined ? {} : { LEANEDGE_MODELS: models }),
       ...(options.engineMemory === undefined
         ? {}
         : { LEANEDGE_ENGINE_MEMORY_MIB: String(options.engineMemory) }),
+      ...(options.snapshotIdle === undefined
+        ? {}
+        : { LEANEDGE_SNAPSHOT_IDLE_SECONDS: String(options.snapshotIdle) }),
     },
   });
   const url = `http://${options.host}:${options.port}`;

@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
 import { dev, type DevOptions } from "./dev.js";
+import { addPullCommands } from "./pull.js";
 
 function wholeNumber(what: string, highest: number): (text: string) => number {
   return (text) => {
@@ -15,6 +16,14 @@ function wholeNumber(what: string, highest: number): (text: string) => number {
 
 const port = wholeNumber("a port", 65_535);
 const mebibytes = wholeNumber("a size in MiB", 4_096);
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0 && value <= 3_600)) {
+    throw new InvalidArgumentError(`"${text}" is not a time in seconds: 0 to 3600.`);
+  }
+  return value;
+}
 
 function hashedKey(text: string, before: readonly string[]): readonly string[] {
   if (!/^[A-Za-z0-9._-]{1,64}:[0-9a-fA-F]{64}$/.test(text)) {
@@ -41,6 +50,17 @@ program
     [],
   )
   .option("--engine-memory <MiB>", "memory of the engine, weights included (default 88)", mebibytes)
+  .option(
+    "--plan <file>",
+    "cache plan for the model (may be repeated: the first whose context range fits is taken), or none",
+    (file: string, before: readonly string[]) => [...before, file],
+    [],
+  )
+  .option(
+    "--snapshot-idle <seconds>",
+    "save a session's cache this long after its last turn (default 10)",
+    seconds,
+  )
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 
@@ -51,6 +71,8 @@ program
   .action(async ({ out }: { out: string }) => {
     for (const line of await build(out)) console.log(line);
   });
+
+addPullCommands(program);
 
 try {
   await program.parseAsync();

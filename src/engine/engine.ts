@@ -127,6 +127,8 @@ export interface Engine {
   readonly sequencesMax: number;
   /** Plans that sequences can be created under; the first is the identity plan. */
   readonly plans: readonly EnginePlan[];
+  /** Whether caches can be serialised and put back. */
+  readonly snapshots: boolean;
 
   /** Creates an empty sequence under a plan (index, 0 if unset). */
   createSequence(plan?: number): SequenceHandle;
@@ -162,6 +164,24 @@ export interface Engine {
   snapshot(sequence: SequenceHandle): Uint8Array;
   /** Starts a sequence from a serialised cache whose checksum was verified. */
   restore(plan: number, snapshot: Uint8Array): SequenceHandle;
+
+  /** Bytes of the serialised cache of a sequence, without its checksum. */
+  snapshotBytes(sequence: SequenceHandle): number;
+  /**
+   * Bytes [offset, offset + bytes) of it, copied. The pieces of a sequence belong together as long as
+   * nothing else was called for it.
+   */
+  snapshotPiece(sequence: SequenceHandle, offset: number, bytes: number): Uint8Array<ArrayBuffer>;
+  /**
+   * Begins to restore a serialised cache of `bytes` bytes; one at a time (wrongState otherwise).
+   * Until all of it was written the sequence can only be freed, which gives it up.
+   */
+  beginRestore(plan: number, bytes: number): SequenceHandle;
+  /**
+   * The next bytes of the restore; the last ones make the sequence usable. Each piece is checked as
+   * it comes, but for the checksum. After an error nothing is left of the sequence.
+   */
+  writeRestore(sequence: SequenceHandle, offset: number, piece: Uint8Array): void;
 
   stats(): EngineStats;
   /** Ends the engine; every further call throws. */

@@ -1,5 +1,5 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
-import { engineMemoryBytesDefault } from "./limits.js";
+import { engineMemoryBytesDefault, snapshotIdleMsDefault } from "./limits.js";
 
 /** Variables and secrets of the Worker. */
 export interface GatewayVariables {
@@ -11,6 +11,8 @@ export interface GatewayVariables {
   readonly LEANEDGE_KEYS?: string;
   /** Memory of each embedded engine in MiB, 1 to 4096; 88 if unset. An isolate on the edge has 128 MB in all. */
   readonly LEANEDGE_ENGINE_MEMORY_MIB?: string;
+  /** Seconds after its last turn at which a session's cache is saved, 0 to 3600; 10 if unset. */
+  readonly LEANEDGE_SNAPSHOT_IDLE_SECONDS?: string;
   /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
   readonly LEANEDGE_CORS_ORIGINS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
@@ -23,6 +25,11 @@ export interface ModelConfig {
   readonly model: string;
   /** Path of its shard manifest among the static assets. */
   readonly manifest: string;
+  /**
+   * Paths of its cache plans among the static assets (docs/plan-format.md), at most 7. A session gets the first whose
+   * context range holds what its first turn can reach, and keeps everything in f16 if none does.
+   */
+  readonly plans: readonly string[];
   /** EngineObjects that serve it, 1 to 64; sessions spread over them. */
   readonly engines: number;
   /** Name for people; the id if unset. */
@@ -45,6 +52,8 @@ export interface GatewayConfig {
   readonly devKey: string | undefined;
   /** Memory of each embedded engine: weights, cache and scratch together, bytes. */
   readonly engineMemoryBytesMax: number;
+  /** Time from a session's last turn to when its cache is saved, milliseconds. */
+  readonly snapshotIdleMs: number;
   /** Keys of the configuration, beside those of the keyring; taken out of it, they are void. */
   readonly keys: readonly ConfiguredKey[];
   /** Allowed origins of browsers. */
@@ -57,11 +66,16 @@ export interface GatewayConfig {
 export const embeddedModel: ModelConfig = {
   model: "leanedge-seed-29m",
   manifest: "/models/leanedge-seed-29m/manifest.json",
+  plans: ["/models/leanedge-seed-29m/plans/leank-70-int4.json"],
   engines: 1,
   displayName: "leanedge seed 29M",
 };
 
 const enginesMax = 64;
+/** Plans of an engine besides the identity plan (kPlansMax). */
+const plansMax = 7;
+/** Longest time between a turn and the saving of its cache: an hour. */
+const snapshotIdleSecondsMax = 3_600;
 /** What 32-bit WASM can address, in MiB. */
 const engineMemoryMibMax = 4_096;
 const mibBytes = 1024 * 1024;
@@ -87,6 +101,7 @@ export function parseConfig(env: GatewayVariables): GatewayConfig {
     models: parseModels(env.LEANEDGE_MODELS),
     devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
     engineMemoryBytesMax: parseMemory(nonEmpty(env.LEANEDGE_ENGINE_MEMORY_MIB)),
+    snapshotIdleMs: parseIdle(nonEmpty(env.LEANEDGE_SNAPSHOT_IDLE_SECONDS)),
     keys: parseKeys(nonEmpty(env.LEANEDGE_KEYS)),
     corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
     frontPort: parsePort(nonEmpty(env.LEANEDGE_FRONT_PORT)),
@@ -143,6 +158,7 @@ function parseModel(value: unknown, index: number): ModelConfig {
   if (typeof manifest !== "string" || !manifest.startsWith("/")) {
     throw new Error(`${where}.manifest must be a path that starts with "/"`);
   }
+  const plans = parsePlans(fields.get("plans") ?? [], manifest, where);
   const engines = fields.get("engines") ?? 1;
   if (
     typeof engines !== "number" ||
@@ -156,7 +172,36 @@ function parseModel(value: unknown, index: number): ModelConfig {
   if (typeof displayName !== "string") {
     throw new Error(`${where}.displayName must be a string`);
   }
-  return { model, manifest, engines, displayName };
+  return { model, manifest, plans, engines, displayName };
+}
+
+/** Paths that start with "/" stand for themselves, others lie in `plans/` beside the manifest. */
+function parsePlans(value: unknown, manifest: string, where: string): readonly string[] {
+  if (!Array.isArray(value) || value.length > plansMax) {
+    throw new Error(`${where}.plans must be an array of at most ${plansMax} paths`);
+  }
+  const folder = manifest.slice(0, manifest.lastIndexOf("/"));
+  return value.map((path: unknown, index) => {
+    if (typeof path !== "string" || !/^[A-Za-z0-9._/-]{1,256}$/.test(path)) {
+      throw new Error(
+        `${where}.plans[${index}] must be a path of 1 to 256 characters of [A-Za-z0-9._/-]`,
+      );
+    }
+    return path.startsWith("/") ? path : `${folder}/plans/${path}`;
+  });
+}
+
+function parseIdle(value: string | undefined): number {
+  if (value === undefined) {
+    return snapshotIdleMsDefault;
+  }
+  const seconds = Number(value);
+  if (!(seconds >= 0 && seconds <= snapshotIdleSecondsMax)) {
+    throw new Error(
+      `LEANEDGE_SNAPSHOT_IDLE_SECONDS is "${value}"; it must be a number from 0 to ${snapshotIdleSecondsMax}`,
+    );
+  }
+  return seconds * 1_000;
 }
 
 function parseMemory(value: string | undefined): number {

@@ -144,3 +144,21 @@ export const engineMemoryBytesDefault = 88 * 1024 * 1024;
 
 /** Sequences of an embedded engine, idle ones included; their logs take memory of the engine. */
 export const engineSequencesMax = 64;
+
+/**
+ * Time from a session's last turn to when its cache is saved, where the configuration names none: most people who go on
+ * do so earlier, and whoever lost the cache by then is served by replay.
+ */
+export const snapshotIdleMsDefault = 10_000;
+
+/** Bytes of one session's snapshot; the embedded model's whole window without a plan takes half of it. */
+export const snapshotBytesMax = 64 * 1024 * 1024;
+
+/** Bytes of one row of a snapshot: a Durable Object's rows are below 2 MB, and leanedge.worker.v1 sends at most this. */
+export const snapshotRowBytesMax = 512 * 1024;
+
+/** Logs of fewer tokens are not saved: computing them again is as quick. */
+export const snapshotTokensMin = 64;
+
+/** Deadline for saving or restoring one snapshot; a turn that waits for it is replayed after that. */
+export const snapshotTimeoutMs = 30_000;

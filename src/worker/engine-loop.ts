@@ -3,10 +3,12 @@
  * while there are jobs, and lets the host breathe between steps, so that a cancel, a new
  * request or another sequence's output never waits longer than one step.
  */
-import type { Engine, StepResult } from "../engine/engine.js";
+import type { Engine, StepEntry, StepResult } from "../engine/engine.js";
 import { EngineError } from "../engine/status.js";
+import type { EngineGate } from "./engine-gate.js";
+import { keepCacheMsMax } from "./limits.js";
 import type { Scheduler } from "./scheduler.js";
-import type { HeldSequence, SequenceTable } from "./sequence-table.js";
+import type { HeldSequence, KeepCache, SequenceTable } from "./sequence-table.js";
 
 /** A job: one answer of one sequence, and what happens to it. */
 export interface LoopJob {
@@ -28,6 +30,9 @@ export interface EngineLoopOptions {
   readonly engine: Engine;
   readonly scheduler: Scheduler;
   readonly table: SequenceTable;
+  readonly gate: EngineGate;
+  /** As WorkerConfig.keepCache. */
+  readonly keepCache?: KeepCache | undefined;
   /** As WorkerConfig.relieve. */
   readonly relieve?: (() => boolean) | undefined;
   /** Returns to the host's event loop until it has done what waits there. */
@@ -38,11 +43,32 @@ export interface EngineLoopOptions {
 export class EngineLoop {
   readonly #options: EngineLoopOptions;
   readonly #jobs = new Map<number, LoopJob>();
+  /** What waits for memory without rows to compute, by job id. */
+  readonly #waiting = new Map<number, () => void>();
+  readonly #keep: KeepCache | undefined;
   #lastJobId = 0;
   #awake = false;
 
   constructor(options: EngineLoopOptions) {
     this.#options = options;
+    const { keepCache } = options;
+    this.#keep = keepCache && ((id) => atMost(keepCache(id), keepCacheMsMax));
+  }
+
+  /**
+   * Waits in the queue for memory, as a job does, but computes nothing: for a cache that comes from
+   * elsewhere. `cancel` gives the memory back, or ends the waiting.
+   * @param onAdmitted is called in a step; idle caches have made room
+   * @returns the job's id
+   * @throws SchedulerError if it cannot be queued
+   */
+  reserve(cacheBytesMax: number, onAdmitted: () => void): number {
+    const id = this.#lastJobId + 1;
+    this.#options.scheduler.add({ id, rowsPending: 0, cacheBytesMax });
+    this.#lastJobId = id;
+    this.#waiting.set(id, onAdmitted);
+    this.#wake();
+    return id;
   }
 
   /**
@@ -68,6 +94,7 @@ export class EngineLoop {
   /** Forgets a job before the next step; nothing of it is called any more. */
   cancel(id: number): void {
     this.#jobs.delete(id);
+    this.#waiting.delete(id);
     this.#options.scheduler.remove(id);
   }
 
@@ -82,7 +109,7 @@ export class EngineLoop {
     const { yieldToHost } = this.#options;
     // The caller of add() finishes first, so that its own first event goes out before any work.
     await yieldToHost();
-    while (this.#jobs.size > 0) {
+    while (this.#jobs.size + this.#waiting.size > 0) {
       try {
         await this.#step();
       } catch (error) {
@@ -94,13 +121,18 @@ export class EngineLoop {
   }
 
   async #step(): Promise<void> {
-    const { engine, scheduler, table } = this.#options;
-    const plan = scheduler.next();
-    table.dropIdleCaches(Math.max(0, plan.idleBytesMax));
-    for (const id of plan.admitted) this.#jobs.get(id)?.onStart();
+    const { engine, gate, scheduler, table } = this.#options;
+    await gate.quiet();
+    const plan = scheduler.next(this.#admitMax());
+    if (plan.admitted.length > 0) table.dropIdleCaches(Math.max(0, plan.idleBytesMax));
+    for (const id of plan.admitted) {
+      this.#jobs.get(id)?.onStart();
+      this.#waiting.get(id)?.();
+      this.#waiting.delete(id);
+    }
 
     const stepped: { id: number; job: LoopJob }[] = [];
-    const entries = [];
+    const entries: StepEntry[] = [];
     for (const { id, workMax } of plan.shares) {
       const job = this.#jobs.get(id);
       if (job === undefined) continue;
@@ -108,14 +140,34 @@ export class EngineLoop {
       entries.push({ sequence: job.held.handle, workMax, sample: true });
     }
     if (entries.length === 0) return;
-    const results = engine.stepSync ? engine.stepSync(entries) : await engine.step(entries);
+    if (engine.stepSync) this.#take(stepped, engine.stepSync(entries));
+    else {
+      await gate.pass(async () => {
+        this.#take(stepped, await engine.step(entries));
+      });
+    }
+  }
 
+  /** Most jobs that may be admitted now: one at a time, and none while a cache that must go for it is being saved. */
+  #admitMax(): number {
+    const { scheduler, table } = this.#options;
+    if (this.#keep === undefined) return Infinity;
+    const idleBytesMax = scheduler.idleBytesAfterNext();
+    if (idleBytesMax === undefined) return 0;
+    return table.keepIdleCaches(idleBytesMax, this.#keep) ? 1 : 0;
+  }
+
+  #take(stepped: readonly { id: number; job: LoopJob }[], results: readonly StepResult[]): void {
     let workDone = 0;
     const withoutPages: number[] = [];
     stepped.forEach(({ id, job }, index) => {
       const result = results[index];
-      // A job that was cancelled while a device computed is gone from the map.
-      if (result === undefined || this.#jobs.get(id) !== job) return;
+      if (result === undefined) return;
+      if (this.#jobs.get(id) !== job) {
+        // It was cancelled while a device computed: nobody takes note of what it drew.
+        if (result.token !== undefined) this.#options.table.cutToBorders(job.held);
+        return;
+      }
       workDone += result.workDone;
       if (result.error?.status === "outOfPages") withoutPages.push(id);
       else this.#deliver(id, job, result);
@@ -168,5 +220,18 @@ export class EngineLoop {
       this.cancel(id);
       job.onError(error);
     }
+  }
+}
+
+/** Settles with the promise, or after `ms`. */
+async function atMost(promise: Promise<void>, ms: number): Promise<void> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => {
+    late.resolve(undefined);
+  }, ms);
+  try {
+    await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -7,6 +7,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { createStopMatcher } from "../engine/tokenizer/index.js";
 import { FinishReason } from "../gen/leanedge/v1/session_pb.js";
 import {
+  FingerprintsSchema,
   GenerateResponseSchema,
   type Fingerprints,
   type GenerateRequest,
@@ -20,12 +21,14 @@ import {
   checkSegments,
   checkStop,
 } from "./check-request.js";
+import type { EngineGate } from "./engine-gate.js";
 import type { EngineLoop } from "./engine-loop.js";
 import { toConnectError } from "./errors.js";
 import { EventMailbox } from "./event-mailbox.js";
 import { progressIntervalMs, queueWaitMsMax } from "./limits.js";
 import type { Scheduler } from "./scheduler.js";
 import type { HeldSequence, SequenceTable } from "./sequence-table.js";
+import type { ServedPlan, ServedPlans } from "./served-plans.js";
 import type { WorkerConfig } from "./worker-config.js";
 import { wireBackend, type WorkerCounters } from "./worker-status.js";
 
@@ -35,8 +38,29 @@ export interface GenerateContext {
   readonly table: SequenceTable;
   readonly scheduler: Scheduler;
   readonly loop: EngineLoop;
-  readonly fingerprints: Fingerprints;
+  readonly gate: EngineGate;
+  readonly plans: ServedPlans;
+  /** Of model and template; a sequence's plan goes with it. */
+  readonly fingerprints: Pick<Fingerprints, "model" | "template">;
   readonly counters: WorkerCounters;
+}
+
+/** Fingerprints of what is made under a plan. */
+export function fingerprintsOf(
+  { fingerprints }: Pick<GenerateContext, "fingerprints">,
+  plan: ServedPlan,
+): Fingerprints {
+  return create(FingerprintsSchema, { ...fingerprints, plan: plan.fingerprint });
+}
+
+/** What a call adds to the log, known before the sequence is looked at. */
+interface NewPrompt {
+  /** Ids of the prompt segment that this call makes; empty with resume. */
+  readonly ids: readonly number[];
+  /** Tokens of the whole log before the answer. */
+  readonly tokens: number;
+  /** Longest answer in tokens. */
+  readonly answerTokensMax: number;
 }
 
 /** The log as it stands when the answer begins. */
@@ -62,9 +86,19 @@ export async function* generate(
   request: GenerateRequest,
   signal: AbortSignal,
 ): AsyncGenerator<GenerateResponse> {
-  const { config, table } = context;
-  checkFingerprints(context.fingerprints, request);
-  const held = takeOver(context, request);
+  const { config, table, gate } = context;
+  const named = checkFingerprints(context, request);
+  let prompt: NewPrompt;
+  try {
+    prompt = newPrompt(context, request);
+  } catch (error) {
+    throw toConnectError(error);
+  }
+  if (request.snapshotStale) context.counters.snapshotsStale++;
+  await gate.quiet();
+  const plan = named ?? choosePlan(context, request, prompt);
+  const fingerprints = fingerprintsOf(context, plan);
+  const held = takeOver(context, request, plan);
   const mailbox = new EventMailbox();
   let jobId: number | undefined;
   const release = (): void => {
@@ -85,13 +119,14 @@ export async function* generate(
   try {
     if (signal.aborted) onLeave();
     if (!adoptPrefix(table, held, request)) {
-      const have = table.name(held, context.fingerprints);
+      const have = table.name(held, fingerprints);
       yield event({ case: "prefixMissing", value: { have } });
       return;
     }
-    const opened = openLog(context, held, request);
+    const opened = openLog(context, held, request, prompt);
     const cached = Math.min(config.engine.sequenceStats(held.handle).computed, opened.promptTokens);
-    const job = new GenerateJob(context, held, request, opened, mailbox);
+    const tokensMax = prompt.answerTokensMax;
+    const job = new GenerateJob(context, held, request, { ...opened, tokensMax }, mailbox);
     const goesOn = job.answer.replay(opened.answered);
     if (goesOn) jobId = context.loop.add(job);
     context.counters.cachedTokens += BigInt(cached);
@@ -104,12 +139,14 @@ export async function* generate(
         cachedTokens: cached,
         backend: wireBackend(config.engine.backend),
         worker: config.name,
-        fingerprints: context.fingerprints,
+        fingerprints,
         queued: jobId === undefined ? 0 : context.scheduler.queuedBefore(jobId),
+        plan: context.plans.info(plan),
       },
     });
     if (jobId !== undefined) yield* job.events(jobId);
-    yield job.finished(cached);
+    await gate.quiet();
+    yield job.finished(cached, fingerprints);
   } catch (error) {
     throw toConnectError(error);
   } finally {
@@ -119,38 +156,99 @@ export async function* generate(
   }
 }
 
-function checkFingerprints(served: Fingerprints, request: GenerateRequest): void {
+/** The plan that the request names; undefined if it names none. */
+function checkFingerprints(
+  { fingerprints, plans }: GenerateContext,
+  request: GenerateRequest,
+): ServedPlan | undefined {
   const named = request.prefix?.fingerprints;
-  if (named === undefined) return;
-  for (const what of ["model", "template", "plan"] as const) {
-    if (named[what] !== "" && named[what] !== served[what]) {
+  if (named === undefined) return undefined;
+  for (const what of ["model", "template"] as const) {
+    if (named[what] !== "" && named[what] !== fingerprints[what]) {
       throw new ConnectError(
-        `the prefix was made under ${what} ${named[what]}, this worker serves ${served[what]}`,
+        `the prefix was made under ${what} ${named[what]}, this worker serves ${fingerprints[what]}`,
         Code.FailedPrecondition,
       );
     }
   }
+  return named.plan === "" ? undefined : plans.named(named.plan);
+}
+
+/** Ids of the new prompt, and how far the sequence can grow with it. */
+function newPrompt({ config }: GenerateContext, request: GenerateRequest): NewPrompt {
+  const { engine, codec } = config;
+  const before = request.log.reduce(
+    (sum, segment) => sum + segment.ids.length,
+    request.prefix?.tokens ?? 0,
+  );
+  let ids: readonly number[] = [];
+  if (request.resume === undefined) {
+    ids = checkIds(request.promptIds, engine.vocabSize, "prompt_ids");
+    if (ids.length === 0) {
+      const messages = checkMessages(request.messages);
+      if (messages.length === 0) {
+        throw new ConnectError("request has neither messages nor prompt_ids", Code.InvalidArgument);
+      }
+      ids = before === 0 ? codec.encodeFirst(messages) : codec.encodeContinuation(messages);
+    }
+    if (before + ids.length >= engine.contextTokensMax) {
+      throw new ConnectError(
+        `the prompt has ${before + ids.length} tokens, the model's window is ${engine.contextTokensMax} tokens and the answer needs at least one`,
+        Code.InvalidArgument,
+      );
+    }
+  }
+  const tokens = request.resume?.promptTokens ?? before + ids.length;
+  const windowLeft = engine.contextTokensMax - tokens;
+  const answerTokensMax = Math.min(request.sampling?.maxTokens ?? windowLeft, windowLeft);
+  return { ids, tokens, answerTokensMax };
+}
+
+/** The plan of a request that names none: the sequence's own, or, for a new log, one by its length. */
+function choosePlan(
+  { plans, table }: GenerateContext,
+  request: GenerateRequest,
+  prompt: NewPrompt,
+): ServedPlan {
+  const held = table.get(request.sequenceId);
+  if (held !== undefined && (request.prefix?.tokens ?? 0) > 0) return plans.at(held.plan);
+  return plans.forContext(prompt.tokens + Math.max(0, prompt.answerTokensMax));
 }
 
 /** The call's sequence, with nobody else at work on it. */
-function takeOver({ table, config }: GenerateContext, request: GenerateRequest): HeldSequence {
-  let held: HeldSequence;
+function takeOver(
+  { table }: GenerateContext,
+  request: GenerateRequest,
+  plan: ServedPlan,
+): HeldSequence {
+  const earlier = table.get(request.sequenceId);
+  if (earlier !== undefined) {
+    endCalls(earlier, request.generation);
+    if (earlier.plan !== plan.index) table.release(earlier);
+  }
   try {
-    held = table.open(request.sequenceId, config.plan);
+    const held = table.open(request.sequenceId, plan.index);
+    held.generation = request.generation;
+    return held;
   } catch (error) {
     throw toConnectError(error);
   }
-  if (request.generation < held.generation) {
+}
+
+/**
+ * Ends what other calls do with a sequence.
+ * @throws ConnectError Aborted if the caller's generation is older than theirs
+ */
+export function endCalls(held: HeldSequence, generation: bigint): void {
+  if (generation < held.generation) {
     throw new ConnectError(
-      `generation ${request.generation} of the binding is older than ${held.generation}`,
+      `generation ${generation} of the binding is older than ${held.generation}`,
       Code.Aborted,
     );
   }
-  held.abort?.(
-    new ConnectError(`generation ${request.generation} has taken the sequence over`, Code.Aborted),
-  );
-  held.generation = request.generation;
-  return held;
+  const reason = `generation ${generation} has taken the sequence over`;
+  held.abort?.(new ConnectError(reason, Code.Aborted));
+  held.stopReader?.(new ConnectError(reason, Code.Aborted));
 }
 
 /** Cuts the log back to the named prefix; false if the worker does not have it. */
@@ -170,8 +268,9 @@ function openLog(
   { config, table }: GenerateContext,
   held: HeldSequence,
   request: GenerateRequest,
+  prompt: NewPrompt,
 ): Opened {
-  const { engine, codec } = config;
+  const { engine } = config;
   for (const segment of checkSegments(request.log, engine.vocabSize)) {
     table.append(held, segment.kind, segment.ids);
   }
@@ -187,23 +286,8 @@ function openLog(
     const answered = [...engine.ids(held.handle, resume.promptTokens, tokens)];
     return { promptIds: [], promptTokens: resume.promptTokens, answered };
   }
-  let promptIds = checkIds(request.promptIds, engine.vocabSize, "prompt_ids");
-  if (promptIds.length === 0) {
-    const messages = checkMessages(request.messages);
-    if (messages.length === 0) {
-      throw new ConnectError("request has neither messages nor prompt_ids", Code.InvalidArgument);
-    }
-    promptIds = tokens === 0 ? codec.encodeFirst(messages) : codec.encodeContinuation(messages);
-  }
-  const promptTokens = tokens + promptIds.length;
-  if (promptTokens >= engine.contextTokensMax) {
-    throw new ConnectError(
-      `the prompt has ${promptTokens} tokens, the model's window is ${engine.contextTokensMax} tokens and the answer needs at least one`,
-      Code.InvalidArgument,
-    );
-  }
-  table.append(held, "prompt", promptIds);
-  return { promptIds, promptTokens, answered: [] };
+  table.append(held, "prompt", prompt.ids);
+  return { promptIds: prompt.ids, promptTokens: prompt.tokens, answered: [] };
 }
 
 /** The job of a call: what the engine loop calls, and the events that come of it. */
@@ -223,12 +307,11 @@ class GenerateJob {
     context: GenerateContext,
     held: HeldSequence,
     request: GenerateRequest,
-    opened: Opened,
+    opened: Opened & { readonly tokensMax: number },
     mailbox: EventMailbox,
   ) {
-    const { engine, codec, plan, nowUs } = context.config;
-    const windowLeft = engine.contextTokensMax - opened.promptTokens;
-    const tokensMax = Math.min(request.sampling?.maxTokens ?? windowLeft, windowLeft);
+    const { engine, codec, nowUs } = context.config;
+    const { tokensMax } = opened;
     if (tokensMax < 1) {
       throw new ConnectError(
         "sampling.max_tokens is 0, it must be at least 1",
@@ -242,7 +325,7 @@ class GenerateJob {
     this.#mailbox = mailbox;
     this.#rowsPending = opened.promptTokens;
     this.#addedUs = nowUs();
-    this.cacheBytesMax = engine.sequenceCacheBytes(plan, opened.promptTokens + tokensMax);
+    this.cacheBytesMax = engine.sequenceCacheBytes(held.plan, opened.promptTokens + tokensMax);
     this.answer = new Answer({
       decoder: codec.decoder(),
       stop: createStopMatcher(checkStop(request.sampling?.stop ?? [])),
@@ -311,8 +394,9 @@ class GenerateJob {
   }
 
   /** The last event. */
-  finished(cachedTokens: number): GenerateResponse {
-    const { config, table, fingerprints } = this.#context;
+  finished(cachedTokens: number, fingerprints: Fingerprints): GenerateResponse {
+    const { config, table } = this.#context;
+    const { cacheBytes, pages } = config.engine.sequenceStats(this.held.handle);
     const nowUs = config.nowUs();
     const startedUs = this.#startedUs ?? nowUs;
     const firstTokenUs = this.#firstTokenUs ?? nowUs;
@@ -328,7 +412,8 @@ class GenerateJob {
         generatedTokens: this.answer.tokens,
         textBytes: BigInt(this.answer.textBytes),
         prefix: table.name(this.held, fingerprints),
-        cacheBytes: BigInt(config.engine.sequenceStats(this.held.handle).cacheBytes),
+        cacheBytes: BigInt(cacheBytes),
+        cachePages: pages,
         queueUs: BigInt(Math.round(startedUs - this.#addedUs)),
         prefillUs: BigInt(Math.round(firstTokenUs - startedUs)),
         decodeUs: BigInt(Math.round(nowUs - firstTokenUs)),

@@ -45,3 +45,18 @@ export const stepPromptRowsMax = 64;
  * short prompts, which go first, could starve a long one.
  */
 export const oldestShare = 0.25;
+
+/** Bytes of a snapshot in one message, as leanedge.worker.v1 says; the checksum goes with the last piece. */
+export const snapshotPieceBytes = 512 * 1024 - 32;
+
+/** Longest a snapshot may take to be read: meanwhile its cache is held in memory for it. */
+export const snapshotReadMsMax = 30_000;
+
+/** Longest wait for a piece of a snapshot that comes, and for an earlier restore to end. */
+export const restoreWaitMsMax = 20_000;
+
+/** Longest that a job waits for a cache to be saved which must go for it: replay costs about as much. */
+export const keepCacheMsMax = 5_000;
+
+/** Caches of fewer tokens are not saved before they are dropped: computing them again is as quick. */
+export const keptTokensMin = 64;

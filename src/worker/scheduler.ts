@@ -29,7 +29,7 @@ export class SchedulerError extends Error {
 export interface JobSize {
   /** Names the job in all later calls. */
   readonly id: number;
-  /** Log rows without K and V. */
+  /** Log rows without K and V; 0 for a job that only takes memory. */
   readonly rowsPending: number;
   /** Bytes of cache that the job holds at most, its whole answer included. */
   readonly cacheBytesMax: number;
@@ -152,9 +152,24 @@ export class Scheduler {
     if (job !== undefined) job.rowsPending = rowsPending;
   }
 
-  /** Admits what fits and shares out the next step. */
-  next(): StepPlan {
-    const admitted = this.#admit();
+  /**
+   * Bytes that idle caches may keep once the job that came first is admitted; undefined if none
+   * waits, or if it cannot be admitted now.
+   */
+  idleBytesAfterNext(): number | undefined {
+    const { cacheBytes, runningMax } = this.#options;
+    const job = this.#queued[0];
+    if (job === undefined || this.#running.size >= runningMax) return undefined;
+    const left = cacheBytes - this.#reservedBytes - job.cacheBytesMax;
+    return left < 0 ? undefined : left;
+  }
+
+  /**
+   * Admits what fits and shares out the next step.
+   * @param admitMax most jobs to admit
+   */
+  next(admitMax = Infinity): StepPlan {
+    const admitted = this.#admit(admitMax);
     return {
       admitted,
       idleBytesMax: this.#options.cacheBytes - this.#reservedBytes,
@@ -162,9 +177,9 @@ export class Scheduler {
     };
   }
 
-  #admit(): number[] {
+  #admit(admitMax: number): number[] {
     const admitted: number[] = [];
-    while (this.#running.size < this.#options.runningMax) {
+    while (admitted.length < admitMax && this.#running.size < this.#options.runningMax) {
       const job = this.#queued[0];
       if (job === undefined) break;
       if (this.#reservedBytes + job.cacheBytesMax > this.#options.cacheBytes) break;

@@ -4,10 +4,12 @@
  * first, and its log with it when handles run out. The gateway's log is the durable truth.
  */
 import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
 import type { Engine, SegmentKind, SequenceHandle } from "../engine/engine.js";
 import { prefixHash } from "../engine/prefix.js";
 import type { Fingerprints, PrefixName } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { PrefixNameSchema, SegmentKind as WireKind } from "../gen/leanedge/worker/v1/worker_pb.js";
+import { keptTokensMin } from "./limits.js";
 
 /** A run of ids of one kind; `tokens` of the log. */
 export interface SegmentBorder {
@@ -19,12 +21,20 @@ export interface SegmentBorder {
 export interface HeldSequence {
   readonly id: string;
   readonly handle: SequenceHandle;
+  /** Index of its plan in the engine, fixed for its life. */
+  readonly plan: number;
   /** Borders of its log; they add up to its length. */
   segments: SegmentBorder[];
   /** Largest binding generation that called. */
   generation: bigint;
   /** Ends the call that works on it; undefined while idle. */
   abort: ((reason: Error) => void) | undefined;
+  /** Ends the call that reads its snapshot; undefined while none does. */
+  stopReader: ((reason: Error) => void) | undefined;
+  /** Its owner has a snapshot of the log as it stands: nothing is lost when it goes as a whole. */
+  saved: boolean;
+  /** What became of the request to save it before it is dropped; forgotten when the log changes. */
+  keeping: "running" | "done" | undefined;
   /** Clock of last use, for the order in which idle caches go. */
   lastUsed: number;
 }
@@ -62,6 +72,11 @@ export function cutSegments(segments: readonly SegmentBorder[], tokens: number):
   return cut;
 }
 
+/** Asks the owner of a sequence to save its cache; settles when that is done or has failed. */
+export type KeepCache = (sequenceId: string) => Promise<void>;
+
+const dropped = new ConnectError("the cache is dropped for other sequences", Code.Aborted);
+
 /** See the head of this file. */
 export class SequenceTable {
   readonly #engine: Engine;
@@ -93,20 +108,30 @@ export class SequenceTable {
       this.touch(held);
       return held;
     }
-    this.#makeRoom();
-    return this.#put(id, this.#engine.createSequence(plan), []);
+    this.makeRoom();
+    return this.#put(id, this.#engine.createSequence(plan), plan, []);
+  }
+
+  /** Takes a sequence that was restored, in the place of an earlier one of that id. */
+  adopt(id: string, handle: SequenceHandle, plan: number, segments: SegmentBorder[]): HeldSequence {
+    const earlier = this.#sequences.get(id);
+    if (earlier !== undefined) this.release(earlier);
+    const held = this.#put(id, handle, plan, segments);
+    held.saved = true;
+    return held;
   }
 
   /** Copies the first `tokens` tokens of a sequence under a new id. */
   fork(source: HeldSequence, tokens: number, id: string): HeldSequence {
-    this.#makeRoom();
+    this.makeRoom();
     const handle = this.#engine.fork(source.handle, tokens);
-    return this.#put(id, handle, cutSegments(source.segments, tokens));
+    return this.#put(id, handle, source.plan, cutSegments(source.segments, tokens));
   }
 
   /** Frees a sequence whatever its state. */
   release(held: HeldSequence): void {
     if (this.#sequences.get(held.id) !== held) return;
+    held.stopReader?.(dropped);
     this.#sequences.delete(held.id);
     this.#engine.freeSequence(held.handle);
   }
@@ -137,6 +162,7 @@ export class SequenceTable {
 
   /** Takes note of ids that the engine itself appended. */
   noteAppended(held: HeldSequence, kind: SegmentKind, tokens: number): void {
+    changed(held);
     const last = held.segments.at(-1);
     if (last?.kind === "generated" && kind === "generated") {
       held.segments[held.segments.length - 1] = { kind, tokens: last.tokens + tokens };
@@ -148,8 +174,15 @@ export class SequenceTable {
   /** Shortens log, cache and borders. */
   truncate(held: HeldSequence, tokens: number): void {
     if (tokens === this.tokens(held)) return;
+    changed(held);
     this.#engine.truncate(held.handle, tokens);
     held.segments = cutSegments(held.segments, tokens);
+  }
+
+  /** Cuts off what the engine appended and nobody took note of. */
+  cutToBorders(held: HeldSequence): void {
+    if (this.#sequences.get(held.id) !== held) return;
+    this.#engine.truncate(held.handle, this.tokens(held));
   }
 
   /** Names the first `tokens` tokens (all if unset) of a sequence. */
@@ -188,6 +221,30 @@ export class SequenceTable {
     );
   }
 
+  /**
+   * Has those caches saved that would go next until idle ones hold at most `bytesMax` bytes.
+   * @returns whether all of them are saved, or cannot be
+   */
+  keepIdleCaches(bytesMax: number, keep: KeepCache): boolean {
+    let bytes = this.idleBytes();
+    let ready = true;
+    for (const held of this.#idle()) {
+      if (bytes <= bytesMax) break;
+      const { cacheBytes, computed } = this.#engine.sequenceStats(held.handle);
+      bytes -= cacheBytes;
+      if (held.saved || computed < keptTokensMin || held.keeping === "done") continue;
+      ready = false;
+      if (held.keeping !== undefined) continue;
+      held.keeping = "running";
+      // Whatever came of it, the cache may go now; a log that changed meanwhile counts anew.
+      const settled = (): void => {
+        if (held.keeping === "running") held.keeping = "done";
+      };
+      keep(held.id).then(settled, settled);
+    }
+    return ready;
+  }
+
   /** Drops idle caches, least recently used first, until they hold at most `bytesMax` bytes. */
   dropIdleCaches(bytesMax: number): void {
     let bytes = this.idleBytes();
@@ -204,24 +261,33 @@ export class SequenceTable {
 
   #dropCache(held: HeldSequence): number {
     const { cacheBytes } = this.#engine.sequenceStats(held.handle);
-    if (cacheBytes > 0) this.#engine.dropCache(held.handle);
+    if (cacheBytes === 0) return 0;
+    held.stopReader?.(dropped);
+    // Without its log the sequence is one that this worker lacks: its owner brings the snapshot.
+    if (held.saved) this.release(held);
+    else this.#engine.dropCache(held.handle);
     return cacheBytes;
   }
 
-  #put(id: string, handle: SequenceHandle, segments: SegmentBorder[]): HeldSequence {
+  #put(id: string, handle: SequenceHandle, plan: number, segments: SegmentBorder[]): HeldSequence {
     const held: HeldSequence = {
       id,
       handle,
+      plan,
       segments,
       generation: 0n,
       abort: undefined,
+      stopReader: undefined,
+      saved: false,
+      keeping: undefined,
       lastUsed: ++this.#clock,
     };
     this.#sequences.set(id, held);
     return held;
   }
 
-  #makeRoom(): void {
+  /** Lets the idle sequence that was used least recently go where the engine's table is full. */
+  makeRoom(): void {
     if (this.#sequences.size < this.#engine.sequencesMax) return;
     const oldest = this.#idle()[0];
     if (oldest !== undefined) this.release(oldest);
@@ -232,4 +298,10 @@ export class SequenceTable {
       .filter((held) => held.abort === undefined)
       .sort((a, b) => a.lastUsed - b.lastUsed);
   }
+}
+
+function changed(held: HeldSequence): void {
+  held.stopReader?.(new ConnectError("the sequence goes on", Code.Aborted));
+  held.saved = false;
+  held.keeping = undefined;
 }

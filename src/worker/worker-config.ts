@@ -1,7 +1,9 @@
-/** What a worker serves: one model under one plan on one engine. */
+/** What a worker serves: one model under its plans on one engine. */
 import type { Engine } from "../engine/engine.js";
+import type { CacheGeometry, CachePlan } from "../engine/plan/plan.js";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ModelInfoSchema } from "../gen/leanedge/v1/model_pb.js";
+import type { KeepCache } from "./sequence-table.js";
 import type { TextCodec } from "./text-codec.js";
 
 /** See the head of this file. */
@@ -12,8 +14,11 @@ export interface WorkerConfig {
   readonly model: string;
   readonly engine: Engine;
   readonly codec: TextCodec;
-  /** Index of the plan that new sequences get. */
-  readonly plan: number;
+  /** Shape of the model's cache. */
+  readonly geometry: CacheGeometry;
+  /** Plans that the engine was loaded with besides the identity plan, in the same order: a new sequence gets the
+   * first whose context range holds the tokens that its first answer can reach, the identity plan if none does. */
+  readonly plans: readonly CachePlan[];
   /** SHA-256 of the model file, lower-case hexadecimal. */
   readonly modelFingerprint: string;
   /** What ModelService reports of the model, as far as the worker knows it. */
@@ -23,6 +28,11 @@ export interface WorkerConfig {
    * Unset: the worker has the engine for itself.
    */
   readonly relieve?: (() => boolean) | undefined;
+  /**
+   * Asks the owner of an idle sequence to save its cache (with Snapshot), since it must go for others.
+   * Unset: it goes unsaved, and is replayed.
+   */
+  readonly keepCache?: KeepCache | undefined;
   /** Returns to the host's event loop until it has done what waits there. */
   readonly yieldToHost: () => Promise<void>;
   /** Microseconds on a clock that never goes back; may stand still. */

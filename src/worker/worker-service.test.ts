@@ -18,6 +18,7 @@ import {
 import { byteCodec } from "./testing/byte-codec.js";
 import {
   ModelEngine,
+  modelGeometry,
   modelPageBytes,
   modelSequenceBytes,
   type ModelEngineOptions,
@@ -43,7 +44,8 @@ function start(options: ModelEngineOptions = {}): void {
     model: "m",
     engine,
     codec: byteCodec,
-    plan: 0,
+    geometry: modelGeometry,
+    plans: [],
     modelFingerprint: "model",
     info: { architecture: "llama" },
     yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),

@@ -2,23 +2,27 @@
  * leanedge.worker.v1.WorkerService over one engine: the same code in a Durable Object of the
  * gateway and in a worker process. It knows no HTTP, no storage and no gateway.
  */
-import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import {
-  FingerprintsSchema,
-  type ForkRequest,
-  type GenerateRequest,
-  type ReleaseRequest,
-  type WorkerService,
+import type {
+  ForkRequest,
+  GenerateRequest,
+  ReleaseRequest,
+  RestoreRequest,
+  SnapshotRequest,
+  WorkerService,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { checkSequenceId } from "./check-request.js";
+import { EngineGate } from "./engine-gate.js";
 import { EngineLoop } from "./engine-loop.js";
 import { toConnectError } from "./errors.js";
 import { generate, type GenerateContext } from "./generate.js";
+import { restoreSnapshot } from "./restore-snapshot.js";
+import { saveSnapshot } from "./save-snapshot.js";
 import { Scheduler } from "./scheduler.js";
 import { SequenceTable } from "./sequence-table.js";
+import { ServedPlans } from "./served-plans.js";
 import type { WorkerConfig } from "./worker-config.js";
-import { workerStatus } from "./worker-status.js";
+import { newCounters, workerStatus } from "./worker-status.js";
 
 /** A worker that runs. */
 export interface RunningWorker {
@@ -38,20 +42,26 @@ export function startWorker(config: WorkerConfig): RunningWorker {
     layers: engine.layers,
     cacheBytes: engine.stats().cacheBytes,
   });
-  const { yieldToHost, relieve } = config;
-  const loop = new EngineLoop({ engine, scheduler, table, yieldToHost, relieve });
-  const fingerprints = create(FingerprintsSchema, {
-    model: config.modelFingerprint,
-    template: config.codec.templateFingerprint,
-    plan: engine.plans[config.plan]?.fingerprint ?? "",
-  });
+  const gate = new EngineGate();
+  const { yieldToHost, relieve, keepCache } = config;
+  const loop = new EngineLoop({ engine, scheduler, table, gate, yieldToHost, relieve, keepCache });
   const context: GenerateContext = {
     config,
     table,
     scheduler,
     loop,
-    fingerprints,
-    counters: { promptTokens: 0n, generatedTokens: 0n, cachedTokens: 0n },
+    gate,
+    plans: new ServedPlans(engine, config.geometry, config.plans),
+    fingerprints: {
+      model: config.modelFingerprint,
+      template: config.codec.templateFingerprint,
+    },
+    counters: newCounters(),
+  };
+  const checkSnapshots = (): void => {
+    if (!engine.snapshots) {
+      throw new ConnectError("this worker keeps no snapshots", Code.Unimplemented);
+    }
   };
 
   const service: ServiceImpl<typeof WorkerService> = {
@@ -66,8 +76,9 @@ export function startWorker(config: WorkerConfig): RunningWorker {
       return generate(context, request, handler.signal);
     },
 
-    release(request: ReleaseRequest) {
+    async release(request: ReleaseRequest) {
       checkSequenceId(request.sequenceId);
+      await gate.quiet();
       const held = table.get(request.sequenceId);
       if (held === undefined || request.generation < held.generation) return { released: false };
       held.abort?.(new ConnectError("the sequence was released", Code.Aborted));
@@ -75,9 +86,10 @@ export function startWorker(config: WorkerConfig): RunningWorker {
       return { released: true };
     },
 
-    fork(request: ForkRequest) {
+    async fork(request: ForkRequest) {
       checkSequenceId(request.sequenceId);
       checkSequenceId(request.newSequenceId);
+      await gate.quiet();
       const source = table.get(request.sequenceId);
       const prefix = request.prefix;
       if (source === undefined || prefix === undefined || !table.hasPrefix(source, prefix)) {
@@ -97,23 +109,28 @@ export function startWorker(config: WorkerConfig): RunningWorker {
       }
     },
 
-    // eslint-disable-next-line require-yield -- a stream that always fails
-    async *snapshot() {
-      throw new ConnectError("this worker keeps no snapshots", Code.Unimplemented);
+    snapshot(request: SnapshotRequest, handler: HandlerContext) {
+      checkSnapshots();
+      checkSequenceId(request.sequenceId);
+      return saveSnapshot(context, request, handler.signal);
     },
 
-    restore() {
-      throw new ConnectError("this worker keeps no snapshots", Code.Unimplemented);
+    restore(messages: AsyncIterable<RestoreRequest>, handler: HandlerContext) {
+      checkSnapshots();
+      return restoreSnapshot(context, messages, handler.signal);
     },
 
-    getStatus() {
-      return workerStatus(config, fingerprints, scheduler, table, context.counters);
+    async getStatus() {
+      await gate.quiet();
+      return workerStatus(context);
     },
   };
   return {
     service,
     close: () => {
-      table.releaseAll(new ConnectError("the worker has ended", Code.Unavailable));
+      gate.whenQuiet(() => {
+        table.releaseAll(new ConnectError("the worker has ended", Code.Unavailable));
+      });
     },
     dropOldestIdleCache: () => table.dropOldestIdleCache(),
   };

@@ -24,7 +24,7 @@ const magic = 0x564b454c; // "LEKV" as bytes
 const flagEvicting = 1;
 
 /** Byte offsets of the header's fields. */
-const at = {
+export const snapshotFields = {
   magic: 0,
   version: 4,
   bytes: 8,
@@ -48,6 +48,7 @@ const at = {
   checksumOffset: 176,
   reserved: 184,
 } as const;
+const at = snapshotFields;
 
 /** Why a snapshot is refused; docs/page-format.md 3.6. */
 export type SnapshotReason =
@@ -59,6 +60,8 @@ export type SnapshotReason =
   | "foreignModel"
   | "foreignTemplate"
   | "foreignPlan"
+  | "foreignEngine"
+  | "foreignLog"
   | "tooLong"
   | "corrupt";
 

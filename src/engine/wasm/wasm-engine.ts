@@ -85,6 +85,7 @@ export interface WasmEngineOptions {
 export class WasmEngine implements Engine {
   readonly vocabSize: number;
   readonly layers: number;
+  readonly snapshots = true;
   readonly stepSync = (entries: readonly StepEntry[]): readonly StepResult[] => this.#step(entries);
   /** Undefined once closed, so that its memory can go. */
   #instance: WasmInstance | undefined;
@@ -257,29 +258,48 @@ export class WasmEngine implements Engine {
   }
 
   snapshot(sequence: SequenceHandle): Uint8Array {
+    return this.snapshotPiece(sequence, 0, this.snapshotBytes(sequence));
+  }
+
+  restore(plan: number, snapshot: Uint8Array): SequenceHandle {
+    const sequence = this.beginRestore(plan, snapshot.length);
+    this.writeRestore(sequence, 0, snapshot);
+    return sequence;
+  }
+
+  snapshotBytes(sequence: SequenceHandle): number {
     const instance = this.#open();
     const bytes = Number(instance.run((x) => x.le_snapshot_bytes(sequence)));
     if (bytes === 0) throw instance.lastError(engineStatus.wrongState);
+    return bytes;
+  }
+
+  snapshotPiece(sequence: SequenceHandle, offset: number, bytes: number): Uint8Array<ArrayBuffer> {
+    const instance = this.#open();
     const out = new Uint8Array(bytes);
     for (let at = 0; at < bytes; at += stagingBytes) {
       const count = Math.min(stagingBytes, bytes - at);
-      instance.check((x) => x.le_snapshot_read(sequence, BigInt(at), instance.staging, count));
+      instance.check((x) =>
+        x.le_snapshot_read(sequence, BigInt(offset + at), instance.staging, count),
+      );
       out.set(instance.stagingView(count), at);
     }
     return out;
   }
 
-  restore(plan: number, snapshot: Uint8Array): SequenceHandle {
+  beginRestore(plan: number, bytes: number): SequenceHandle {
+    return this.#open().check((x) => x.le_snapshot_begin(plan, BigInt(bytes)));
+  }
+
+  writeRestore(sequence: SequenceHandle, offset: number, piece: Uint8Array): void {
     const instance = this.#open();
-    const sequence = instance.check((x) => x.le_snapshot_begin(plan, BigInt(snapshot.length)));
-    for (let at = 0; at < snapshot.length; at += stagingBytes) {
-      const piece = snapshot.subarray(at, at + stagingBytes);
-      instance.stagingView(piece.length).set(piece);
+    for (let at = 0; at < piece.length; at += stagingBytes) {
+      const part = piece.subarray(at, at + stagingBytes);
+      instance.stagingView(part.length).set(part);
       instance.check((x) =>
-        x.le_snapshot_write(sequence, BigInt(at), instance.staging, piece.length),
+        x.le_snapshot_write(sequence, BigInt(offset + at), instance.staging, part.length),
       );
     }
-    return sequence;
   }
 
   stats(): EngineStats {

@@ -28,6 +28,26 @@ export interface ModelStatus {
   readonly page_bytes: number;
   /** Bytes that a sequence takes before its first page. */
   readonly sequence_bytes: number;
+  /** Cache plans that it may be served with, in the order in which they are looked at. */
+  readonly plans: readonly PlanStatus[];
+}
+
+/** A cache plan of a model, with the sizes that follow from it. */
+export interface PlanStatus {
+  /** Name of the plan. */
+  readonly plan: string;
+  /** Archive bytes of one token, all layers together. */
+  readonly archive_bytes_per_token: number;
+  /** Bytes of one page, all layers together. */
+  readonly page_bytes: number;
+  /** Bytes that a sequence takes before its first page. */
+  readonly sequence_bytes: number;
+  /** Pages of a session at the longest context. */
+  readonly pages_max: number;
+  /** Bytes of cache of a session at the longest context. */
+  readonly session_bytes_max: number;
+  /** Longest context of one session in the engine's cache memory, tokens. */
+  readonly context_tokens_budget: number;
 }
 
 /** A worker that answers. */
@@ -62,6 +82,23 @@ export interface WorkerStatus {
   readonly generated_tokens: number;
   /** Prompt tokens found in the cache since start. */
   readonly cached_tokens: number;
+  /** Rows that the engine computed since its start. */
+  readonly rows: number;
+  /** Bytes of cache memory. */
+  readonly cache_bytes: number;
+  /** Bytes of it that no sequence holds. */
+  readonly cache_bytes_free: number;
+  /** Caches that were saved since start. */
+  readonly snapshots_saved: number;
+  /** Caches that were put back since start. */
+  readonly snapshots_restored: number;
+  /** Saved caches since start that were of another log, model, template, plan or engine version. */
+  readonly snapshots_stale: number;
+  /** Saved caches since start that were damaged. */
+  readonly snapshots_broken: number;
+  /** Bytes of saved and of restored caches since start. */
+  readonly snapshot_bytes_saved: number;
+  readonly snapshot_bytes_restored: number;
 }
 
 /** A worker that does not answer. */
@@ -119,6 +156,15 @@ function workerStatus(status: GetStatusResponse): WorkerStatus {
       context_tokens_max: model.contextTokensMax,
       page_bytes: Number(model.pageBytes),
       sequence_bytes: Number(model.sequenceBytes),
+      plans: (model.info?.plans ?? []).map((plan) => ({
+        plan: plan.name,
+        archive_bytes_per_token: plan.archiveBytesPerToken,
+        page_bytes: Number(plan.pageBytes),
+        sequence_bytes: Number(plan.sequenceBytes),
+        pages_max: plan.pagesMax,
+        session_bytes_max: Number(plan.sessionBytesMax),
+        context_tokens_budget: plan.contextTokensBudget,
+      })),
     })),
     running: status.running,
     queued: status.queued,
@@ -131,5 +177,14 @@ function workerStatus(status: GetStatusResponse): WorkerStatus {
     prompt_tokens: Number(status.promptTokens),
     generated_tokens: Number(status.generatedTokens),
     cached_tokens: Number(status.cachedTokens),
+    rows: Number(status.rows),
+    cache_bytes: Number(status.cacheBytes),
+    cache_bytes_free: Number(status.cacheBytesFree),
+    snapshots_saved: Number(status.snapshotsSaved),
+    snapshots_restored: Number(status.snapshotsRestored),
+    snapshots_stale: Number(status.snapshotsStale),
+    snapshots_broken: Number(status.snapshotsBroken),
+    snapshot_bytes_saved: Number(status.snapshotBytesSaved),
+    snapshot_bytes_restored: Number(status.snapshotBytesRestored),
   };
 }

@@ -23,7 +23,13 @@ describe("GET /v1/status", () => {
       backend: "reference",
       draining: false,
       models: expect.arrayContaining([
-        { model: "scripted", context_tokens_max: 4_000, page_bytes: 1024, sequence_bytes: 2048 },
+        {
+          model: "scripted",
+          context_tokens_max: 4_000,
+          page_bytes: 1024,
+          sequence_bytes: 2048,
+          plans: [],
+        },
       ]) as unknown,
       running: 0,
       queued: 0,
@@ -36,6 +42,15 @@ describe("GET /v1/status", () => {
       prompt_tokens: 0,
       generated_tokens: 0,
       cached_tokens: 0,
+      rows: 0,
+      cache_bytes: 0,
+      cache_bytes_free: 0,
+      snapshots_saved: 0,
+      snapshots_restored: 0,
+      snapshots_stale: 0,
+      snapshots_broken: 0,
+      snapshot_bytes_saved: 0,
+      snapshot_bytes_restored: 0,
     };
     // One engine of the first model, three of the second.
     expect(body).toEqual({ object: "status", workers: [scripted, scripted, scripted, scripted] });

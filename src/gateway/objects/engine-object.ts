@@ -3,8 +3,8 @@
  * Connect to the gateway's other objects and is never reached from outside.
  *
  * State: none that matters. Sequences and their caches live in WASM memory and in this object's
- * memory; both are gone after an eviction, and the SessionObjects' logs rebuild them. There is no
- * alarm and no storage.
+ * memory; both are gone after an eviction, and the SessionObjects' snapshots and logs rebuild them.
+ * There is no alarm and no storage.
  */
 import { DurableObject } from "cloudflare:workers";
 import { createConnectRouter, createContextValues } from "@connectrpc/connect";
@@ -15,17 +15,19 @@ import { startWorker } from "../../worker/worker-service.js";
 import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { findModel, gatewayConfig } from "../config.js";
+import type { ModelConfig } from "../config.js";
 import type { LoadedEngine } from "../../engine/load-engine.js";
+import { sequenceObjectId } from "./session-name.js";
 import { forgetIfLost, registerWorker, relieveElsewhere, sharedEngine } from "./shared-engine.js";
 
-/** Longest request in bytes: a whole log of a long session, 4 to 5 bytes an id, with room. */
+/** Longest message in bytes: a whole log of a long session, 4 to 5 bytes an id, with room. */
 const requestBytesMax = 8 << 20;
 
 type Handler = (request: Request) => Promise<Response>;
 
 /** An engine at work. */
 interface Running {
-  readonly manifest: string;
+  readonly model: ModelConfig;
   readonly loaded: LoadedEngine;
   /** By path. */
   readonly handlers: Map<string, Handler>;
@@ -38,7 +40,7 @@ export class EngineObject extends DurableObject<GatewayEnv> {
 
   override async fetch(request: Request): Promise<Response> {
     let running = this.#running ?? (await this.#open());
-    if (forgetIfLost(running.manifest, running.loaded)) running = await this.#open();
+    if (forgetIfLost(running.model, running.loaded)) running = await this.#open();
     const handler = running.handlers.get(new URL(request.url).pathname);
     return handler === undefined ? new Response("no such call", { status: 404 }) : handler(request);
   }
@@ -61,16 +63,18 @@ export class EngineObject extends DurableObject<GatewayEnv> {
     if (entry === undefined || this.env.ASSETS === undefined) {
       throw new Error(`engine "${name}" serves no model of this gateway's configuration`);
     }
-    const loaded = await sharedEngine(this.env.ASSETS, entry.manifest, config.engineMemoryBytesMax);
+    const loaded = await sharedEngine(this.env.ASSETS, entry, config.engineMemoryBytesMax);
     const worker = startWorker({
       name: `engine:${name}`,
       model,
       engine: loaded.engine,
       codec: createModelCodec(loaded),
-      plan: 0,
+      geometry: loaded.modelFile.config,
+      plans: loaded.plans,
       modelFingerprint: loaded.fingerprint,
       info: modelInfo(loaded),
       relieve: () => relieveElsewhere(loaded, name),
+      keepCache: (sequenceId) => this.#keepCache(sequenceId),
       // A timer, not a resolved promise: I/O of other requests must get its turn between steps.
       yieldToHost: () => new Promise((resolve) => setTimeout(resolve, 0)),
       // Stands still on the edge while an engine computes; timings are then 0, as documented.
@@ -92,6 +96,12 @@ export class EngineObject extends DurableObject<GatewayEnv> {
         ),
       ]),
     );
-    return { manifest: entry.manifest, loaded, handlers };
+    return { model: entry, loaded, handlers };
+  }
+
+  /** Lets the session of an idle sequence save its cache, which must go for others. */
+  async #keepCache(sequenceId: string): Promise<void> {
+    const id = this.env.SESSION.idFromString(sequenceObjectId(sequenceId));
+    await this.env.SESSION.get(id).saveCache(sequenceId);
   }
 }

@@ -4,6 +4,7 @@ import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { Role } from "../../gen/leanedge/v1/session_pb.js";
 import { SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { bindingTtlMs } from "../limits.js";
+import type { PlanRecord } from "./cache-store.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
 
@@ -20,6 +21,7 @@ export interface SessionCopy {
   readonly fingerprintModel: string;
   readonly fingerprintTemplate: string;
   readonly fingerprintPlan: string;
+  readonly plan: PlanRecord | undefined;
   /** Worker that holds the cache of what is copied; empty if none does. */
   readonly worker: string;
   /** Messages that the log covers. */
@@ -71,6 +73,7 @@ export function copySession(
     fingerprintModel: session.fingerprints.model,
     fingerprintTemplate: session.fingerprints.template,
     fingerprintPlan: session.fingerprints.plan,
+    plan: store.cache.plan(),
     worker: store.binding()?.worker ?? "",
     messagesCovered: Math.min(session.messagesCovered, messages.length),
     turns: store.turnsUpTo(turn).map((record) => ({
@@ -126,6 +129,9 @@ export function storeCopy(store: SessionStore, copy: SessionCopy, nowMs: number)
         kind: segment.kind === SegmentKind.PROMPT ? SegmentKind.PROMPT : SegmentKind.GENERATED,
         ids: segment.ids,
       });
+    }
+    if (copy.plan !== undefined) {
+      store.cache.setPlan(copy.plan);
     }
     if (copy.worker !== "") {
       store.bind(copy.worker, store.issueGeneration(), nowMs + bindingTtlMs);

@@ -41,3 +41,13 @@ export function parseSessionUrl(url: string): SessionCall {
     idempotencyKey: searchParams.get("key") ?? "",
   };
 }
+
+/** Name of a session's sequence on workers; another one for each life of a session id. */
+export function sequenceName(objectId: string, createMs: number): string {
+  return `${objectId}.${createMs.toString(36)}`;
+}
+
+/** Id of the object whose session a sequence is. */
+export function sequenceObjectId(sequenceId: string): string {
+  return sequenceId.slice(0, sequenceId.indexOf("."));
+}

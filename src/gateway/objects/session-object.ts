@@ -4,8 +4,8 @@
  * Survives eviction: everything but the streams that are open and the attempt that is under way. A turn that was running
  * is taken up by the next Generate that names it, or by the alarm if it is detached.
  *
- * The alarm runs while a turn does (turnWatchMs), to take up or end a turn that lost its object, and while the tenant's
- * index is behind (indexRetryMs), to bring it up to date.
+ * The alarm runs while a turn does (turnWatchMs), to take up or end a turn that lost its object, while the tenant's
+ * index is behind (indexRetryMs), to bring it up to date, and once a session was idle for a while, to save its cache.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
@@ -66,9 +66,15 @@ import { readPageToken, writePageToken } from "./page-token.js";
 import { checkPageSize, checkSampling, checkTitle } from "./request-rules.js";
 import { copySession, storeCopy } from "./session-copy.js";
 import type { SessionCopy } from "./session-copy.js";
-import { sessionObjectName, parseSessionUrl, workerBeforeHeader } from "./session-name.js";
+import {
+  parseSessionUrl,
+  sequenceName,
+  sessionObjectName,
+  workerBeforeHeader,
+} from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { SessionIndexer } from "./session-indexer.js";
+import { SessionSnapshots } from "./session-snapshots.js";
 import { SessionStore } from "./session-store.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
 import { messagesPage, sessionView } from "./session-views.js";
@@ -96,12 +102,18 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #clock: Clock = systemClock;
   readonly #streams = new AnswerStreams((turn) => this.#lastLeft(turn));
   readonly #indexer: SessionIndexer;
+  readonly #snapshots: SessionSnapshots;
   #runner: TurnRunner | undefined;
 
   constructor(ctx: DurableObjectState, env: GatewayEnv) {
     super(ctx, env);
     this.#store = new SessionStore(ctx.storage);
     this.#indexer = new SessionIndexer(this.#store, env.TENANT);
+    this.#snapshots = new SessionSnapshots({
+      store: this.#store,
+      directory: () => engineDirectory(env),
+      sequenceId: () => this.sequenceId(),
+    });
   }
 
   /** One call, as session-wire.ts describes; the client is session-client.ts. */
@@ -148,13 +160,24 @@ export class SessionObject extends DurableObject<GatewayEnv> {
 
   /** Name of this session's sequence on workers; another one for each life of a session id. */
   sequenceId(): string {
-    return `${this.ctx.id.toString()}.${(this.#store.session()?.createMs ?? 0).toString(36)}`;
+    return sequenceName(this.ctx.id.toString(), this.#store.session()?.createMs ?? 0);
+  }
+
+  /** Saves the cache, which a worker must drop for others. */
+  async saveCache(sequenceId: string): Promise<void> {
+    if (sequenceId === this.sequenceId()) {
+      await this.#snapshots.save();
+    }
   }
 
   override async alarm(): Promise<void> {
     const turn = this.#store.runningTurn();
     if (turn !== undefined && this.#runner === undefined) {
       await this.#takeUp(turn);
+    }
+    const saveDueMs = this.#store.cache.saveDueMs();
+    if (saveDueMs !== undefined && saveDueMs <= this.#clock.nowMs()) {
+      await this.#snapshots.save();
     }
     await this.#pushIndex();
     await this.#setAlarm();
@@ -485,6 +508,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       directory: engineDirectory(this.env),
       sequenceId: this.sequenceId(),
       samplingDefaults: (model) => modelDefaults(this.env, model),
+      snapshots: this.#snapshots,
       clock: this.#clock,
       onChange: () => this.#bell.ring(),
     });
@@ -505,6 +529,9 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     ) {
       // The session existed for this turn only.
       this.#store.atomically(() => this.#store.deleteSession(this.#clock.nowMs()));
+    } else if (session !== undefined) {
+      const { snapshotIdleMs } = gatewayConfig(this.env);
+      this.#store.cache.setSaveDue(this.#clock.nowMs() + snapshotIdleMs);
     }
     this.#bell.ring();
     await this.#changed();
@@ -568,7 +595,12 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   /** Sets the one alarm to the next thing that is due, or clears it. */
   async #setAlarm(): Promise<void> {
     const watchMs = this.#store.runningTurn() === undefined ? undefined : turnWatchMs;
-    const due = [watchMs, this.#indexer.retryMs].filter((ms) => ms !== undefined);
+    const saveDueMs = this.#store.cache.saveDueMs();
+    const saveMs =
+      saveDueMs === undefined || watchMs !== undefined
+        ? undefined
+        : Math.max(0, saveDueMs - this.#clock.nowMs());
+    const due = [watchMs, this.#indexer.retryMs, saveMs].filter((ms) => ms !== undefined);
     if (due.length === 0) {
       await this.ctx.storage.deleteAlarm();
     } else {

@@ -88,6 +88,33 @@ export const sessionSchema: readonly string[] = [
     text TEXT NOT NULL,
     ids BLOB NOT NULL
   )`,
+  // The cache: its plan, pages that the worker held when it last said so, when to save it (0: not at all).
+  `CREATE TABLE IF NOT EXISTS cache (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    plan TEXT NOT NULL DEFAULT '',
+    plan_pages_max INTEGER NOT NULL DEFAULT 0,
+    plan_bytes_max INTEGER NOT NULL DEFAULT 0,
+    pages INTEGER NOT NULL DEFAULT 0,
+    save_due_ms INTEGER NOT NULL DEFAULT 0
+  )`,
+  // The saved cache; its bytes are the rows of that number.
+  `CREATE TABLE IF NOT EXISTS snapshot (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    number INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    sha256 BLOB NOT NULL,
+    fingerprint_model TEXT NOT NULL,
+    fingerprint_template TEXT NOT NULL,
+    fingerprint_plan TEXT NOT NULL,
+    engine_version TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+  )`,
+  `CREATE TABLE IF NOT EXISTS snapshot_row (
+    number INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (number, position)
+  )`,
   // A deletion that the tenant's index does not know of yet.
   `CREATE TABLE IF NOT EXISTS deletion (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -98,4 +125,14 @@ export const sessionSchema: readonly string[] = [
 ];
 
 /** Tables that a deletion empties. */
-export const sessionTables = ["session", "binding", "turn", "message", "segment", "piece"] as const;
+export const sessionTables = [
+  "session",
+  "binding",
+  "turn",
+  "message",
+  "segment",
+  "piece",
+  "cache",
+  "snapshot",
+  "snapshot_row",
+] as const;

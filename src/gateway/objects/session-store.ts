@@ -8,6 +8,7 @@ import { SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { packIds, segmentTokens } from "../worker-client/segments.js";
 import type { PackedSegment } from "../worker-client/segments.js";
+import { CacheStore } from "./cache-store.js";
 import { messageRecord, pieceRecord, sessionRecord, turnRecord } from "./session-records.js";
 import type {
   BindingRecord,
@@ -26,6 +27,8 @@ const encoder = new TextEncoder();
 
 /** The tables of one session. */
 export class SessionStore {
+  /** Its cache: plan, sizes, snapshot. */
+  readonly cache: CacheStore;
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
 
@@ -33,6 +36,7 @@ export class SessionStore {
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
     this.#sql = storage.sql;
+    this.cache = new CacheStore(storage);
     this.createTables();
   }
 

@@ -20,6 +20,7 @@ import type { TurnRunner } from "./turn-runner.js";
 export function sessionView(store: SessionStore, session: SessionRecord): Session {
   const binding = store.binding();
   const running = store.runningTurn();
+  const plan = store.cache.plan();
   return create(SessionSchema, {
     sessionId: session.sessionId,
     model: session.model,
@@ -34,6 +35,11 @@ export function sessionView(store: SessionStore, session: SessionRecord): Sessio
     worker: binding?.worker ?? "",
     bindingGeneration: BigInt(binding?.generation ?? 0),
     forkedFrom: session.forkedFrom,
+    plan: plan?.name ?? "",
+    planFingerprint: session.fingerprints.plan,
+    cachePages: store.cache.pages(),
+    cacheBytesLongest: BigInt(plan?.bytesMax ?? 0),
+    cachePagesLongest: plan?.pagesMax ?? 0,
   });
 }
 

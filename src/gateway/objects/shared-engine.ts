@@ -7,8 +7,12 @@
 import { loadEngine, type LoadedEngine } from "../../engine/load-engine.js";
 import { EngineError } from "../../engine/status.js";
 import { checkShardManifest, shardSource } from "../../engine/gguf/index.js";
+import { checkPlanFits } from "../../engine/plan/fit.js";
+import { parsePlan } from "../../engine/plan/parse.js";
+import type { CachePlan } from "../../engine/plan/plan.js";
 import simd128 from "../../../wasm/prebuilt/leanedge-simd128.wasm";
 import type { RunningWorker } from "../../worker/worker-service.js";
+import type { ModelConfig } from "../config.js";
 import { engineSequencesMax } from "../limits.js";
 
 /** How often a waiting object looks again. */
@@ -16,15 +20,26 @@ const lookAgainMs = 25;
 /** A loader that has not moved for this long is taken to be gone. */
 const loaderSilenceMsMax = 10_000;
 
+/** An engine with the plans that it was loaded with. */
+export interface SharedEngine extends LoadedEngine {
+  /** Besides the identity plan, in the engine's order. */
+  readonly plans: readonly CachePlan[];
+}
+
 interface Slot {
   /** Counted up at each takeover: an overtaken loader's result is thrown away. */
   attempt: number;
   /** Clock of the loader's last step. */
   movedAtMs: number;
-  loaded: LoadedEngine | undefined;
+  loaded: SharedEngine | undefined;
 }
 
 const slots = new Map<string, Slot>();
+
+/** Name of an engine's slot: a model under other plans is another engine. */
+function slotKey({ manifest, plans }: ModelConfig): string {
+  return [manifest, ...plans].join("\n");
+}
 
 /** Workers on each engine, by the name of their object. */
 const workers = new WeakMap<LoadedEngine, Map<string, RunningWorker>>();
@@ -49,20 +64,20 @@ export function relieveElsewhere(loaded: LoadedEngine, name: string): boolean {
 
 /**
  * The engine of a model, loaded by the first who asks.
- * @param manifest path of the model's shard manifest among the static assets
+ * @param assets where its shards and plans are
  * @param memoryBytesMax weights, cache and scratch together
- * @throws ModelFileError, EngineError if the model does not load; the next call tries again
+ * @throws ModelFileError, PlanError, EngineError if model or plans do not load; the next call tries again
  */
 export async function sharedEngine(
   assets: Fetcher,
-  manifest: string,
+  model: ModelConfig,
   memoryBytesMax: number,
-): Promise<LoadedEngine> {
+): Promise<SharedEngine> {
   for (;;) {
-    const slot = slots.get(manifest);
+    const slot = slots.get(slotKey(model));
     if (slot?.loaded !== undefined) return slot.loaded;
     if (slot === undefined || Date.now() - slot.movedAtMs > loaderSilenceMsMax) {
-      return load(assets, manifest, memoryBytesMax, (slot?.attempt ?? 0) + 1);
+      return load(assets, model, memoryBytesMax, (slot?.attempt ?? 0) + 1);
     }
     await new Promise((resolve) => setTimeout(resolve, lookAgainMs));
   }
@@ -73,25 +88,27 @@ export async function sharedEngine(
  * loads it anew. Sequences come back by replay.
  * @returns whether it was lost
  */
-export function forgetIfLost(manifest: string, loaded: LoadedEngine): boolean {
+export function forgetIfLost(model: ModelConfig, loaded: LoadedEngine): boolean {
   try {
     loaded.engine.stats();
     return false;
   } catch (error) {
     if (!(error instanceof EngineError) || error.status !== "deviceLost") throw error;
-    if (slots.get(manifest)?.loaded === loaded) slots.delete(manifest);
+    if (slots.get(slotKey(model))?.loaded === loaded) slots.delete(slotKey(model));
     return true;
   }
 }
 
 async function load(
   assets: Fetcher,
-  manifest: string,
+  model: ModelConfig,
   memoryBytesMax: number,
   attempt: number,
-): Promise<LoadedEngine> {
+): Promise<SharedEngine> {
+  const { manifest } = model;
+  const key = slotKey(model);
   const slot: Slot = { attempt, movedAtMs: Date.now(), loaded: undefined };
-  slots.set(manifest, slot);
+  slots.set(key, slot);
   const fetchAsset = async (path: string): Promise<Response> => {
     slot.movedAtMs = Date.now();
     const response = await assets.fetch(new URL(path, "https://assets"));
@@ -101,22 +118,34 @@ async function load(
     return response;
   };
   try {
+    const plans: CachePlan[] = [];
+    for (const path of model.plans) {
+      const stem = path.slice(path.lastIndexOf("/") + 1).replace(/\.json$/, "");
+      plans.push(parsePlan(await (await fetchAsset(path)).text(), stem));
+    }
     const shards = await checkShardManifest(await (await fetchAsset(manifest)).json());
     const folder = manifest.slice(0, manifest.lastIndexOf("/") + 1);
-    const loaded = await loadEngine({
+    const engine = await loadEngine({
       source: shardSource(shards, (shard) => fetchAsset(folder + shard.path)),
       fingerprint: shards.fingerprint,
       module: simd128,
       memoryBytesMax,
       sequencesMax: engineSequencesMax,
+      plans,
     });
-    const current = slots.get(manifest);
+    const { config, name } = engine.modelFile;
+    const names = name === undefined ? [model.model] : [model.model, name];
+    for (const plan of plans) {
+      checkPlanFits(plan, { ...config, names, fingerprint: engine.fingerprint });
+    }
+    const loaded = { ...engine, plans };
+    const current = slots.get(key);
     if (current !== slot && current?.loaded !== undefined) return current.loaded;
     slot.loaded = loaded;
-    slots.set(manifest, slot);
+    slots.set(key, slot);
     return loaded;
   } catch (error) {
-    if (slots.get(manifest) === slot) slots.delete(manifest);
+    if (slots.get(key) === slot) slots.delete(key);
     throw error;
   }
 }

@@ -27,6 +27,7 @@ import type { Clock } from "./clock.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
+import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { WorkerAttempt, WorkerFault } from "./worker-attempt.js";
 
@@ -45,6 +46,8 @@ export interface TurnRunnerOptions {
   readonly sequenceId: string;
   /** What the model says about sampling. */
   readonly samplingDefaults: (model: string) => Promise<SamplingDefaults>;
+  /** Saved caches of the session. */
+  readonly snapshots: SessionSnapshots;
   readonly clock: Clock;
   /** Something changed that subscribers want to know. */
   readonly onChange: () => void;
@@ -188,7 +191,7 @@ export class TurnRunner {
   }
 
   async #attempt(sampling: SamplingParams, rebuild: boolean): Promise<void> {
-    const { clock, directory, sequenceId } = this.#options;
+    const { clock, directory, sequenceId, snapshots } = this.#options;
     const turn = this.#turn();
     const { worker, generation } = this.#choose(turn.model);
     const client = directory.open(worker);
@@ -203,6 +206,7 @@ export class TurnRunner {
       sequenceId,
       generation,
       rebuild,
+      snapshots,
       clock,
       signal: this.#stop.signal,
     });
@@ -269,6 +273,14 @@ export class TurnRunner {
         backend: accepted.backend,
         worker: accepted.worker,
       });
+      const { plan } = accepted;
+      if (plan !== undefined) {
+        store.cache.setPlan({
+          name: plan.name,
+          pagesMax: plan.pagesMax,
+          bytesMax: Number(plan.sessionBytesMax),
+        });
+      }
       store.bind(worker, generation, this.#options.clock.nowMs() + bindingTtlMs);
     });
     this.#progress = {
@@ -425,6 +437,9 @@ export class TurnRunner {
         cacheBytes: Number(finished?.cacheBytes ?? store.session()?.cacheBytes ?? 0),
         nowMs,
       });
+      if (finished !== undefined) {
+        store.cache.setPages(finished.cachePages);
+      }
       const binding = store.binding();
       if (turn.accepted && binding !== undefined && binding.worker !== "") {
         store.bind(binding.worker, binding.generation, nowMs + bindingTtlMs);

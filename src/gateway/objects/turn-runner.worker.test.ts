@@ -16,8 +16,10 @@ import {
 } from "../limits.js";
 import { testEnv } from "../testing/gateway-clients.js";
 import { SteeredClock, settle } from "../testing/steered-clock.js";
+import type { WorkerDirectory } from "../worker-client/directory.js";
 import type { WorkerClient } from "../worker-client/worker-client.js";
 import { ChangeBell, streamAnswer } from "./answer-stream.js";
+import { SessionSnapshots } from "./session-snapshots.js";
 import { SessionStore } from "./session-store.js";
 import { TurnRunner } from "./turn-runner.js";
 
@@ -73,15 +75,21 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
     });
     store.insertMessage(1, Role.USER, "hello", false, nowMs);
     const worker = steeredWorker(calls);
+    const directory: WorkerDirectory = {
+      workers: () => ["w"],
+      place: () => "w",
+      open: (name) => (name === "w" ? worker : undefined),
+    };
     const runner = new TurnRunner({
       store,
       turn: 1,
       fresh: true,
-      directory: {
-        workers: () => ["w"],
-        place: () => "w",
-        open: (name) => (name === "w" ? worker : undefined),
-      },
+      directory,
+      snapshots: new SessionSnapshots({
+        store,
+        directory: () => directory,
+        sequenceId: () => "q",
+      }),
       sequenceId: "q",
       samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
       clock,

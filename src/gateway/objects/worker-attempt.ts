@@ -23,6 +23,7 @@ import { timeIsUp, within } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { logWithAnswer } from "./session-store.js";
 import type { TurnRecord } from "./session-records.js";
+import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 
 /** The worker broke the protocol or went away: another attempt may succeed. */
@@ -40,6 +41,8 @@ export interface WorkerAttemptOptions {
   readonly generation: number;
   /** Render the whole transcript instead of naming a prefix. */
   readonly rebuild: boolean;
+  /** Saved caches of the session. */
+  readonly snapshots: SessionSnapshots;
   readonly clock: Clock;
   /** Ends the attempt. */
   readonly signal: AbortSignal;
@@ -72,6 +75,9 @@ export class WorkerAttempt {
   /** Sends the request, with more of the log as often as the worker asks. Resolves when it is accepted. */
   async open(): Promise<Accepted> {
     let held: number | undefined;
+    if (this.rebuilt) {
+      this.#options.snapshots.discardStale();
+    }
     for (let round = 1; round <= prefixRoundsMax; round++) {
       const request = this.#request(held);
       const stream = this.#options.client.generate(request, { signal: this.#closed.signal });
@@ -86,6 +92,9 @@ export class WorkerAttempt {
           return first.event.value;
         case "prefixMissing":
           held = this.#heldSegments(first.event.value.have, request, round);
+          if (round === 1) {
+            held = await this.#restore(held);
+          }
           break;
         default:
           throw new WorkerFault(`the worker began with "${first.event.case ?? "nothing"}"`);
@@ -146,6 +155,17 @@ export class WorkerAttempt {
     return samePrefix(have, namePrefix(segments.slice(0, count), undefined)) ? count : 0;
   }
 
+  /** Lets the worker have the saved cache where that is more than it holds. Segments that it has then. */
+  async #restore(held: number): Promise<number> {
+    const { client, generation, snapshots } = this.#options;
+    const { segments } = this.#log();
+    if (snapshots.usableTokens() <= logTokens(segments.slice(0, held))) {
+      return held;
+    }
+    const tokens = await snapshots.restore(client, generation, this.#closed.signal);
+    return tokens === 0 ? 0 : (segmentsBefore(segments, tokens) ?? 0);
+  }
+
   #log(): ReturnType<typeof logWithAnswer> {
     const { store, turn } = this.#options;
     return logWithAnswer(store.segments(), turn.accepted ? store.pieces() : []);
@@ -160,6 +180,7 @@ export class WorkerAttempt {
       model: turn.model,
       sampling,
       requestId: turn.requestId,
+      snapshotStale: this.#options.snapshots.takeStale(),
     });
     if (this.rebuilt) {
       request.messages = this.#messages(0);

@@ -19,6 +19,8 @@ import { EngineError } from "../../engine/status.js";
 export const modelPageBytes = 1024;
 /** Bytes of a sequence before its first page. */
 export const modelSequenceBytes = 2048;
+/** Shape of its cache; what a worker says of its plans follows from it. */
+export const modelGeometry = { layers: 4, kvHeads: 1, headDim: 2 } as const;
 const pageSlots = 32;
 const regionSlots = 64;
 
@@ -49,6 +51,7 @@ export class ModelEngine implements Engine {
   readonly layers: number;
   readonly contextTokensMax: number;
   readonly sequencesMax: number;
+  readonly snapshots = false;
   readonly plans = [
     {
       index: 0,
@@ -171,11 +174,27 @@ export class ModelEngine implements Engine {
   }
 
   snapshot(): Uint8Array {
-    throw new EngineError("unimplemented", "the model engine has no snapshots");
+    throw noSnapshots();
   }
 
   restore(): SequenceHandle {
-    throw new EngineError("unimplemented", "the model engine has no snapshots");
+    throw noSnapshots();
+  }
+
+  snapshotBytes(): number {
+    throw noSnapshots();
+  }
+
+  snapshotPiece(): Uint8Array<ArrayBuffer> {
+    throw noSnapshots();
+  }
+
+  beginRestore(): SequenceHandle {
+    throw noSnapshots();
+  }
+
+  writeRestore(): void {
+    throw noSnapshots();
   }
 
   stats(): EngineStats {
@@ -242,6 +261,10 @@ export class ModelEngine implements Engine {
     if (held === undefined) throw new EngineError("invalidArgument", `no sequence ${sequence}`);
     return held;
   }
+}
+
+function noSnapshots(): EngineError {
+  return new EngineError("unimplemented", "the model engine has no snapshots");
 }
 
 function flat(held: ModelSequence): number[] {

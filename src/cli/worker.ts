@@ -1,0 +1,124 @@
+/** `leanedge worker`: a process that owns an engine and serves it to gateways. */
+import { hostname } from "node:os";
+import { basename } from "node:path";
+import type { Command } from "commander";
+import { readTokenFile } from "../worker/process/bearer-token.js";
+import { drainMsDefault } from "../worker/process/limits.js";
+import { listenAddress } from "../worker/process/listen-address.js";
+import { openModel } from "../worker/process/load-model.js";
+import { PromptTexts } from "../worker/process/prompt-texts.js";
+import { startWorkerProcess } from "../worker/process/run-worker.js";
+
+/** Options of the command. */
+export interface WorkerOptions {
+  /** Model file (GGUF). */
+  readonly model: string;
+  /** Plan files, in the order in which a new sequence is offered them. */
+  readonly plan: readonly string[];
+  readonly engine: "wasm" | "cuda";
+  /** HOST:PORT. */
+  readonly listen: string;
+  readonly tokenFile: string | undefined;
+  /** Id of the model; its file's name without quantisation and ending if unset. */
+  readonly modelId: string | undefined;
+  /** Name of the worker; host and port if unset. */
+  readonly name: string | undefined;
+  /** MiB of weights, cache and scratch together. */
+  readonly memory: number;
+  readonly sequences: number;
+  /** Tokens; the model's window if unset. */
+  readonly context: number | undefined;
+  /** Seconds that running answers have to end. */
+  readonly drain: number | undefined;
+}
+
+const quantisation = /-(?:q\d_\w+|iq\d_\w+|bf16|f16|f32)$/i;
+
+/** Runs until SIGINT or SIGTERM, or until the engine is given up. A second signal ends it at once. */
+export async function worker(options: WorkerOptions): Promise<void> {
+  const token =
+    options.tokenFile === undefined ? undefined : await readTokenFile(options.tokenFile);
+  const address = await listenAddress(options.listen);
+  const model = options.modelId ?? basename(options.model, ".gguf").replace(quantisation, "");
+  const running = await startWorkerProcess({
+    model,
+    name: options.name ?? `${hostname()}:${address.port}`,
+    load: await openModel({
+      modelPath: options.model,
+      planPaths: options.plan,
+      engine: options.engine,
+      memoryBytesMax: options.memory * 1024 * 1024,
+      sequencesMax: options.sequences,
+      contextTokensMax: options.context,
+    }),
+    texts: new PromptTexts(options.model),
+    address,
+    token,
+    drainMs: options.drain === undefined ? drainMsDefault : options.drain * 1000,
+    log: (line) => console.log(line),
+  });
+  console.log(`leanedge worker serves ${model} at ${running.url}`);
+  const signal = new Promise<void>((stop) => {
+    for (const name of ["SIGINT", "SIGTERM"] as const) {
+      process.once(name, () => {
+        stop();
+        // Listening now, so that an impatient second signal is not lost while the first is looked after.
+        for (const again of ["SIGINT", "SIGTERM"] as const) {
+          process.once(again, () => process.exit(1));
+        }
+      });
+    }
+  });
+  try {
+    await Promise.race([signal, running.givenUp]);
+  } catch (error) {
+    await running.close();
+    throw error;
+  }
+  await running.drain();
+}
+
+/** Adds the command to a program. */
+export function addWorkerCommand(
+  program: Command,
+  numbers: (what: string, highest: number) => (text: string) => number,
+): void {
+  program
+    .command("worker")
+    .description("serve a model to gateways from this machine")
+    .requiredOption("--model <file>", "model file (GGUF)")
+    .option(
+      "--plan <file>",
+      "cache plan (may be repeated: a sequence gets the first whose context range fits it)",
+      (path: string, before: readonly string[]) => [...before, path],
+      [],
+    )
+    .option("--engine <name>", "wasm or cuda", engineName, "wasm")
+    .requiredOption("--listen <host:port>", "address to listen on, HTTP/1.1 and HTTP/2 without TLS")
+    .option("--token-file <file>", "file with the token that callers must show")
+    .option("--model-id <id>", "id that requests name the model by (default: from its file name)")
+    .option("--name <name>", "name of this worker (default: host and port)")
+    .option(
+      "--memory <MiB>",
+      "weights, cache and scratch together",
+      numbers("a size in MiB", 65_536),
+      1024,
+    )
+    .option("--sequences <n>", "most sequences held at once", numbers("a count", 1_024), 256)
+    .option(
+      "--context <tokens>",
+      "longest context (default: the model's window)",
+      numbers("a count", 1 << 24),
+    )
+    .option(
+      "--drain <seconds>",
+      "time that running answers have to end",
+      numbers("a time in seconds", 3_600),
+    )
+    .action((options: WorkerOptions) => worker(options));
+}
+
+function engineName(text: string): "wasm" | "cuda" {
+  if (text !== "wasm" && text !== "cuda") throw new Error(`"${text}" is no engine: wasm or cuda`);
+  return text;
+}

@@ -1,0 +1,211 @@
+/**
+ * Saves the cache of an idle session and brings it back: what a worker computed is not computed
+ * again after it lost its memory. A snapshot only ever saves time: whatever is wrong with it, the log
+ * is replayed instead.
+ */
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import {
+  RestoreRequestSchema,
+  SnapshotFaultSchema,
+} from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { RestoreRequest } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import {
+  snapshotBytesMax,
+  snapshotRowBytesMax,
+  snapshotTimeoutMs,
+  snapshotTokensMin,
+} from "../limits.js";
+import type { WorkerDirectory } from "../worker-client/directory.js";
+import { logTokens, namePrefix, segmentsBefore } from "../worker-client/segments.js";
+import type { WorkerClient } from "../worker-client/worker-client.js";
+import type { SnapshotRecord } from "./cache-store.js";
+import { sameBytes } from "./request-rules.js";
+import type { SessionStore } from "./session-store.js";
+
+/** What the snapshots of a session work with. */
+export interface SessionSnapshotsOptions {
+  readonly store: SessionStore;
+  readonly directory: () => WorkerDirectory;
+  /** Name of the session's sequence on workers. */
+  readonly sequenceId: () => string;
+}
+
+/** See the head of this file. */
+export class SessionSnapshots {
+  readonly #options: SessionSnapshotsOptions;
+  readonly #store: SessionStore;
+  #saving: Promise<void> | undefined;
+  #stale = false;
+
+  constructor(options: SessionSnapshotsOptions) {
+    this.#options = options;
+    this.#store = options.store;
+  }
+
+  /**
+   * Saves the cache as it stands, unless that is done already or cannot be. Never rejects but for storage that
+   * fails: a worker that has no cache, or is at work, is left alone until after the next turn.
+   */
+  save(): Promise<void> {
+    this.#saving ??= this.#save().finally(() => {
+      this.#saving = undefined;
+    });
+    return this.#saving;
+  }
+
+  /**
+   * Tokens of the log that a restore would bring; 0 if there is no snapshot of this log. A snapshot of another one, or
+   * under other fingerprints, is deleted.
+   */
+  usableTokens(): number {
+    const snapshot = this.#store.cache.snapshot();
+    if (snapshot === undefined) {
+      return 0;
+    }
+    if (this.#isOurs(snapshot)) {
+      return snapshot.tokens;
+    }
+    this.discardStale();
+    return 0;
+  }
+
+  /** Deletes a snapshot that is of no use any more; the next request tells the worker, which counts it. */
+  discardStale(): void {
+    if (this.#store.cache.snapshot() !== undefined) {
+      this.#store.cache.deleteSnapshot();
+      this.#stale = true;
+    }
+  }
+
+  /** Whether a stale snapshot was deleted since this was last asked. */
+  takeStale(): boolean {
+    const stale = this.#stale;
+    this.#stale = false;
+    return stale;
+  }
+
+  /**
+   * Brings the snapshot to a worker. The caller has asked usableTokens.
+   * @returns tokens of the log that the worker has now; 0 if it could not take them
+   */
+  async restore(client: WorkerClient, generation: number, signal: AbortSignal): Promise<number> {
+    const { cache } = this.#store;
+    const snapshot = cache.snapshot();
+    if (snapshot === undefined) {
+      return 0;
+    }
+    try {
+      await client.restore(this.#pieces(snapshot, generation), {
+        signal,
+        timeoutMs: snapshotTimeoutMs,
+      });
+      return snapshot.tokens;
+    } catch (error) {
+      signal.throwIfAborted();
+      console.warn(`the snapshot of ${snapshot.tokens} tokens was not restored:`, error);
+      const fault = error instanceof ConnectError && error.findDetails(SnapshotFaultSchema).length;
+      if (fault) {
+        cache.deleteSnapshot();
+      }
+      return 0;
+    }
+  }
+
+  async *#pieces(
+    snapshot: SnapshotRecord,
+    generation: number,
+  ): AsyncGenerator<RestoreRequest, void, undefined> {
+    const segments = this.#store.segments();
+    const count = segmentsBefore(segments, snapshot.tokens);
+    // The first message goes alone, so that a snapshot whose rows are gone is refused as truncated.
+    yield create(RestoreRequestSchema, {
+      sequenceId: this.#options.sequenceId(),
+      engineVersion: snapshot.engineVersion,
+      prefix: namePrefix(segments.slice(0, count), snapshot.fingerprints),
+      generation: BigInt(generation),
+    });
+    for (const data of this.#store.cache.snapshotRows(snapshot.number)) {
+      yield create(RestoreRequestSchema, { data });
+    }
+  }
+
+  #isOurs(snapshot: SnapshotRecord): boolean {
+    const fingerprints = this.#store.session()?.fingerprints;
+    const segments = this.#store.segments();
+    const count = segmentsBefore(segments, snapshot.tokens);
+    return (
+      count !== undefined &&
+      fingerprints?.model === snapshot.fingerprints.model &&
+      fingerprints.template === snapshot.fingerprints.template &&
+      fingerprints.plan === snapshot.fingerprints.plan &&
+      sameBytes(namePrefix(segments.slice(0, count), undefined).sha256, snapshot.sha256)
+    );
+  }
+
+  async #save(): Promise<void> {
+    const { cache } = this.#store;
+    cache.setSaveDue(0);
+    const worker = this.#store.binding()?.worker ?? "";
+    const client = worker === "" ? undefined : this.#options.directory().open(worker);
+    const session = this.#store.session();
+    const segments = this.#store.segments();
+    const saved = cache.snapshot();
+    if (
+      client === undefined ||
+      session === undefined ||
+      this.#store.runningTurn() !== undefined ||
+      logTokens(segments) < snapshotTokensMin ||
+      (saved !== undefined && saved.tokens === logTokens(segments) && this.#isOurs(saved))
+    ) {
+      return;
+    }
+    const prefix = namePrefix(segments, session.fingerprints);
+    const number = cache.beginSnapshot();
+    const stop = new AbortController();
+    try {
+      let bytes = 0;
+      let position = 0;
+      let engineVersion = "";
+      const pieces = client.snapshot(
+        { sequenceId: this.#options.sequenceId(), prefix },
+        { signal: stop.signal, timeoutMs: snapshotTimeoutMs },
+      );
+      for await (const piece of pieces) {
+        bytes += piece.data.byteLength;
+        if (bytes > snapshotBytesMax || piece.data.byteLength > snapshotRowBytesMax) {
+          throw new ConnectError(
+            `the snapshot has ${bytes} bytes so far, at most ${snapshotBytesMax}`,
+            Code.ResourceExhausted,
+          );
+        }
+        if (position === 0) {
+          engineVersion = piece.engineVersion;
+        }
+        cache.appendSnapshotRow(number, position++, piece.data);
+      }
+      // A session that was deleted meanwhile leaves nothing behind.
+      if (this.#store.session()?.createMs !== session.createMs) {
+        cache.abandonSnapshot(number);
+        return;
+      }
+      cache.finishSnapshot({
+        number,
+        tokens: prefix.tokens,
+        sha256: prefix.sha256,
+        fingerprints: session.fingerprints,
+        engineVersion,
+        bytes,
+      });
+      await this.#store.sync();
+    } catch (error) {
+      cache.abandonSnapshot(number);
+      if (!(error instanceof ConnectError)) {
+        throw error;
+      }
+      console.info(`the cache of ${prefix.tokens} tokens was not saved: ${error.message}`);
+    } finally {
+      stop.abort();
+    }
+  }
+}

@@ -1,0 +1,203 @@
+/**
+ * leanedge.worker.v1.WorkerService as a process serves it: the worker's own handlers, with what only a process knows
+ * around them: whether it drains, whether its engine is there, long prompts on their thread, and figures of every call.
+ */
+import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
+import { codeToString } from "@connectrpc/connect/protocol-connect";
+import { FinishReason } from "../../gen/leanedge/v1/session_pb.js";
+import type {
+  GenerateRequest,
+  GenerateResponse,
+  WorkerService,
+} from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { EngineError } from "../../engine/status.js";
+import { checkMessages } from "../check-request.js";
+import { toConnectError } from "../errors.js";
+import type { WorkerMetrics } from "../metrics.js";
+import type { EngineHost } from "./engine-host.js";
+import { PromptTexts } from "./prompt-texts.js";
+import { drainingError, restartingError } from "./unavailable.js";
+
+type Service = ServiceImpl<typeof WorkerService>;
+
+/** What a service works with. */
+export interface HostedServiceOptions {
+  readonly host: EngineHost;
+  readonly texts: Pick<PromptTexts, "encode">;
+  readonly metrics: WorkerMetrics;
+  readonly nowSeconds: () => number;
+}
+
+/** See the head of this file. */
+export class HostedService {
+  /** Handlers to mount. */
+  readonly handlers: Service;
+  readonly #options: HostedServiceOptions;
+  #calls = 0;
+  #draining = false;
+  readonly #onIdle = new Set<() => void>();
+
+  constructor(options: HostedServiceOptions) {
+    this.#options = options;
+    const { host } = options;
+    this.handlers = {
+      generate: (request, context) => this.#counted(this.#generate(request, context)),
+      snapshot: (request, context) =>
+        this.#counted(this.#whileServing(() => host.worker.service.snapshot(request, context))),
+      restore: (messages, context) => {
+        this.#refuseWhileDraining();
+        return this.#countedCall(async () => host.worker.service.restore(messages, context));
+      },
+      fork: (request, context) => {
+        this.#refuseWhileDraining();
+        return host.worker.service.fork(request, context);
+      },
+      release: (request, context) => host.worker.service.release(request, context),
+      getStatus: async (request, context) => ({
+        ...(await host.worker.service.getStatus(request, context)),
+        draining: this.#draining,
+      }),
+    };
+  }
+
+  /** Whether new work is refused. */
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  /** Refuses new work from now on. */
+  drain(): void {
+    this.#draining = true;
+  }
+
+  /** Calls that run: answers, snapshots and restores. */
+  get calls(): number {
+    return this.#calls;
+  }
+
+  /** Resolves when no call runs, or after `ms`; says which. */
+  idle(ms: number): Promise<boolean> {
+    if (this.#calls === 0) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const settle = (idle: boolean) => () => {
+        clearTimeout(timer);
+        this.#onIdle.delete(onIdle);
+        resolve(idle);
+      };
+      const onIdle = settle(true);
+      const timer = setTimeout(settle(false), ms);
+      this.#onIdle.add(onIdle);
+    });
+  }
+
+  async *#generate(
+    request: GenerateRequest,
+    context: HandlerContext,
+  ): AsyncGenerator<GenerateResponse> {
+    const { host, metrics, nowSeconds } = this.#options;
+    const call = { startSeconds: nowSeconds(), tokens: 0 };
+    try {
+      this.#refuseWhileDraining();
+      // Looked at before the text is, so that a worker without an engine refuses at once.
+      const { service } = host.worker;
+      await this.#tokenize(request, context.signal);
+      // A lost engine may have taken its worker with it while a long prompt was tokenized.
+      if (host.worker.service !== service) throw restartingError();
+      for await (const event of this.#whileServing(() => service.generate(request, context))) {
+        const sent = event as GenerateResponse;
+        this.#observe(call, sent);
+        yield sent;
+      }
+    } catch (error) {
+      const failure = toConnectError(error);
+      metrics.failures.inc({ code: codeToString(failure.code) });
+      throw failure;
+    }
+  }
+
+  /** Puts ids in the place of messages that are too long to be tokenized between two steps. */
+  async #tokenize(request: GenerateRequest, signal: AbortSignal): Promise<void> {
+    if (request.resume !== undefined || request.promptIds.length > 0) return;
+    if (!PromptTexts.isLong(request.messages)) return;
+    const messages = checkMessages(request.messages);
+    const before = request.log.reduce(
+      (sum, { ids }) => sum + ids.length,
+      request.prefix?.tokens ?? 0,
+    );
+    const ids = await this.#options.texts.encode(messages, before > 0, signal);
+    request.promptIds = Array.from(ids);
+    request.messages = [];
+  }
+
+  #observe(call: { startSeconds: number; tokens: number }, { event }: GenerateResponse): void {
+    const { metrics, nowSeconds } = this.#options;
+    if (event.case === "accepted") {
+      const { promptTokens, cachedTokens } = event.value;
+      metrics.prefixQueries.inc(promptTokens);
+      metrics.prefixHits.inc(cachedTokens);
+      metrics.promptTokens.inc(promptTokens - cachedTokens);
+      metrics.requestPromptTokens.observe(promptTokens);
+    } else if (event.case === "tokens") {
+      const { length } = event.value.ids;
+      if (length === 0) return;
+      if (call.tokens === 0) metrics.timeToFirstToken.observe(nowSeconds() - call.startSeconds);
+      call.tokens += length;
+      metrics.generationTokens.inc(length);
+    } else if (event.case === "finished") {
+      const { finishReason, queueUs, prefillUs, decodeUs } = event.value;
+      metrics.endToEnd.observe(nowSeconds() - call.startSeconds);
+      metrics.requestGenerationTokens.observe(call.tokens);
+      metrics.queueTime.observe(Number(queueUs) / 1e6);
+      metrics.prefillTime.observe(Number(prefillUs) / 1e6);
+      metrics.decodeTime.observe(Number(decodeUs) / 1e6);
+      const reason = FinishReason[finishReason].toLowerCase();
+      metrics.successes.inc({ finished_reason: reason });
+    }
+  }
+
+  #refuseWhileDraining(): void {
+    if (this.#draining) throw drainingError();
+  }
+
+  /** A stream of the worker; if its engine is lost meanwhile, the error says so. */
+  async *#whileServing<T>(open: () => AsyncIterable<T>): AsyncGenerator<T> {
+    const { host } = this.#options;
+    const { worker } = host;
+    try {
+      yield* open();
+    } catch (error) {
+      if (!(error instanceof ConnectError) || error.code !== Code.Unavailable) throw error;
+      if (this.#draining) throw drainingError(error);
+      const gone = !host.ready || host.worker !== worker || isLost(error);
+      throw gone ? restartingError(error) : error;
+    }
+  }
+
+  async *#counted<T>(stream: AsyncIterable<T>): AsyncGenerator<T> {
+    this.#calls++;
+    try {
+      yield* stream;
+    } finally {
+      this.#ended();
+    }
+  }
+
+  async #countedCall<T>(call: () => Promise<T>): Promise<T> {
+    this.#calls++;
+    try {
+      return await call();
+    } finally {
+      this.#ended();
+    }
+  }
+
+  #ended(): void {
+    this.#calls--;
+    if (this.#calls === 0) for (const tell of [...this.#onIdle]) tell();
+  }
+}
+
+/** Whether an error comes of an engine that is lost. */
+function isLost({ cause }: ConnectError): boolean {
+  return cause instanceof EngineError && cause.status === "deviceLost";
+}

@@ -1,0 +1,137 @@
+/**
+ * HTTP/1.1 and HTTP/2 without TLS on one TCP port. A client of HTTP/2 with prior knowledge starts its connection with a
+ * fixed text (RFC 9113, section 3.4) that no HTTP/1.1 request starts with; which it is shows in the first bytes.
+ */
+import { createServer as createHttp1 } from "node:http";
+import { constants, createServer as createHttp2 } from "node:http2";
+import { createServer, type Server, type Socket } from "node:net";
+import type { connectNodeAdapter } from "@connectrpc/connect-node";
+import {
+  connectionsMax,
+  headerBytesMax,
+  headerMsMax,
+  http2StreamsMax,
+  idleConnectionMsMax,
+  readerStallMsMax,
+} from "./limits.js";
+
+/** Answers a request of either protocol. */
+export type RequestListener = ReturnType<typeof connectNodeAdapter>;
+
+/** What a port may be told besides its listener. */
+export interface OnePortOptions {
+  /** Longest that a reader may take nothing, in milliseconds. */
+  readonly readerStallMs?: number;
+  /** Called when a reader has taken nothing for too long, and its call is ended. */
+  readonly onStalledReader?: () => void;
+}
+
+/** A port that is not listening yet. */
+export interface OnePort {
+  /** Starts listening; resolves with the port number. */
+  listen(host: string, port: number): Promise<number>;
+  /** Takes no more connections, and closes those that are open at once. */
+  close(): Promise<void>;
+}
+
+/** How the text that an HTTP/2 connection starts with begins; no method of HTTP/1.1 does. */
+const http2Start = Buffer.from("PRI");
+
+/** Makes a port. */
+export function createOnePort(listener: RequestListener, options: OnePortOptions = {}): OnePort {
+  const { readerStallMs = readerStallMsMax, onStalledReader } = options;
+  const http1 = createHttp1(
+    { maxHeaderSize: headerBytesMax, keepAliveTimeout: idleConnectionMsMax },
+    (request, response) => {
+      // While a call runs something is written at least every 5 seconds: silence is a reader that takes nothing.
+      response.setTimeout(readerStallMs, () => {
+        onStalledReader?.();
+        request.socket.destroy();
+      });
+      listener(request, response);
+    },
+  );
+  const http2 = createHttp2(
+    {
+      maxHeaderListPairs: 64,
+      settings: { maxConcurrentStreams: http2StreamsMax, maxHeaderListSize: headerBytesMax },
+    },
+    (request, response) => {
+      response.stream.setTimeout(readerStallMs, () => {
+        onStalledReader?.();
+        response.stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+      });
+      listener(request, response);
+    },
+  );
+  http2.setTimeout(idleConnectionMsMax);
+
+  const sockets = new Set<Socket>();
+  // Half open connections are what HTTP/1.1 servers accept as well.
+  const tcp = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    tellApart(socket, (isHttp2) => (isHttp2 ? http2 : http1).emit("connection", socket));
+  });
+  tcp.maxConnections = connectionsMax;
+
+  return {
+    listen: (host, port) => listen(tcp, host, port),
+    close: () =>
+      new Promise((resolve) => {
+        tcp.close(() => {
+          resolve();
+        });
+        for (const socket of sockets) socket.destroy();
+      }),
+  };
+}
+
+function listen(tcp: Server, host: string, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    tcp.once("error", reject);
+    tcp.listen({ host, port }, () => {
+      tcp.off("error", reject);
+      const address = tcp.address();
+      resolve(typeof address === "object" && address !== null ? address.port : port);
+    });
+  });
+}
+
+/** Reads the first bytes of a connection, puts them back, and says what they are. */
+function tellApart(socket: Socket, hand: (isHttp2: boolean) => void): void {
+  let head = Buffer.alloc(0);
+  const timer = setTimeout(() => socket.destroy(), headerMsMax);
+  const forget = (): void => {
+    clearTimeout(timer);
+    socket.off("data", onData);
+    socket.off("end", onEnd);
+    socket.off("close", forget);
+  };
+  const onData = (chunk: Buffer): void => {
+    head = Buffer.concat([head, chunk]);
+    const length = Math.min(head.length, http2Start.length);
+    const same = head.subarray(0, length).equals(http2Start.subarray(0, length));
+    if (same && length < http2Start.length) return;
+    forget();
+    socket.pause();
+    socket.off("error", ignore);
+    socket.unshift(head);
+    hand(same);
+    // Whoever has the socket now listens; what was put back comes first.
+    process.nextTick(() => socket.resume());
+  };
+  const onEnd = (): void => {
+    forget();
+    socket.destroy();
+  };
+  socket.on("data", onData);
+  socket.on("end", onEnd);
+  socket.on("close", forget);
+  socket.on("error", ignore);
+}
+
+/** A connection that breaks before its first request concerns nobody. */
+function ignore(): void {
+  return undefined;
+}

@@ -1,0 +1,162 @@
+/**
+ * A worker process: serves a model, and ends in order when it is told to. Everything that `leanedge worker` does after its
+ * options are read.
+ */
+import { createClient, createRouterTransport } from "@connectrpc/connect";
+import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { WorkerMetrics, type WorkerLevels } from "../metrics.js";
+import { startWorker } from "../worker-service.js";
+import { EngineHost, type LoadedModel } from "./engine-host.js";
+import { HostedService } from "./hosted-service.js";
+import { startHttpServer, type HttpServer, type Page } from "./http-server.js";
+import { closeMsMax, readerStallMsMax, snapshotGraceMs } from "./limits.js";
+import type { ListenAddress } from "./listen-address.js";
+import type { PromptTexts } from "./prompt-texts.js";
+
+/** What to serve, and where. */
+export interface WorkerProcessOptions {
+  /** Id that requests name the model by. */
+  readonly model: string;
+  /** Name of the worker, shown to clients. */
+  readonly name: string;
+  /** Loads the model; again after its engine was lost. */
+  readonly load: () => Promise<LoadedModel>;
+  /** Tokenizes long prompts; closed with the process. */
+  readonly texts: Pick<PromptTexts, "encode" | "close">;
+  readonly address: ListenAddress;
+  /** Token that callers must show; undefined: none, and the address must be this machine's own. */
+  readonly token: string | undefined;
+  /** Time that running answers have to end when it is told to stop, in milliseconds. */
+  readonly drainMs: number;
+  /** Longest that a reader may take nothing, in milliseconds. */
+  readonly readerStallMs?: number;
+  /** One line for those who run it. */
+  readonly log: (line: string) => void;
+}
+
+/** A worker process that serves. */
+export interface WorkerProcess {
+  readonly url: string;
+  readonly port: number;
+  /** Rejects if the engine is given up; never resolves. */
+  readonly givenUp: Promise<never>;
+  /** Refuses new work, lets running answers end, hands out snapshots, closes. Takes a bounded time. */
+  drain(): Promise<void>;
+  /** Closes at once. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts to serve.
+ *
+ * @throws ModelFileError, PlanError, EngineError and others, whoever refuses first; nothing is left running then
+ */
+export async function startWorkerProcess(options: WorkerProcessOptions): Promise<WorkerProcess> {
+  const { load, log, model, name, texts } = options;
+  const nowSeconds = (): number => performance.now() / 1000;
+  const metrics = new WorkerMetrics(model);
+  const host = await EngineHost.open({
+    load,
+    start: (loaded) =>
+      startWorker({
+        ...loaded,
+        name,
+        model,
+        yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
+        nowUs: () => performance.now() * 1000,
+      }),
+    metrics,
+    nowSeconds,
+    log,
+  });
+  const service = new HostedService({ host, texts, metrics, nowSeconds });
+  const health = (): Page => {
+    const state = service.draining ? "draining" : host.ready ? "serving" : "restarting";
+    return {
+      status: state === "serving" ? 200 : 503,
+      contentType: "application/json",
+      body: `${JSON.stringify({ status: state, worker: name, model })}\n`,
+    };
+  };
+  let server: HttpServer;
+  try {
+    server = await startHttpServer(options.address, {
+      handlers: service.handlers,
+      token: options.token,
+      pages: new Map<string, () => Page | Promise<Page>>([
+        ["/health", health],
+        [
+          "/metrics",
+          async () => ({
+            status: 200,
+            contentType: metrics.registry.contentType,
+            // Without an engine the latest levels stay.
+            body: await metrics.text(await readLevels(service).catch(() => undefined)),
+          }),
+        ],
+      ]),
+      readerStallMs: options.readerStallMs ?? readerStallMsMax,
+      onStalledReader: () => metrics.slowReaders.inc(),
+      log,
+    });
+  } catch (error) {
+    host.close();
+    throw error;
+  }
+  const close = async (): Promise<void> => {
+    service.drain();
+    host.close();
+    await service.idle(closeMsMax);
+    await server.close();
+    await texts.close();
+  };
+  return {
+    url: server.url,
+    port: server.port,
+    givenUp: host.givenUp,
+    async drain() {
+      service.drain();
+      log(`draining: ${service.calls} calls run`);
+      if (!(await drained(service, options.drainMs))) {
+        log(`${service.calls} calls did not end in ${options.drainMs} ms and are broken off`);
+      }
+      await close();
+    },
+    close,
+  };
+}
+
+/**
+ * Waits until no call runs, and a moment longer: whoever sees only now that the worker goes still gets its caches.
+ * @returns whether that was so within `ms`
+ */
+async function drained(service: HostedService, ms: number): Promise<boolean> {
+  const deadlineMs = performance.now() + ms;
+  for (;;) {
+    if (!(await service.idle(deadlineMs - performance.now()))) return false;
+    await new Promise((resolve) => setTimeout(resolve, snapshotGraceMs));
+    if (service.calls === 0) return true;
+  }
+}
+
+/** What the worker says of itself, as its callers are told. */
+async function readLevels({ handlers }: HostedService): Promise<WorkerLevels> {
+  const transport = createRouterTransport((router) => router.service(WorkerService, handlers));
+  const status = await createClient(WorkerService, transport).getStatus({});
+  return {
+    running: status.running,
+    queued: status.queued,
+    sequences: status.sequences,
+    pages: Number(status.pages),
+    pagesFree: Number(status.pagesFree),
+    cacheBytes: Number(status.cacheBytes),
+    cacheBytesFree: Number(status.cacheBytesFree),
+    memoryBytes: Number(status.memoryBytes),
+    snapshots: {
+      saved: Number(status.snapshotsSaved),
+      restored: Number(status.snapshotsRestored),
+      stale: Number(status.snapshotsStale),
+      broken: Number(status.snapshotsBroken),
+    },
+  };
+}
