@@ -42,6 +42,7 @@ export const architectureFolders: readonly string[] = [
   "src/cli",
   "src/front",
   "src/page",
+  "src/pull",
   "engine",
   "wasm",
   "gpu-worker",
