@@ -1,10 +1,11 @@
-/** Attention over the zones and the packing of pages, against the contract. */
+/** Attention over full rows and pages that keep everything, against the contract. */
 import { describe, expect, it } from "vitest";
-import { SeededRandom } from "../../../test/oracle/random.js";
-import { identityPlan, pageStorages, type CachePlan } from "../plan/plan.js";
-import { AttentionCase, randomLog, type LayerLog, type TaskSpec } from "./attention-case.js";
-import { firstDifference, fromBits, worstError } from "./expectations.js";
+import { AttentionCase } from "./attention-case.js";
+import { expectedAttention, shareOfBound } from "./attention-expected.js";
+import { randomLog, type TaskSpec } from "./attention-log.js";
+import { firstDifference, fromBits } from "./expectations.js";
 import type { KernelModule } from "./kernel-module.js";
+import { plainPlan, planSink as sink } from "./page-plans.js";
 
 const shapes = [
   { heads: 1, kvHeads: 1, headDim: 2 },
@@ -19,18 +20,6 @@ const shapes = [
 /** Lengths of logs around blocks of 32 behind a sink of 5. */
 const lengths = [1, 4, 5, 6, 31, 36, 37, 38, 69, 70, 131] as const;
 
-const sink = 5;
-
-/** Error of an output relative to values around one: f32 sums of some hundred terms. */
-const errorMax = 3e-6;
-
-function plainPlan(log: LayerLog): CachePlan {
-  return identityPlan(
-    { layers: 1, kvHeads: log.kvHeads, headDim: log.headDim },
-    { sink, recent: 32 },
-  );
-}
-
 /** One generated row at the end of a log that lies in full spans, cut at `cuts`. */
 function lastRow(tokens: number, cuts: readonly number[] = []): TaskSpec {
   const borders = [0, ...cuts.filter((cut) => cut < tokens), tokens];
@@ -39,26 +28,6 @@ function lastRow(tokens: number, cuts: readonly number[] = []): TaskSpec {
     rows: 1,
     spans: borders.slice(1).map((end, i) => ({ begin: borders[i] ?? 0, end })),
     pages: 0,
-  };
-}
-
-/** Which channels heads keep: none, some multiples of 16, or all. */
-function prunedPlan(log: LayerLog, storage: CachePlan["storage"], seed: number): CachePlan {
-  const random = new SeededRandom(seed);
-  const keep = (head: number): number[] => {
-    const all = Array.from({ length: log.headDim }, (_, channel) => channel);
-    const width = [16, log.headDim, 0, 32][head % 4] ?? 0;
-    for (let i = all.length - 1; i > 0; i--) {
-      const j = random.below(i + 1);
-      [all[i], all[j]] = [all[j] ?? 0, all[i] ?? 0];
-    }
-    return all.slice(0, width).sort((a, b) => a - b);
-  };
-  return {
-    ...plainPlan(log),
-    name: "pruned",
-    kept: [Array.from({ length: log.kvHeads }, (_, head) => keep(head))],
-    storage,
   };
 }
 
@@ -73,9 +42,8 @@ export function runAttentionSuite(open: () => Promise<KernelModule>): void {
         const at = new AttentionCase(kernels, log, plainPlan(log));
         const whole = lastRow(tokens);
         const [first = new Uint32Array(0)] = at.attend([whole]);
-        expect(worstError(fromBits(first), at.expected(whole), 1), `${tokens} tokens`).toBeLessThan(
-          errorMax,
-        );
+        const share = shareOfBound(fromBits(first), expectedAttention(log, plainPlan(log), whole));
+        expect(share, `${tokens} tokens`).toBeLessThanOrEqual(1);
         // Where a log is cut into spans must not show.
         const [cut] = at.attend([lastRow(tokens, [5, 40, 41])]);
         expect(firstDifference(cut ?? [], first)).toBe(-1);
@@ -100,7 +68,8 @@ export function runAttentionSuite(open: () => Promise<KernelModule>): void {
         pages: 0,
       };
       const [together = new Uint32Array(0)] = at.attend([task]);
-      expect(worstError(fromBits(together), at.expected(task), 1)).toBeLessThan(errorMax);
+      const share = shareOfBound(fromBits(together), expectedAttention(log, plainPlan(log), task));
+      expect(share).toBeLessThanOrEqual(1);
       const width = shape.heads * shape.headDim;
       for (let position = begin; position < tokens; position += 3) {
         const [alone] = at.attend([lastRow(position + 1)]);
@@ -142,50 +111,5 @@ export function runAttentionSuite(open: () => Promise<KernelModule>): void {
       expect(at.attend(tasks)).toEqual(tasks.map((task) => at.attend([task])[0]));
       expect(kernels.brokenGuards()).toEqual([]);
     });
-  });
-
-  describe("pages", () => {
-    it.each(shapes)(
-      "of $kvHeads heads of $headDim in f16 have the scalar packer's bytes",
-      async (shape) => {
-        const kernels = await open();
-        kernels.reset();
-        const log = randomLog({ ...shape, tokens: 80 }, 10);
-        const at = new AttentionCase(kernels, log, plainPlan(log));
-        for (const index of [0, 1]) {
-          const { kernel, scalar } = at.packedBothWays(index);
-          expect(firstDifference(kernel, scalar)).toBe(-1);
-        }
-        expect(kernels.brokenGuards()).toEqual([]);
-      },
-    );
-
-    const storages = pageStorages.flatMap((k) => pageStorages.map((v) => ({ k, v })));
-    it.each(storages)(
-      "with K in $k and V in $v are packed and read as their plan says",
-      async (storage) => {
-        const kernels = await open();
-        for (const headDim of [32, 48, 64]) {
-          kernels.reset();
-          const tokens = sink + 64 + 40;
-          const log = randomLog({ heads: 8, kvHeads: 4, headDim, tokens }, 11);
-          const at = new AttentionCase(kernels, log, prunedPlan(log, storage, headDim));
-          const { kernel, scalar } = at.packedBothWays(1);
-          expect(firstDifference(kernel, scalar)).toBe(-1);
-          const task: TaskSpec = {
-            firstPosition: tokens - 6,
-            rows: 6,
-            spans: [
-              { begin: 0, end: sink },
-              { begin: sink + 64, end: tokens },
-            ],
-            pages: 2,
-          };
-          const [actual = new Uint32Array(0)] = at.attend([task]);
-          expect(worstError(fromBits(actual), at.expected(task), 1)).toBeLessThan(errorMax);
-          expect(kernels.brokenGuards()).toEqual([]);
-        }
-      },
-    );
   });
 }

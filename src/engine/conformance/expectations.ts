@@ -81,37 +81,6 @@ export function swigluOf(gate: Float32Array, up: Float32Array): Float64Array {
   return Float64Array.from(gate, (g, i) => (g / (1 + Math.exp(-g))) * (up[i] ?? 0));
 }
 
-/** One head's keys and values as attention sees them, in f64; rows of the log in order. */
-export interface HeadCache {
-  /** (rows, width) */
-  readonly k: readonly Float64Array[];
-  /** (rows, headDim) */
-  readonly v: readonly Float64Array[];
-  /** Channels of q that meet K's, (width). */
-  readonly channels: readonly (readonly number[])[];
-}
-
-/** Attention of one query row and head over rows [0, seen) of a cache. */
-export function attendRow(q: Float64Array, cache: HeadCache, seen: number): Float64Array {
-  const scale = 1 / Math.sqrt(q.length);
-  const scores = Array.from({ length: seen }, (_, row) => {
-    const k = cache.k[row] ?? new Float64Array(0);
-    const channels = cache.channels[row] ?? [];
-    return scale * channels.reduce((sum, c, i) => sum + (q[c] ?? 0) * (k[i] ?? 0), 0);
-  });
-  const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-  const weights = scores.map((score) => Math.exp(score - max));
-  const total = weights.reduce((a, b) => a + b, 0);
-  const out = new Float64Array(q.length);
-  weights.forEach((weight, row) => {
-    const v = cache.v[row] ?? new Float64Array(0);
-    v.forEach((value, i) => {
-      out[i] = (out[i] ?? 0) + (weight / total) * value;
-    });
-  });
-  return out;
-}
-
 /** binary16 bits as numbers. */
 export function widen(bits: Uint16Array): Float64Array {
   return Float64Array.from(bits, f16ToNumber);

@@ -1,8 +1,10 @@
 /** What every backend's kernels must do, whoever wrote them: engine/include/leanedge/kernels.h. */
 import { describe } from "vitest";
+import { runAttentionPagesSuite } from "./attention-pages-suite.js";
 import { runAttentionSuite } from "./attention-suite.js";
 import { KernelModule } from "./kernel-module.js";
 import { runMatmulSuite } from "./matmul-suite.js";
+import { runPageFlushSuite } from "./page-flush-suite.js";
 import { runRowsSuite } from "./rows-suite.js";
 
 /**
@@ -23,5 +25,7 @@ export function runKernelConformance(
     runMatmulSuite(open);
     runRowsSuite(open);
     runAttentionSuite(open);
+    runAttentionPagesSuite(open);
+    runPageFlushSuite(open);
   });
 }

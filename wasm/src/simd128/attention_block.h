@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "attention_page.h"
 #include "leanedge/half.h"
 #include "leanedge/kernels.h"
 #include "simd.h"
@@ -15,25 +16,32 @@ namespace leanedge::kernels {
 // Rows of K and V are filled up to whole vectors; K's padding is 0.
 constexpr size_t padded_dim(int32_t dim) { return static_cast<size_t>((dim + 3) / 4 * 4); }
 
-// How a block's values lie in memory, and four of them as f32.
+// How a block's values lie in memory, and four of them as f32 times 1 / kLift. What they are
+// multiplied with is multiplied by kLift beforehand: both are powers of two, so products and sums are
+// the same bits in every form.
 struct Wide {
   using Value = float;
-  static inline v128_t load(const float* p) { return simd::f32x4_load(p); }
+  static constexpr float kLift = 1.0f;
+  inline v128_t load(const float* p) const { return simd::f32x4_load(p); }
 };
 struct Narrow {
   using Value = uint16_t;
-  static inline v128_t load(const uint16_t* p) { return simd::f16x4_load(p); }
+  static constexpr float kLift = simd::kF16Lift;
+  const v128_t mask = simd::held_i32x4(simd::kF16Mask);
+  inline v128_t load(const uint16_t* p) const { return simd::f16x4_load_low(p, mask); }
 };
 
 // `Form` is Wide for values that were widened to f32 before, because many query rows share them,
-// and Narrow for f16 as it lies in the cache, which pays where one or two rows read it.
+// and Narrow for f16 as it lies in the cache, which pays where few query heads read it. K and V of a
+// page may be codes instead.
 template <typename Form>
 struct Block {
   using Value = typename Form::Value;
-  const Value* k[kPageSlots];  // each (padded width): rows of K; unused where k_channels is set
+  const Value* k[kPageSlots];  // each (padded width): rows of K
   const Value* v[kPageSlots];  // each (padded head_dim): rows of V
-  const Value* k_channels;     // (width, 32): K by channels; null: by rows
-  const uint16_t* channels;    // (width) kept channels; null: all, in order
+  const Value* k_channels;     // (width, 32): K by channels; null: by rows, or codes
+  const KeyCodes* k_codes;     // null: none
+  const ValueCodes* v_codes;   // null: none
   int32_t width;
   int32_t slots;
   int32_t first_position;      // of slot 0; archive pages: 0, before every query
@@ -58,17 +66,6 @@ inline void widen_rows(const uint16_t* from, int32_t rows, int32_t dim, float* t
   }
 }
 
-// Spreads (rows, dim) f32 to (rows, padded dim) in place, padding 0.
-inline void pad_rows(float* values, int32_t rows, int32_t dim) {
-  const size_t width = static_cast<size_t>(dim);
-  const size_t padded = padded_dim(dim);
-  if (padded == width) return;
-  for (size_t r = static_cast<size_t>(rows); r-- > 0;) {
-    memmove(values + r * padded, values + r * width, width * sizeof(float));
-    for (size_t c = width; c < padded; ++c) values[r * padded + c] = 0.0f;
-  }
-}
-
 inline void divide_row(float* row, size_t dim, float divisor) {
   const v128_t divisors = wasm_f32x4_splat(divisor);
   size_t i = 0;
@@ -87,8 +84,9 @@ struct alignas(16) SlotValues {
 // q.k of all slots, unscaled, K by rows: lane j of a sum takes the channels = j mod 4. Slots are
 // taken four at a time: results past `slots` are garbage. q: Heads times (padded width).
 template <typename Form, int32_t Heads>
-inline void score_rows(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
+[[gnu::noinline]] void score_rows(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
                        SlotValues<Heads>* scores) {
+  const Form form;
   const size_t width = padded_dim(block.width);
   for (int32_t s = 0; s < slots; s += 4) {
     // Past the last slot its own row stands in.
@@ -98,8 +96,8 @@ inline void score_rows(const Block<Form>& block, const float* const (&q)[Heads],
     const auto* k3 = block.k[s + 3 < slots ? s + 3 : s];
     v128_t sums[Heads][4] = {};
     for (size_t i = 0; i < width; i += 4) {
-      const v128_t k[4] = {Form::load(k0 + i), Form::load(k1 + i), Form::load(k2 + i),
-                           Form::load(k3 + i)};
+      const v128_t k[4] = {form.load(k0 + i), form.load(k1 + i), form.load(k2 + i),
+                           form.load(k3 + i)};
       for (int32_t h = 0; h < Heads; ++h) {
         const v128_t x = simd::f32x4_load(q[h] + i);
         for (int32_t j = 0; j < 4; ++j) {
@@ -120,7 +118,7 @@ inline constexpr int32_t kScoreVectors = 8 / Heads;
 
 // Sums of the channels = `phase` mod 4 of kScoreVectors vectors of slots, from slot `slot` on.
 template <typename Form, int32_t Heads>
-inline void score_phase(const Block<Form>& block, const float* const (&q)[Heads], int32_t phase,
+inline void score_phase(const Form& form, const Block<Form>& block, const float* const (&q)[Heads], int32_t phase,
                         int32_t slot, v128_t (&out)[Heads][kScoreVectors<Heads>]) {
   for (int32_t h = 0; h < Heads; ++h) {
     for (v128_t& sum : out[h]) sum = wasm_f32x4_const_splat(0.0f);
@@ -128,7 +126,7 @@ inline void score_phase(const Block<Form>& block, const float* const (&q)[Heads]
   for (int32_t c = phase; c < block.width; c += 4) {
     const auto* k = block.k_channels + static_cast<size_t>(c) * kPageSlots + slot;
     for (int32_t i = 0; i < kScoreVectors<Heads>; ++i) {
-      const v128_t values = Form::load(k + 4 * i);
+      const v128_t values = form.load(k + 4 * i);
       for (int32_t h = 0; h < Heads; ++h) {
         const v128_t x = wasm_v128_load32_splat(q[h] + c);
         out[h][i] = wasm_f32x4_add(out[h][i], wasm_f32x4_mul(x, values));
@@ -139,20 +137,21 @@ inline void score_phase(const Block<Form>& block, const float* const (&q)[Heads]
 
 // score_rows for K by channels: the same sums in the same order, hence the same bits.
 template <typename Form, int32_t Heads>
-inline void score_channels(const Block<Form>& block, const float* const (&q)[Heads],
+[[gnu::noinline]] void score_channels(const Block<Form>& block, const float* const (&q)[Heads],
                            SlotValues<Heads>* scores) {
+  const Form form;
   constexpr int32_t vectors = kScoreVectors<Heads>;
   for (int32_t slot = 0; slot < kPageSlots; slot += 4 * vectors) {
     v128_t s0[Heads][vectors];
     v128_t s1[Heads][vectors];
     v128_t pair[Heads][vectors];
-    score_phase<Form, Heads>(block, q, 0, slot, s0);
-    score_phase<Form, Heads>(block, q, 1, slot, s1);
+    score_phase<Form, Heads>(form, block, q, 0, slot, s0);
+    score_phase<Form, Heads>(form, block, q, 1, slot, s1);
     for (int32_t h = 0; h < Heads; ++h) {
       for (int32_t i = 0; i < vectors; ++i) pair[h][i] = wasm_f32x4_add(s0[h][i], s1[h][i]);
     }
-    score_phase<Form, Heads>(block, q, 2, slot, s0);
-    score_phase<Form, Heads>(block, q, 3, slot, s1);
+    score_phase<Form, Heads>(form, block, q, 2, slot, s0);
+    score_phase<Form, Heads>(form, block, q, 3, slot, s1);
     for (int32_t h = 0; h < Heads; ++h) {
       for (int32_t i = 0; i < vectors; ++i) {
         const v128_t other = wasm_f32x4_add(s0[h][i], s1[h][i]);
@@ -165,7 +164,7 @@ inline void score_channels(const Block<Form>& block, const float* const (&q)[Hea
 // Channels [c, c + 4 * Vectors) of each head's output: out * rescale + sum over slots of p * v,
 // slots in order.
 template <typename Form, int32_t Heads, int32_t Vectors>
-inline void add_values(const Block<Form>& block, int32_t c, const SlotValues<Heads>& p,
+inline void add_values(const Form& form, const Block<Form>& block, int32_t c, const SlotValues<Heads>& p,
                        int32_t slots, const float (&rescale)[Heads], float* const (&out)[Heads]) {
   v128_t sums[Heads][Vectors];
   for (int32_t h = 0; h < Heads; ++h) {
@@ -179,7 +178,7 @@ inline void add_values(const Block<Form>& block, int32_t c, const SlotValues<Hea
     v128_t weights[Heads];
     for (int32_t h = 0; h < Heads; ++h) weights[h] = wasm_v128_load32_splat(p.at[h] + s);
     for (int32_t i = 0; i < Vectors; ++i) {
-      const v128_t values = Form::load(v + 4 * i);
+      const v128_t values = form.load(v + 4 * i);
       for (int32_t h = 0; h < Heads; ++h) {
         sums[h][i] = wasm_f32x4_add(sums[h][i], wasm_f32x4_mul(weights[h], values));
       }
@@ -190,9 +189,45 @@ inline void add_values(const Block<Form>& block, int32_t c, const SlotValues<Hea
   }
 }
 
+// Channels [0, head_dim) of each head's output, as add_values; lifts the probabilities.
+template <typename Form, int32_t Heads>
+[[gnu::noinline]] void add_full_values(const Block<Form>& block, SlotValues<Heads>* p,
+                                       int32_t slots, int32_t head_dim,
+                                       const float (&rescale)[Heads], float* const (&out)[Heads]) {
+  if constexpr (Form::kLift != 1.0f) {
+    const v128_t lift = wasm_f32x4_const_splat(Form::kLift);
+    for (int32_t h = 0; h < Heads; ++h) {
+      for (int32_t s = 0; s < kPageSlots; s += 4) {
+        simd::f32x4_store(p->at[h] + s, wasm_f32x4_mul(simd::f32x4_load(p->at[h] + s), lift));
+      }
+    }
+  }
+  const Form form;
+  constexpr int32_t wide = 8 / Heads;  // vectors at a time: as many sums as registers allow
+  int32_t c = 0;
+  for (; c + 4 * wide <= head_dim; c += 4 * wide) {
+    add_values<Form, Heads, wide>(form, block, c, *p, slots, rescale, out);
+  }
+  for (; c + 4 <= head_dim; c += 4) {
+    add_values<Form, Heads, 1>(form, block, c, *p, slots, rescale, out);
+  }
+  if (c == head_dim) return;
+  // Two channels are left over, in a vector with padding; Narrow blocks have none.
+  for (int32_t h = 0; h < Heads; ++h) {
+    v128_t sum = wasm_f32x4_mul(wasm_f32x4_make(out[h][c], out[h][c + 1], 0.0f, 0.0f),
+                                wasm_f32x4_splat(rescale[h]));
+    for (int32_t s = 0; s < slots; ++s) {
+      const v128_t weight = wasm_v128_load32_splat(p->at[h] + s);
+      sum = wasm_f32x4_add(sum, wasm_f32x4_mul(weight, form.load(block.v[s] + c)));
+    }
+    out[h][c] = wasm_f32x4_extract_lane(sum, 0);
+    out[h][c + 1] = wasm_f32x4_extract_lane(sum, 1);
+  }
+}
+
 // Turns scores into exp(score * scale - max) in place, for a block's first `slots` slots, and
 // moves the softmax on. Returns by how much earlier sums shrink. Lanes past `slots` become 0.
-inline float soften(float* scores, int32_t slots, float scale, Softmax* state) {
+[[gnu::noinline]] inline float soften(float* scores, int32_t slots, float scale, Softmax* state) {
   const v128_t scales = wasm_f32x4_splat(scale);
   const v128_t lanes = wasm_i32x4_const(0, 1, 2, 3);
   const v128_t none = wasm_f32x4_const_splat(-INFINITY);
@@ -202,9 +237,9 @@ inline float soften(float* scores, int32_t slots, float scale, Softmax* state) {
     const v128_t scaled = wasm_f32x4_mul(simd::f32x4_load(scores + s), scales);
     const v128_t seen = wasm_v128_bitselect(scaled, none, inside);
     simd::f32x4_store(scores + s, seen);
-    peak = wasm_f32x4_max(peak, seen);
+    peak = wasm_f32x4_pmax(peak, seen);
   }
-  const float block_max = simd::f32x4_max(peak);
+  const float block_max = simd::f32x4_pmax(peak);
   const float max = state->max > block_max ? state->max : block_max;
   const float rescale = simd::f32_exp(state->max - max);
   const v128_t maxima = wasm_f32x4_splat(max);
@@ -219,63 +254,30 @@ inline float soften(float* scores, int32_t slots, float scale, Softmax* state) {
   return rescale;
 }
 
-// A query as scores need it: gathered where the block has some channels only, padded where its
-// rows are.
-template <typename Form>
-inline const float* block_query(const Block<Form>& block, const float* q, float* room) {
-  if (block.channels) {
-    for (int32_t i = 0; i < block.width; ++i) room[i] = q[block.channels[i]];
-    return room;
-  }
-  const size_t width = static_cast<size_t>(block.width);
-  if (width % 4 == 0) return q;
-  memcpy(room, q, width * sizeof(float));
-  for (size_t i = width; i < padded_dim(block.width); ++i) room[i] = 0.0f;
-  return room;
-}
-
-// Folds the first `slots` slots of a block into Heads neighbouring query heads of one row (Milakov
-// and Gimelshein 2018, algorithm 3). q, out: (Heads, head_dim).
+// Folds the first `slots` slots of a block into Heads query heads of one row (Milakov and Gimelshein
+// 2018, algorithm 3).
+//   q       each (padded width), times kLift unless K is codes; what the block's channels meet
+//   states  (Heads)
+//   out     each (head_dim)
 template <typename Form, int32_t Heads>
-inline void attend_block(const Block<Form>& block, const float* q, int32_t slots, float scale,
-                         int32_t head_dim, Softmax* states, float* out) {
-  alignas(16) float room[Heads][kHeadDimMax];
+inline void attend_block(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
+                         float scale, int32_t head_dim, Softmax* states, float* const (&out)[Heads]) {
   SlotValues<Heads> scores;
-  const float* queries[Heads];
-  float* outs[Heads];
-  for (int32_t h = 0; h < Heads; ++h) {
-    const size_t at = static_cast<size_t>(h) * static_cast<size_t>(head_dim);
-    queries[h] = block_query(block, q + at, room[h]);
-    outs[h] = out + at;
-  }
-  if (block.k_channels) {
-    score_channels<Form, Heads>(block, queries, &scores);
+  if (block.k_codes) {
+    score_codes<Heads>(*block.k_codes, q, scores.at);
+  } else if (block.k_channels) {
+    score_channels<Form, Heads>(block, q, &scores);
   } else {
-    score_rows<Form, Heads>(block, queries, slots, &scores);
+    score_rows<Form, Heads>(block, q, slots, &scores);
   }
   float rescale[Heads];
   for (int32_t h = 0; h < Heads; ++h) {
     rescale[h] = soften(scores.at[h], slots, scale, &states[h]);
   }
-  constexpr int32_t wide = 8 / Heads;  // vectors at a time: as many sums as registers allow
-  int32_t c = 0;
-  for (; c + 4 * wide <= head_dim; c += 4 * wide) {
-    add_values<Form, Heads, wide>(block, c, scores, slots, rescale, outs);
-  }
-  for (; c + 4 <= head_dim; c += 4) {
-    add_values<Form, Heads, 1>(block, c, scores, slots, rescale, outs);
-  }
-  if (c == head_dim) return;
-  // Two channels are left over, in a vector with padding; Narrow blocks have none.
-  for (int32_t h = 0; h < Heads; ++h) {
-    v128_t sum = wasm_f32x4_mul(wasm_f32x4_make(outs[h][c], outs[h][c + 1], 0.0f, 0.0f),
-                                wasm_f32x4_splat(rescale[h]));
-    for (int32_t s = 0; s < slots; ++s) {
-      const v128_t weight = wasm_v128_load32_splat(scores.at[h] + s);
-      sum = wasm_f32x4_add(sum, wasm_f32x4_mul(weight, Form::load(block.v[s] + c)));
-    }
-    outs[h][c] = wasm_f32x4_extract_lane(sum, 0);
-    outs[h][c + 1] = wasm_f32x4_extract_lane(sum, 1);
+  if (block.v_codes) {
+    add_code_values<Heads>(*block.v_codes, scores.at, rescale, out);
+  } else {
+    add_full_values<Form, Heads>(block, &scores, slots, head_dim, rescale, out);
   }
 }
 

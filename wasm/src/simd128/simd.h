@@ -23,6 +23,13 @@ inline float f32x4_max(v128_t v) {
   return wasm_f32x4_extract_lane(b, 0);
 }
 
+// The largest lane, where none is NaN: pmax is one instruction of most machines, max is six.
+inline float f32x4_pmax(v128_t v) {
+  const v128_t a = wasm_f32x4_pmax(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
+  const v128_t b = wasm_f32x4_pmax(a, wasm_i32x4_shuffle(a, a, 1, 0, 3, 2));
+  return wasm_f32x4_extract_lane(b, 0);
+}
+
 // f32x4_sum of four vectors at once: lane i is that of argument i.
 inline v128_t f32x4_sum4(v128_t a, v128_t b, v128_t c, v128_t d) {
   const v128_t ab_lo = wasm_i32x4_shuffle(a, b, 0, 4, 2, 6);  // a0 b0 a2 b2
@@ -46,6 +53,22 @@ inline v128_t f16_lanes_to_f32x4(v128_t lanes) {
 
 // Four f16 from memory -> f32x4, as above.
 inline v128_t f16x4_load(const void* p) { return f16_lanes_to_f32x4(wasm_i32x4_load16x4(p)); }
+
+// A constant vector that stays in a register. LLVM repeats v128.const wherever it is used, and engines
+// load it each time; a splat of a number that it cannot see through is moved out of loops.
+inline v128_t held_i32x4(int32_t value) {
+  asm("" : "+r"(value));
+  return wasm_i32x4_splat(value);
+}
+inline v128_t held_i16x8(int32_t value) { return held_i32x4(value | value << 16); }
+
+// As f16x4_load, but times 1 / kF16Lift, for which a shift and a mask suffice. Exact: what is
+// subnormal in f16 is so in f32.
+inline constexpr float kF16Lift = 0x1p112f;
+inline constexpr int32_t kF16Mask = static_cast<int32_t>(0x8fffe000u);
+inline v128_t f16x4_load_low(const void* p, v128_t mask) {
+  return wasm_v128_and(wasm_i32x4_shl(wasm_i32x4_load16x4(p), 13), mask);
+}
 
 // f32x4 -> f16 bits in u32 lanes: to nearest, ties to even, beyond the range infinite, NaN stays.
 inline v128_t f32x4_to_f16_lanes(v128_t x) {
@@ -77,7 +100,11 @@ inline v128_t f32x4_exp(v128_t x) {
   v128_t a = wasm_f32x4_pmin(x, wasm_f32x4_const_splat(88.0f));
   a = wasm_f32x4_pmax(a, wasm_f32x4_const_splat(-87.3f));
   // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 in two parts, the first short enough to be exact.
-  const v128_t n = wasm_f32x4_nearest(wasm_f32x4_mul(a, wasm_f32x4_const_splat(0x1.715476p+0f)));
+  // Adding 1.5 * 2^23 rounds n to an integer, which is then the low bits as well.
+  const v128_t shift = wasm_f32x4_const_splat(12582912.0f);
+  const v128_t shifted =
+      wasm_f32x4_add(wasm_f32x4_mul(a, wasm_f32x4_const_splat(0x1.715476p+0f)), shift);
+  const v128_t n = wasm_f32x4_sub(shifted, shift);
   v128_t r = wasm_f32x4_sub(a, wasm_f32x4_mul(n, wasm_f32x4_const_splat(0x1.62e400p-1f)));
   r = wasm_f32x4_sub(r, wasm_f32x4_mul(n, wasm_f32x4_const_splat(0x1.7f7d1cp-20f)));
   // The series of e^r to r^7: its rest is below 6e-9 here.
@@ -90,7 +117,7 @@ inline v128_t f32x4_exp(v128_t x) {
   p = wasm_f32x4_add(wasm_f32x4_mul(p, wasm_f32x4_mul(r, r)), r);
   p = wasm_f32x4_add(p, wasm_f32x4_const_splat(1.0f));
   // n is in -126 .. 127: add it to the exponent.
-  const v128_t scaled = wasm_i32x4_add(p, wasm_i32x4_shl(wasm_i32x4_trunc_sat_f32x4(n), 23));
+  const v128_t scaled = wasm_i32x4_add(p, wasm_i32x4_shl(shifted, 23));
   return wasm_v128_andnot(scaled, tiny);
 }
 
