@@ -16,7 +16,10 @@ import { logitsAt, Oracle } from "../../test/oracle/oracle.js";
  */
 export const leadMax = 1;
 
-/** And only on this share of an answer's tokens, or on one: near ties are rare. */
+/** Below this the oracle has no preference worth counting: logits of Q8_0 models err by as much. */
+export const leadCounted = 0.25;
+
+/** Departures that count are only on this share of an answer's tokens, or on one: they are rare. */
 export const departuresShareMax = 1 / 8;
 
 /** Where an answer leaves the oracle's: position in the answer, and the lead it gave up. */
@@ -52,9 +55,10 @@ export function checkDepartures(
         `${wrong.lead.toFixed(3)}, at most ${leadMax}`,
     );
   }
-  if (found.length > Math.max(1, answerTokens * departuresShareMax)) {
+  const counted = found.filter(({ lead }) => lead > leadCounted).length;
+  if (counted > Math.max(1, answerTokens * departuresShareMax)) {
     throw new Error(
-      `${variant} answers wrongly: ${found.length} of ${answerTokens} tokens are not the oracle's`,
+      `${variant} answers wrongly: ${counted} of ${answerTokens} tokens are not the oracle's`,
     );
   }
 }

@@ -31,6 +31,9 @@ export async function tokenizerOf(modelPath: string): Promise<Tokenizer> {
   }
 }
 
+/** Beginnings of the story to try. */
+const beginningsMax = 40;
+
 /** A prompt of exactly `tokens` tokens. Throws where no cut of the story gives that many. */
 export function promptOf(tokenizer: Tokenizer, tokens: number): Prompt {
   const encode = (text: string): number[] =>
@@ -39,15 +42,17 @@ export function promptOf(tokenizer: Tokenizer, tokens: number): Prompt {
     { length: Math.ceil(tokens / 100) + 1 },
     (_, i) => `Day ${i + 1}. ${story}`,
   ).join(" ");
-  const perCharacter = encode(whole).length / whole.length;
-  const guess = Math.round(tokens / perCharacter);
-  for (let shift = 0; shift < guess; shift++) {
-    for (const length of [guess + shift, guess - shift]) {
-      const text = whole.slice(0, length);
-      // Peers trim what ends in a space in ways of their own.
-      if (text.endsWith(" ")) continue;
-      const ids = encode(text);
-      if (ids.length === tokens) return { text, ids };
+  const guess = Math.round((tokens * whole.length) / encode(whole).length);
+  // The number of tokens may skip the wanted one as a text grows; then another beginning may do.
+  for (let begin = 0; begin < beginningsMax; begin++) {
+    for (let shift = 0; shift < guess / 4; shift++) {
+      for (const length of [guess + shift, guess - shift]) {
+        const text = whole.slice(begin, begin + length);
+        // Peers trim spaces in ways of their own.
+        if (text.trim() !== text) continue;
+        const ids = encode(text);
+        if (ids.length === tokens) return { text, ids };
+      }
     }
   }
   throw new Error(`no prompt of ${tokens} tokens`);
