@@ -1,5 +1,6 @@
 // Whatever happens to a sequence, it always equals a fresh replay of its log, bit for bit.
 #include "leanedge/engine.h"
+#include "plan_matrix.h"
 #include "random.h"
 #include "shadow.h"
 #include "tiny_model.h"
@@ -13,16 +14,28 @@ namespace {
 
 constexpr int32_t kLive = 5;  // sequences that the walk keeps; one handle more replays
 constexpr int32_t kVocab = 61;
-constexpr int32_t kTokensMax = 200;
+
+// What a walk does: sizes, and how often a drawn token is compared with a replay.
+struct Course {
+  int32_t steps;
+  int32_t tokens_max = 200;  // of a log
+  int32_t first_max = 0;     // tokens of the prompt that a sequence is created with; half at least
+  int32_t append_max = 60;   // tokens of a long segment
+  int32_t replay_every = 6;  // drawn tokens
+  int32_t plan_count = 1;
+  bool starves = false;  // whether entries are refused for want of memory
+};
 
 struct Walk {
   Random random;
+  Course course;
   Shadow shadows[kLive];
   int32_t handles[kLive];  // -1: none
   int32_t plans[kLive];    // of each sequence
-  int32_t plan_count;
   int32_t replays;
-  int32_t starved;  // entries refused with kOutOfPages
+  int32_t restores;
+  int32_t starved;    // entries refused with kOutOfPages
+  int32_t pages_max;  // of any sequence so far
 };
 
 SamplingParams random_sampling(Random* random) {
@@ -35,24 +48,31 @@ SamplingParams random_sampling(Random* random) {
   return p;
 }
 
+// Appends random ids.
+void append_ids(Walk* walk, int32_t slot, int32_t count, int32_t kind) {
+  static int32_t ids[test::kShadowTokensMax];
+  for (int32_t i = 0; i < count; ++i) ids[i] = walk->random.below(kVocab);
+  CHECK_EQ(le_sequence_append(walk->handles[slot], kind, ids, count), 0);
+  walk->shadows[slot].append(kind, ids, count);
+}
+
 void create(Walk* walk, int32_t slot) {
-  walk->plans[slot] = walk->random.below(walk->plan_count);
+  walk->plans[slot] = walk->random.below(walk->course.plan_count);
   walk->handles[slot] = le_sequence_create(walk->plans[slot]);
   CHECK(walk->handles[slot] >= 0);
   walk->shadows[slot].tokens = 0;
   walk->shadows[slot].sampling = random_sampling(&walk->random);
   CHECK_EQ(le_sequence_sampling(walk->handles[slot], &walk->shadows[slot].sampling), 0);
+  const int32_t half = walk->course.first_max / 2;
+  if (half) append_ids(walk, slot, half + walk->random.below(half), 1);
 }
 
 void append(Walk* walk, int32_t slot) {
   Shadow& shadow = walk->shadows[slot];
-  const int32_t count = 1 + walk->random.below(walk->random.below(4) ? 12 : 60);
-  if (shadow.tokens + count > kTokensMax) return;
-  int32_t ids[64];
-  for (int32_t i = 0; i < count; ++i) ids[i] = walk->random.below(kVocab);
-  const int32_t kind = walk->random.below(4) ? 1 : 2;
-  CHECK_EQ(le_sequence_append(walk->handles[slot], kind, ids, count), 0);
-  shadow.append(kind, ids, count);
+  const int32_t most = walk->random.below(4) ? 12 : walk->course.append_max;
+  const int32_t count = 1 + walk->random.below(most);
+  if (shadow.tokens + count > walk->course.tokens_max) return;
+  append_ids(walk, slot, count, walk->random.below(4) ? 1 : 2);
 }
 
 void truncate(Walk* walk, int32_t slot) {
@@ -76,6 +96,48 @@ void fork(Walk* walk, int32_t slot) {
   walk->shadows[other].tokens = tokens;
 }
 
+// Saves a sequence in pieces of any size, and restores it in its place or in another one's, in other
+// pieces.
+void restore(Walk* walk, int32_t slot) {
+  const uint64_t bytes = le_snapshot_bytes(walk->handles[slot]);
+  CHECK(bytes > 0);
+  uint8_t* data = static_cast<uint8_t*>(malloc(bytes));
+  const auto pieces = [&](const auto& take) {
+    const int32_t piece_max = 1 + walk->random.below(walk->random.below(2) ? 300 : 70000);
+    int32_t status = 0;
+    for (uint64_t at = 0; at < bytes && status == 0;) {
+      const uint64_t rest = bytes - at;
+      const uint64_t piece = static_cast<uint64_t>(1 + walk->random.below(piece_max));
+      const int32_t count = static_cast<int32_t>(piece < rest ? piece : rest);
+      status = take(at, data + at, count);
+      at += static_cast<uint64_t>(count);
+    }
+    return status;
+  };
+  CHECK_EQ(pieces([&](uint64_t at, uint8_t* to, int32_t count) {
+    return le_snapshot_read(walk->handles[slot], at, to, count);
+  }), 0);
+  const int32_t other = walk->random.below(kLive);
+  if (walk->handles[other] >= 0) CHECK_EQ(le_sequence_free(walk->handles[other]), 0);
+  const int32_t restored = le_snapshot_begin(walk->plans[slot], bytes);
+  CHECK(restored >= 0);
+  const int32_t status = pieces([&](uint64_t at, const uint8_t* from, int32_t count) {
+    return le_snapshot_write(restored, at, from, count);
+  });
+  free(data);
+  walk->handles[other] = status == 0 ? restored : -1;
+  if (status == 0) {
+    ++walk->restores;
+    walk->plans[other] = walk->plans[slot];
+    if (other != slot) walk->shadows[other] = walk->shadows[slot];
+    CHECK_EQ(le_sequence_sampling(restored, &walk->shadows[other].sampling), 0);
+    return;
+  }
+  // Only memory may have been missing.
+  CHECK(walk->course.starves);
+  CHECK_EQ(status, static_cast<int32_t>(Status::kOutOfPages));
+}
+
 void check_log(Walk* walk, int32_t slot) {
   const Shadow& shadow = walk->shadows[slot];
   SequenceStats stats = {};
@@ -85,7 +147,8 @@ void check_log(Walk* walk, int32_t slot) {
   // A prompt on its way through the layers of a plan that prunes holds more for a while.
   const uint64_t bytes = le_plan_sequence_bytes(walk->plans[slot], stats.computed);
   CHECK(walk->plans[slot] ? stats.cache_bytes >= bytes : stats.cache_bytes == bytes);
-  int32_t ids[test::kShadowTokensMax];
+  if (stats.pages > walk->pages_max) walk->pages_max = stats.pages;
+  static int32_t ids[test::kShadowTokensMax];
   CHECK_EQ(le_sequence_ids(walk->handles[slot], 0, shadow.tokens, ids), 0);
   CHECK(memcmp(ids, shadow.ids, static_cast<size_t>(shadow.tokens) * 4) == 0);
 }
@@ -106,7 +169,7 @@ void step(Walk* walk) {
   for (int32_t i = 0; i < kLive; ++i) {
     if (walk->handles[i] < 0 || walk->shadows[i].tokens == 0 || walk->random.below(3) == 0)
       continue;
-    if (walk->shadows[i].tokens >= kTokensMax) continue;
+    if (walk->shadows[i].tokens >= walk->course.tokens_max) continue;
     slots[count] = i;
     entries[count++] = {walk->handles[i], 1 + walk->random.below(walk->random.below(2) ? 20 : 400),
                         walk->random.below(5) ? 1 : 0, 0};
@@ -127,7 +190,7 @@ void step(Walk* walk) {
     }
     CHECK_EQ(results[i].status, 0);
     if (results[i].token < 0) continue;
-    if (walk->random.below(3) == 0) {
+    if (walk->random.below(walk->course.replay_every) == 0) {
       float fresh[kVocab];
       StepResult result = test::replay(shadow, walk->plans[slots[i]], kVocab, fresh);
       if (result.status == static_cast<int32_t>(Status::kOutOfPages)) {
@@ -143,17 +206,18 @@ void step(Walk* walk) {
   }
 }
 
-void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& options, Dtype dtype,
-          int32_t steps, bool starves) {
+Walk walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& options, Dtype dtype,
+          const Course& course) {
   const test::TinyModel model = test::tiny_model(config, dtype, seed);
   CHECK_EQ(test::tiny_start(model, options), 0);
   EngineStats before = {};
   le_engine_stats(&before);
-  Walk walk = {};
+  static Walk walk;
+  walk = {};
   walk.random = {seed};
-  walk.plan_count = options.plan ? 2 : 1;
+  walk.course = course;
   for (int32_t i = 0; i < kLive; ++i) walk.handles[i] = -1;
-  for (int32_t i = 0; i < steps; ++i) {
+  for (int32_t i = 0; i < course.steps; ++i) {
     const int32_t slot = walk.random.below(kLive);
     if (walk.handles[slot] < 0) create(&walk, slot);
     const int32_t choice = walk.random.below(100);
@@ -165,15 +229,18 @@ void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& opt
       fork(&walk, slot);
     else if (choice < 36)
       CHECK_EQ(le_sequence_drop_cache(walk.handles[slot]), 0);
-    else if (choice < 38) {
+    else if (choice < 41)
+      restore(&walk, slot);
+    else if (choice < 43) {
       CHECK_EQ(le_sequence_free(walk.handles[slot]), 0);
       walk.handles[slot] = -1;
     } else
       step(&walk);
     if (walk.handles[slot] >= 0) check_log(&walk, slot);
   }
-  CHECK(walk.replays > steps / 10);
-  CHECK_EQ(walk.starved > 0, starves);
+  CHECK(walk.replays > course.steps / (4 * course.replay_every));
+  CHECK(walk.restores > course.steps / 40);
+  CHECK_EQ(walk.starved > 0, course.starves);
   for (int32_t i = 0; i < kLive; ++i) {
     if (walk.handles[i] >= 0) CHECK_EQ(le_sequence_free(walk.handles[i]), 0);
   }
@@ -182,12 +249,25 @@ void walk(uint64_t seed, const ModelConfig& config, const test::TinyOptions& opt
   CHECK_EQ(after.cache_bytes_free, before.cache_bytes_free);
   CHECK_EQ(after.memory_bytes, before.memory_bytes);
   CHECK_EQ(after.allocations, uint64_t{0});
+  return walk;
+}
+
+// A model with heads that can be pruned.
+ModelConfig prunable(int32_t heads, int32_t kv_heads) {
+  ModelConfig config = test::tiny_config(Architecture::kLlama);
+  config.dim = 16;
+  config.ff_dim = 16;
+  config.heads = heads;
+  config.kv_heads = kv_heads;
+  config.head_dim = 32;
+  config.rope_dim = 32;
+  return config;
 }
 
 }  // namespace
 
 TEST(random_walk_equals_replay) {
-  walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, 900, false);
+  walk(1, test::tiny_config(Architecture::kQwen2), {}, Dtype::kF16, {.steps = 900});
 }
 
 TEST(random_walk_without_sink_equals_replay) {
@@ -195,30 +275,49 @@ TEST(random_walk_without_sink_equals_replay) {
   options.sink = 0;
   options.recent = 1;
   options.batch_rows_max = 5;
-  walk(2, test::tiny_config(Architecture::kLlama), options, Dtype::kQ8_0, 500, false);
+  walk(2, test::tiny_config(Architecture::kLlama), options, Dtype::kQ8_0, {.steps = 700});
 }
 
 TEST(random_walk_short_of_pages_equals_replay) {
   test::TinyOptions options;
   options.batch_rows_max = 40;
   options.memory_bytes_max = 300 * 1024;
-  walk(3, test::tiny_config(Architecture::kQwen3), options, Dtype::kQ4_1, 500, true);
+  walk(3, test::tiny_config(Architecture::kQwen3), options, Dtype::kQ4_1,
+       {.steps = 700, .starves = true});
 }
 
-// Pruned and quantised pages: prompts go layer by layer, and what cannot be shortened is replayed.
-TEST(random_walk_under_a_pruning_plan_equals_replay) {
-  ModelConfig config = test::tiny_config(Architecture::kLlama);
-  config.head_dim = 32;
-  config.rope_dim = 32;
-  const uint32_t widths[4] = {16, 32, 0, 16};
-  CachePlan* plan =
-      test::tiny_plan(2, 2, 32, 3, 10, widths, PageStorage::kInt4, PageStorage::kInt8);
+// Sequences under all plans beside each other, in one engine.
+TEST(random_walk_under_every_plan_equals_replay) {
+  const test::PlanMatrix matrix(2, 3, 10);
   test::TinyOptions options;
-  options.plan = plan;
-  walk(4, config, options, Dtype::kQ8_0, 500, false);
-  options.memory_bytes_max = 500 * 1024;
-  walk(5, config, options, Dtype::kQ8_0, 300, true);
-  free(plan);
+  options.plans = matrix.plans;
+  options.plan_count = test::kMatrixPlans;
+  options.sink = 5;
+  const Walk done = walk(4, prunable(4, 2), options, Dtype::kF16,
+                         {.steps = 6000, .replay_every = 12, .plan_count = 8});
+  CHECK(done.pages_max >= 5);
+  options.memory_bytes_max = 420 * 1024;
+  walk(5, prunable(4, 2), options, Dtype::kF16,
+       {.steps = 1600, .replay_every = 12, .plan_count = 8, .starves = true});
+}
+
+// Logs of more than 100 pages.
+TEST(random_walk_of_long_logs_equals_replay) {
+  const test::PlanMatrix matrix(1, 3, 10);
+  ModelConfig config = prunable(1, 1);
+  config.context_tokens_max = 3600;
+  test::TinyOptions options;
+  options.plans = matrix.plans;
+  options.plan_count = test::kMatrixPlans;
+  options.batch_rows_max = 64;
+  options.memory_bytes_max = 64 * 1024 * 1024;
+  const Walk done = walk(6, config, options, Dtype::kF16,
+                         {.steps = 160,
+                          .tokens_max = 3500,
+                          .first_max = 3400,
+                          .replay_every = 12,
+                          .plan_count = 8});
+  CHECK(done.pages_max > 100);
 }
 
 // Zones move rows between ring and pages: with everything kept that changes no bit.

@@ -126,6 +126,9 @@ int32_t tiny_start(const TinyModel& model, const TinyOptions& options) {
   }
   if (status == 0) status = le_plan_add(nullptr, options.sink, options.recent);
   if (status == 0 && options.plan) status = le_plan_add(options.plan, 0, 0);
+  for (int32_t i = 0; i < options.plan_count && status >= 0; ++i) {
+    status = le_plan_add(options.plans[i], 0, 0);
+  }
   return status < 0 ? status : le_engine_start();
 }
 

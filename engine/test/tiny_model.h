@@ -32,6 +32,8 @@ struct TinyOptions {
   int32_t recent = 8;
   int32_t chunk_bytes = 1000;       // of le_weights_write
   const CachePlan* plan = nullptr;  // added behind the identity plan, as plan 1
+  const CachePlan* const* plans = nullptr;  // (plan_count) added behind that
+  int32_t plan_count = 0;
 };
 
 // Creates, feeds and starts the engine; returns the first error, or 0.
