@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the engine's two WebAssembly modules from one source (wasm/README.md):
+# Builds the engine's WebAssembly modules from one source (wasm/README.md):
 #
-#   scripts/build-wasm.sh            wasm/prebuilt/leanedge-{reference,simd128}.wasm and BUILD.json
+#   scripts/build-wasm.sh            wasm/prebuilt/leanedge-*.wasm and BUILD.json
 #   scripts/build-wasm.sh --check    builds into a temporary folder and compares with wasm/prebuilt
 #
 # Needs Debian's clang-19, lld-19 and wasi-libc (headers only). The output depends on the sources
@@ -48,21 +48,24 @@ flags="--target=wasm32 -std=c++20 -O3 -fno-exceptions -fno-rtti -ffp-contract=of
   -Wall -Wextra -Werror -nostdlibinc -isystem $headers
   -ffile-prefix-map=$root=. -I$root/engine/include -I$root/engine/src -I$root/wasm/src"
 
-# build NAME BACKEND EXTRA_FLAGS KERNELS_FOLDER
+# build NAME BACKEND EXTRA_FLAGS KERNEL_FOLDERS LINK_FLAGS EXPORT_LISTS
 build() {
   objects=""
-  for source in $(ls "$root"/engine/src/*.cpp "$root/$4"/*.cpp "$root"/wasm/src/*.cpp); do
+  sources="$root/engine/src/*.cpp $root/wasm/src/*.cpp"
+  for folder in $4; do sources="$sources $root/$folder/*.cpp"; done
+  # shellcheck disable=SC2086
+  for source in $(ls $sources); do
     case "$source" in */platform_native.cpp) continue ;; esac
     object="$work/$1-$(echo "${source#"$root"/}" | tr / -).o"
     # shellcheck disable=SC2086
     clang++-19 $flags $3 "-DLEANEDGE_BACKEND=$2" -c "$source" -o "$object"
     objects="$objects $object"
   done
-  exports=$(sed 's/^/--export=/' "$root/wasm/exports.txt")
+  exports=$(for list in $6; do sed 's/^/--export=/' "$root/wasm/$list.txt"; done)
   # wasm-ld directly: the clang driver would run whatever wasm-opt is in PATH over the result.
   # shellcheck disable=SC2086
   wasm-ld-19 --no-entry --import-memory --initial-memory=$initial_bytes --stack-first \
-    -z stack-size=$stack_bytes --gc-sections --strip-all -O2 $exports \
+    -z stack-size=$stack_bytes --gc-sections --strip-all -O2 $5 $exports \
     $objects -o "$out/leanedge-$1.wasm"
   size=$(wc -c <"$out/leanedge-$1.wasm")
   if [ "$size" -gt "$bytes_max" ]; then
@@ -71,30 +74,33 @@ build() {
   fi
 }
 
-build reference 1 "" engine/src/kernels_ref
-build simd128 2 -msimd128 wasm/src/simd128
+simd=wasm/src/simd128
+relaxed_flags="-msimd128 -mrelaxed-simd"
+modules="reference simd128 relaxed"
+build reference 1 "" engine/src/kernels_ref "" exports
+build simd128 2 -msimd128 $simd "" exports
+build relaxed 2 "$relaxed_flags" $simd "" "exports exports-relaxed"
 
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-cat >"$out/BUILD.json" <<EOF
 {
-  "clang": "$(clang++-19 --version | sed -n 's/.*clang version //p')",
-  "lld": "$(wasm-ld-19 --version | sed 's/^[^0-9]*//')",
-  "wasiLibc": "$(dpkg-query --show --showformat '${Version}' wasi-libc 2>/dev/null || echo unknown)",
-  "modules": {
-    "leanedge-reference.wasm": {
-      "bytes": $(wc -c <"$out/leanedge-reference.wasm"),
-      "sha256": "$(digest "$out/leanedge-reference.wasm")"
-    },
-    "leanedge-simd128.wasm": {
-      "bytes": $(wc -c <"$out/leanedge-simd128.wasm"),
-      "sha256": "$(digest "$out/leanedge-simd128.wasm")"
-    }
-  }
-}
-EOF
+  printf '{\n  "clang": "%s",\n' "$(clang++-19 --version | sed -n 's/.*clang version //p')"
+  printf '  "lld": "%s",\n' "$(wasm-ld-19 --version | sed 's/^[^0-9]*//')"
+  printf '  "wasiLibc": "%s",\n' \
+    "$(dpkg-query --show --showformat '${Version}' wasi-libc 2>/dev/null || echo unknown)"
+  printf '  "modules": {'
+  separator=""
+  for name in $modules; do
+    file="leanedge-$name.wasm"
+    printf '%s\n    "%s": {\n      "bytes": %s,\n      "sha256": "%s"\n    }' \
+      "$separator" "$file" "$(wc -c <"$out/$file")" "$(digest "$out/$file")"
+    separator=","
+  done
+  printf '\n  }\n}\n'
+} >"$out/BUILD.json"
 
-files="leanedge-reference.wasm leanedge-simd128.wasm BUILD.json"
+files="BUILD.json"
+for name in $modules; do files="$files leanedge-$name.wasm"; done
 if [ "$check" = yes ]; then
   status=0
   for file in $files; do

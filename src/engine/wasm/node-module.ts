@@ -1,20 +1,30 @@
 /** The prebuilt modules in Node. Workers import the same files through their bundler instead. */
 import { readFile } from "node:fs/promises";
-import type { BackendName } from "../engine.js";
+import { hasRelaxedSimd, relaxedIsRight } from "./variants.js";
 
-const files: Readonly<Record<Exclude<BackendName, "cuda">, string>> = {
-  reference: "leanedge-reference.wasm",
-  wasm: "leanedge-simd128.wasm",
-};
+/** The modules of wasm/prebuilt. */
+export const moduleNames = ["reference", "simd128", "relaxed"] as const;
 
-/** Where the prebuilt module of a backend lies. */
-export function engineModuleUrl(backend: Exclude<BackendName, "cuda">): URL {
-  return new URL(`../../../wasm/prebuilt/${files[backend]}`, import.meta.url);
+/** One of them. */
+export type ModuleName = (typeof moduleNames)[number];
+
+/** Where a prebuilt module lies. */
+export function engineModuleUrl(name: ModuleName): URL {
+  return new URL(`../../../wasm/prebuilt/leanedge-${name}.wasm`, import.meta.url);
 }
 
-/** Reads and compiles the prebuilt module of a backend. */
+/**
+ * Reads and compiles a prebuilt module.
+ *
+ * @param name a module, or "wasm" for the fastest one that this process computes rightly
+ */
 export async function readEngineModule(
-  backend: Exclude<BackendName, "cuda"> = "wasm",
+  name: ModuleName | "wasm" = "wasm",
 ): Promise<WebAssembly.Module> {
-  return WebAssembly.compile(await readFile(engineModuleUrl(backend)));
+  if (name !== "wasm") return WebAssembly.compile(await readFile(engineModuleUrl(name)));
+  if (hasRelaxedSimd()) {
+    const relaxed = await readEngineModule("relaxed");
+    if (relaxedIsRight(relaxed)) return relaxed;
+  }
+  return readEngineModule("simd128");
 }

@@ -4,22 +4,30 @@
 // columns of all 8 rows:
 //
 //   dtype   columns  block
-//   Q8_0    32       8 f16 scales, then for each pair of columns 8 B of rows 0-3 and 8 B of rows
-//                    4-7; within 8 B: row-major (4 rows, 2 columns) int8
+//   Q8_0    32       8 f16 scales, then for each 4 columns 16 B of rows 0-3 and 16 B of rows 4-7;
+//                    within 16 B: row-major (4 rows, 4 columns) bytes, even columns as q + 128,
+//                    odd columns as q
 //   Q4_0    32       8 f16 scales, then for each 8 columns 16 B of rows 0-3 and 16 B of rows 4-7
 //   Q4_1    32       8 f16 scales, 8 f16 minima, then as Q4_0
 //   F32     4        (8 rows, 4 columns) f32
 //   F16     4        (8 rows, 4 columns) f16
 //   BF16    4        (8 rows, 4 columns) bf16
 //
-// What it buys: with int8 or nibbles, the 16-bit lanes 2r and 2r + 1 of a vector are two columns of
-// row r, so i32x4.dot_i16x8 adds up four rows at once and no sum across lanes is ever needed; and
-// the eight scales of a block are one load. With floats, lane j adds up the columns = j mod 4.
+// What it buys: with int8 or nibbles, a 32-bit lane holds columns of one row, so a dot product with
+// i32 lanes adds up four rows at once and no sum across lanes is ever needed; and the eight scales of
+// a block are one load. With floats, lane j adds up the columns = j mod 4.
 //
-// Nibbles: a row's 8 columns are two 16-bit lanes, even columns in the first, odd columns in the
-// second; columns 0 and 1 in bits 0-3, 2 and 3 in bits 4-7, 4 and 5 in bits 8-11, 6 and 7 in bits
-// 12-15. Masking gives a nibble times 1, 16 or 256 without a shift; activations times 256, 16 or 1
-// make all products 256 times too large, which one exact factor of 2^-8 undoes.
+// Q8_0 as 16-bit lanes: a lane is v = 256 o + e, o an odd column, e = (even column) + 128 in its
+// unsigned low byte. With x_e, x_o the activations of the two columns,
+//   v x_o + (v & 255) (256 x_e - x_o) = 256 (o x_o + e x_e):
+// two products of 16-bit lanes and one mask where widening would take two shuffles. All factors fit
+// 16 bits, all sums of a block 32; the bias of 128 comes off at the start (`offset_even`), the factor
+// of 256 at the end, exactly.
+//
+// Nibbles: a row's 8 columns are two 16-bit lanes; columns 0 and 2 in bits 0-3 of the first and the
+// second, 1 and 3 in bits 4-7, 4 and 6 in bits 8-11, 5 and 7 in bits 12-15. Masking gives a nibble
+// times 1, 16 or 256 without a shift; activations times 256, 16 or 1 make all products 256 times too
+// large. As bytes: the low nibbles of four bytes are columns 0, 4, 2, 6, the high ones 1, 5, 3, 7.
 #pragma once
 
 #include <stddef.h>
@@ -60,61 +68,70 @@ constexpr size_t tile_bytes(Dtype dtype, int32_t cols) {
   return block_bytes(dtype) * blocks_of(dtype, cols);
 }
 
-// What prepare_activations writes for one row, in this order, each part 16-byte aligned; nb blocks
-// of 32 columns, the last one filled up with zeros:
-//   wide    (nb, 32) i16  q
-//   planes  (nb, 32) i16  q times 256, 16, 1, 256 for the column pairs 0, 1, 2, 3 of each 8
-//   scale   (nb) f32      s: x is about s q
-//   scale8  (nb) f32      s 2^-8, for products with planes
-//   offset  (nb) i32      -8 * 256 * sum of q: what Q4_0's "q - 8" takes off
-//   sum     (nb) f32      sum of q, for Q4_1's minima
-struct PreparedRow {
-  int16_t* wide;
-  int16_t* planes;
-  float* scale;
-  float* scale8;
-  int32_t* offset;
-  float* sum;
+// What prepare_activations writes. q is the int8 value of an activation, s its block's scale: x is
+// about s q. Up to kSingleRowsMax rows stand one by one and meet the weights as they are packed; more
+// stand in groups of four (the last one filled up with zeros) and meet weights unpacked into a panel.
+inline constexpr int32_t kSingleRowsMax = 3;
+inline constexpr int32_t kGroupRows = 4;
+
+// One block of 32 columns of a single row.
+struct RowBlock {
+  int16_t odd_even[8][4];  // for each 4 columns q1, q3, 256 q0 - q1, 256 q2 - q3
+#ifdef __wasm_relaxed_simd__
+  int8_t quads[8][4];      // q in order
+  int8_t nibbles[4][8];    // for each 8 columns q0, q4, q2, q6, q1, q5, q3, q7
+#else
+  int16_t planes[4][8];    // for each 8 columns 256 (q0, q2), 16 (q1, q3), q4, q6, 256 (q5, q7)
+#endif
+  float scale;             // s
+  int32_t offset_even;     // -128 * 256 * sum of q over even columns: the bias of Q8_0's
+  int32_t offset8;         // -128 * sum of q
+  int32_t offset4;         // -8 * sum of q: what Q4_0's "q - 8" takes off; with planes 256 times it
+  float sum;               // sum of q, for Q4_1's minima
+  int32_t reserved[3];
+};
+static_assert(sizeof(RowBlock) == 160, "rows follow each other without gaps");
+
+// One block of 32 columns of four rows.
+struct GroupBlock {
+  int16_t pairs[16][kGroupRows][2];  // columns 0 and 2 of each 4, then 1 and 3
+#ifdef __wasm_relaxed_simd__
+  int8_t quads[8][kGroupRows][4];    // columns in order
+#endif
+  float scale[kGroupRows];
+  int32_t offset8[kGroupRows];
+  int32_t offset4[kGroupRows];
+  float sum[kGroupRows];
 };
 
 constexpr size_t activation_blocks(int32_t cols) {
   return static_cast<size_t>((cols + kBlockCols - 1) / kBlockCols);
 }
 
-// Bytes between prepared rows.
-constexpr size_t prepared_row_bytes(int32_t cols) {
-  const size_t blocks = activation_blocks(cols);
-  const size_t blocks4 = (blocks + 3) / 4 * 4;  // keeps the f32 parts aligned
-  return blocks * kBlockCols * 2 * 2 + blocks4 * 4 * 4;
+inline RowBlock* prepared_row(uint8_t* prepared, int32_t cols, int32_t row) {
+  return reinterpret_cast<RowBlock*>(prepared) + static_cast<size_t>(row) * activation_blocks(cols);
 }
 
-inline PreparedRow prepared_row(uint8_t* prepared, int32_t cols, int32_t row) {
-  const size_t blocks = activation_blocks(cols);
-  const size_t blocks4 = (blocks + 3) / 4 * 4;
-  uint8_t* base = prepared + static_cast<size_t>(row) * prepared_row_bytes(cols);
-  PreparedRow out;
-  out.wide = reinterpret_cast<int16_t*>(base);
-  out.planes = out.wide + blocks * kBlockCols;
-  out.scale = reinterpret_cast<float*>(out.planes + blocks * kBlockCols);
-  out.scale8 = out.scale + blocks4;
-  out.offset = reinterpret_cast<int32_t*>(out.scale8 + blocks4);
-  out.sum = reinterpret_cast<float*>(out.offset + blocks4);
-  return out;
+inline GroupBlock* prepared_group(uint8_t* prepared, int32_t cols, int32_t group) {
+  return reinterpret_cast<GroupBlock*>(prepared) +
+         static_cast<size_t>(group) * activation_blocks(cols);
 }
 
 // A piece of a matrix product: all activation rows against tiles [tile_begin, tile_end). Ranges of
-// tiles are independent, so that threads could share one product.
+// tiles are independent: threads share a product by them.
 struct MatmulRange {
   const PackedMatrix* matrix;
   const Activations* activations;
   float* y;  // (activations->rows, matrix->rows)
   int32_t tile_begin;
   int32_t tile_end;
+  int32_t thread;  // whose panel it is
 };
 
-void matmul_q8_0_simd128(const MatmulRange& range);
-void matmul_q4_0_simd128(const MatmulRange& range);
-void matmul_q4_1_simd128(const MatmulRange& range);
+// Block weights, at most kSingleRowsMax rows.
+void matmul_single_simd128(const MatmulRange& range);
+// Block weights, more rows.
+void matmul_panel_simd128(const MatmulRange& range);
 void matmul_f32_simd128(const MatmulRange& range);
 void matmul_f16_simd128(const MatmulRange& range);
 void matmul_bf16_simd128(const MatmulRange& range);

@@ -1,26 +1,47 @@
-// Chooses the matrix product for a dtype.
+// Chooses the matrix product for a dtype and a number of rows, and shares its tiles among threads.
 #include "layout.h"
+#include "parallel.h"
 
 namespace leanedge::kernels {
+namespace {
 
-void matmul(Context*, const PackedMatrix& matrix, const Activations& activations, float* y) {
+using MatmulKernel = void (*)(const MatmulRange& range);
+
+struct Product {
+  MatmulKernel kernel;
+  MatmulRange range;  // of all tiles
+};
+
+void run_piece(void* arg, int32_t begin, int32_t end, int32_t thread) {
+  const Product& product = *static_cast<const Product*>(arg);
+  MatmulRange range = product.range;
+  range.tile_begin = begin;
+  range.tile_end = end;
+  range.thread = thread;
+  product.kernel(range);
+}
+
+MatmulKernel kernel_of(Dtype dtype, int32_t rows) {
+  switch (dtype) {
+    case Dtype::kQ8_0:
+    case Dtype::kQ4_0:
+    case Dtype::kQ4_1: return rows > kSingleRowsMax ? matmul_panel_simd128 : matmul_single_simd128;
+    case Dtype::kF32: return matmul_f32_simd128;
+    case Dtype::kF16: return matmul_f16_simd128;
+    case Dtype::kBF16: return matmul_bf16_simd128;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void matmul(Context* context, const PackedMatrix& matrix, const Activations& activations,
+            float* y) {
   ENGINE_ASSERT(matrix.cols == activations.cols);
   ENGINE_ASSERT(activations.rows > 0);
-  MatmulRange range;
-  range.matrix = &matrix;
-  range.activations = &activations;
-  range.y = y;
-  range.tile_begin = 0;
-  range.tile_end = (matrix.rows + kTileRows - 1) / kTileRows;
-  switch (matrix.dtype) {
-    case Dtype::kQ8_0: return matmul_q8_0_simd128(range);
-    case Dtype::kQ4_0: return matmul_q4_0_simd128(range);
-    case Dtype::kQ4_1: return matmul_q4_1_simd128(range);
-    case Dtype::kF32: return matmul_f32_simd128(range);
-    case Dtype::kF16: return matmul_f16_simd128(range);
-    case Dtype::kBF16: return matmul_bf16_simd128(range);
-  }
-  ENGINE_ASSERT(false);
+  Product product = {kernel_of(matrix.dtype, activations.rows), {&matrix, &activations, y, 0, 0, 0}};
+  ENGINE_ASSERT(product.kernel != nullptr);
+  parallel_for(context, (matrix.rows + kTileRows - 1) / kTileRows, run_piece, &product);
 }
 
 }  // namespace leanedge::kernels

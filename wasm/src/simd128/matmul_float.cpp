@@ -39,8 +39,6 @@ constexpr int32_t kRunCols = 64;
 
 template <typename Weights>
 struct Float {
-  static constexpr int32_t kRowsMax = 2;  // 8 weight rows x 2: as many sums as registers
-
   // sums += one block of weights times four activations of each row.
   template <int32_t Rows>
   static inline void add_block(const uint8_t* block, const v128_t (&xs)[Rows],
@@ -88,12 +86,40 @@ struct Float {
   }
 };
 
+// Multiplies one tile with activation rows row .. row + Rows - 1.
+template <typename Weights, int32_t Rows>
+inline void run_rows(const MatmulRange& range, const uint8_t* tile, int32_t tile_index,
+                     int32_t row) {
+  v128_t out[Rows][2];
+  Float<Weights>::template run<Rows>(tile, *range.activations, row, out);
+  const size_t stride = static_cast<size_t>(range.matrix->rows);
+  const int32_t first = tile_index * kTileRows;
+  float* y = range.y + static_cast<size_t>(row) * stride + static_cast<size_t>(first);
+  for (int32_t r = 0; r < Rows; ++r, y += stride) {
+    store_tile(y, range.matrix->rows - first, out[r][0], out[r][1]);
+  }
+}
+
+// Two activation rows at a time, so that a tile is loaded once for both.
+template <typename Weights>
+inline void run_tiles(const MatmulRange& range) {
+  const PackedMatrix& matrix = *range.matrix;
+  const size_t bytes = tile_bytes(matrix.dtype, matrix.cols);
+  const uint8_t* tile = matrix.data + static_cast<size_t>(range.tile_begin) * bytes;
+  const int32_t rows = range.activations->rows;
+  for (int32_t t = range.tile_begin; t < range.tile_end; ++t, tile += bytes) {
+    int32_t row = 0;
+    for (; row + 2 <= rows; row += 2) run_rows<Weights, 2>(range, tile, t, row);
+    if (row < rows) run_rows<Weights, 1>(range, tile, t, row);
+  }
+}
+
 }  // namespace
 
-void matmul_f32_simd128(const MatmulRange& range) { run_tiles<Float<F32Weights>>(range); }
+void matmul_f32_simd128(const MatmulRange& range) { run_tiles<F32Weights>(range); }
 
-void matmul_f16_simd128(const MatmulRange& range) { run_tiles<Float<F16Weights>>(range); }
+void matmul_f16_simd128(const MatmulRange& range) { run_tiles<F16Weights>(range); }
 
-void matmul_bf16_simd128(const MatmulRange& range) { run_tiles<Float<Bf16Weights>>(range); }
+void matmul_bf16_simd128(const MatmulRange& range) { run_tiles<Bf16Weights>(range); }
 
 }  // namespace leanedge::kernels

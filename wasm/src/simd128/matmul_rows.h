@@ -1,6 +1,4 @@
-// The loops that all matrix products share: tiles of 8 weight rows, and for each tile groups of up
-// to kRowsMax activation rows, so that a tile is unpacked once a group and stays in the first-level
-// cache for all of them. A product's order of summation does not depend on the group.
+// Pieces that the matrix products share.
 #pragma once
 
 #include <string.h>
@@ -20,43 +18,20 @@ inline void store_tile(float* y, int32_t rows_left, v128_t lo, v128_t hi) {
   float values[kTileRows];
   simd::f32x4_store(values, lo);
   simd::f32x4_store(values + 4, hi);
-  memcpy(y, values, static_cast<size_t>(rows_left) * sizeof(float));
+  for (int32_t i = 0; i < rows_left; ++i) y[i] = values[i];
 }
 
-// Kernel: a type with
-//   static constexpr int32_t kRowsMax                activation rows of its widest form, 1 .. 4
-//   template <int32_t Rows> static void run(const uint8_t* tile, const Activations& activations,
-//                                           int32_t row, v128_t (&out)[Rows][2])
-// which multiplies one tile with activation rows row .. row + Rows - 1.
-template <typename Kernel, int32_t Rows>
-inline void run_tile(const MatmulRange& range, const uint8_t* tile, int32_t tile_index,
-                     int32_t row) {
-  v128_t out[Rows][2];
-  Kernel::template run<Rows>(tile, *range.activations, row, out);
-  const size_t stride = static_cast<size_t>(range.matrix->rows);
-  const int32_t first = tile_index * kTileRows;
-  float* y = range.y + static_cast<size_t>(row) * stride + static_cast<size_t>(first);
-  for (int32_t r = 0; r < Rows; ++r, y += stride) {
-    store_tile(y, range.matrix->rows - first, out[r][0], out[r][1]);
-  }
+// sum + (weight scales * activation scale) * integer sums.
+inline v128_t mul_add_scaled(v128_t sum, v128_t scales, v128_t ints, v128_t activation_scale) {
+  const v128_t scale = wasm_f32x4_mul(scales, activation_scale);
+  return wasm_f32x4_add(sum, wasm_f32x4_mul(scale, wasm_f32x4_convert_i32x4(ints)));
 }
 
-template <typename Kernel>
-inline void run_tiles(const MatmulRange& range) {
-  const PackedMatrix& matrix = *range.matrix;
-  const size_t bytes = tile_bytes(matrix.dtype, matrix.cols);
-  const uint8_t* tile = matrix.data + static_cast<size_t>(range.tile_begin) * bytes;
-  const int32_t rows = range.activations->rows;
-  for (int32_t t = range.tile_begin; t < range.tile_end; ++t, tile += bytes) {
-    int32_t row = 0;
-    if constexpr (Kernel::kRowsMax >= 4) {
-      for (; row + 4 <= rows; row += 4) run_tile<Kernel, 4>(range, tile, t, row);
-    }
-    if constexpr (Kernel::kRowsMax >= 2) {
-      for (; row + 2 <= rows; row += 2) run_tile<Kernel, 2>(range, tile, t, row);
-    }
-    for (; row < rows; ++row) run_tile<Kernel, 1>(range, tile, t, row);
-  }
+// sum + (minima * activation scale) * sum of the activations' int8 values.
+inline v128_t mul_add_minima(v128_t sum, v128_t minima, v128_t activation_scale,
+                             v128_t activation_sum) {
+  return wasm_f32x4_add(sum,
+                        wasm_f32x4_mul(wasm_f32x4_mul(minima, activation_scale), activation_sum));
 }
 
 }  // namespace leanedge::kernels

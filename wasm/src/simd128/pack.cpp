@@ -31,10 +31,13 @@ constexpr size_t file_block_bytes(Dtype dtype) {
   return dtype == Dtype::kQ8_0 ? 34 : dtype == Dtype::kQ4_0 ? 18 : 20;
 }
 
-// Offset of Q8_0's two columns 2 * pair, 2 * pair + 1 of a row within a block.
-size_t q8_at(const RowPlace& place, int32_t pair) {
-  return 16 + static_cast<size_t>(pair) * 16 + static_cast<size_t>(place.half) * 8 +
-         static_cast<size_t>(place.quad) * 2;
+// What a byte of Q8_0's even columns is stored with.
+constexpr uint8_t kEvenFlip = 0x80;
+
+// Offset of the four bytes that hold a row's columns 4 * quad .. 4 * quad + 3 within a block.
+size_t q8_at(const RowPlace& place, int32_t quad) {
+  return 16 + static_cast<size_t>(quad) * 32 + static_cast<size_t>(place.half) * 16 +
+         static_cast<size_t>(place.quad) * 4;
 }
 
 // Offset of the four bytes that hold a row's columns 8 * group .. 8 * group + 7.
@@ -48,16 +51,17 @@ uint32_t file_nibble(const uint8_t* nibbles, int32_t col) {
   return col < 16 ? nibbles[col] & 15u : static_cast<uint32_t>(nibbles[col - 16] >> 4);
 }
 
+// Where column `col`, 0 .. 7, stands in a row's four bytes.
+int32_t nibble_shift(int32_t col) {
+  return (col & 2) * 8 + (col & 4) * 2 + (col & 1) * 4;
+}
+
 void pack_q4_block(const RowPlace& place, size_t header, const uint8_t* nibbles, uint8_t* block) {
   for (int32_t group = 0; group < 4; ++group) {
-    uint32_t even = 0;
-    uint32_t odd = 0;
-    for (int32_t plane = 0; plane < 4; ++plane) {
-      const int32_t col = group * 8 + plane * 2;
-      even |= file_nibble(nibbles, col) << (4 * plane);
-      odd |= file_nibble(nibbles, col + 1) << (4 * plane);
+    uint32_t word = 0;
+    for (int32_t col = 0; col < 8; ++col) {
+      word |= file_nibble(nibbles, group * 8 + col) << nibble_shift(col);
     }
-    const uint32_t word = even | odd << 16;
     memcpy(block + q4_at(place, header, group), &word, 4);
   }
 }
@@ -65,8 +69,7 @@ void pack_q4_block(const RowPlace& place, size_t header, const uint8_t* nibbles,
 float unpack_nibble(const RowPlace& place, size_t header, const uint8_t* block, int32_t col) {
   uint32_t word;
   memcpy(&word, block + q4_at(place, header, col / 8), 4);
-  const int32_t shift = (col % 2) * 16 + (col % 8 / 2) * 4;
-  return static_cast<float>((word >> shift) & 15u);
+  return static_cast<float>((word >> nibble_shift(col % 8)) & 15u);
 }
 
 float load_f16(const uint8_t* at) {
@@ -82,8 +85,11 @@ void pack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, const ui
   for (size_t b = 0; b < blocks; ++b, block += block_bytes(matrix.dtype)) {
     memcpy(block + scale_at, src, 2);
     if (matrix.dtype == Dtype::kQ8_0) {
-      for (int32_t pair = 0; pair < 16; ++pair) {
-        memcpy(block + q8_at(place, pair), src + 2 + 2 * pair, 2);
+      for (int32_t quad = 0; quad < 8; ++quad) {
+        uint32_t word;
+        memcpy(&word, src + 2 + 4 * quad, 4);
+        word ^= kEvenFlip | kEvenFlip << 16;
+        memcpy(block + q8_at(place, quad), &word, 4);
       }
     } else if (matrix.dtype == Dtype::kQ4_0) {
       pack_q4_block(place, 16, src + 2, block);
@@ -104,7 +110,8 @@ void unpack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, float*
     const float m = matrix.dtype == Dtype::kQ4_1 ? load_f16(block + 16 + scale_at) : 0.0f;
     for (int32_t col = 0; col < kBlockCols; ++col) {
       if (matrix.dtype == Dtype::kQ8_0) {
-        const int8_t q = static_cast<int8_t>(block[q8_at(place, col / 2) + static_cast<size_t>(col % 2)]);
+        const uint8_t byte = block[q8_at(place, col / 4) + static_cast<size_t>(col % 4)];
+        const int8_t q = static_cast<int8_t>(col % 2 == 0 ? byte ^ kEvenFlip : byte);
         out[col] = d * static_cast<float>(q);
       } else if (matrix.dtype == Dtype::kQ4_0) {
         out[col] = d * (unpack_nibble(place, 16, block, col) - 8.0f) + m;  // + 0 makes -0 a +0
