@@ -5,6 +5,8 @@
 import { loadEngine } from "../../src/engine/load-engine.js";
 import type { LoadedEngine } from "../../src/engine/load-engine.js";
 import { memorySource } from "../../src/engine/gguf/index.js";
+import { chooseModule } from "../../src/engine/wasm/variants.js";
+import relaxed from "../../wasm/prebuilt/leanedge-relaxed.wasm";
 import simd128 from "../../wasm/prebuilt/leanedge-simd128.wasm";
 import readLoop from "../../.cache/bench/read-loop.wasm";
 import { EngineRun } from "../support/engine-run.js";
@@ -20,7 +22,7 @@ async function load(request: Request): Promise<Response> {
   const number = (name: string): number => Number(request.headers.get(name));
   loaded = await loadEngine({
     source,
-    module: simd128,
+    module: chooseModule(simd128, relaxed),
     memoryBytesMax: number("memory-bytes-max"),
     contextTokensMax: number("context-tokens"),
     sequencesMax: 1,

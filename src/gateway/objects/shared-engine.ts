@@ -10,6 +10,8 @@ import { checkShardManifest, shardSource } from "../../engine/gguf/index.js";
 import { checkPlanFits } from "../../engine/plan/fit.js";
 import { parsePlan } from "../../engine/plan/parse.js";
 import type { CachePlan } from "../../engine/plan/plan.js";
+import { chooseModule } from "../../engine/wasm/variants.js";
+import relaxed from "../../../wasm/prebuilt/leanedge-relaxed.wasm";
 import simd128 from "../../../wasm/prebuilt/leanedge-simd128.wasm";
 import type { RunningWorker } from "../../worker/worker-service.js";
 import type { ModelConfig } from "../config.js";
@@ -24,6 +26,13 @@ const loaderSilenceMsMax = 10_000;
 export interface SharedEngine extends LoadedEngine {
   /** Besides the identity plan, in the engine's order. */
   readonly plans: readonly CachePlan[];
+}
+
+let module: WebAssembly.Module | undefined;
+
+/** The faster of the two modules that this runtime computes rightly; asked once. */
+function engineModule(): WebAssembly.Module {
+  return (module ??= chooseModule(simd128, relaxed));
 }
 
 interface Slot {
@@ -128,7 +137,7 @@ async function load(
     const engine = await loadEngine({
       source: shardSource(shards, (shard) => fetchAsset(folder + shard.path)),
       fingerprint: shards.fingerprint,
-      module: simd128,
+      module: engineModule(),
       memoryBytesMax,
       sequencesMax: engineSequencesMax,
       plans,
