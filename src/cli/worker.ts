@@ -1,17 +1,11 @@
 /** `leanedge worker`: a process that owns an engine and serves it to gateways. */
 import { hostname } from "node:os";
 import { basename } from "node:path";
-import type { Command } from "commander";
-import { readTokenFile } from "../worker/process/bearer-token.js";
-import { drainMsDefault } from "../worker/process/limits.js";
-import { listenAddress } from "../worker/process/listen-address.js";
-import { openModel } from "../worker/process/load-model.js";
-import { PromptTexts } from "../worker/process/prompt-texts.js";
-import { startWorkerProcess } from "../worker/process/run-worker.js";
+import { InvalidArgumentError, type Command } from "commander";
 
 /** Options of the command. */
 export interface WorkerOptions {
-  /** Model file (GGUF). */
+  /** Model file (GGUF), or the name of a fetched model. */
   readonly model: string;
   /** Plan files, in the order in which a new sequence is offered them. */
   readonly plan: readonly string[];
@@ -36,22 +30,33 @@ const quantisation = /-(?:q\d_\w+|iq\d_\w+|bf16|f16|f32)$/i;
 
 /** Runs until SIGINT or SIGTERM, or until the engine is given up. A second signal ends it at once. */
 export async function worker(options: WorkerOptions): Promise<void> {
+  // Loaded here, so that other commands do not wait for what only this one needs.
+  const {
+    drainMsDefault,
+    listenAddress,
+    openModel,
+    PromptTexts,
+    readTokenFile,
+    startWorkerProcess,
+  } = await import("../worker/process/index.js");
+  const { resolveModel } = await import("../pull/index.js");
   const token =
     options.tokenFile === undefined ? undefined : await readTokenFile(options.tokenFile);
   const address = await listenAddress(options.listen);
-  const model = options.modelId ?? basename(options.model, ".gguf").replace(quantisation, "");
+  const { path } = await resolveModel(options.model);
+  const model = options.modelId ?? basename(path, ".gguf").replace(quantisation, "");
   const running = await startWorkerProcess({
     model,
     name: options.name ?? `${hostname()}:${address.port}`,
     load: await openModel({
-      modelPath: options.model,
+      modelPath: path,
       planPaths: options.plan,
       engine: options.engine,
       memoryBytesMax: options.memory * 1024 * 1024,
       sequencesMax: options.sequences,
       contextTokensMax: options.context,
     }),
-    texts: new PromptTexts(options.model),
+    texts: new PromptTexts(path),
     address,
     token,
     drainMs: options.drain === undefined ? drainMsDefault : options.drain * 1000,
@@ -86,7 +91,7 @@ export function addWorkerCommand(
   program
     .command("worker")
     .description("serve a model to gateways from this machine")
-    .requiredOption("--model <file>", "model file (GGUF)")
+    .requiredOption("--model <file>", "model file (GGUF), or a name as for pull")
     .option(
       "--plan <file>",
       "cache plan (may be repeated: a sequence gets the first whose context range fits it)",
@@ -119,6 +124,8 @@ export function addWorkerCommand(
 }
 
 function engineName(text: string): "wasm" | "cuda" {
-  if (text !== "wasm" && text !== "cuda") throw new Error(`"${text}" is no engine: wasm or cuda`);
+  if (text !== "wasm" && text !== "cuda") {
+    throw new InvalidArgumentError(`"${text}" is no engine: wasm or cuda.`);
+  }
   return text;
 }

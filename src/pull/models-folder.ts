@@ -60,13 +60,14 @@ export function modelsFolder(
 
 /** The name of a model as part of a file name: hubs allow no `--` in theirs. */
 function fileStem(name: string): string {
-  return name
+  const stem = name
     .replace(/^https?:\/\//, "")
     .replace(/\.gguf$/i, "")
     .replaceAll(/[/:@]+/g, "--")
     .replaceAll(/[^A-Za-z0-9._-]/g, "_")
     .slice(-180)
     .replace(/^[.-]+/, "");
+  return stem === "" ? "_" : stem;
 }
 
 /** The paths of one model in a folder. */

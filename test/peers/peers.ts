@@ -35,9 +35,9 @@ export const stories260k = fileNeed(
   "needs ../shared/models/stories260K.gguf",
 );
 
-/** SmolLM2-135M-Instruct, as its script fetches it. */
+/** SmolLM2-135M-Instruct, as `leanedge pull` fetches it. */
 export const smolLm2 = fileNeed(
-  "../../models/cache/SmolLM2-135M-Instruct.Q4_1.gguf",
+  "../../models/cache/smollm2-135m-instruct.gguf",
   "needs `npm run fetch:smollm2`",
 );
 

@@ -41,7 +41,7 @@ describe("the seed model", () => {
   });
 });
 
-const smolLm2 = modelPath("models/cache/SmolLM2-135M-Instruct.Q4_1.gguf");
+const smolLm2 = modelPath("models/cache/smollm2-135m-instruct.gguf");
 const noSmolLm2 = !existsSync(smolLm2) && process.env["LEANEDGE_CI"] !== "1";
 
 describe.skipIf(noSmolLm2)(

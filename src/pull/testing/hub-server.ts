@@ -76,6 +76,8 @@ export class HubServer {
   linkedEtag: string | undefined;
   /** A key without which the hub answers 401. */
   requiredToken: string | undefined;
+  /** Awaited once, when the storage has looked the file up and not yet answered. */
+  onStorage: (() => unknown) | undefined;
   readonly #hub: Server;
   readonly #storage: Server;
 
@@ -170,17 +172,21 @@ export class HubServer {
     const path = decodeURIComponent(new URL(request.url ?? "/", "http://hub").pathname).slice(1);
     const file = this.files.get(path);
     const fault = this.storageFaults.shift();
+    const { onStorage } = this;
+    this.onStorage = undefined;
+    const bytes = file?.bytes;
+    await onStorage?.();
     if (fault?.kind === "silent") return;
-    if (fault?.kind === "status" || file === undefined) {
+    if (fault?.kind === "status" || bytes === undefined) {
       response.writeHead(fault?.kind === "status" ? fault.status : 404, {
         ...(fault?.kind === "status" ? fault.headers : {}),
       });
       response.end();
       return;
     }
-    const etag = `"${sha256Of(file.bytes).slice(0, 16)}"`;
+    const etag = `"${sha256Of(bytes).slice(0, 16)}"`;
     response.setHeader("etag", etag);
-    const body = rangeOf(request, response, file.bytes, etag, fault);
+    const body = rangeOf(request, response, bytes, etag, fault);
     if (body !== undefined) await sendBody(response, body, fault);
   }
 }
