@@ -64,8 +64,19 @@ describe("the decode benchmark", () => {
     for (const { variants } of cases) {
       const names = variants.map(({ name }) => name);
       expect(names).toEqual(expect.arrayContaining(["node", "wllama", "llama.cpp"]));
-      expect(variants.every(({ tasks }) => tasks[0]?.prompt === 127)).toBe(true);
+      const [ours] = variants;
+      expect(ours).toMatchObject({ name: "node", rounds: 5 });
+      expect(ours?.tasks[0]).toEqual({ prompt: 127, generate: 64 });
     }
+  });
+
+  it("lets wllama do everything with large models only when all is wanted", () => {
+    const plansOf = (full: boolean) =>
+      casesOf({ rounds: 5, full, tiny: false, models: ["222m-q8_0"], log: () => undefined });
+    const slowOf = (full: boolean) =>
+      plansOf(full)[0]?.variants.find(({ name }) => name === "wllama");
+    expect(slowOf(false)).toMatchObject({ rounds: 3, tasks: [{ prompt: 127 }, undefined] });
+    expect(slowOf(true)).toMatchObject({ rounds: 5, tasks: [{ prompt: 127 }, { prompt: 1000 }] });
   });
 
   it("runs only what is named", () => {

@@ -8,6 +8,7 @@ const tasks = [
   { prompt: 100, generate: 11 },
   { prompt: 1000, generate: 1 },
 ];
+const check = { prompt: 1, generate: 1 };
 const reads = { weightBytesPerRow: 20e6, readBytesPerSecond: 8e9, version: "v1", checked: [] };
 
 function round(
@@ -25,14 +26,13 @@ function round(
 const result: CaseResult = {
   case: {
     model: "26m-q8_0",
-    check: { prompt: 1, generate: 1 },
     prompts: [100, 1000],
     variants: [],
   },
   fileBytesPerToken: 10e6,
   variants: [
     {
-      plan: { name: "node", rounds: 3, tasks },
+      plan: { name: "node", rounds: 3, check, tasks },
       rounds: [
         { ...reads, ...round(1000, 100) },
         { ...reads, ...round(500, 200) },
@@ -40,7 +40,7 @@ const result: CaseResult = {
       ],
     },
     {
-      plan: { name: "wllama", rounds: 1, tasks: [{ prompt: 100, generate: 6 }, undefined] },
+      plan: { name: "wllama", rounds: 1, check, tasks: [{ prompt: 100, generate: 6 }, undefined] },
       rounds: [{ checked: [], version: "v2", tasks: [{ prefillMs: 1000, decodeMs: 500 }] }],
     },
   ],
@@ -52,8 +52,10 @@ describe("the decode report", () => {
     if (node?.rounds[0] === undefined || wllama?.rounds[0] === undefined) throw new Error("none");
     expect(decodeSpeed(node.plan, node.rounds[0])).toBe(100);
     expect(decodeSpeed(wllama.plan, wllama.rounds[0])).toBe(10);
-    expect(prefillSpeed(node.plan, node.rounds[0], 1)).toBe(100);
-    expect(prefillSpeed(wllama.plan, wllama.rounds[0], 1)).toBeUndefined();
+    expect(prefillSpeed([100, 1000], node.plan, node.rounds[0], 1)).toBe(100);
+    expect(prefillSpeed([100, 1000], wllama.plan, wllama.rounds[0], 1)).toBeUndefined();
+    // A prompt of another length than the column's is no figure of that column.
+    expect(prefillSpeed([127], node.plan, node.rounds[0], 0)).toBeUndefined();
   });
 
   it("shows medians, bytes against the read loop, and every round", () => {

@@ -16,8 +16,12 @@ type Summary = {
   ceiling: number | undefined;
 };
 
-function prefillRounds({ plan, rounds: measured }: VariantRounds, column: number): number[] {
-  return measured.flatMap((round) => prefillSpeed(plan, round, column) ?? []);
+function prefillRounds(
+  { case: { prompts } }: CaseResult,
+  { plan, rounds: measured }: VariantRounds,
+  column: number,
+): number[] {
+  return measured.flatMap((round) => prefillSpeed(prompts, plan, round, column) ?? []);
 }
 
 function summaryOf(result: CaseResult, variant: VariantRounds): Summary {
@@ -26,7 +30,7 @@ function summaryOf(result: CaseResult, variant: VariantRounds): Summary {
   const reads = measured.flatMap((round) => round.readBytesPerSecond ?? []);
   return {
     prefill: result.case.prompts.map((_, column) => {
-      const speeds = prefillRounds(variant, column);
+      const speeds = prefillRounds(result, variant, column);
       return speeds.length === 0 ? undefined : median(speeds);
     }),
     decode,
@@ -59,7 +63,7 @@ export function caseTable(result: CaseResult): string {
       ceiling === undefined
         ? "-"
         : `${percent(moved / ceiling)} % of ${digits(ceiling / gigabyte)}`,
-      ...prompts.map((_, column) => rounds(prefillRounds(variant, column))),
+      ...prompts.map((_, column) => rounds(prefillRounds(result, variant, column))),
       rounds(variant.rounds.map((round) => decodeSpeed(variant.plan, round))),
     ];
   });

@@ -26,17 +26,23 @@ export type CaseResult = {
   variants: readonly VariantRounds[];
 };
 
-/** Prompt tokens a second of one round, in column `column`; undefined where that was not run. */
+/**
+ * Prompt tokens a second of one round in column `column` of `prompts`; undefined where that prompt was
+ * not read.
+ */
 export function prefillSpeed(
+  prompts: readonly number[],
   plan: VariantPlan,
   measurement: Measurement,
   column: number,
 ): number | undefined {
-  const lengths = plan.tasks[column];
+  const tokens = prompts[column];
   const ran = plan.tasks.slice(0, column).filter((task) => task !== undefined).length;
   const times = measurement.tasks[ran];
-  if (lengths === undefined || times === undefined) return undefined;
-  return (1000 * lengths.prompt) / times.prefillMs;
+  if (tokens === undefined || times === undefined || plan.tasks[column]?.prompt !== tokens) {
+    return undefined;
+  }
+  return (1000 * tokens) / times.prefillMs;
 }
 
 /** Generated tokens a second of one round, the first one left out: it belongs to the prompt. */
@@ -58,18 +64,19 @@ export async function runCase(
   workerBundle: string,
   log: (line: string) => void,
 ): Promise<CaseResult> {
-  const { model, check } = benchCase;
+  const { model, prompts } = benchCase;
   const path = modelPath(model);
   const tokenizer = await tokenizerOf(path);
   const taskOf = ({ prompt, generate }: Lengths): Task => ({
     ...promptOf(tokenizer, prompt),
     generate,
   });
-  const checkTask = taskOf(check);
   const readBytes = fileBytesPerToken(path);
   const judge = new Judge(path);
   const results = new Map<VariantName, Measurement[]>();
   await alternate(benchCase.variants, async (plan) => {
+    const { check } = plan;
+    const checkTask = taskOf(check);
     const tasks = plan.tasks.filter((task) => task !== undefined);
     const workload: Workload = {
       modelPath: path,
@@ -91,7 +98,7 @@ export async function runCase(
     judge.check(`${plan.name}, ${model}`, checkTask.ids, measurement.checked);
     results.set(plan.name, [...(results.get(plan.name) ?? []), measurement]);
     const prefill = plan.tasks
-      .map((_, column) => prefillSpeed(plan, measurement, column))
+      .map((_, column) => prefillSpeed(prompts, plan, measurement, column))
       .map((speed) => (speed === undefined ? "-" : digits(speed)));
     log(
       `decode, ${model}, ${plan.name}: prefill ${prefill.join(" and ")}, ` +
