@@ -7,6 +7,12 @@ import { EngineRun } from "../support/engine-run.js";
 import { measureReads } from "../support/read-loop.js";
 import type { Measurement, TaskTimes, Workload } from "./workload.js";
 
+/** Only the relaxed module has a probe of its own arithmetic. */
+function moduleName(module: WebAssembly.Module): string {
+  const isRelaxed = WebAssembly.Module.exports(module).some(({ name }) => name === "lew_probe");
+  return isRelaxed ? "relaxed" : "simd128";
+}
+
 async function measure(workload: Workload): Promise<Measurement> {
   const source = await openFileSource(workload.modelPath);
   const { check, memoryBytesMax, contextTokens } = workload;
@@ -33,7 +39,7 @@ async function measure(workload: Workload): Promise<Measurement> {
     tasks,
     weightBytesPerRow: engine.stats().weightBytesPerRow,
     readBytesPerSecond: await measureReads(workload.readBytes),
-    version: `leanedge in Node ${process.versions.node}, V8 ${process.versions.v8}`,
+    version: `leanedge (${moduleName(module)}) in Node ${process.versions.node}, V8 ${process.versions.v8}`,
   };
 }
 

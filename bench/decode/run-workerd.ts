@@ -36,7 +36,7 @@ async function measure(workload: Workload): Promise<Measurement> {
       const value = (await response.json()) as T;
       return { value, ms: performance.now() - start };
     };
-    const { value: model } = await ask<{ weightBytesPerRow: number }>(
+    const { value: model } = await ask<{ weightBytesPerRow: number; module: string }>(
       "/load",
       readFileSync(workload.modelPath),
     );
@@ -62,7 +62,7 @@ async function measure(workload: Workload): Promise<Measurement> {
       tasks,
       weightBytesPerRow: model.weightBytesPerRow,
       readBytesPerSecond: (1000 * bytes * passes) / read.ms,
-      version: `leanedge in workerd ${version} (an empty request takes ${Math.min(...empty).toFixed(1)} ms)`,
+      version: `leanedge (${model.module}) in workerd ${version} (an empty request takes ${Math.min(...empty).toFixed(1)} ms)`,
     };
   } finally {
     await server.stop();

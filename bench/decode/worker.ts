@@ -7,6 +7,8 @@ import type { LoadedEngine } from "../../src/engine/load-engine.js";
 import { memorySource } from "../../src/engine/gguf/index.js";
 import { chooseModule } from "../../src/engine/wasm/variants.js";
 import relaxed from "../../wasm/prebuilt/leanedge-relaxed.wasm";
+import { chooseModule } from "../../src/engine/wasm/variants.js";
+import relaxed from "../../wasm/prebuilt/leanedge-relaxed.wasm";
 import simd128 from "../../wasm/prebuilt/leanedge-simd128.wasm";
 import readLoop from "../../.cache/bench/read-loop.wasm";
 import { EngineRun } from "../support/engine-run.js";
@@ -27,7 +29,8 @@ async function load(request: Request): Promise<Response> {
     contextTokensMax: number("context-tokens"),
     sequencesMax: 1,
   });
-  return Response.json({ weightBytesPerRow: loaded.engine.stats().weightBytesPerRow });
+  const { weightBytesPerRow } = loaded.engine.stats();
+  return Response.json({ weightBytesPerRow, module: module === relaxed ? "relaxed" : "simd128" });
 }
 
 async function prefill(request: Request): Promise<Response> {
