@@ -7,8 +7,6 @@ import type { LoadedEngine } from "../../src/engine/load-engine.js";
 import { memorySource } from "../../src/engine/gguf/index.js";
 import { chooseModule } from "../../src/engine/wasm/variants.js";
 import relaxed from "../../wasm/prebuilt/leanedge-relaxed.wasm";
-import { chooseModule } from "../../src/engine/wasm/variants.js";
-import relaxed from "../../wasm/prebuilt/leanedge-relaxed.wasm";
 import simd128 from "../../wasm/prebuilt/leanedge-simd128.wasm";
 import readLoop from "../../.cache/bench/read-loop.wasm";
 import { EngineRun } from "../support/engine-run.js";
@@ -22,9 +20,10 @@ let reads: Promise<ReadLoop> | undefined;
 async function load(request: Request): Promise<Response> {
   const source = memorySource(new Uint8Array(await request.arrayBuffer()));
   const number = (name: string): number => Number(request.headers.get(name));
+  const module = chooseModule(simd128, relaxed);
   loaded = await loadEngine({
     source,
-    module: chooseModule(simd128, relaxed),
+    module,
     memoryBytesMax: number("memory-bytes-max"),
     contextTokensMax: number("context-tokens"),
     sequencesMax: 1,
