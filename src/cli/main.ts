@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
 import { dev, type DevOptions } from "./dev.js";
 import { addPullCommands } from "./pull.js";
+import { addWorkerCommand } from "./worker.js";
 
 function wholeNumber(what: string, highest: number): (text: string) => number {
   return (text) => {
@@ -73,6 +74,7 @@ program
   });
 
 addPullCommands(program);
+addWorkerCommand(program, wholeNumber);
 
 try {
   await program.parseAsync();

@@ -4,7 +4,7 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { requireToken } from "./bearer-token.js";
 import type { ListenAddress } from "./listen-address.js";
-import { callMsMax, requestBytesMax } from "./limits.js";
+import { callMsMax, closeMsMax, requestBytesMax } from "./limits.js";
 import { createOnePort, type OnePortOptions, type RequestListener } from "./one-port.js";
 
 /** A page: plain text that is made anew at each look. */
@@ -30,7 +30,7 @@ export interface HttpServer {
   /** Where it listens. */
   readonly url: string;
   readonly port: number;
-  /** Closes every connection. */
+  /** Closes every connection, after what was written last is sent. Takes a bounded time. */
   close(): Promise<void>;
 }
 
@@ -87,5 +87,5 @@ export async function startHttpServer(
   );
   const number = await port.listen(address.host, address.port);
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return { url: `http://${host}:${number}`, port: number, close: () => port.close() };
+  return { url: `http://${host}:${number}`, port: number, close: () => port.close(closeMsMax) };
 }

@@ -30,16 +30,25 @@ export interface OnePortOptions {
 export interface OnePort {
   /** Starts listening; resolves with the port number. */
   listen(host: string, port: number): Promise<number>;
-  /** Takes no more connections, and closes those that are open at once. */
-  close(): Promise<void>;
+  /** Takes no more connections, and closes those that are open; answers under way get up to `graceMs` to be sent. */
+  close(graceMs: number): Promise<void>;
 }
 
 /** How the text that an HTTP/2 connection starts with begins; no method of HTTP/1.1 does. */
 const http2Start = Buffer.from("PRI");
 
+/** How often a port that closes looks whether its answers are sent. */
+const closePollMs = 10;
+
 /** Makes a port. */
 export function createOnePort(listener: RequestListener, options: OnePortOptions = {}): OnePort {
   const { readerStallMs = readerStallMsMax, onStalledReader } = options;
+  const answering = new Set<object>();
+  const answer: RequestListener = (request, response) => {
+    answering.add(response);
+    response.once("close", () => answering.delete(response));
+    listener(request, response);
+  };
   const http1 = createHttp1(
     { maxHeaderSize: headerBytesMax, keepAliveTimeout: idleConnectionMsMax },
     (request, response) => {
@@ -48,7 +57,7 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
         onStalledReader?.();
         request.socket.destroy();
       });
-      listener(request, response);
+      answer(request, response);
     },
   );
   const http2 = createHttp2(
@@ -61,7 +70,7 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
         onStalledReader?.();
         response.stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
       });
-      listener(request, response);
+      answer(request, response);
     },
   );
   http2.setTimeout(idleConnectionMsMax);
@@ -77,13 +86,15 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
 
   return {
     listen: (host, port) => listen(tcp, host, port),
-    close: () =>
-      new Promise((resolve) => {
-        tcp.close(() => {
-          resolve();
-        });
-        for (const socket of sockets) socket.destroy();
-      }),
+    async close(graceMs) {
+      const closed = new Promise((resolve) => tcp.close(resolve));
+      const deadlineMs = performance.now() + graceMs;
+      while (answering.size > 0 && performance.now() < deadlineMs) {
+        await new Promise((resolve) => setTimeout(resolve, closePollMs));
+      }
+      for (const socket of sockets) socket.destroy();
+      await closed;
+    },
   };
 }
 

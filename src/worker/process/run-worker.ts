@@ -9,7 +9,7 @@ import { startWorker } from "../worker-service.js";
 import { EngineHost, type LoadedModel } from "./engine-host.js";
 import { HostedService } from "./hosted-service.js";
 import { startHttpServer, type HttpServer, type Page } from "./http-server.js";
-import { closeMsMax, readerStallMsMax, snapshotGraceMs } from "./limits.js";
+import { readerStallMsMax, snapshotGraceMs } from "./limits.js";
 import type { ListenAddress } from "./listen-address.js";
 import type { PromptTexts } from "./prompt-texts.js";
 
@@ -106,7 +106,6 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
   const close = async (): Promise<void> => {
     service.drain();
     host.close();
-    await service.idle(closeMsMax);
     await server.close();
     await texts.close();
   };

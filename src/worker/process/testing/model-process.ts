@@ -75,8 +75,17 @@ export function openClient(
   return createClient(WorkerService, transport);
 }
 
+/** A first turn. */
+export interface Question {
+  sequenceId: string;
+  generation: bigint;
+  model: string;
+  messages: { role: Role; text: string }[];
+  sampling: { maxTokens: number };
+}
+
 /** A request for an answer to `text`. */
-export function ask(text: string, maxTokens: number, sequenceId = "s") {
+export function ask(text: string, maxTokens: number, sequenceId = "s"): Question {
   return {
     sequenceId,
     generation: 1n,
