@@ -37,6 +37,17 @@ export type Logits = {
   values: Float64Array;
 };
 
+/**
+ * Attention of one layer: q (positions, heads * headDim), k and v (positions, kvHeads * headDim), after
+ * norms and rotation, to what the rows attend to, (positions, heads * headDim).
+ */
+export type Mix = (
+  layer: number,
+  q: readonly Float64Array[],
+  k: readonly Float64Array[],
+  v: readonly Float64Array[],
+) => Float64Array[];
+
 /** One row of logits, as a view. */
 export function logitsAt(logits: Logits, position: number): Float64Array {
   const { vocabulary } = logits;
@@ -121,8 +132,12 @@ export class Oracle {
     });
   }
 
-  /** Logits after every token of a sequence that starts at position 0. */
-  logits(tokens: readonly number[]): Logits {
+  /**
+   * Logits after every token of a sequence that starts at position 0.
+   *
+   * @param mix what rows attend to; each row to all rows up to its own where unset
+   */
+  logits(tokens: readonly number[], mix: Mix = (_layer, q, k, v) => this.#dense(q, k, v)): Logits {
     const positions = tokens.length;
     const x = tokens.map((token) => {
       if (token < 0 || token >= this.vocabulary) {
@@ -131,8 +146,9 @@ export class Oracle {
       const at = token * this.dim;
       return Float64Array.from(this.#embedding.values.subarray(at, at + this.dim));
     });
-    for (const layer of this.layers) {
-      addRows(x, this.#attention(layer, x));
+    for (const [index, layer] of this.layers.entries()) {
+      const { q, k, v } = this.#project(layer, x);
+      addRows(x, multiply(layer.output, mix(index, q, k, v)));
       addRows(x, this.#feedForward(layer, x));
     }
     const last = multiply(
@@ -151,8 +167,10 @@ export class Oracle {
     return row.map((value, i) => value * scale * (weight[i] ?? 0));
   }
 
-  #attention(layer: Layer, x: readonly Float64Array[]): Float64Array[] {
-    const { heads, kvHeads, headDim } = this;
+  #project(
+    layer: Layer,
+    x: readonly Float64Array[],
+  ): { q: Float64Array[]; k: Float64Array[]; v: Float64Array[] } {
     const input = x.map((row) => this.#normed(row, layer.attentionNorm));
     const q = multiply(layer.q, input);
     const k = multiply(layer.k, input);
@@ -164,9 +182,18 @@ export class Oracle {
       this.#prepare(q[position], layer.qNorm, position);
       this.#prepare(k[position], layer.kNorm, position);
     }
+    return { q, k, v };
+  }
+
+  #dense(
+    q: readonly Float64Array[],
+    k: readonly Float64Array[],
+    v: readonly Float64Array[],
+  ): Float64Array[] {
+    const { heads, kvHeads, headDim } = this;
     const scale = 1 / Math.sqrt(headDim);
     const group = heads / kvHeads;
-    const mixed = q.map((query, position) => {
+    return q.map((query, position) => {
       const out = new Float64Array(heads * headDim);
       for (let head = 0; head < heads; head++) {
         const from = Math.floor(head / group) * headDim;
@@ -186,7 +213,6 @@ export class Oracle {
       }
       return out;
     });
-    return multiply(layer.output, mixed);
   }
 
   /** Per-head norm where the architecture has one, then rotation. `row` is (heads, headDim). */

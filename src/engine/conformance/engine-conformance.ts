@@ -2,6 +2,7 @@
 import { describe } from "vitest";
 import { runErrorSuite } from "./error-suite.js";
 import { runLogitSuite } from "./logit-suite.js";
+import { runPlanSuite } from "./plan-suite.js";
 import { runReplaySuite } from "./replay-suite.js";
 
 /**
@@ -19,6 +20,7 @@ export function runEngineConformance(
     let compiled: Promise<WebAssembly.Module> | undefined;
     const once = (): Promise<WebAssembly.Module> => (compiled ??= module());
     runLogitSuite(once);
+    runPlanSuite(once);
     runReplaySuite(once);
     runErrorSuite(once);
   });
