@@ -54,7 +54,16 @@ export async function openEngine(
   spec: ModelSpec,
   options: Partial<WasmEngineOptions> = {},
 ): Promise<WasmEngine> {
-  const source = memorySource(randomModelBytes(spec));
+  return openEngineOf(module, randomModelBytes(spec), options);
+}
+
+/** Loads a model file that is in memory. */
+export async function openEngineOf(
+  module: WebAssembly.Module,
+  file: Uint8Array,
+  options: Partial<WasmEngineOptions> = {},
+): Promise<WasmEngine> {
+  const source = memorySource(file);
   return WasmEngine.load({
     module,
     source,

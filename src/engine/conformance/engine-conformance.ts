@@ -1,5 +1,6 @@
 /** What every engine must do, whatever computes: src/engine/engine.ts and docs/architecture.md. */
 import { describe } from "vitest";
+import { runChannelSuite } from "./channel-suite.js";
 import { runErrorSuite } from "./error-suite.js";
 import { runLogitSuite } from "./logit-suite.js";
 import { runPlanSuite } from "./plan-suite.js";
@@ -21,6 +22,7 @@ export function runEngineConformance(
     const once = (): Promise<WebAssembly.Module> => (compiled ??= module());
     runLogitSuite(once);
     runPlanSuite(once);
+    runChannelSuite(once);
     runReplaySuite(once);
     runErrorSuite(once);
   });
