@@ -2,6 +2,7 @@
  * `leanedge dev`: the gateway in the real Workers runtime, the gRPC front before it, the embedded
  * model in it. Needs no account and no network.
  */
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { startGrpcFront } from "../front/index.js";
 import { build } from "./build.js";
@@ -25,6 +26,10 @@ export interface DevOptions {
   readonly plan: readonly string[];
   /** Seconds after its last turn at which a session's cache is saved; the gateway's default if unset. */
   readonly snapshotIdle: number | undefined;
+  /** Workers in processes of their own, `MODEL=URL`, in the place of embedded engines. */
+  readonly worker: readonly string[];
+  /** File with the token that they ask for. */
+  readonly workerTokenFile: string | undefined;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -35,6 +40,10 @@ export async function dev(options: DevOptions): Promise<void> {
   const assets = packagePath("dist/public");
   const key = await developmentKey(state);
   for (const line of await build(assets)) console.log(line);
+  const workerToken =
+    options.workerTokenFile === undefined
+      ? ""
+      : (await readFile(options.workerTokenFile, "utf8")).trim();
   const models = await servedModels(options.plan, assets);
 
   const wrangler = await startWrangler({
@@ -47,6 +56,8 @@ export async function dev(options: DevOptions): Promise<void> {
       LEANEDGE_DEV_KEY: key,
       LEANEDGE_KEYS: options.key.join(","),
       LEANEDGE_FRONT_PORT: String(options.grpcPort),
+      LEANEDGE_WORKERS: options.worker.join(","),
+      LEANEDGE_WORKER_TOKEN: workerToken,
       ...(models === undefined ? {} : { LEANEDGE_MODELS: models }),
       ...(options.engineMemory === undefined
         ? {}

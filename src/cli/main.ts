@@ -62,6 +62,13 @@ program
     "save a session's cache this long after its last turn (default 10)",
     seconds,
   )
+  .option(
+    "--worker <model=url>",
+    "worker that serves a model in the place of the embedded engine (may be repeated)",
+    (entry: string, before: readonly string[]) => [...before, entry],
+    [],
+  )
+  .option("--worker-token-file <file>", "file with the token that these workers ask for")
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 

@@ -9,7 +9,7 @@ import type { ModelConfig } from "./config.js";
 import { unavailable } from "./errors.js";
 import { catalogueTtlMs, workerUnaryTimeoutMs } from "./limits.js";
 import type { SamplingDefaults } from "./objects/request-rules.js";
-import { engineDirectory } from "./worker-client/directory.js";
+import { engineDirectory, workersOf } from "./worker-client/directory.js";
 
 interface Known {
   readonly info: ModelInfo;
@@ -28,7 +28,8 @@ export async function modelInfo(env: GatewayEnv, entry: ModelConfig): Promise<Mo
   if (remembered !== undefined && remembered.expiresMs > Date.now()) {
     return remembered.info;
   }
-  const worker = engineDirectory(env).open(`engine:${entry.model}/0`);
+  const [first = ""] = workersOf(gatewayConfig(env), entry);
+  const worker = engineDirectory(env).open(first);
   if (worker === undefined) {
     throw new Error(`model ${entry.model} has no engine`);
   }

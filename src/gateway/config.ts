@@ -1,4 +1,5 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
+import { parseRemoteWorkers, type RemoteWorkers } from "./remote-workers.js";
 import { engineMemoryBytesDefault, snapshotIdleMsDefault } from "./limits.js";
 
 /** Variables and secrets of the Worker. */
@@ -13,13 +14,17 @@ export interface GatewayVariables {
   readonly LEANEDGE_ENGINE_MEMORY_MIB?: string;
   /** Seconds after its last turn at which a session's cache is saved, 0 to 3600; 10 if unset. */
   readonly LEANEDGE_SNAPSHOT_IDLE_SECONDS?: string;
+  /** Workers that serve a model in the place of embedded engines: `MODEL=URL`, separated by commas. */
+  readonly LEANEDGE_WORKERS?: string;
+  /** Token that these workers ask for. */
+  readonly LEANEDGE_WORKER_TOKEN?: string;
   /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
   readonly LEANEDGE_CORS_ORIGINS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
   readonly LEANEDGE_FRONT_PORT?: string;
 }
 
-/** One model that this gateway serves from its embedded engines. */
+/** One model that this gateway serves, from its embedded engines or from workers. */
 export interface ModelConfig {
   /** Id that requests name it by, 1 to 128 characters of [A-Za-z0-9._-]. */
   readonly model: string;
@@ -54,6 +59,10 @@ export interface GatewayConfig {
   readonly engineMemoryBytesMax: number;
   /** Time from a session's last turn to when its cache is saved, milliseconds. */
   readonly snapshotIdleMs: number;
+  /** Workers of models that no embedded engine serves. */
+  readonly workers: RemoteWorkers;
+  /** Token that they ask for; undefined: none. */
+  readonly workerToken: string | undefined;
   /** Keys of the configuration, beside those of the keyring; taken out of it, they are void. */
   readonly keys: readonly ConfiguredKey[];
   /** Allowed origins of browsers. */
@@ -97,8 +106,11 @@ export function gatewayConfig(env: GatewayVariables): GatewayConfig {
 
 /** As gatewayConfig, without remembering. */
 export function parseConfig(env: GatewayVariables): GatewayConfig {
+  const workers = parseRemoteWorkers(nonEmpty(env.LEANEDGE_WORKERS));
   return {
-    models: parseModels(env.LEANEDGE_MODELS),
+    models: withRemote(parseModels(env.LEANEDGE_MODELS), workers),
+    workers,
+    workerToken: nonEmpty(env.LEANEDGE_WORKER_TOKEN),
     devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
     engineMemoryBytesMax: parseMemory(nonEmpty(env.LEANEDGE_ENGINE_MEMORY_MIB)),
     snapshotIdleMs: parseIdle(nonEmpty(env.LEANEDGE_SNAPSHOT_IDLE_SECONDS)),
@@ -111,6 +123,16 @@ export function parseConfig(env: GatewayVariables): GatewayConfig {
 /** The configured model of an id; the default one for an empty id; undefined for an unknown one. */
 export function findModel(config: GatewayConfig, model: string): ModelConfig | undefined {
   return model === "" ? config.models[0] : config.models.find((entry) => entry.model === model);
+}
+
+/** Models that only workers have come after the others. */
+function withRemote(
+  models: GatewayConfig["models"],
+  workers: RemoteWorkers,
+): GatewayConfig["models"] {
+  const known = new Set(models.map(({ model }) => model));
+  const added = [...workers.keys()].filter((model) => !known.has(model));
+  return [...models, ...added.map((model, index) => parseModel({ model }, models.length + index))];
 }
 
 function nonEmpty(value: string | undefined): string | undefined {

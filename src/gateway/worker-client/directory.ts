@@ -1,7 +1,7 @@
 /** Which workers there are, how they are reached, and which one a session goes to first. */
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig, findModel } from "../config.js";
-import type { ModelConfig } from "../config.js";
+import type { GatewayConfig, ModelConfig } from "../config.js";
 import { notFound } from "../errors.js";
 import { openWorker } from "./worker-client.js";
 import type { WorkerClient } from "./worker-client.js";
@@ -17,41 +17,51 @@ export interface WorkerDirectory {
 }
 
 const enginePrefix = "engine:";
+const remotePrefix = "worker:";
 
-/** The EngineObjects of the configuration. A worker's name is `engine:MODEL/INDEX`. */
+/**
+ * The workers of the configuration. An EngineObject's name is `engine:MODEL/INDEX`, that of a worker in a process of its
+ * own `worker:MODEL/INDEX`; a model that has any of those has no EngineObject.
+ */
 export function engineDirectory(env: GatewayEnv): WorkerDirectory {
   const config = gatewayConfig(env);
   return {
-    workers: () => config.models.flatMap(workerNames),
+    workers: () => config.models.flatMap((entry) => workersOf(config, entry)),
     place(model, sessionKey) {
       const entry = findModel(config, model);
       if (entry === undefined) {
         throw notFound(`there is no model "${model}"`);
       }
-      return highestWeight(workerNames(entry), sessionKey);
+      return highestWeight(workersOf(config, entry), sessionKey);
     },
     open(worker) {
-      if (!worker.startsWith(enginePrefix)) {
+      const [, prefix, model = "", digits] = namePattern.exec(worker) ?? [];
+      const entry = findModel(config, model);
+      if (entry === undefined || !workersOf(config, entry).includes(worker)) {
         return undefined;
       }
-      const name = worker.slice(enginePrefix.length);
-      const slash = name.lastIndexOf("/");
-      const entry = findModel(config, name.slice(0, slash));
-      const index = Number(name.slice(slash + 1));
-      if (slash < 1 || entry === undefined || !(index < entry.engines)) {
-        return undefined;
+      if (prefix === remotePrefix) {
+        const url = config.workers.get(model)?.[Number(digits)] ?? "";
+        return openWorker(
+          { fetch: (address, init) => fetch(address, init) },
+          url,
+          config.workerToken,
+        );
       }
-      const stub = env.ENGINE.getByName(name);
+      const stub = env.ENGINE.getByName(`${model}/${digits ?? ""}`);
       return openWorker({ fetch: (url, init) => stub.fetch(url, init) }, "http://engine");
     },
   };
 }
 
-function workerNames(entry: ModelConfig): string[] {
-  return Array.from(
-    { length: entry.engines },
-    (_, index) => `${enginePrefix}${entry.model}/${index}`,
-  );
+const namePattern = /^(engine:|worker:)([^/]+)\/(\d+)$/;
+
+/** Names of a model's workers, in the order of the configuration; at least one. */
+export function workersOf(config: GatewayConfig, { model, engines }: ModelConfig): string[] {
+  const remote = config.workers.get(model);
+  const prefix = remote === undefined ? enginePrefix : remotePrefix;
+  const count = remote?.length ?? engines;
+  return Array.from({ length: count }, (_, index) => `${prefix}${model}/${index}`);
 }
 
 /** Rendezvous hashing: adding or removing a name moves only the sessions of that name. */

@@ -1,0 +1,40 @@
+/** Workers in processes of their own (docs/worker.md), as the configuration names them. */
+
+/** Addresses of the workers of each model. */
+export type RemoteWorkers = ReadonlyMap<string, readonly string[]>;
+
+/** Workers of all models together. */
+const workersMax = 256;
+const entryPattern = /^(?<model>[A-Za-z0-9._-]{1,128})=(?<url>\S+)$/;
+
+/**
+ * Reads `MODEL=URL` entries separated by commas; a model may stand there several times.
+ *
+ * @throws Error that names the entry and what is wrong with it
+ */
+export function parseRemoteWorkers(value: string | undefined): RemoteWorkers {
+  const entries = value === undefined ? [] : value.split(",").map((entry) => entry.trim());
+  if (entries.length > workersMax) {
+    throw new Error(`LEANEDGE_WORKERS has ${entries.length} workers, at most ${workersMax}`);
+  }
+  const workers = new Map<string, string[]>();
+  entries.forEach((entry, index) => {
+    const { model, url } = entryPattern.exec(entry)?.groups ?? {};
+    const address = url === undefined || !URL.canParse(url) ? undefined : new URL(url);
+    if (model === undefined || address === undefined || !/^https?:$/.test(address.protocol)) {
+      throw new Error(
+        `LEANEDGE_WORKERS[${index}] is "${entry}"; it must read MODEL=URL, the URL with http or https`,
+      );
+    }
+    if (address.pathname !== "/" || address.search !== "" || address.username !== "") {
+      // A password in it would be shown to all who read the configuration.
+      throw new Error(`LEANEDGE_WORKERS[${index}] must name a host and a port, and nothing else`);
+    }
+    const known = workers.get(model) ?? [];
+    if (known.includes(address.origin)) {
+      throw new Error(`LEANEDGE_WORKERS names ${address.origin} twice for model "${model}"`);
+    }
+    workers.set(model, [...known, address.origin]);
+  });
+  return workers;
+}
