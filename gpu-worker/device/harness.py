@@ -9,7 +9,7 @@ import torch
 
 STORAGES = ("f16", "int8", "int4", "int2")
 SLOTS = 32
-TILE_ROWS = 16
+TILE_ROWS = 8
 NO_SECTION = 0xFFFFFFFF
 HEAD_FIELDS = (
     "width channels offset bytes k_values k_scale k_min k_max v_values v_scale v_min count positions reserved".split()
@@ -95,11 +95,11 @@ class Layer:
         library.harness_decode_shape(self.handle, out)
         return tuple(out)
 
-    def launch(self, step, arena, q, out, scratch, zone_layer, zone_index=None):
+    def launch(self, step, arena, q, out, scratch, zone_layer, zone_index=None, overlap=1):
         code = library.harness_decode(
             self.handle, pointer(step.rows), pointer(step.tiles), pointer(step.pages), step.count,
             self.plan.channels, ctypes.c_void_p(arena), pointer(q), pointer(out), pointer(scratch),
-            ctypes.c_size_t(zone_layer), self.layer if zone_index is None else zone_index, self.heads,
+            ctypes.c_size_t(zone_layer), self.layer if zone_index is None else zone_index, self.heads, overlap,
             ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
         )
         if code != 0:

@@ -70,10 +70,10 @@ cuda::DecodeLayer* harness_decode_layer(const CachePlan* plan, int32_t layer, in
   return out;
 }
 
-// Blocks a multiprocessor, stages, bytes of shared memory of a warp.
+// Blocks a multiprocessor, tiles, bytes of shared memory of a warp.
 void harness_decode_shape(const cuda::DecodeLayer* layer, int32_t* out) {
   out[0] = layer->blocks_per_sm;
-  out[1] = layer->stages;
+  out[1] = layer->tile_stages;
   out[2] = layer->warp_bytes;
 }
 
@@ -84,7 +84,8 @@ size_t harness_decode_scratch(int32_t rows, int32_t kv_heads, int32_t head_dim) 
 int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const void* tiles_before,
                        const void* pages_before, int32_t row_count, const void* channels,
                        const void* arena, const void* q, void* out, void* scratch,
-                       size_t zone_layer, int32_t layer_index, int32_t heads, void* stream) {
+                       size_t zone_layer, int32_t layer_index, int32_t heads, int32_t overlap,
+                       void* stream) {
   cuda::DecodeAttention call = {};
   call.step.rows = static_cast<const cuda::DecodeRow*>(rows);
   call.step.tiles_before = static_cast<const int32_t*>(tiles_before);
@@ -98,6 +99,7 @@ int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const v
   call.zone_layer = zone_layer;
   call.layer = layer_index;
   call.heads = heads;
+  call.overlap = overlap;
   return cuda::decode_attention_launch(*layer, call, static_cast<cudaStream_t>(stream));
 }
 

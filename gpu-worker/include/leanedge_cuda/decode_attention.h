@@ -20,7 +20,7 @@ namespace leanedge::cuda {
 inline constexpr int32_t kDecodeSpansMax = 4;     // sink, two parts of a ring, the row itself
 inline constexpr int32_t kDecodeKvHeadsMax = 64;  // heads travel as kernel parameters (4 KiB)
 inline constexpr int32_t kDecodeGroupMax = 8;     // query heads a KV head: columns of one mma
-inline constexpr int32_t kDecodeTileRows = 16;    // full rows of one unit of work
+inline constexpr int32_t kDecodeTileRows = 8;     // full rows of one unit of work
 
 // A run of full rows, layer 0: row i of KV head h at (h * stride + i) * head_dim.
 struct DecodeSpan {
@@ -65,9 +65,10 @@ struct DecodeLayer {
   int32_t kv_heads;
   int32_t head_dim;       // 64 or 128
   int32_t stage_bytes;    // room for the page of the widest head, in shared memory
-  int32_t stages;         // pages in flight of a warp, the one that is computed on included
+  int32_t tile_stages;    // tiles of full rows in a warp's ring
   int32_t warp_bytes;     // shared memory of a warp
   int32_t blocks_per_sm;
+  int32_t warps;          // of a thread block
   int32_t grid;           // thread blocks of a launch
   uint32_t block_bytes;   // pitch of the layer's arena
 };
@@ -83,6 +84,10 @@ struct DecodeAttention {
   size_t zone_layer;         // f16 elements from one layer of a span to the next
   int32_t layer;
   int32_t heads;
+  // 1: the kernel may begin to read its page tables and pages while the kernel before it in the stream
+  // still runs (sm_90, programmatic dependent launch). They and the step's arrays must then have been
+  // written before that kernel began. 0: it starts when that kernel has finished.
+  int32_t overlap;
 };
 
 // Plans layer `layer` for the current device. kUnimplemented with a message in `detail` where the

@@ -16,72 +16,66 @@ namespace leanedge::cuda {
 
 // What a warp knows of the pages that it reads.
 struct PageStream {
-  const uint32_t* table;  // the pair's pages, from this warp's first on; every kDecodeWarps-th is its
+  const uint32_t* table;  // the pair's pages, from this warp's first on; every kWarps-th is its
+  const uint8_t* values;  // this lane's first 16 bytes of K in block 0 of the arena
   int32_t count;          // pages of this warp
   uint32_t ahead;         // lane l: entry l of the current 32
   uint32_t later;         // lane l: entry l of the next 32
-  const uint8_t* arena;
+  uint32_t to_v;          // bytes from K to V in a block
+  int32_t k_chunks;       // 16-byte chunks of K with scales and minima
+  int32_t k_swizzled;     // of them values
+  uint32_t v_stage;       // bytes from K to V in shared memory
+  uint32_t own;           // bytes: place of this lane's first chunk, swizzled
 };
 
+template <int kWarps>
 __device__ __forceinline__ uint32_t stream_entry(const PageStream& stream, int index) {
-  return index < stream.count ? __ldg(stream.table + index * kDecodeWarps) : 0;
+  return index < stream.count ? __ldg(stream.table + index * kWarps) : 0;
 }
 
-// Starts the copies of page `index`; every call commits one group, also past the end.
+// Starts the copies of page `index` < stream.count.
 template <PageStorage K, PageStorage V, int D>
-__device__ __forceinline__ void stream_issue(PageStream& stream, int index, uint8_t* stage,
-                                             const DecodeHead& head, size_t block_bytes, int lane) {
-  if (index < stream.count) {
-    if ((index & 31) == 0 && index > 0) {
-      stream.ahead = stream.later;
-      stream.later = stream_entry(stream, index + 32 + lane);
-    }
-    const uint32_t number = __shfl_sync(0xffffffffu, stream.ahead, index & 31);
-    const uint8_t* block = stream.arena + static_cast<size_t>(number) * block_bytes;
-    {
-      const uint8_t* from = block + head.k_values + 16 * lane;
-      const uint32_t to = shared_address(stage);
-      const int chunks = head.k_bytes >> 4;
-      const int swizzled = head.width * (storage_bits(K) / 2) / 2;  // 16-byte chunks of the values
-      const uint32_t own = swizzle(static_cast<uint32_t>(lane));
-      for (int i = 0; i < chunks; i += 32) {
-        const int at = i + lane;
-        if (at < chunks) {
-          const uint32_t place = at < swizzled ? own ^ swizzle(static_cast<uint32_t>(i))
-                                               : static_cast<uint32_t>(at);
-          copy_async_16(to + (place << 4), from + i * 16);
-        }
-      }
-    }
-    {
-      constexpr int kValues = D * storage_bits(V) / 4;  // 16-byte chunks of 32 slots
-      constexpr int kChunks = kValues + (V == PageStorage::kF16 ? 0 : D / 32 * 8);
-      const uint8_t* from = block + head.v_values + 16 * lane;
-      const uint32_t to = shared_address(stage + ((head.k_bytes + 127) & ~127));
-      const uint32_t own = swizzle(static_cast<uint32_t>(lane));
-#pragma unroll
-      for (int i = 0; i < kChunks; i += 32) {
-        const int at = i + lane;
-        if (i + 32 <= kChunks || at < kChunks) {
-          const uint32_t place = i < kValues ? own ^ swizzle(static_cast<uint32_t>(i))
-                                             : static_cast<uint32_t>(at);
-          copy_async_16(to + (place << 4), from + i * 16);
-        }
-      }
-    }
+__device__ __forceinline__ void stream_issue(PageStream& stream, int index, uint32_t stage,
+                                             uint32_t block_bytes, int lane) {
+  if ((index & 31) == 0 && index > 0) {
+    stream.ahead = stream.later;
+    stream.later = stream_entry<decode_warps(K, V)>(stream, index + 32 + lane);
   }
-  copy_async_commit();
+  const uint32_t number = __shfl_sync(0xffffffffu, stream.ahead, index & 31);
+  const uint8_t* from = stream.values + static_cast<size_t>(number) * block_bytes;
+  const uint32_t own = stream.own;
+  constexpr int kChunksMax = D * storage_bits(K) / 4 + (K == PageStorage::kF16 ? 0 : D / 4);
+#pragma unroll
+  for (int i = 0; i < kChunksMax; i += 32) {
+    if (i >= stream.k_chunks) break;
+    const int at = i + lane;
+    const uint32_t place = at < stream.k_swizzled
+                               ? own ^ (swizzle(static_cast<uint32_t>(i)) << 4)
+                               : static_cast<uint32_t>(at) << 4;
+    if (at < stream.k_chunks) copy_async_16(stage + place, from + i * 16);
+  }
+  constexpr int kValues = D * storage_bits(V) / 4;  // 16-byte chunks of 32 slots
+  constexpr int kChunks = kValues + (V == PageStorage::kF16 ? 0 : D / 32 * 8);
+  const uint8_t* from_v = from + stream.to_v;
+  const uint32_t stage_v = stage + stream.v_stage;
+#pragma unroll
+  for (int i = 0; i < kChunks; i += 32) {
+    const uint32_t place = i < kValues ? own ^ (swizzle(static_cast<uint32_t>(i)) << 4)
+                                       : static_cast<uint32_t>(i + lane) << 4;
+    if (i + 32 <= kChunks || i + lane < kChunks) copy_async_16(stage_v + place, from_v + i * 16);
+  }
 }
 
 // One page in shared memory, folded into the warp's state.
 template <PageStorage K, PageStorage V, int D>
-__device__ __forceinline__ void page_attend(const uint8_t* stage, const DecodeHead& head, int lane,
-                                            const uint32_t (&q)[D / 8], const float (&scale)[2],
+__device__ __forceinline__ void page_attend(const uint8_t* stage, int width, uint32_t v_stage,
+                                            const PageLane& lane, const uint2* q,
+                                            const float (&scale)[2],
                                             Softmax& softmax, float (&out)[D / 16][4],
                                             float (&minima)[4]) {
   float scores[2][4] = {};
   float bias[4] = {};
-  page_scores<K, D / 16>(stage, head.width, lane, q, scores, bias);
+  page_scores<K, D / 16>(stage, width, lane, q, scores, bias);
   float x[4][2];  // block, query head 2t or 2t + 1
   float max[2] = {-CUDART_INF_F, -CUDART_INF_F};
 #pragma unroll
@@ -105,125 +99,182 @@ __device__ __forceinline__ void page_attend(const uint8_t* stage, const DecodeHe
     softmax.sum[1] += p1;
     p[b] = transpose_matrix(pack_half2(p0, p1));
   }
-  page_outputs<K, V, D>(stage + ((head.k_bytes + 127) & ~127), lane, p, out, minima);
+  page_outputs<K, V, D>(stage + v_stage, lane, p, out, minima);
 }
 
-// The partial results of one thread block: a set for each warp and phase (pages, full rows).
-struct SetState {
-  float reference[2 * kDecodeWarps][kDecodeGroupMax];  // -infinity: the set is empty
-  float sum[2 * kDecodeWarps][kDecodeGroupMax];
+// The partial results of a thread block, one of each warp; their outputs lie at the start of its ring.
+struct WarpResults {
+  float reference[kDecodeWarpsMax][kDecodeGroupMax];  // -infinity: the warp read nothing
+  float sum[kDecodeWarpsMax][kDecodeGroupMax];
 };
 
-// Sums of a set over the lanes that share a query head, to where the block merges them.
-__device__ __forceinline__ void set_softmax(SetState& state, int set, int group, int lane,
-                                            const Softmax& softmax) {
+// Shared memory beside the rings.
+template <int D>
+struct alignas(16) DecodeShared {
+  __half q[kDecodeGroupMax][D + 8];  // scaled to f16 by a power of two a head
+  uint2 q_pairs[D / 16][32];         // its kept channels, as page_scores() takes them
+  DecodeRow row;
+  WarpResults results;
+  float q_scale[kDecodeGroupMax];    // takes that back, and gives scores in units of log2
+  bool last;
+};
+
+// q as f16, each head scaled by a power of two so that its largest channel lies in [0.5, 1): folding a
+// page's scale into it can then neither overflow nor, in earnest, underflow. q (group, D) f32.
+template <int D, int kWarps>
+__device__ __forceinline__ void load_query(const float* q, int group, float scale,
+                                           DecodeShared<D>& shared) {
+  constexpr int kLanes = 4 * kWarps;  // of a head
+  constexpr int kValues = D / kLanes;
+  const int n = threadIdx.x / kLanes;
+  const int part = threadIdx.x % kLanes;
+  float values[kValues];
+  float largest = 0;
 #pragma unroll
-  for (int n = 0; n < 2; ++n) {
-    float sum = softmax.sum[n];
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    const int head = 2 * lane + n;
-    if (lane < 4 && head < group) {
-      state.reference[set][head] = softmax.reference[n];
-      state.sum[set][head] = sum;
-    }
+  for (int i = 0; i < kValues; ++i) {
+    values[i] = n < group ? q[n * D + part * kValues + i] : 0.0f;
+    largest = fmaxf(largest, fabsf(values[i]));
   }
+#pragma unroll
+  for (int step = 1; step < kLanes; step *= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+  }
+  int exponent = 0;
+  frexpf(largest, &exponent);
+  if (!(largest > 0 && largest < CUDART_INF_F)) exponent = 0;
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) {
+    shared.q[n][part * kValues + i] = __float2half_rn(ldexpf(values[i], -exponent));
+  }
+  if (part == 0) shared.q_scale[n] = ldexpf(scale, exponent);
 }
 
-// Attends for one head and one row over units [begin, end) of the pair and leaves each warp's sets in
-// shared memory: outputs at the start of each warp's ring.
+// Attends for one head and one row (shared.row) over units [begin, end) of the pair and leaves each
+// warp's results in shared memory.
 template <PageStorage K, PageStorage V, int D>
-__device__ __forceinline__ void attend_units(const DecodeParams& p, const DecodeRow& row, int tiles,
-                                             int full_rows, int kv_head, int begin, int end,
-                                             uint8_t* ring, __half (*q_shared)[D + 8],
-                                             float* q_scale, SetState& state, const float* q) {
+__device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, int full_rows,
+                                             int kv_head, int begin, int end, uint8_t* ring,
+                                             DecodeShared<D>& shared, const float* q) {
+  constexpr int kWarps = decode_warps(K, V);
   const int warp = threadIdx.x >> 5;
-  const int lane = threadIdx.x & 31;
+  const PageLane at = page_lane<K, V, D>(threadIdx.x & 31);
+  const int lane = at.lane;
   const int r = lane >> 2;
-  const int t = lane & 3;
+  const int t = at.t;
   const DecodeHead head = p.head[kv_head];
+  const DecodeRow& row = shared.row;
 
+  // This warp's part: its pages, then its tiles of full rows, the newest of which the kernel before this
+  // one writes.
   const int page_begin = max(begin - tiles, 0);
   const int page_end = max(end - tiles, page_begin);
   PageStream stream;
   stream.table = row.pages + page_begin + warp;
-  stream.count = (page_end - page_begin - warp + kDecodeWarps - 1) / kDecodeWarps;
-  stream.arena = p.arena;
-  stream.ahead = stream_entry(stream, lane);
-  stream.later = stream_entry(stream, 32 + lane);
-  for (int i = 0; i + 1 < p.stages; ++i) {
-    stream_issue<K, V, D>(stream, i, ring + i * p.stage_bytes, head, p.block_bytes, lane);
-  }
-
-  // q as f16, each head scaled by a power of two so that its largest channel lies in [0.5, 1):
-  // folding a scale into it can then neither overflow nor, in earnest, underflow.
-  {
-    const int n = threadIdx.x >> 4;
-    const int part = threadIdx.x & 15;
-    float values[D / 16];
-    float largest = 0;
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
-      values[i] = n < p.group ? q[n * D + part * (D / 16) + i] : 0.0f;
-      largest = fmaxf(largest, fabsf(values[i]));
+  stream.count = (page_end - page_begin - warp + kWarps - 1) / kWarps;
+  stream.values = p.arena + head.k_values + 16 * lane;
+  stream.to_v = opaque(head.v_values - head.k_values);
+  stream.k_chunks = static_cast<int>(opaque(head.k_bytes >> 4));
+  stream.k_swizzled = head.width * storage_bits(K) / 4;
+  stream.v_stage = opaque((head.k_bytes + 127) & ~127);
+  stream.own = opaque(swizzle(static_cast<uint32_t>(lane)) << 4);
+  stream.ahead = stream_entry<kWarps>(stream, lane);
+  stream.later = stream_entry<kWarps>(stream, 32 + lane);
+  const uint32_t ring_shared = opaque(shared_address(ring));
+  const uint32_t stage_bytes = opaque(p.stage_bytes);
+  // Every call commits one group, also past the end.
+  auto issue_page = [&](int index, int place) {
+    if (index < stream.count) {
+      stream_issue<K, V, D>(stream, index, ring_shared + place * stage_bytes, p.block_bytes, lane);
     }
+    copy_async_commit();
+  };
+  constexpr int kStages = decode_stages(K, V);
 #pragma unroll
-    for (int step = 1; step < 16; step *= 2) {
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-    }
-    int exponent = 0;
-    frexpf(largest, &exponent);
-    if (!(largest > 0 && largest < CUDART_INF_F)) exponent = 0;
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
-      q_shared[n][part * (D / 16) + i] = __float2half_rn(ldexpf(values[i], -exponent));
-    }
-    if (part == 0) q_scale[n] = ldexpf(p.scale, exponent);
-  }
-  __syncthreads();
-
-  const float scale[2] = {q_scale[2 * t], q_scale[2 * t + 1]};
-  uint32_t q_pairs[D / 8];
+  for (int i = 0; i + 1 < kStages; ++i) issue_page(i, i);
+  // The kept channels of this warp's steps: step, low and high pair.
+  uint32_t pairs[D / 16 / kWarps][2];
   const uint16_t* channels = p.channels + head.channels;
 #pragma unroll
-  for (int s = 0; s < D / 16; ++s) {
-    q_pairs[2 * s] = q_pairs[2 * s + 1] = 0;
-    if (16 * s < head.width) {
+  for (int i = 0; i < D / 16 / kWarps; ++i) {
+    const int step = i * kWarps + warp;
+    pairs[i][0] = pairs[i][1] = 0;
+    if (16 * step < head.width) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const __half low = q_shared[r][channels[16 * s + channel_of<K>(8 * half + 2 * t)]];
-        const __half high = q_shared[r][channels[16 * s + channel_of<K>(8 * half + 2 * t + 1)]];
-        q_pairs[2 * s + half] = static_cast<uint32_t>(__half_as_ushort(low)) |
-                                static_cast<uint32_t>(__half_as_ushort(high)) << 16;
+        const uint32_t low = channels[16 * step + channel_of<K>(8 * half + 2 * t)];
+        const uint32_t high = channels[16 * step + channel_of<K>(8 * half + 2 * t + 1)];
+        pairs[i][half] = low | high << 16;
       }
     }
   }
+  // What was read so far was written long before this step. From here on the results of the kernel
+  // before this one count: q, the newest rows, the scratch that it shares with the last layer.
+  wait_for_previous_kernel();
+  load_query<D, kWarps>(q, p.group, p.scale, shared);
+  __syncthreads();
+
+  const float scale[2] = {shared.q_scale[2 * t], shared.q_scale[2 * t + 1]};
+#pragma unroll
+  for (int i = 0; i < D / 16 / kWarps; ++i) {
+    const __half* query = shared.q[r];
+    const __half2 low = __halves2half2(query[pairs[i][0] & 0xffff], query[pairs[i][0] >> 16]);
+    const __half2 high = __halves2half2(query[pairs[i][1] & 0xffff], query[pairs[i][1] >> 16]);
+    shared.q_pairs[i * kWarps + warp][lane] = make_uint2(reinterpret_cast<const uint32_t&>(low),
+                                                         reinterpret_cast<const uint32_t&>(high));
+  }
+  __syncthreads();
 
   Softmax softmax;
   softmax_reset(softmax);
   float out[D / 16][4] = {};
   float minima[4] = {};
-  {
-    int use = 0;
-    int fill = p.stages - 1;
-    for (int i = 0; i < stream.count; ++i) {
-      stream_issue<K, V, D>(stream, i + p.stages - 1, ring + fill * p.stage_bytes, head,
-                            p.block_bytes, lane);
-      copy_async_wait(p.stages - 1);
-      __syncwarp();
-      page_attend<K, V, D>(ring + use * p.stage_bytes, head, lane, q_pairs, scale, softmax, out,
-                           minima);
-      __syncwarp();
-      use = use + 1 == p.stages ? 0 : use + 1;
-      fill = fill + 1 == p.stages ? 0 : fill + 1;
-    }
-    copy_async_wait(0);
+  int use = 0;
+  int fill = kStages - 1;
+  for (int i = 0; i < stream.count; ++i) {
+    issue_page(i + kStages - 1, fill);
+    copy_async_wait_for<kStages - 1>();
     __syncwarp();
+    page_attend<K, V, D>(ring + use * stage_bytes, head.width, stream.v_stage, at,
+                         &shared.q_pairs[0][0], scale, softmax, out, minima);
+    __syncwarp();
+    use = use + 1 == kStages ? 0 : use + 1;
+    fill = fill + 1 == kStages ? 0 : fill + 1;
   }
 
-  // Pages: the ring is drained, its start takes the outputs. (2 sets, group, D) f32 of this warp.
-  float* sets = reinterpret_cast<float*>(ring);
-  set_softmax(state, warp, p.group, lane, softmax);
+  // Full rows: the drained ring takes tiles instead.
+  if (begin < tiles) {
+    copy_async_wait(0);
+    __syncwarp();
+    constexpr int kRows = decode_tile_rows(K, V);
+    constexpr int kTileBytes = kRows * D * 4;
+    const int row_end = min(min(end, tiles) * kDecodeTileRows, full_rows);
+    const int row_first = begin * kDecodeTileRows + warp * kRows;
+    auto issue_tile = [&](int first, int place) {
+      if (first < row_end) {
+        tile_issue<D, kRows>(row, first, row_end, p.zone_offset, kv_head,
+                             ring_shared + place * kTileBytes, lane);
+      }
+      copy_async_commit();
+    };
+    for (int i = 0; i + 1 < p.tile_stages; ++i) issue_tile(row_first + i * kWarps * kRows, i);
+    use = 0;
+    fill = p.tile_stages - 1;
+    for (int first = row_first; first < row_end; first += kWarps * kRows) {
+      issue_tile(first + (p.tile_stages - 1) * kWarps * kRows, fill);
+      copy_async_wait(p.tile_stages - 1);
+      __syncwarp();
+      tile_attend<V, D, kRows>(ring + use * kTileBytes, row_end - first, lane, &shared.q[0][0],
+                               scale, softmax, out, minima);
+      __syncwarp();
+      use = use + 1 == p.tile_stages ? 0 : use + 1;
+      fill = fill + 1 == p.tile_stages ? 0 : fill + 1;
+    }
+  }
+  copy_async_wait(0);
+  __syncwarp();
+
+  // The ring is drained: its start takes the outputs, (group, D) f32.
+  float* results = reinterpret_cast<float*>(ring);
 #pragma unroll
   for (int tile = 0; tile < D / 16; ++tile) {
 #pragma unroll
@@ -232,131 +283,181 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, const Decode
       const int channel = output_channel<V>(tile, i >> 1, r);
       float value = out[tile][i];
       if constexpr (V != PageStorage::kF16) {
-        const int group = V == PageStorage::kF16 ? 0 : tile >> 1;
         value = fmaf(value, v_factor<V>(tile, i >> 1),
-                     __shfl_sync(0xffffffffu, minima[i & 1], 4 * group + t));
+                     __shfl_sync(0xffffffffu, minima[i & 1], 4 * (tile >> 1) + t));
       }
-      if (n < p.group) sets[n * D + channel] = value;
+      if (n < p.group) results[n * D + channel] = value;
     }
   }
-
-  softmax_reset(softmax);
 #pragma unroll
-  for (int tile = 0; tile < D / 16; ++tile) {
-    out[tile][0] = out[tile][1] = out[tile][2] = out[tile][3] = 0;
-  }
-  const int tile_end = min(end, tiles);
-  if (begin + warp < tile_end) {
-    for (int i = begin + warp; i < tile_end; i += kDecodeWarps) {
-      full_rows_tile<D>(row, i * kDecodeTileRows, full_rows, p.zone_offset, kv_head,
-                        &q_shared[0][0], lane, scale, softmax, out);
-    }
+  for (int n = 0; n < 2; ++n) {
+    float sum = softmax.sum[n];
 #pragma unroll
-    for (int tile = 0; tile < D / 16; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int n = 2 * t + (i & 1);
-        if (n < p.group) {
-          sets[(p.group + n) * D + full_output_channel<D>(tile, i >> 1, r)] = out[tile][i];
-        }
-      }
+    for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (lane < 4) {
+      shared.results.reference[warp][2 * lane + n] = softmax.reference[n];
+      shared.results.sum[warp][2 * lane + n] = sum;
     }
   }
-  set_softmax(state, kDecodeWarps + warp, p.group, lane, softmax);
   __syncthreads();
+}
+
+// Merges what the blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
+// flight at a time: one multiprocessor reads alone what up to all of them wrote.
+template <int D, int kThreads>
+__device__ __forceinline__ void merge_parts(const float* parts, const float* part_sums,
+                                            int first_owner, int owners, int group, float* out) {
+  constexpr int kAtOnce = 8;
+  for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
+    const int n = i / (D / 4);
+    float reference = -CUDART_INF_F;
+    float sum = 0;
+    float4 value = make_float4(0, 0, 0, 0);
+    for (int o = 0; o < owners; o += kAtOnce) {
+      float4 values[kAtOnce];
+      float2 sums[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const size_t from =
+            static_cast<size_t>(split_part(first_owner + min(o + j, owners - 1), first_owner));
+        sums[j] = __ldcg(reinterpret_cast<const float2*>(part_sums) + from * group + n);
+        values[j] = __ldcg(reinterpret_cast<const float4*>(parts) + from * group * (D / 4) + i);
+      }
+      float next = reference;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) next = fmaxf(next, sums[j].x);
+      // All empty so far: any finite reference will do.
+      const float base = next == -CUDART_INF_F ? 0.0f : next;
+      const float keep = exp2_fast(reference - base);
+      reference = next;
+      sum *= keep;
+      value.x *= keep;
+      value.y *= keep;
+      value.z *= keep;
+      value.w *= keep;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const float weight = o + j < owners ? exp2_fast(sums[j].x - base) : 0.0f;
+        sum = fmaf(weight, sums[j].y, sum);
+        value.x = fmaf(weight, values[j].x, value.x);
+        value.y = fmaf(weight, values[j].y, value.y);
+        value.z = fmaf(weight, values[j].z, value.z);
+        value.w = fmaf(weight, values[j].w, value.w);
+      }
+    }
+    reinterpret_cast<float4*>(out)[i] =
+        make_float4(value.x / sum, value.y / sum, value.z / sum, value.w / sum);
+  }
+}
+
+// The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All lanes
+// of a warp search together, 32 rows at a time.
+template <typename Reached>
+__device__ __forceinline__ int find_row(int rows, Reached reached) {
+  const int lane = threadIdx.x & 31;
+  int from = 0;
+  for (int stride = (rows + 31) / 32;; stride = (stride + 31) / 32) {
+    const int row = from + lane * stride;
+    const uint32_t lanes = __ballot_sync(0xffffffffu, row < rows && reached(row));
+    from += stride * (31 - __clz(static_cast<int>(lanes)));
+    if (stride == 1) return from;
+  }
 }
 
 // One layer for all rows of a step.
 template <PageStorage K, PageStorage V, int D>
-__global__ void __launch_bounds__(kDecodeThreads, 4)
+__global__ void __launch_bounds__(32 * decode_warps(K, V),
+                                  kDecodeThreadsPerSm / 32 / decode_warps(K, V))
     kernel_decode_attention(const __grid_constant__ DecodeParams p) {
-  extern __shared__ __align__(128) uint8_t shared[];
-  __shared__ __align__(16) __half q_shared[kDecodeGroupMax][D + 8];
-  __shared__ float q_scale[kDecodeGroupMax];
-  __shared__ SetState state;
-  __shared__ bool last;
+  constexpr int kWarps = decode_warps(K, V);
+  constexpr int kThreads = 32 * kWarps;
+  extern __shared__ __align__(128) uint8_t rings[];
+  __shared__ DecodeShared<D> shared;
+  static_assert(sizeof shared <= kDecodeSharedStatic, "the launcher leaves room for it");
 
-  uint8_t* ring = shared + (threadIdx.x >> 5) * p.warp_bytes;
+  uint8_t* ring = rings + (threadIdx.x >> 5) * p.warp_bytes;
   const int rows = p.step.row_count;
-  constexpr int kTileCost = kDecodeTileRows * D * 4 / 16;
-  const int64_t tiles_all = p.step.tiles_before[rows];
-  const int64_t pages_all = p.step.pages_before[rows];
   auto page_cost = [&](int h) -> int {
     const DecodeHead& head = p.head[h];
     return (head.k_bytes + head.v_bytes) >> 4;
   };
-  int64_t page_costs = 0;
+  int page_costs = 0;
   for (int h = 0; h < p.kv_heads; ++h) page_costs += page_cost(h);
-  const SplitShare split =
-      split_share(tiles_all * kTileCost * p.kv_heads + pages_all * page_costs, gridDim.x);
+  // Chunks before row `row`; the line is ordered by row, then by head.
+  auto row_begin = [&](int row) -> int64_t {
+    return (static_cast<int64_t>(row) * p.start_cost +
+            static_cast<int64_t>(p.step.tiles_before[row]) * p.tile_cost) *
+               p.kv_heads +
+           static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
+  };
+  const SplitShare split = split_share(row_begin(rows), gridDim.x);
   const int64_t begin = blockIdx.x * split.share;
   const int64_t end = min(begin + split.share, split.total);
   if (begin >= end) return;
 
   // The pair in which the share begins.
+  int row = find_row(rows, [&](int row) { return row_begin(row) <= begin; });
   int h = 0;
-  int64_t head_begin = 0;
-  for (;; ++h) {
-    const int64_t cost = tiles_all * kTileCost + pages_all * page_cost(h);
-    if (begin < head_begin + cost) break;
-    head_begin += cost;
-  }
-  int row = 0;  // the last row that begins at or before `begin`
-  for (int above = rows; above - row > 1;) {
-    const int middle = (row + above) / 2;
-    const int64_t at = head_begin + static_cast<int64_t>(p.step.tiles_before[middle]) * kTileCost +
-                       static_cast<int64_t>(p.step.pages_before[middle]) * page_cost(h);
-    if (at <= begin) {
-      row = middle;
-    } else {
-      above = middle;
-    }
-  }
+  int64_t pair_begin = row_begin(row);
 
-  for (int64_t at = begin; at < end;) {
-    const int tile_from = p.step.tiles_before[row];
-    const int page_from = p.step.pages_before[row];
+  int row_tiles = 0;
+  int row_pages = 0;
+  auto load_row = [&] {
+    row_tiles = p.step.tiles_before[row + 1] - p.step.tiles_before[row];
+    row_pages = p.step.pages_before[row + 1] - p.step.pages_before[row];
+  };
+  load_row();
+
+  while (pair_begin < end) {
     SplitPair pair;
-    pair.begin = head_begin + static_cast<int64_t>(tile_from) * kTileCost +
-                 static_cast<int64_t>(page_from) * page_cost(h);
-    pair.tiles = p.step.tiles_before[row + 1] - tile_from;
-    pair.pages = p.head[h].width ? p.step.pages_before[row + 1] - page_from : 0;
-    pair.tile_cost = kTileCost;
+    pair.begin = pair_begin;
+    pair.tiles = row_tiles;
+    pair.pages = p.head[h].width ? row_pages : 0;
+    pair.tile_cost = p.tile_cost;
     pair.page_cost = page_cost(h);
+    pair.start_cost = p.start_cost;
     const int64_t pair_end = pair.begin + split_cost(pair);
     const int first_owner = split_owner(split, pair.begin);
     const int owners = split_owner(split, pair_end - 1) - first_owner + 1;
-
-    const DecodeRow& decode = p.step.rows[row];
-    int full_rows = 0;
-    for (int s = 0; s < decode.span_count; ++s) full_rows += decode.spans[s].rows;
     const size_t first_head =
         (static_cast<size_t>(row) * p.kv_heads + h) * static_cast<size_t>(p.group);
-    attend_units<K, V, D>(p, decode, pair.tiles, full_rows, h, split_units(pair, begin),
-                          split_units(pair, end), ring, q_shared, q_scale, state,
-                          p.q + first_head * D);
+    const int this_row = row;
+    const int this_head = h;
+    pair_begin = pair_end;
+    if (++h == p.kv_heads) {
+      h = 0;
+      if (++row < rows) load_row();
+    }
+    if (pair_end <= begin) continue;  // of the first row: a head before the share
+
+    if (threadIdx.x < sizeof(DecodeRow) / 4) {
+      reinterpret_cast<uint32_t*>(&shared.row)[threadIdx.x] =
+          __ldg(reinterpret_cast<const uint32_t*>(p.step.rows + this_row) + threadIdx.x);
+    }
+    __syncthreads();
+    int full_rows = 0;
+    for (int s = 0; s < shared.row.span_count; ++s) full_rows += shared.row.spans[s].rows;
+    attend_units<K, V, D>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
+                          split_units(pair, end), ring, shared, p.q + first_head * D);
 
     const int part = split_part(blockIdx.x, first_owner);
     float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
-    for (int i = threadIdx.x; i < p.group * D; i += kDecodeThreads) {
+    for (int i = threadIdx.x; i < p.group * D; i += kThreads) {
       const int n = i / D;
       float reference = -CUDART_INF_F;
 #pragma unroll
-      for (int set = 0; set < 2 * kDecodeWarps; ++set) {
-        reference = fmaxf(reference, state.reference[set][n]);
+      for (int warp = 0; warp < kWarps; ++warp) {
+        reference = fmaxf(reference, shared.results.reference[warp][n]);
       }
+      const float base = reference == -CUDART_INF_F ? 0.0f : reference;
       float value = 0;
       float sum = 0;
 #pragma unroll
-      for (int set = 0; set < 2 * kDecodeWarps; ++set) {
-        // An empty set's outputs were never written.
-        if (state.reference[set][n] == -CUDART_INF_F) continue;
-        const float weight = exp2_fast(state.reference[set][n] - reference);
-        const int warp = set % kDecodeWarps;
-        const float* from = reinterpret_cast<const float*>(shared + warp * p.warp_bytes) +
-                            (set / kDecodeWarps) * p.group * D;
+      for (int warp = 0; warp < kWarps; ++warp) {
+        const float weight = exp2_fast(shared.results.reference[warp][n] - base);
+        const float* from = reinterpret_cast<const float*>(rings + warp * p.warp_bytes);
         value = fmaf(weight, from[i], value);
-        sum = fmaf(weight, state.sum[set][n], sum);
+        sum = fmaf(weight, shared.results.sum[warp][n], sum);
       }
       if (owners == 1) {
         p.out[first_head * D + i] = value / sum;
@@ -373,42 +474,19 @@ __global__ void __launch_bounds__(kDecodeThreads, 4)
       __threadfence();
       __syncthreads();
       if (threadIdx.x == 0) {
-        uint32_t* arrivals = p.arrivals + static_cast<size_t>(row) * p.kv_heads + h;
-        last = atomicAdd(arrivals, 1u) == static_cast<uint32_t>(owners - 1);
-        if (last) *arrivals = 0;  // for the next launch
+        uint32_t* arrivals = p.arrivals + static_cast<size_t>(this_row) * p.kv_heads + this_head;
+        shared.last = atomicAdd(arrivals, 1u) == static_cast<uint32_t>(owners - 1);
+        if (shared.last) *arrivals = 0;  // for the next launch
       }
       __syncthreads();
-      if (last) {
+      if (shared.last) {
         __threadfence();
-        for (int i = threadIdx.x; i < p.group * D; i += kDecodeThreads) {
-          const int n = i / D;
-          float reference = -CUDART_INF_F;
-          for (int o = 0; o < owners; ++o) {
-            const size_t from = static_cast<size_t>(split_part(first_owner + o, first_owner));
-            reference = fmaxf(reference, __ldcg(part_sums + (from * p.group + n) * 2));
-          }
-          float value = 0;
-          float sum = 0;
-          for (int o = 0; o < owners; ++o) {
-            const size_t from = static_cast<size_t>(split_part(first_owner + o, first_owner));
-            const float weight =
-                exp2_fast(__ldcg(part_sums + (from * p.group + n) * 2) - reference);
-            value = fmaf(weight, __ldcg(p.parts + from * p.group * D + i), value);
-            sum = fmaf(weight, __ldcg(part_sums + (from * p.group + n) * 2 + 1), sum);
-          }
-          p.out[first_head * D + i] = value / sum;
-        }
+        merge_parts<D, kThreads>(p.parts, part_sums, first_owner, owners, p.group,
+                                 p.out + first_head * D);
       }
     }
-    // The sets lie in the ring, which the next pair fills.
+    // The results lie in the rings, which the next pair fills.
     __syncthreads();
-
-    at = pair_end;
-    if (++row == rows) {
-      row = 0;
-      head_begin += tiles_all * kTileCost + pages_all * page_cost(h);
-      ++h;
-    }
   }
 }
 

@@ -5,10 +5,26 @@
 
 namespace leanedge::cuda {
 
-inline constexpr int kDecodeWarps = 4;
-inline constexpr int kDecodeThreads = 32 * kDecodeWarps;
+inline constexpr int kDecodeWarpsMax = 4;
+inline constexpr int kDecodeSharedStatic = 4864;  // bytes a block at most beside the rings
 inline constexpr int kDecodeStagesMax = 8;  // copy_async_wait() knows 7 pending groups
-inline constexpr int kDecodeBlocksMax = 4;  // a multiprocessor: 128 registers a thread
+inline constexpr int kDecodeThreadsPerSm = 512;  // 128 registers each
+
+// Warps of a thread block. Pages of f16 fill shared memory with few warps: blocks of two let one block
+// stream while another begins or ends a pair.
+constexpr int decode_warps(PageStorage k, PageStorage v) {
+  return k == PageStorage::kF16 && v == PageStorage::kF16 ? 2 : 4;
+}
+
+// Pages in a warp's ring, the one that is computed on included: small ones need more of them in flight.
+constexpr int decode_stages(PageStorage k, PageStorage v) {
+  return storage_bits(k) + storage_bits(v) <= 6 ? 4 : 3;
+}
+
+// Full rows that a warp reads at a time: more where pages are large and warps few.
+constexpr int decode_tile_rows(PageStorage k, PageStorage v) {
+  return storage_bits(k) + storage_bits(v) >= 16 ? 16 : 8;
+}
 
 // Kernel parameters: the layer and the call, less what only the host needs.
 struct DecodeParams {
@@ -25,8 +41,10 @@ struct DecodeParams {
   int32_t kv_heads;
   int32_t group;
   int32_t stage_bytes;
-  int32_t stages;
   int32_t warp_bytes;
+  int32_t tile_stages;  // tiles of full rows in flight of a warp
+  int32_t tile_cost;   // chunks, split.h
+  int32_t start_cost;  // chunks, split.h
   float scale;         // log2(e) / sqrt(head_dim)
 };
 static_assert(sizeof(DecodeParams) <= 4096, "kernel parameters");

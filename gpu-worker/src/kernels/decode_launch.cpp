@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include <initializer_list>
+
 #include "../cuda_status.h"
 #include "decode_kernels.h"
 #include "leanedge_cuda/decode_attention.h"
@@ -12,8 +14,8 @@ namespace {
 
 constexpr int32_t kAlign = 128;             // bytes: sections of a page in shared memory
 constexpr int32_t kSharedReserve = 1024;    // bytes a block that the system takes
-constexpr int32_t kSharedStatic = 4096;     // bytes a block at most that the kernel declares itself
-constexpr int32_t kBlocksPerSmMax = 4;
+constexpr int32_t kBlocksPerSmMax = kDecodeThreadsPerSm / 64;
+constexpr int32_t kStartBytes = 48 * 1024;  // a multiprocessor reads while a block changes pairs
 
 int32_t align(int32_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -100,31 +102,34 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
   LEANEDGE_CUDA_TRY(
       cudaDeviceGetAttribute(&shared_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
       detail);
-  // As many blocks as leave each warp three pages in flight; then as many pages as fit.
-  const int32_t sets = 2 * group * plan.head_dim * static_cast<int32_t>(sizeof(float));
-  const int32_t stage = out->stage_bytes ? out->stage_bytes : kAlign;
-  for (int32_t blocks = kBlocksPerSmMax; blocks >= 1; --blocks) {
+  // As many blocks as leave each warp its stages, and two tiles of full rows.
+  const int32_t warps = decode_warps(plan.k_storage, plan.v_storage);
+  const int32_t results = group * plan.head_dim * static_cast<int32_t>(sizeof(float));
+  const int32_t tile = decode_tile_rows(plan.k_storage, plan.v_storage) * plan.head_dim * 4;
+  if (out->stage_bytes == 0) out->stage_bytes = kAlign;
+  for (int32_t blocks = kDecodeThreadsPerSm / 32 / warps; blocks >= 1; --blocks) {
     int32_t room = shared_sm / blocks - kSharedReserve;
     if (room > shared_block) room = shared_block;
-    room = (room - kSharedStatic) / kDecodeWarps / kAlign * kAlign;
-    int32_t stages = room / stage;
-    if (stages > kDecodeStagesMax) stages = kDecodeStagesMax;
-    if (stages < (blocks > 1 ? 3 : 2) || room < sets) continue;
+    room = (room - kDecodeSharedStatic) / warps / kAlign * kAlign;
+    int32_t needed = decode_stages(plan.k_storage, plan.v_storage) * out->stage_bytes;
+    if (room < needed || room < results || room < 2 * tile) continue;
     out->blocks_per_sm = blocks;
-    out->stages = stages;
-    out->stage_bytes = stage;
-    out->warp_bytes = stages * stage > align(sets) ? stages * stage : align(sets);
+    for (const int32_t least : {align(results), 2 * tile, 3 * tile}) {
+      if (needed < least && least <= room) needed = least;
+    }
+    out->warp_bytes = needed;
+    out->tile_stages = needed / tile < kDecodeStagesMax ? needed / tile : kDecodeStagesMax;
+    out->warps = warps;
     out->grid = processors * blocks;
     const DecodeKernel kernel = kernel_of(plan.k_storage, plan.v_storage, plan.head_dim);
-    LEANEDGE_CUDA_TRY(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             shared_block - kSharedStatic),
-        detail);
+    LEANEDGE_CUDA_TRY(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                           cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           shared_block - kDecodeSharedStatic),
+                      detail);
     return Status::kOk;
   }
-  return refuse(detail, "decode: a page of # bytes does not fit shared memory of # bytes twice",
-                stage, shared_block);
+  return refuse(detail, "decode: a page of # bytes does not fit shared memory of # bytes often enough",
+                out->stage_bytes, shared_block);
 }
 
 size_t decode_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t head_dim) {
@@ -158,14 +163,25 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
   params.block_bytes = layer.block_bytes;
   params.stage_bytes = layer.stage_bytes;
-  params.stages = layer.stages;
   params.warp_bytes = layer.warp_bytes;
   params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
+  params.tile_stages = layer.tile_stages;
+  params.tile_cost = kDecodeTileRows * layer.head_dim / 4 * 3 / 2;
+  params.start_cost = kStartBytes / 16 / layer.blocks_per_sm;
+
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(layer.grid));
+  config.blockDim = dim3(static_cast<unsigned>(32 * layer.warps));
+  config.dynamicSmemBytes = static_cast<size_t>(layer.warp_bytes * layer.warps);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = call.overlap ? 1 : 0;
   const DecodeKernel kernel = kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
   void* arguments[] = {&params};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel),
-                          dim3(static_cast<unsigned>(layer.grid)), dim3(kDecodeThreads), arguments,
-                          static_cast<size_t>(layer.warp_bytes) * kDecodeWarps, stream);
+  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
 }
 
 }  // namespace leanedge::cuda

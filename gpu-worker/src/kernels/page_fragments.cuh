@@ -94,6 +94,43 @@ __device__ __forceinline__ void part_runs(uint32_t own, int lane, uint32_t* a, u
   *b = (upper ? own : other) >> shift;
 }
 
+// What a lane adds to the address of a section, the same for every page: kept in registers, where the
+// compiler would otherwise compute it anew for each page.
+struct PageLane {
+  uint32_t k_row;  // bytes: its row in the matrices that page_scores() loads, swizzled
+  uint32_t v_row;  // bytes: the same for page_outputs()
+  int lane;
+  int t;           // lane % 4
+};
+
+__device__ __forceinline__ uint32_t opaque(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
+template <PageStorage K, PageStorage V, int D>
+__device__ __forceinline__ PageLane page_lane(int lane) {
+  const int row = lane & 7;
+  const int matrix = lane >> 3;
+  // K, f16: 4 chunks a channel; matrices are quarters 0, 1 of the lower channels, then of the upper.
+  // int8: 2 chunks a channel; halves 0, 1 of the lower channels, then of the upper.
+  // int4: a chunk a channel; matrices of 8 channels. int2: half a chunk; matrices of 16 channels.
+  const int k = K == PageStorage::kF16    ? (((matrix >> 1) * 8 + row) << 2) + (matrix & 1)
+                : K == PageStorage::kInt8 ? (((matrix >> 1) * 8 + row) << 1) + (matrix & 1)
+                                          : lane;
+  // V, f16: blocks 0 and 1, chunks 0 and 1 of each; else blocks 0 to 3.
+  constexpr int kChunks = D * storage_bits(V) / 128;
+  const int v = V == PageStorage::kF16
+                    ? slot_of<K>(matrix >> 1, row) * kChunks + (matrix & 1)
+                    : slot_of<K>(matrix, row) * kChunks;
+  PageLane result;
+  result.k_row = opaque(swizzle(static_cast<uint32_t>(k)) << 4);
+  result.v_row = opaque(swizzle(static_cast<uint32_t>(v)) << 4);
+  result.lane = static_cast<int>(opaque(static_cast<uint32_t>(lane)));
+  result.t = static_cast<int>(opaque(static_cast<uint32_t>(lane & 3)));
+  return result;
+}
+
 // Folds one step of 16 channels into the scores: the a operands of blocks 0 .. 3 for channel rows
 // 2t (low) and 2t + 8 (high).
 template <PageStorage K>
@@ -117,54 +154,46 @@ __device__ __forceinline__ void score_step(float (&scores)[2][4], uint32_t low, 
 // Raw scores of the 32 slots of a page: scores[i] holds block 2i in rows r and block 2i + 1 in rows
 // r + 8, to be multiplied by k_factor(); `bias` gets what the minima add to every slot.
 //   section   K section of the page in shared memory: (width, 32) values, swizzled, then scales, minima
-//   q         pairs of q for steps 0 .. width / 16 - 1: q[2s] rows 2t, 2t + 1; q[2s + 1] rows 2t + 8, ..
+//   q         (steps, 32 lanes) in shared memory: pairs of q of rows 2t, 2t + 1 and 2t + 8, 2t + 9
 template <PageStorage K, int kSteps>
-__device__ __forceinline__ void page_scores(const uint8_t* section, int width, int lane,
-                                            const uint32_t (&q)[2 * kSteps], float (&scores)[2][4],
+__device__ __forceinline__ void page_scores(const uint8_t* section, int width, const PageLane& at,
+                                            const uint2* q, float (&scores)[2][4],
                                             float (&bias)[4]) {
   const uint32_t base = shared_address(section);
-  const int t = lane & 3;
-  const int row = lane & 7;
-  const int matrix = lane >> 3;
   const int steps = width >> 4;
   if constexpr (K == PageStorage::kF16) {
-    // 4 chunks a channel. Matrices: quarters 0, 1 of the lower channels, then of the upper.
-    const uint32_t at = swizzle(static_cast<uint32_t>((((matrix >> 1) * 8 + row) << 2) + (matrix & 1)));
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
       if (s >= steps) break;
+      const uint2 query = q[32 * s + at.lane];
       uint32_t a[4];
-      load_matrices_transposed(a, base + ((at ^ swizzle(s << 6)) << 4));
-      multiply_add(scores[0], a[0], a[1], a[2], a[3], q[2 * s], q[2 * s + 1]);
-      load_matrices_transposed(a, base + ((at ^ swizzle((s << 6) + 2)) << 4));
-      multiply_add(scores[1], a[0], a[1], a[2], a[3], q[2 * s], q[2 * s + 1]);
+      load_matrices_transposed(a, base + (at.k_row ^ (swizzle(s << 6) << 4)));
+      multiply_add(scores[0], a[0], a[1], a[2], a[3], query.x, query.y);
+      load_matrices_transposed(a, base + (at.k_row ^ (swizzle((s << 6) + 2) << 4)));
+      multiply_add(scores[1], a[0], a[1], a[2], a[3], query.x, query.y);
     }
   } else {
     constexpr int kChannelBytes = 4 * storage_bits(K);
     const uint16_t* scale = reinterpret_cast<const uint16_t*>(section + width * kChannelBytes);
     const uint16_t* min = scale + width;
-    // Steps of 16 channels that one matrix load brings.
+    // Steps of 16 channels that one matrix load brings: 32 chunks.
     constexpr int kAtOnce = K == PageStorage::kInt8 ? 1 : K == PageStorage::kInt4 ? 2 : 4;
-    constexpr int kChunkShift = K == PageStorage::kInt8 ? 5 : K == PageStorage::kInt4 ? 5 : 5;
-    // int8: 2 chunks a channel; matrices: halves 0, 1 of the lower channels, then of the upper.
-    // int4: a chunk a channel; matrices of 8 channels. int2: half a chunk; matrices of 16 channels.
-    const uint32_t at = swizzle(static_cast<uint32_t>(
-        K == PageStorage::kInt8 ? (((matrix >> 1) * 8 + row) << 1) + (matrix & 1) : lane));
 #pragma unroll
     for (int s = 0; s < kSteps; s += kAtOnce) {
       if (s >= steps) break;
       uint32_t a[4];
-      load_matrices_transposed(a, base + ((at ^ swizzle((s / kAtOnce) << kChunkShift)) << 4));
+      load_matrices_transposed(a, base + (at.k_row ^ (swizzle(32 * (s / kAtOnce)) << 4)));
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
         const int step = s + i;
         if (step >= kSteps || step >= steps) break;
+        const uint2 query = q[32 * step + at.lane];
         uint32_t low, high;
-        channel_pairs<K>(scale, step, t, &low, &high);
-        const uint32_t q_low = multiply_half2(q[2 * step], low);
-        const uint32_t q_high = multiply_half2(q[2 * step + 1], high);
-        channel_pairs<K>(min, step, t, &low, &high);
-        multiply_add(bias, low, low, high, high, q[2 * step], q[2 * step + 1]);
+        channel_pairs<K>(scale, step, at.t, &low, &high);
+        const uint32_t q_low = multiply_half2(query.x, low);
+        const uint32_t q_high = multiply_half2(query.y, high);
+        channel_pairs<K>(min, step, at.t, &low, &high);
+        multiply_add(bias, low, low, high, high, query.x, query.y);
         if constexpr (K == PageStorage::kInt8) {
           multiply_add(scores[0], a[0] & 0x00ff00ffu, (a[0] >> 8) & 0x00ff00ffu,
                        a[2] & 0x00ff00ffu, (a[2] >> 8) & 0x00ff00ffu, q_low, q_high);
@@ -174,7 +203,7 @@ __device__ __forceinline__ void page_scores(const uint8_t* section, int width, i
           score_step<K>(scores, a[2 * i], a[2 * i + 1], q_low, q_high);
         } else {
           uint32_t x, y;
-          part_runs(a[i], lane, &x, &y);
+          part_runs(a[i], at.lane, &x, &y);
           score_step<K>(scores, x, y, q_low, q_high);
         }
       }
@@ -208,29 +237,27 @@ __device__ __forceinline__ constexpr float v_factor(int tile, int half) {
 //   out      (D / 16 tiles): output_channel() and v_factor() say what they hold
 //   minima   what V's minima add: row r is group r (r < D / 32), columns are query heads
 template <PageStorage K, PageStorage V, int D>
-__device__ __forceinline__ void page_outputs(const uint8_t* section, int lane,
+__device__ __forceinline__ void page_outputs(const uint8_t* section, const PageLane& at,
                                              const uint32_t (&p)[4], float (&out)[D / 16][4],
                                              float (&minima)[4]) {
   constexpr int kChunks = D * storage_bits(V) / 128;  // 16-byte chunks of a slot
   constexpr int kGroups = D / 32;
   const uint32_t base = shared_address(section);
-  const int row = lane & 7;
-  const int matrix = lane >> 3;
   if constexpr (V == PageStorage::kF16) {
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const uint32_t at = swizzle(static_cast<uint32_t>(
-          slot_of<K>(2 * s + (matrix >> 1), row) * kChunks + (matrix & 1)));
+      // From blocks 0 and 1 to 2 and 3.
+      const uint32_t further = s ? swizzle(slot_of<K>(2, 0) * kChunks) : 0;
 #pragma unroll
       for (int tile = 0; tile < D / 16; ++tile) {
         uint32_t a[4];
-        load_matrices_transposed(a, base + ((at ^ swizzle(2 * tile)) << 4));
+        load_matrices_transposed(a, base + (at.v_row ^ ((further ^ swizzle(2 * tile)) << 4)));
         multiply_add(out[tile], a[0], a[1], a[2], a[3], p[2 * s], p[2 * s + 1]);
       }
     }
   } else {
-    const int t = lane & 3;
-    const int r = lane >> 2;
+    const int t = at.t;
+    const int r = at.lane >> 2;
     const uint16_t* scale = reinterpret_cast<const uint16_t*>(section + 32 * 16 * kChunks);
     const uint16_t* min = scale + 32 * kGroups;
     {
@@ -240,16 +267,15 @@ __device__ __forceinline__ void page_outputs(const uint8_t* section, int lane,
       multiply_add(minima, m[0], 0, m[1], 0, p[0], p[1]);
       multiply_add(minima, m[2], 0, m[3], 0, p[2], p[3]);
     }
-    const uint32_t at = swizzle(static_cast<uint32_t>(slot_of<K>(matrix, row) * kChunks));
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       uint32_t a[4];
-      load_matrices_transposed(a, base + ((at ^ swizzle(chunk)) << 4));
+      load_matrices_transposed(a, base + (at.v_row ^ (swizzle(chunk) << 4)));
       constexpr int kRuns = V == PageStorage::kInt2 ? 2 : 1;
       uint32_t runs[kRuns][4];
       if constexpr (V == PageStorage::kInt2) {
 #pragma unroll
-        for (int b = 0; b < 4; ++b) part_runs(a[b], lane, &runs[0][b], &runs[1][b]);
+        for (int b = 0; b < 4; ++b) part_runs(a[b], at.lane, &runs[0][b], &runs[1][b]);
       } else {
 #pragma unroll
         for (int b = 0; b < 4; ++b) runs[0][b] = a[b];

@@ -2,8 +2,9 @@
 // one for each thread block. So no block waits for another's longer sequence or wider head, and the
 // division needs no list: it follows from two running sums over the sequences.
 //
-// The line is ordered by KV head, then by row (a pair), then by unit: first the pair's tiles of full
-// rows, then its archive pages. Costs are in chunks of 16 bytes. Plain C++: the tests run it on a CPU.
+// The line is ordered by row, then by KV head (a pair), then by unit: first the pair's tiles of full
+// rows, then its archive pages. So heads that keep no archive, whose pairs take longer than their bytes
+// tell, lie scattered over the blocks. Costs are in chunks of 16 bytes; each pair also costs a constant. Plain C++: the tests run it on a CPU.
 #pragma once
 
 #include <stdint.h>
@@ -41,20 +42,21 @@ struct SplitPair {
   int32_t pages;       // archive pages; 0 for a head of width 0
   int32_t tile_cost;   // chunks of a tile
   int32_t page_cost;   // chunks of a page; above 0 where pages is
+  int32_t start_cost;  // chunks that a block could read while it begins and ends a pair
 };
 
 LEANEDGE_DEVICE int64_t split_cost(const SplitPair& pair) {
-  return static_cast<int64_t>(pair.tiles) * pair.tile_cost +
+  return pair.start_cost + static_cast<int64_t>(pair.tiles) * pair.tile_cost +
          static_cast<int64_t>(pair.pages) * pair.page_cost;
 }
 
 // Units of the pair that begin before chunk `at` of the line: a unit belongs to the share in which it
 // begins.
 LEANEDGE_DEVICE int32_t split_units(const SplitPair& pair, int64_t at) {
-  if (at <= pair.begin) return 0;
+  if (at <= pair.begin + pair.start_cost) return 0;
   if (at >= pair.begin + split_cost(pair)) return pair.tiles + pair.pages;
   // A pair is at most 2^20 tokens of 512 bytes: 32 bits hold its chunks.
-  const uint32_t in = static_cast<uint32_t>(at - pair.begin);
+  const uint32_t in = static_cast<uint32_t>(at - pair.begin - pair.start_cost);
   const uint32_t tile_chunks =
       static_cast<uint32_t>(pair.tiles) * static_cast<uint32_t>(pair.tile_cost);
   if (in <= tile_chunks) {

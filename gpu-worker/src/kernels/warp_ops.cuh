@@ -15,6 +15,12 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 __device__ __forceinline__ void copy_async_16(uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n" ::"r"(shared), "l"(global));
 }
+// The same, or 16 zero bytes.
+__device__ __forceinline__ void copy_async_16_or_zero(uint32_t shared, const void* global,
+                                                      bool valid) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(shared),
+               "l"(global), "r"(valid ? 16 : 0));
+}
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
@@ -32,6 +38,11 @@ __device__ __forceinline__ void copy_async_wait(int pending) {
   }
 }
 
+template <int kPending>
+__device__ __forceinline__ void copy_async_wait_for() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
+}
+
 // Place of 16-byte chunk `i` of a section in shared memory, so that the eight rows of a matrix load
 // lie in different banks whatever power of two their pitch is. Linear over XOR:
 // swizzle(a ^ b) = swizzle(a) ^ swizzle(b).
@@ -45,6 +56,19 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&d)[4], uint3
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
                : "r"(shared));
+}
+
+// The same without transposing: d[m] gets columns 2 (l % 4) and 2 (l % 4) + 1 of row l / 4.
+__device__ __forceinline__ void load_matrices(uint32_t (&d)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(shared));
+}
+
+__device__ __forceinline__ uint32_t load_shared_16(uint32_t shared) {
+  uint16_t x;
+  asm volatile("ld.shared.u16 %0, [%1];\n" : "=h"(x) : "r"(shared));
+  return x;
 }
 
 // c (16, 8) f32 += a (16, 16) f16 * b (16, 8) f16. With r = lane / 4 and t = lane % 4:
@@ -66,6 +90,16 @@ __device__ __forceinline__ uint32_t transpose_matrix(uint32_t x) {
   uint32_t y;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(y) : "r"(x));
   return y;
+}
+
+// Waits until the kernel before this one has finished and its writes are seen; then lets the kernel
+// after this one start its own preparations on processors that fall idle. Kernels before sm_90 run one
+// after the other anyway.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
 }
 
 // 2^x, relative error 2^-22; -infinity gives 0.
