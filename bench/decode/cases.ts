@@ -9,7 +9,12 @@ export const variantNames = ["node", "workerd", "wllama", "llama.cpp"] as const;
 export type VariantName = (typeof variantNames)[number];
 
 /** Lengths of a prompt and its answer, in tokens. */
-export type Lengths = { prompt: number; generate: number };
+export type Lengths = {
+  prompt: number;
+  generate: number;
+  /** In as many rounds, the first ones; undefined: in all. */
+  roundsMax?: number;
+};
 
 /** One variant's part of a case. */
 export type VariantPlan = {
@@ -41,12 +46,17 @@ const long: Lengths = { prompt: 1000, generate: 1 };
  */
 const brief: Lengths = { prompt: 24, generate: 8 };
 
-/** Rounds of wllama with large models, unless all is wanted. */
+/** Rounds of what takes long, unless all is wanted: wllama with large models, and long prompts in it. */
 const slowRoundsMax = 3;
+
+/** A long prompt, in fewer rounds. */
+function shortened(task: Lengths): Lengths {
+  return task === long ? { ...long, roundsMax: slowRoundsMax } : task;
+}
 
 function small(
   model: ModelName,
-  rounds: number,
+  { rounds, full }: BenchOptions,
   tasks: readonly Lengths[],
   names: readonly VariantName[] = variantNames,
   check = short,
@@ -54,10 +64,14 @@ function small(
   return {
     model,
     prompts: tasks.map(({ prompt }) => prompt),
-    variants: names.map((name) => ({
-      ...{ name, rounds, tasks },
-      check: name === "wllama" && check === short ? brief : check,
-    })),
+    variants: names.map((name) => {
+      const slow = name === "wllama" && !full;
+      return {
+        ...{ name, rounds },
+        check: slow && check === short ? brief : check,
+        tasks: slow ? tasks.map(shortened) : tasks,
+      };
+    }),
   };
 }
 
@@ -76,7 +90,7 @@ function large(model: ModelName, { rounds, full }: BenchOptions, tasks: readonly
     model,
     prompts: tasks.map(({ prompt }) => prompt),
     variants: [
-      { name: "node", rounds, check: brief, tasks },
+      { name: "node", rounds, check: brief, tasks: full ? tasks : tasks.map(shortened) },
       { name: "wllama", rounds: slowRounds, check: brief, tasks: slow },
       { name: "llama.cpp", rounds, check: brief, tasks },
     ],
@@ -84,16 +98,15 @@ function large(model: ModelName, { rounds, full }: BenchOptions, tasks: readonly
 }
 
 function allCases(options: BenchOptions): readonly Case[] {
-  const { rounds, tiny } = options;
-  if (tiny) {
+  if (options.tiny) {
     const lengths = { prompt: 20, generate: 4 };
     const tasks = [lengths, { prompt: 40, generate: 1 }];
-    return [small("tiny-f16", rounds, tasks, variantNames, lengths)];
+    return [small("tiny-f16", options, tasks, variantNames, lengths)];
   }
   return [
-    small("embedded", rounds, [short]),
-    small("26m-q8_0", rounds, [short, long]),
-    small("26m-q4_0", rounds, [short], ["node", "wllama", "llama.cpp"]),
+    small("embedded", options, [short]),
+    small("26m-q8_0", options, [short, long]),
+    small("26m-q4_0", options, [short], ["node", "wllama", "llama.cpp"]),
     large("222m-q8_0", options, [short, long]),
     large("222m-q4_0", options, [short]),
   ];

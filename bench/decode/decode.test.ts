@@ -71,11 +71,15 @@ describe("the decode benchmark", () => {
   });
 
   it("lets wllama do everything with large models only when all is wanted", () => {
-    const plansOf = (full: boolean) =>
-      casesOf({ rounds: 5, full, tiny: false, models: ["222m-q8_0"], log: () => undefined });
+    const quick = { rounds: 5, full: false, tiny: false, log: () => undefined };
+    const plansOf = (full: boolean) => casesOf({ ...quick, full, models: ["222m-q8_0"] });
     const slowOf = (full: boolean) =>
       plansOf(full)[0]?.variants.find(({ name }) => name === "wllama");
     expect(slowOf(false)).toMatchObject({ rounds: 3, tasks: [{ prompt: 127 }, undefined] });
+    const [ours, wllama] = [0, 2].map(
+      (at) => casesOf({ ...quick, models: ["26m-q8_0"] })[0]?.variants[at]?.tasks[1],
+    );
+    expect([ours?.roundsMax, wllama?.roundsMax]).toEqual([undefined, 3]);
     expect(slowOf(true)).toMatchObject({ rounds: 5, tasks: [{ prompt: 127 }, { prompt: 1000 }] });
   });
 

@@ -74,10 +74,12 @@ export async function runCase(
   const readBytes = fileBytesPerToken(path);
   const judge = new Judge(path);
   const results = new Map<VariantName, Measurement[]>();
-  await alternate(benchCase.variants, async (plan) => {
+  await alternate(benchCase.variants, async (plan, round) => {
     const { check } = plan;
     const checkTask = taskOf(check);
-    const tasks = plan.tasks.filter((task) => task !== undefined);
+    const tasks = plan.tasks
+      .filter((task) => task !== undefined)
+      .filter(({ roundsMax = Infinity }) => round < roundsMax);
     const workload: Workload = {
       modelPath: path,
       check: checkTask,
