@@ -4,6 +4,11 @@
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 
+/** Metadata of an error: which of the causes of its code it is, for programs; as workers name it. */
+export const errorReasonHeader = "x-error-reason";
+/** The reason that OpenAI's clients know by the same name. */
+const contextLengthExceeded = "context_length_exceeded";
+
 /** Wrong in any state. */
 export function invalidArgument(message: string): ConnectError {
   return new ConnectError(message, Code.InvalidArgument);
@@ -47,6 +52,13 @@ export function internalError(): ConnectError {
 /** The error that a caller may see: a ConnectError as it is, anything else as INTERNAL. */
 export function publicError(error: unknown): ConnectError {
   return error instanceof ConnectError ? error : internalError();
+}
+
+/** The reason that an error names, where it is one that clients know; empty otherwise. */
+export function errorReason(error: ConnectError): string {
+  return error.metadata.get(errorReasonHeader) === contextLengthExceeded
+    ? contextLengthExceeded
+    : "";
 }
 
 /** How an error looks over HTTP in OpenAI's form. */

@@ -6,7 +6,6 @@
 import type { Engine, StepEntry, StepResult } from "../engine/engine.js";
 import { EngineError } from "../engine/status.js";
 import type { EngineGate } from "./engine-gate.js";
-import { keepCacheMsMax } from "./limits.js";
 import type { Scheduler } from "./scheduler.js";
 import type { HeldSequence, KeepCache, SequenceTable } from "./sequence-table.js";
 
@@ -31,7 +30,7 @@ export interface EngineLoopOptions {
   readonly scheduler: Scheduler;
   readonly table: SequenceTable;
   readonly gate: EngineGate;
-  /** As WorkerConfig.keepCache. */
+  /** As WorkerConfig.keepCache, but never takes longer than keepCacheMsMax. */
   readonly keepCache?: KeepCache | undefined;
   /** As WorkerConfig.relieve. */
   readonly relieve?: (() => boolean) | undefined;
@@ -45,14 +44,11 @@ export class EngineLoop {
   readonly #jobs = new Map<number, LoopJob>();
   /** What waits for memory without rows to compute, by job id. */
   readonly #waiting = new Map<number, () => void>();
-  readonly #keep: KeepCache | undefined;
   #lastJobId = 0;
   #awake = false;
 
   constructor(options: EngineLoopOptions) {
     this.#options = options;
-    const { keepCache } = options;
-    this.#keep = keepCache && ((id) => atMost(keepCache(id), keepCacheMsMax));
   }
 
   /**
@@ -150,11 +146,11 @@ export class EngineLoop {
 
   /** Most jobs that may be admitted now: one at a time, and none while a cache that must go for it is being saved. */
   #admitMax(): number {
-    const { scheduler, table } = this.#options;
-    if (this.#keep === undefined) return Infinity;
+    const { keepCache, scheduler, table } = this.#options;
+    if (keepCache === undefined) return Infinity;
     const idleBytesMax = scheduler.idleBytesAfterNext();
     if (idleBytesMax === undefined) return 0;
-    return table.keepIdleCaches(idleBytesMax, this.#keep) ? 1 : 0;
+    return table.keepIdleCaches(idleBytesMax, keepCache) ? 1 : 0;
   }
 
   #take(stepped: readonly { id: number; job: LoopJob }[], results: readonly StepResult[]): void {
@@ -204,8 +200,8 @@ export class EngineLoop {
    */
   #relieve(ids: readonly number[], workDone: number): void {
     if (ids.length === 0) return;
-    const { table, relieve } = this.#options;
-    if (table.dropOldestIdleCache() || workDone > 0 || relieve?.() === true) return;
+    const { keepCache, table, relieve } = this.#options;
+    if (table.dropOneIdleCache(keepCache) || workDone > 0 || relieve?.() === true) return;
     const youngest = Math.max(...ids);
     const job = this.#jobs.get(youngest);
     this.cancel(youngest);
@@ -220,18 +216,5 @@ export class EngineLoop {
       this.cancel(id);
       job.onError(error);
     }
-  }
-}
-
-/** Settles with the promise, or after `ms`. */
-async function atMost(promise: Promise<void>, ms: number): Promise<void> {
-  const late = Promise.withResolvers<undefined>();
-  const timer = setTimeout(() => {
-    late.resolve(undefined);
-  }, ms);
-  try {
-    await Promise.race([promise, late.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

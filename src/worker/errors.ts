@@ -6,6 +6,11 @@ import { SnapshotFaultReason, SnapshotFaultSchema } from "../gen/leanedge/worker
 import { SchedulerError } from "./scheduler.js";
 import { TextCodecError } from "./text-codec.js";
 
+/** Metadata of an error: which of the causes of its code it is, for programs. */
+export const errorReasonHeader = "x-error-reason";
+/** The prompt leaves no room for an answer in the model's window. */
+export const contextLengthExceeded = "context_length_exceeded";
+
 const codes: Record<EngineStatusName, Code> = {
   ok: Code.Internal,
   invalidArgument: Code.InvalidArgument,

@@ -23,11 +23,11 @@ import {
 } from "./check-request.js";
 import type { EngineGate } from "./engine-gate.js";
 import type { EngineLoop } from "./engine-loop.js";
-import { toConnectError } from "./errors.js";
+import { contextLengthExceeded, errorReasonHeader, toConnectError } from "./errors.js";
 import { EventMailbox } from "./event-mailbox.js";
 import { progressIntervalMs, queueWaitMsMax } from "./limits.js";
 import type { Scheduler } from "./scheduler.js";
-import type { HeldSequence, SequenceTable } from "./sequence-table.js";
+import type { HeldSequence, KeepCache, SequenceTable } from "./sequence-table.js";
 import type { ServedPlan, ServedPlans } from "./served-plans.js";
 import type { WorkerConfig } from "./worker-config.js";
 import { wireBackend, type WorkerCounters } from "./worker-status.js";
@@ -39,6 +39,8 @@ export interface GenerateContext {
   readonly scheduler: Scheduler;
   readonly loop: EngineLoop;
   readonly gate: EngineGate;
+  /** As WorkerConfig.keepCache, but never takes longer than keepCacheMsMax. */
+  readonly keepCache: KeepCache | undefined;
   readonly plans: ServedPlans;
   /** Of model and template; a sequence's plan goes with it. */
   readonly fingerprints: Pick<Fingerprints, "model" | "template">;
@@ -95,6 +97,10 @@ export async function* generate(
     throw toConnectError(error);
   }
   if (request.snapshotStale) context.counters.snapshotsStale++;
+  if (context.keepCache !== undefined && table.get(request.sequenceId) === undefined) {
+    await gate.quiet();
+    await table.keepForRoom(context.keepCache);
+  }
   await gate.quiet();
   const plan = named ?? choosePlan(context, request, prompt);
   const fingerprints = fingerprintsOf(context, plan);
@@ -195,6 +201,7 @@ function newPrompt({ config }: GenerateContext, request: GenerateRequest): NewPr
       throw new ConnectError(
         `the prompt has ${before + ids.length} tokens, the model's window is ${engine.contextTokensMax} tokens and the answer needs at least one`,
         Code.InvalidArgument,
+        { [errorReasonHeader]: contextLengthExceeded },
       );
     }
   }

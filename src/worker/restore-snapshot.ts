@@ -17,6 +17,7 @@ import {
   type SnapshotHead,
   type SnapshotLogSegment,
 } from "../engine/page/snapshot-stream.js";
+import { EngineError } from "../engine/status.js";
 import { prefixHash } from "../engine/prefix.js";
 import {
   SnapshotFaultReason,
@@ -31,6 +32,9 @@ import { queueWaitMsMax, restoreWaitMsMax } from "./limits.js";
 import { engineVersion } from "./save-snapshot.js";
 import { segmentKindToWire, type SegmentBorder } from "./sequence-table.js";
 import type { ServedPlan } from "./served-plans.js";
+
+/** How often a restore that waits looks again. */
+const lookAgainMs = 5;
 
 /** Engines that restore now: they take one at a time, whoever's worker asks. */
 const restoring = new WeakSet<Engine>();
@@ -69,6 +73,7 @@ class Restore {
   #head: SnapshotHead | undefined;
   #plan: ServedPlan | undefined;
   #segments: SnapshotLogSegment[] | undefined;
+  #foreignLog = false;
   /** Bytes given to the engine. */
   #written = 0;
   #jobId: number | undefined;
@@ -101,9 +106,10 @@ class Restore {
     if (this.#head === undefined) {
       this.#collected = concatBytes(this.#collected, piece);
       if (this.#collected.length < snapshotHeaderBytes) return;
-      piece = this.#collected;
+      const header = this.#collected.subarray(0, snapshotHeaderBytes);
+      piece = this.#collected.subarray(snapshotHeaderBytes);
       this.#collected = new Uint8Array(0);
-      await this.#open(piece);
+      await this.#open(header);
     }
     await gate.quiet();
     this.#write(piece);
@@ -123,6 +129,13 @@ class Restore {
       throw new SnapshotError("truncated", `has ${arrived} bytes of ${all}`, arrived, all);
     }
     this.#checksum.check(Uint8Array.from(this.#expected));
+    // Only now: a log that is merely damaged differs, too.
+    if (this.#foreignLog) {
+      throw new SnapshotError(
+        "foreignLog",
+        `its log of ${head.logTokens} tokens is not the one that is wanted`,
+      );
+    }
     if (plan === undefined || segments === undefined || handle === undefined) {
       throw new SnapshotError("corrupt", "has no log");
     }
@@ -160,7 +173,7 @@ class Restore {
 
   /** The header is there: waits for memory and begins. */
   async #open(header: Uint8Array): Promise<void> {
-    const { config, gate, table } = this.#context;
+    const { config, gate, keepCache, table } = this.#context;
     const { engine } = config;
     const head = readSnapshotHead(header);
     const plan = this.#checkHead(head);
@@ -168,6 +181,7 @@ class Restore {
     this.#plan = plan;
     await this.#admit(engine.sequenceCacheBytes(plan.index, head.cacheTokens));
     await this.#waitForTurn();
+    if (keepCache !== undefined) await table.keepForRoom(keepCache);
     await gate.quiet();
     this.#checkPresent();
     const { sequenceId, generation } = this.#request();
@@ -177,8 +191,34 @@ class Restore {
       // Its memory and its handle are the new one's.
       table.release(earlier);
     }
-    table.makeRoom();
-    this.#handle = engine.beginRestore(plan.index, head.bytes - snapshotChecksumBytes);
+    await this.#begin(header, plan.index, head.bytes - snapshotChecksumBytes);
+  }
+
+  /**
+   * Lets the engine take the memory. What was reserved can be in use by a prompt that is being read, which needs more
+   * than its cache for a while: then idle caches go, or the others end.
+   */
+  async #begin(header: Uint8Array, plan: number, bytes: number): Promise<void> {
+    const { config, gate, keepCache, table } = this.#context;
+    const { engine } = config;
+    for (let waitedMs = 0; ; waitedMs += lookAgainMs) {
+      table.makeRoom();
+      const handle = engine.beginRestore(plan, bytes);
+      try {
+        engine.writeRestore(handle, 0, header);
+        this.#handle = handle;
+        this.#written = header.length;
+        this.#checksum.update(header);
+        return;
+      } catch (error) {
+        const full = error instanceof EngineError && error.status === "outOfPages";
+        if (!full || waitedMs >= restoreWaitMsMax) throw error;
+      }
+      table.dropOneIdleCache(keepCache);
+      await new Promise((resolve) => setTimeout(resolve, lookAgainMs));
+      await gate.quiet();
+      this.#checkPresent();
+    }
   }
 
   #checkHead(head: SnapshotHead): ServedPlan {
@@ -248,7 +288,6 @@ class Restore {
   /** Waits until the engine restores nothing else; it may be another worker's restore, so this one looks again. */
   async #waitForTurn(): Promise<void> {
     const { config } = this.#context;
-    const lookAgainMs = 5;
     for (let waitedMs = 0; restoring.has(config.engine); waitedMs += lookAgainMs) {
       if (waitedMs >= restoreWaitMsMax) {
         throw new ConnectError(
@@ -296,12 +335,7 @@ class Restore {
     const segments = readSnapshotLog(head, this.#collected);
     this.#collected = new Uint8Array(0);
     const { prefix } = this.#request();
-    if (prefix !== undefined && !isLog(prefix, segments)) {
-      throw new SnapshotError(
-        "foreignLog",
-        `its log of ${head.logTokens} tokens is not the one that is wanted`,
-      );
-    }
+    this.#foreignLog = prefix !== undefined && !isLog(prefix, segments);
     this.#segments = segments;
   }
 

@@ -34,7 +34,7 @@ export interface HeldSequence {
   /** Its owner has a snapshot of the log as it stands: nothing is lost when it goes as a whole. */
   saved: boolean;
   /** What became of the request to save it before it is dropped; forgotten when the log changes. */
-  keeping: "running" | "done" | undefined;
+  keeping: Promise<void> | "done" | undefined;
   /** Clock of last use, for the order in which idle caches go. */
   lastUsed: number;
 }
@@ -230,19 +230,18 @@ export class SequenceTable {
     let ready = true;
     for (const held of this.#idle()) {
       if (bytes <= bytesMax) break;
-      const { cacheBytes, computed } = this.#engine.sequenceStats(held.handle);
-      bytes -= cacheBytes;
-      if (held.saved || computed < keptTokensMin || held.keeping === "done") continue;
+      bytes -= this.#engine.sequenceStats(held.handle).cacheBytes;
+      if (this.#losesNothing(held)) continue;
       ready = false;
-      if (held.keeping !== undefined) continue;
-      held.keeping = "running";
-      // Whatever came of it, the cache may go now; a log that changed meanwhile counts anew.
-      const settled = (): void => {
-        if (held.keeping === "running") held.keeping = "done";
-      };
-      keep(held.id).then(settled, settled);
+      void this.#keep(held, keep);
     }
     return ready;
+  }
+
+  /** Has the cache saved that goes as a whole where a new sequence finds the engine's table full. */
+  async keepForRoom(keep: KeepCache): Promise<void> {
+    const victim = this.#nextToGo();
+    if (victim !== undefined && !this.#losesNothing(victim)) await this.#keep(victim, keep);
   }
 
   /** Drops idle caches, least recently used first, until they hold at most `bytesMax` bytes. */
@@ -254,9 +253,19 @@ export class SequenceTable {
     }
   }
 
-  /** Drops the cache of the idle sequence used least recently; false if none has one. */
-  dropOldestIdleCache(): boolean {
-    return this.#idle().some((held) => this.#dropCache(held) > 0);
+  /**
+   * Drops one idle cache: the oldest of those whose loss costs nothing, or else the oldest. With
+   * `keep` that one is saved first, and goes when it is.
+   * @returns whether memory became free, or soon will; false if no idle sequence has a cache
+   */
+  dropOneIdleCache(keep?: KeepCache): boolean {
+    const holding = this.#idle().filter((held) => this.#computed(held) > 0);
+    const cheap = holding.find((held) => this.#losesNothing(held));
+    const victim = cheap ?? holding[0];
+    if (victim === undefined) return false;
+    if (cheap === undefined && keep !== undefined) void this.#keep(victim, keep);
+    else this.#dropCache(victim);
+    return true;
   }
 
   #dropCache(held: HeldSequence): number {
@@ -288,9 +297,36 @@ export class SequenceTable {
 
   /** Lets the idle sequence that was used least recently go where the engine's table is full. */
   makeRoom(): void {
-    if (this.#sequences.size < this.#engine.sequencesMax) return;
-    const oldest = this.#idle()[0];
-    if (oldest !== undefined) this.release(oldest);
+    const victim = this.#nextToGo();
+    if (victim !== undefined) this.release(victim);
+  }
+
+  /** The idle sequence that makes room in a full table: one whose loss costs nothing, or else the oldest. */
+  #nextToGo(): HeldSequence | undefined {
+    if (this.#sequences.size < this.#engine.sequencesMax) return undefined;
+    const idle = this.#idle();
+    return idle.find((held) => held.saved || this.#computed(held) === 0) ?? idle[0];
+  }
+
+  /** Whether a cache is saved, or is not worth it, or cannot be. */
+  #losesNothing(held: HeldSequence): boolean {
+    return held.saved || held.keeping === "done" || this.#computed(held) < keptTokensMin;
+  }
+
+  #computed(held: HeldSequence): number {
+    return this.#engine.sequenceStats(held.handle).computed;
+  }
+
+  /** Asks for a cache to be saved, once for each state of its log; settles when that was tried. Never rejects. */
+  #keep(held: HeldSequence, keep: KeepCache): Promise<void> {
+    if (held.keeping instanceof Promise) return held.keeping;
+    const settled = (): void => {
+      // Whatever came of it, the cache may go now; a log that changed meanwhile counts anew.
+      if (held.keeping === keeping) held.keeping = "done";
+    };
+    const keeping: Promise<void> = keep(held.id).then(settled, settled);
+    held.keeping = keeping;
+    return keeping;
   }
 
   #idle(): HeldSequence[] {

@@ -18,8 +18,9 @@ import { toConnectError } from "./errors.js";
 import { generate, type GenerateContext } from "./generate.js";
 import { restoreSnapshot } from "./restore-snapshot.js";
 import { saveSnapshot } from "./save-snapshot.js";
+import { keepCacheMsMax } from "./limits.js";
 import { Scheduler } from "./scheduler.js";
-import { SequenceTable } from "./sequence-table.js";
+import { SequenceTable, type KeepCache } from "./sequence-table.js";
 import { ServedPlans } from "./served-plans.js";
 import type { WorkerConfig } from "./worker-config.js";
 import { newCounters, workerStatus } from "./worker-status.js";
@@ -43,7 +44,9 @@ export function startWorker(config: WorkerConfig): RunningWorker {
     cacheBytes: engine.stats().cacheBytes,
   });
   const gate = new EngineGate();
-  const { yieldToHost, relieve, keepCache } = config;
+  const { yieldToHost, relieve } = config;
+  const keep = config.keepCache;
+  const keepCache: KeepCache | undefined = keep && ((id) => atMost(keep(id), keepCacheMsMax));
   const loop = new EngineLoop({ engine, scheduler, table, gate, yieldToHost, relieve, keepCache });
   const context: GenerateContext = {
     config,
@@ -51,6 +54,7 @@ export function startWorker(config: WorkerConfig): RunningWorker {
     scheduler,
     loop,
     gate,
+    keepCache,
     plans: new ServedPlans(engine, config.geometry, config.plans),
     fingerprints: {
       model: config.modelFingerprint,
@@ -132,6 +136,19 @@ export function startWorker(config: WorkerConfig): RunningWorker {
         table.releaseAll(new ConnectError("the worker has ended", Code.Unavailable));
       });
     },
-    dropOldestIdleCache: () => table.dropOldestIdleCache(),
+    dropOldestIdleCache: () => table.dropOneIdleCache(),
   };
+}
+
+/** Settles with the promise, or after `ms`. */
+async function atMost(promise: Promise<void>, ms: number): Promise<void> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => {
+    late.resolve(undefined);
+  }, ms);
+  try {
+    await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -465,7 +465,12 @@ describe("over OpenAI's form", () => {
       name: "a prompt longer than the window",
       body: () => JSON.stringify({ messages: [{ role: "user", content: tooLong }] }),
       status: 400,
-      error: { type: invalid, message: expect.stringMatching(windowMessage) as unknown },
+      error: {
+        type: invalid,
+        param: "messages",
+        code: "context_length_exceeded",
+        message: expect.stringMatching(windowMessage) as unknown,
+      },
     },
     {
       name: "an empty message",

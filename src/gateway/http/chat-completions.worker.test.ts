@@ -601,7 +601,7 @@ describe("GET /v1/models", () => {
     const list = await send(`${testUrl}/v1/models`, { headers });
     expect(await list.json()).toEqual({
       object: "list",
-      data: ["scripted", "second"].map((id) => ({
+      data: ["scripted", "second", "tiny"].map((id) => ({
         id,
         object: "model",
         created: 0,

@@ -2,7 +2,7 @@
 import type { ConnectError } from "@connectrpc/connect";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { httpErrorForm } from "../errors.js";
+import { errorReason, httpErrorForm } from "../errors.js";
 
 /** The inner object. */
 export interface OpenAiError {
@@ -37,7 +37,11 @@ export class ParamError extends Error {
 /** An error as the inner object. */
 export function openAiError(error: ConnectError): OpenAiError {
   const { type, code } = httpErrorForm(error.code);
-  return { message: error.rawMessage, type, param: null, code };
+  const reason = errorReason(error);
+  // OpenAI names the parameter that holds the prompt.
+  return reason === ""
+    ? { message: error.rawMessage, type, param: null, code }
+    : { message: error.rawMessage, type, param: "messages", code: reason };
 }
 
 /** The answer to a request that failed. */

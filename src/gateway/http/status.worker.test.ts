@@ -53,7 +53,31 @@ describe("GET /v1/status", () => {
       snapshot_bytes_restored: 0,
     };
     // One engine of the first model, three of the second.
-    expect(body).toEqual({ object: "status", workers: [scripted, scripted, scripted, scripted] });
+    expect(body).toEqual({
+      object: "status",
+      workers: [scripted, scripted, scripted, scripted, expect.anything()],
+    });
+  });
+
+  it("says what a real engine computed, holds and could hold under each plan", async () => {
+    const { key } = await newTenant();
+    const body: { workers: unknown[] } = await (await status(key)).json();
+    const real = body.workers.at(-1);
+    expect(real).toMatchObject({
+      worker: "engine:tiny/0",
+      backend: "wasm",
+      models: [
+        {
+          model: "tiny",
+          context_tokens_max: 768,
+          plans: [
+            { plan: "lean", pages_max: Math.floor((768 - 36) / 32) },
+            // 2 layers, 3 heads of 16 channels, K and V of 2 bytes.
+            { plan: "identity", archive_bytes_per_token: 384, page_bytes: 384 * 32 },
+          ],
+        },
+      ],
+    });
   });
 
   it("is refused without a key and with a wrong one", async () => {

@@ -4,12 +4,13 @@
  * bytes of length (big endian), and the payload. The last frame is `end` or `error`; without it the object was lost.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
+import { errorReason, errorReasonHeader } from "../errors.js";
 
 /** Kinds of frames. */
 export const frameKind = {
   /** Protobuf bytes of the response message. */
   message: 0,
-  /** JSON: `{code, message}`. */
+  /** JSON: `{code, message, reason}`. */
   error: 1,
   /** No payload. */
   end: 2,
@@ -40,7 +41,11 @@ export function encodeFrame(kind: number, payload: Uint8Array): Uint8Array<Array
 
 /** Writes the last frame of a call that failed. */
 export function encodeErrorFrame(error: ConnectError): Uint8Array<ArrayBuffer> {
-  return encodeJsonFrame(frameKind.error, { code: error.code, message: error.rawMessage });
+  return encodeJsonFrame(frameKind.error, {
+    code: error.code,
+    message: error.rawMessage,
+    reason: errorReason(error),
+  });
 }
 
 /** Writes a frame of JSON. */
@@ -136,7 +141,12 @@ function decodeError(payload: Uint8Array): ConnectError {
     isCode(value.code) &&
     typeof value.message === "string"
   ) {
-    return new ConnectError(value.message, value.code);
+    const reason = "reason" in value && typeof value.reason === "string" ? value.reason : "";
+    return new ConnectError(
+      value.message,
+      value.code,
+      reason === "" ? undefined : { [errorReasonHeader]: reason },
+    );
   }
   throw new Error("an error frame without code and message");
 }

@@ -37,6 +37,7 @@ describe("ModelService", () => {
         fingerprint: "model-1",
       },
       { model: "second", isDefault: false },
+      { model: "tiny", isDefault: false, plans: [{ name: "lean" }, { name: "identity" }] },
     ]);
     expect((await client.getModel({})).model?.model).toBe("scripted");
     expect((await client.getModel({ model: "second" })).model?.model).toBe("second");

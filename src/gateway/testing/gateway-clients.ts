@@ -15,11 +15,13 @@ import type {
   TurnStarted,
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
+import type { GetStatusResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { workerTransport } from "../connect/worker-transport.js";
 import { hashApiKey } from "../objects/api-key.js";
 import { keyringName } from "../objects/keyring-object.js";
 import { sessionObjectName } from "../objects/session-name.js";
 import type { SessionObject } from "../objects/session-object.js";
+import { engineDirectory } from "../worker-client/directory.js";
 
 /** Bindings of the gateway under test. */
 export const testEnv = env as unknown as Omit<GatewayEnv, "ENGINE"> & {
@@ -180,4 +182,11 @@ export async function errorOf(promise: Promise<unknown>): Promise<ConnectError> 
 /** The answer of the scripted worker to a script of n tokens. */
 export function words(count: number): string {
   return Array.from({ length: count }, (_, index) => `w${index} `).join("");
+}
+
+/** What the real engine of model `tiny` says of itself. */
+export async function tinyStatus(): Promise<GetStatusResponse> {
+  const worker = engineDirectory(testEnv).open("engine:tiny/0");
+  if (worker === undefined) throw new Error("there is no model tiny");
+  return worker.getStatus({});
 }

@@ -5,7 +5,7 @@ import { createGateway } from "../gateway.js";
 export { KeyringObject } from "../objects/keyring-object.js";
 export { SessionObject } from "../objects/session-object.js";
 export { TenantObject } from "../objects/tenant-object.js";
-export { ScriptedEngine as EngineObject } from "./scripted-engine.js";
+export { TestEngine as EngineObject } from "./test-engine.js";
 
 export default {
   fetch: (request, env, ctx) => createGateway(env).fetch(request, env, ctx),
