@@ -60,23 +60,28 @@ async function main(): Promise<void> {
   const request = readRequest(args);
   const shown = args.filter((argument) => argument !== "--write");
   const command = ["npm run bench:all", ...(shown.length > 0 ? ["--", ...shown] : [])].join(" ");
-  const log = (line: string): void => console.log(line);
   const figures: Figure[] = [];
   const start = performance.now();
+  const seconds = (): string => ((performance.now() - start) / 1000).toFixed(0).padStart(4);
+  const log = (line: string): void => console.log(`${seconds()} s  ${line}`);
+  const startHeading = heading(command, load());
   for (const { name, run } of benchmarks.filter((one) => request.names.includes(one.name))) {
     const before = heading(command, load());
     const section = await run({ ...request, log });
     figures.push(...section.figures);
     const table = section.figures.length === 0 ? [] : [figureTable(section.figures)];
     const content = [before, section.markdown, ...table].join("\n\n");
-    log(`\n${content}\n`);
+    console.log(`\n${content}\n`);
     if (!request.write) continue;
     for (const [file, svg] of section.images) writeFileSync(new URL(file, images), svg);
     writeFileSync(document, replaceSection(readFileSync(document, "utf8"), name, content));
   }
+  if (request.write && request.names.length === benchmarks.length) {
+    const content = `${startHeading}\n\n${figureTable(figures)}`;
+    writeFileSync(document, replaceSection(readFileSync(document, "utf8"), "targets", content));
+  }
   const missed = figures.filter((figure) => !isMet(figure));
-  const seconds = ((performance.now() - start) / 1000).toFixed(0);
-  log(`${figures.length - missed.length} of ${figures.length} targets met, in ${seconds} s`);
+  log(`${figures.length - missed.length} of ${figures.length} targets met`);
   for (const { name } of missed) log(`missed: ${name}`);
 }
 

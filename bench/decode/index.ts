@@ -14,7 +14,7 @@ import type { CaseResult } from "./run.js";
 
 function chart(results: readonly CaseResult[]): string {
   return barChart({
-    title: "Decode on one thread, tokens a second",
+    title: "Decode on one thread, tokens a second, each model to its own scale",
     series: variantNames,
     scale: "each",
     groups: results.map(({ case: { model }, variants }) => ({
@@ -50,6 +50,7 @@ export async function runDecode(
       name: "decode",
       markdown: [
         `Versions: ${[...versions].map(([name, version]) => `${name}: ${version}`).join("; ")}.`,
+        "![Decode on one thread, tokens a second](images/bench-decode.svg)",
         ...results.map(caseTable),
       ].join("\n\n"),
       figures: results.flatMap(caseFigures),

@@ -113,6 +113,7 @@ export async function runLongContext(options: BenchOptions): Promise<Section> {
     name: "long-context",
     markdown: [
       `A cache of ${size.tokens} tokens, ${size.steps} steps, one thread, in Node.`,
+      "![Decode behind a long context, tokens a second](images/bench-long-context.svg)",
       [
         `| ${header.join(" | ")} |`,
         `| ${header.map(() => "---").join(" | ")} |`,
