@@ -133,12 +133,12 @@ inline constexpr int32_t kFullSpansMax = 4;
 //   reference by at most
 //       attention_error_max = e V (4 (w + 16) S / sqrt(head_dim) + 4 n + 128).
 // - Where K or V are codes, a backend may round the folded query, and the folded probabilities, to
-//   16-bit fixed point: one unit for each 32 kept channels of a page, and for the 32 slots of a V
-//   group. With c = 128, 8 or 2 for int8, int4 or int2, f = 32 c / 65000, and over the pages that the
-//   row reads, Q = sum over runs of 32 kept channels of the largest |q| scale, W = the largest scale
-//   of V, this adds at most
-//       attention_fixed_max = V (exp(2 f_k Q / sqrt(head_dim)) - 1) + f_v W,
-//   where the storage itself may be off by half a scale: f is 6 %, 0.4 % and 0.1 % of a scale.
+//   16-bit fixed point: one unit for each 32 kept channels of a page, and for 32 slots of a V group in
+//   int8, 128 slots in int4 and int2. With c = 128, 8 or 2 for int8, int4 or int2, r = 32 for K, 32 or
+//   128 for V as said, f = r c / 65000, and over the pages that the row reads, Q = sum over runs of 32
+//   kept channels of the largest |q| scale, W = the largest scale of V, this adds at most
+//       attention_fixed_max = V (exp(2 f_k Q / sqrt(head_dim)) - 1) + f_v W.
+//   The storage itself may be off by half a scale; f is at most 6 %, 1.6 % and 0.4 % of one.
 // - A backend may sum the scores of pages in another order: each is then off by at most
 //       page_score_error_max = 2 e (w + 4) sum over kept channels of |q| max(|lo|, |hi|),
 //   and the choice may differ from the reference's in pages whose scores differ by less than the sum

@@ -163,9 +163,9 @@ function foldedError(
   return worst;
 }
 
-/** f of kernels.h: what rounding 32 weights of the greatest size may do, in scales. */
-function fixedStep(storage: CachePlan["storage"]["k"]): number {
-  return storage === "f16" ? 0 : (32 * 2 ** (storageBits(storage) - 1)) / 65000;
+/** f of kernels.h: what rounding `run` weights of the greatest size may do, in scales. */
+function fixedStep(storage: CachePlan["storage"]["k"], run: number): number {
+  return storage === "f16" ? 0 : (run * 2 ** (storageBits(storage) - 1)) / 65000;
 }
 
 /** Output of one row and query head over the slots that it reads, and its bound. */
@@ -210,9 +210,12 @@ function attendSlots(
   }
   const rounding =
     epsilon * vSize * ((4 * (q.length + 16) * magnitude) / root + 4 * scored.length + 128);
-  const scoreError = (2 * fixedStep(plan.storage.k) * foldedError(pages, cache.channels, q)) / root;
+  const scoreError =
+    (2 * fixedStep(plan.storage.k, 32) * foldedError(pages, cache.channels, q)) / root;
   const vScale = largest(pages.map((page) => page.vScale));
-  const fixed = vSize * Math.expm1(scoreError) + fixedStep(plan.storage.v) * vScale;
+  const fixed =
+    vSize * Math.expm1(scoreError) +
+    fixedStep(plan.storage.v, plan.storage.v === "int8" ? 32 : 128) * vScale;
   return { out: out.map((x) => x / total), errorMax: rounding + fixed };
 }
 

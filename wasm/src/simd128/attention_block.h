@@ -41,7 +41,7 @@ struct Block {
   const Value* v[kPageSlots];  // each (padded head_dim): rows of V
   const Value* k_channels;     // (width, 32): K by channels; null: by rows, or codes
   const KeyCodes* k_codes;     // null: none
-  const ValueCodes* v_codes;   // null: none
+  const ValueCodes* v_codes;   // null: none; those of a batch's pages follow each other
   int32_t width;
   int32_t slots;
   int32_t first_position;      // of slot 0; archive pages: 0, before every query
@@ -75,17 +75,11 @@ inline void divide_row(float* row, size_t dim, float divisor) {
   for (; i < dim; ++i) row[i] /= divisor;
 }
 
-// Scores or probabilities of some query heads for a block's slots.
-template <int32_t Heads>
-struct alignas(16) SlotValues {
-  float at[Heads][kPageSlots];
-};
-
 // q.k of all slots, unscaled, K by rows: lane j of a sum takes the channels = j mod 4. Slots are
 // taken four at a time: results past `slots` are garbage. q: Heads times (padded width).
 template <typename Form, int32_t Heads>
 [[gnu::noinline]] void score_rows(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
-                       SlotValues<Heads>* scores) {
+                       float* const (&scores)[Heads]) {
   const Form form;
   const size_t width = padded_dim(block.width);
   for (int32_t s = 0; s < slots; s += 4) {
@@ -106,7 +100,7 @@ template <typename Form, int32_t Heads>
       }
     }
     for (int32_t h = 0; h < Heads; ++h) {
-      simd::f32x4_store(scores->at[h] + s, simd::f32x4_sum4(sums[h][0], sums[h][1], sums[h][2],
+      simd::f32x4_store(scores[h] + s, simd::f32x4_sum4(sums[h][0], sums[h][1], sums[h][2],
                                                             sums[h][3]));
     }
   }
@@ -138,7 +132,7 @@ inline void score_phase(const Form& form, const Block<Form>& block, const float*
 // score_rows for K by channels: the same sums in the same order, hence the same bits.
 template <typename Form, int32_t Heads>
 [[gnu::noinline]] void score_channels(const Block<Form>& block, const float* const (&q)[Heads],
-                           SlotValues<Heads>* scores) {
+                           float* const (&scores)[Heads]) {
   const Form form;
   constexpr int32_t vectors = kScoreVectors<Heads>;
   for (int32_t slot = 0; slot < kPageSlots; slot += 4 * vectors) {
@@ -155,7 +149,7 @@ template <typename Form, int32_t Heads>
     for (int32_t h = 0; h < Heads; ++h) {
       for (int32_t i = 0; i < vectors; ++i) {
         const v128_t other = wasm_f32x4_add(s0[h][i], s1[h][i]);
-        simd::f32x4_store(scores->at[h] + slot + 4 * i, wasm_f32x4_add(pair[h][i], other));
+        simd::f32x4_store(scores[h] + slot + 4 * i, wasm_f32x4_add(pair[h][i], other));
       }
     }
   }
@@ -164,7 +158,7 @@ template <typename Form, int32_t Heads>
 // Channels [c, c + 4 * Vectors) of each head's output: out * rescale + sum over slots of p * v,
 // slots in order.
 template <typename Form, int32_t Heads, int32_t Vectors>
-inline void add_values(const Form& form, const Block<Form>& block, int32_t c, const SlotValues<Heads>& p,
+inline void add_values(const Form& form, const Block<Form>& block, int32_t c, const float* const (&p)[Heads],
                        int32_t slots, const float (&rescale)[Heads], float* const (&out)[Heads]) {
   v128_t sums[Heads][Vectors];
   for (int32_t h = 0; h < Heads; ++h) {
@@ -176,7 +170,7 @@ inline void add_values(const Form& form, const Block<Form>& block, int32_t c, co
   for (int32_t s = 0; s < slots; ++s) {
     const auto* v = block.v[s] + c;
     v128_t weights[Heads];
-    for (int32_t h = 0; h < Heads; ++h) weights[h] = wasm_v128_load32_splat(p.at[h] + s);
+    for (int32_t h = 0; h < Heads; ++h) weights[h] = wasm_v128_load32_splat(p[h] + s);
     for (int32_t i = 0; i < Vectors; ++i) {
       const v128_t values = form.load(v + 4 * i);
       for (int32_t h = 0; h < Heads; ++h) {
@@ -191,25 +185,27 @@ inline void add_values(const Form& form, const Block<Form>& block, int32_t c, co
 
 // Channels [0, head_dim) of each head's output, as add_values; lifts the probabilities.
 template <typename Form, int32_t Heads>
-[[gnu::noinline]] void add_full_values(const Block<Form>& block, SlotValues<Heads>* p,
+[[gnu::noinline]] void add_full_values(const Block<Form>& block, float* const (&p)[Heads],
                                        int32_t slots, int32_t head_dim,
                                        const float (&rescale)[Heads], float* const (&out)[Heads]) {
   if constexpr (Form::kLift != 1.0f) {
     const v128_t lift = wasm_f32x4_const_splat(Form::kLift);
     for (int32_t h = 0; h < Heads; ++h) {
       for (int32_t s = 0; s < kPageSlots; s += 4) {
-        simd::f32x4_store(p->at[h] + s, wasm_f32x4_mul(simd::f32x4_load(p->at[h] + s), lift));
+        simd::f32x4_store(p[h] + s, wasm_f32x4_mul(simd::f32x4_load(p[h] + s), lift));
       }
     }
   }
+  const float* weights[Heads];
+  for (int32_t h = 0; h < Heads; ++h) weights[h] = p[h];
   const Form form;
   constexpr int32_t wide = 8 / Heads;  // vectors at a time: as many sums as registers allow
   int32_t c = 0;
   for (; c + 4 * wide <= head_dim; c += 4 * wide) {
-    add_values<Form, Heads, wide>(form, block, c, *p, slots, rescale, out);
+    add_values<Form, Heads, wide>(form, block, c, weights, slots, rescale, out);
   }
   for (; c + 4 <= head_dim; c += 4) {
-    add_values<Form, Heads, 1>(form, block, c, *p, slots, rescale, out);
+    add_values<Form, Heads, 1>(form, block, c, weights, slots, rescale, out);
   }
   if (c == head_dim) return;
   // Two channels are left over, in a vector with padding; Narrow blocks have none.
@@ -217,7 +213,7 @@ template <typename Form, int32_t Heads>
     v128_t sum = wasm_f32x4_mul(wasm_f32x4_make(out[h][c], out[h][c + 1], 0.0f, 0.0f),
                                 wasm_f32x4_splat(rescale[h]));
     for (int32_t s = 0; s < slots; ++s) {
-      const v128_t weight = wasm_v128_load32_splat(p->at[h] + s);
+      const v128_t weight = wasm_v128_load32_splat(p[h] + s);
       sum = wasm_f32x4_add(sum, wasm_f32x4_mul(weight, form.load(block.v[s] + c)));
     }
     out[h][c] = wasm_f32x4_extract_lane(sum, 0);
@@ -254,30 +250,107 @@ template <typename Form, int32_t Heads>
   return rescale;
 }
 
-// Folds the first `slots` slots of a block into Heads query heads of one row (Milakov and Gimelshein
-// 2018, algorithm 3).
-//   q       each (padded width), times kLift unless K is codes; what the block's channels meet
+// Folds the first `slots` slots of a block of full values into Heads query heads of one row (Milakov
+// and Gimelshein 2018, algorithm 3).
+//   q       each (padded width), times kLift: what the block's channels meet
 //   states  (Heads)
 //   out     each (head_dim)
 template <typename Form, int32_t Heads>
 inline void attend_block(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
                          float scale, int32_t head_dim, Softmax* states, float* const (&out)[Heads]) {
-  SlotValues<Heads> scores;
-  if (block.k_codes) {
-    score_codes<Heads>(*block.k_codes, q, scores.at);
-  } else if (block.k_channels) {
-    score_channels<Form, Heads>(block, q, &scores);
+  alignas(16) float room[Heads][kPageSlots];
+  float* scores[Heads];
+  for (int32_t h = 0; h < Heads; ++h) scores[h] = room[h];
+  if (block.k_channels) {
+    score_channels<Form, Heads>(block, q, scores);
   } else {
-    score_rows<Form, Heads>(block, q, slots, &scores);
+    score_rows<Form, Heads>(block, q, slots, scores);
   }
   float rescale[Heads];
   for (int32_t h = 0; h < Heads; ++h) {
-    rescale[h] = soften(scores.at[h], slots, scale, &states[h]);
+    rescale[h] = soften(scores[h], slots, scale, &states[h]);
   }
-  if (block.v_codes) {
-    add_code_values<Heads>(*block.v_codes, scores.at, rescale, out);
-  } else {
-    add_full_values<Form, Heads>(block, &scores, slots, head_dim, rescale, out);
+  add_full_values<Form, Heads>(block, scores, slots, head_dim, rescale, out);
+}
+
+// ---- batches of pages -----------------------------------------------------------------------
+
+template <typename Form>
+struct Batch {
+  Block<Form> pages[kBatchPages];
+  int32_t count;
+};
+
+inline constexpr float kLog2E = 0x1.715476p+0f;
+
+// soften() for whole pages: `slots` is a multiple of kPageSlots, evicted slots have -infinity.
+[[gnu::noinline]] inline float soften_pages(float* scores, int32_t slots, float scale,
+                                            Softmax* state) {
+  v128_t peak = wasm_f32x4_const_splat(-INFINITY);
+  v128_t peak2 = peak;
+  for (int32_t s = 0; s < slots; s += 8) {
+    peak = wasm_f32x4_pmax(peak, simd::f32x4_load(scores + s));
+    peak2 = wasm_f32x4_pmax(peak2, simd::f32x4_load(scores + s + 4));
+  }
+  const float block_max = simd::f32x4_pmax(wasm_f32x4_pmax(peak, peak2)) * scale;
+  const float max = state->max > block_max ? state->max : block_max;
+  const float rescale = simd::f32_exp(state->max - max);
+  const v128_t scales = wasm_f32x4_splat(scale * kLog2E);
+  const v128_t maxima = wasm_f32x4_splat(max * kLog2E);
+  v128_t sum = wasm_f32x4_splat(0.0f);
+  v128_t sum2 = sum;
+  for (int32_t s = 0; s < slots; s += 8) {
+    const v128_t a = wasm_f32x4_mul(simd::f32x4_load(scores + s), scales);
+    const v128_t b = wasm_f32x4_mul(simd::f32x4_load(scores + s + 4), scales);
+    const v128_t p = simd::f32x4_exp2(wasm_f32x4_sub(a, maxima));
+    const v128_t p2 = simd::f32x4_exp2(wasm_f32x4_sub(b, maxima));
+    simd::f32x4_store(scores + s, p);
+    simd::f32x4_store(scores + s + 4, p2);
+    sum = wasm_f32x4_add(sum, p);
+    sum2 = wasm_f32x4_add(sum2, p2);
+  }
+  state->max = max;
+  state->sum = state->sum * rescale + simd::f32x4_sum(wasm_f32x4_add(sum, sum2));
+  return rescale;
+}
+
+// attend_block for several pages at once. q is not lifted where K is codes.
+template <typename Form, int32_t Heads>
+inline void attend_batch(const Batch<Form>& batch, const float* const (&q)[Heads], float scale,
+                         int32_t head_dim, Softmax* states, float* const (&out)[Heads]) {
+  alignas(16) float room[Heads][kBatchPages * kPageSlots];
+  const bool k_codes = batch.pages[0].k_codes != nullptr;
+  const bool v_codes = batch.pages[0].v_codes != nullptr;
+  float* slots[kBatchPages][Heads];
+  for (int32_t i = 0; i < batch.count; ++i) {
+    for (int32_t h = 0; h < Heads; ++h) slots[i][h] = room[h] + i * kPageSlots;
+  }
+  for (int32_t i = 0; i < batch.count; ++i) {
+    if (k_codes) {
+      score_codes<Heads>(*batch.pages[i].k_codes, q, slots[i]);
+    } else {
+      score_channels<Form, Heads>(batch.pages[i], q, slots[i]);
+    }
+  }
+  for (int32_t i = 0; i < batch.count; ++i) {
+    for (int32_t h = 0; h < Heads; ++h) {
+      for (int32_t s = batch.pages[i].slots; s < kPageSlots; ++s) slots[i][h][s] = -INFINITY;
+    }
+  }
+  float keep[Heads];
+  for (int32_t h = 0; h < Heads; ++h) {
+    keep[h] = soften_pages(room[h], batch.count * kPageSlots, scale, &states[h]);
+  }
+  if (v_codes) {
+    const float* p[Heads];
+    for (int32_t h = 0; h < Heads; ++h) p[h] = room[h];
+    add_code_values<Heads>(batch.pages[0].v_codes, batch.count, p, keep, out);
+    return;
+  }
+  for (int32_t i = 0; i < batch.count; ++i) {
+    add_full_values<Form, Heads>(batch.pages[i], slots[i], batch.pages[i].slots, head_dim, keep,
+                                 out);
+    for (float& factor : keep) factor = 1.0f;
   }
 }
 

@@ -1,10 +1,9 @@
 // Products of a page's codes with weights in fixed point.
 //
 // K's scale is folded into the query, V's into the probabilities; both become 16-bit integers with one
-// unit for 32 of them, so that i32x4.dot_i16x8 multiplies and adds, and no code is ever converted to
-// a float. Codes are taken relative to the middle of their range, which halves what the rounding of a
-// weight can do: per 32 weights at most kWeightsPerUnit * middle / (2 * kWeightMax) of the largest
-// (kernels.h has the bound of attention that follows).
+// unit for 32 or 128 of them, so that i32x4.dot_i16x8 multiplies and adds, and no code is ever
+// converted to a float. Codes are taken relative to the middle of their range, which halves what the
+// rounding of a weight can do (kernels.h has the bound of attention that follows).
 //
 // A row is a run of 32 codes: of one K channel, or one slot's V group. Two rows interleaved in 16-bit
 // lanes hold, after one mask or shift, two codes of a column in neighbouring lanes, as the dot product
@@ -20,10 +19,10 @@
 namespace leanedge::kernels {
 
 inline constexpr int32_t kRunCodes = 32;        // columns of a product
-inline constexpr int32_t kWeightsPerUnit = 32;  // K channels, or slots, that share a unit
+inline constexpr int32_t kWeightsMax = 128;     // rows of a product: weights that share a unit
 inline constexpr float kWeightMax = 32767.0f;
-// Sums cannot overflow: 32 weights times 255 times 32,767 is below 2^28.
-static_assert(kWeightsPerUnit * 255LL * 32767 < (1LL << 30));
+// Sums cannot overflow: a weight meets codes times factors of at most 255 - 128, less a bias.
+static_assert(kWeightsMax * 255LL * 32767 < (1LL << 31));
 
 // Where the eight columns of an octet begin, and how often its products count.
 constexpr int32_t octet_column(int32_t bits, int32_t octet) {
@@ -94,89 +93,117 @@ struct PlaneRows {
   }
 };
 
-// Weights of up to kWeightsPerUnit rows: weight = unit * w.
+// Weights of the rows of a product, for Heads query heads: weight = unit * w. Pairs of rows of all
+// heads lie side by side, as the product reads them.
+template <int32_t Heads>
 struct alignas(16) Weights {
-  int16_t w[kWeightsPerUnit];
-  int32_t sum;  // of w
-  float unit;
+  int32_t pairs[kWeightsMax / 2][Heads];  // two 16-bit integers each
+  int32_t sum[Heads];                     // of w
+  float unit[Heads];
 };
 
-// Rounds `count` vectors of weights to a unit. What stands behind them stays undefined.
-inline void round_weights(const v128_t* values, int32_t count, Weights* out) {
-  v128_t peaks = wasm_f32x4_const_splat(0.0f);
-  for (int32_t i = 0; i < count; ++i) peaks = wasm_f32x4_pmax(peaks, wasm_f32x4_abs(values[i]));
-  const float peak = simd::f32x4_pmax(peaks);
-  out->unit = peak * (1.0f / kWeightMax);
-  // Weights below 2^-100 are nothing; those that are not finite make the unit so.
-  const v128_t inverse = wasm_f32x4_splat(peak > 0x1p-100f ? kWeightMax / peak : 0.0f);
-  // Adding 1.5 * 2^23 rounds to an integer, which is then the low bits.
-  const v128_t shift = wasm_f32x4_const_splat(12582912.0f);
-  v128_t sums = wasm_i32x4_const_splat(0);
-  for (int32_t i = 0; i < count; i += 2) {
-    const v128_t a = wasm_f32x4_add(wasm_f32x4_mul(values[i], inverse), shift);
-    const v128_t b = wasm_f32x4_add(wasm_f32x4_mul(values[i + 1], inverse), shift);
-    const v128_t w = wasm_i16x8_narrow_i32x4(wasm_i32x4_sub(a, shift), wasm_i32x4_sub(b, shift));
-    wasm_v128_store(out->w + 4 * i, w);
-    sums = wasm_i32x4_add(sums, wasm_i32x4_dot_i16x8(w, wasm_i16x8_const_splat(1)));
+// Stores four pairs of weights of each head.
+template <int32_t Heads>
+inline void store_pairs(const v128_t (&w)[Heads], int32_t (*to)[Heads]) {
+  if constexpr (Heads == 1) {
+    wasm_v128_store(to, w[0]);
+  } else {
+    wasm_v128_store(to, wasm_i32x4_shuffle(w[0], w[1], 0, 4, 1, 5));
+    wasm_v128_store(to + 2, wasm_i32x4_shuffle(w[0], w[1], 2, 6, 3, 7));
   }
-  out->sum = (wasm_i32x4_extract_lane(sums, 0) + wasm_i32x4_extract_lane(sums, 1)) +
-             (wasm_i32x4_extract_lane(sums, 2) + wasm_i32x4_extract_lane(sums, 3));
 }
 
-// Sums of two octets become what they stand for, and are added: out = out * keep + base + unit * sum.
-inline void add_octet(v128_t even, v128_t odd, float unit, v128_t base, v128_t keep, float* out) {
+// Folds scales into `vectors` (even) vectors of x, queries or probabilities of Heads query heads, and
+// rounds what comes out to a unit. Adds x * middle to `base`. Weights behind them stay undefined.
+//   scales(i), middles(i)  vector i of the scales and of the middles
+template <int32_t Heads, typename Scales, typename Middles>
+inline void fold_weights(const float* const (&x)[Heads], int32_t vectors, Scales scales,
+                         Middles middles, Weights<Heads>* out, v128_t (&base)[Heads]) {
+  v128_t folded[Heads][kWeightsMax / 4];
+  v128_t peaks[Heads];
+  for (v128_t& peak : peaks) peak = wasm_f32x4_const_splat(0.0f);
+  for (int32_t i = 0; i < vectors; ++i) {
+    const v128_t scale = scales(i);
+    const v128_t middle = middles(i);
+    for (int32_t h = 0; h < Heads; ++h) {
+      const v128_t values = simd::f32x4_load(x[h] + 4 * i);
+      folded[h][i] = wasm_f32x4_mul(values, scale);
+      base[h] = wasm_f32x4_add(base[h], wasm_f32x4_mul(values, middle));
+      peaks[h] = wasm_f32x4_pmax(peaks[h], wasm_f32x4_abs(folded[h][i]));
+    }
+  }
+  v128_t inverse[Heads];
+  v128_t sums[Heads];
+  for (int32_t h = 0; h < Heads; ++h) {
+    const float peak = simd::f32x4_pmax(peaks[h]);
+    out->unit[h] = peak * (1.0f / kWeightMax);
+    // Weights below 2^-100 are nothing; those that are not finite make the unit so.
+    inverse[h] = wasm_f32x4_splat(peak > 0x1p-100f ? kWeightMax / peak : 0.0f);
+    sums[h] = wasm_i32x4_const_splat(0);
+  }
+  // Adding 1.5 * 2^23 rounds to an integer, which is then the low bits.
+  const v128_t shift = wasm_f32x4_splat(12582912.0f);
+  const v128_t ones = wasm_i16x8_splat(1);
+  for (int32_t i = 0; i < vectors; i += 2) {
+    v128_t w[Heads];
+    for (int32_t h = 0; h < Heads; ++h) {
+      const v128_t a = wasm_f32x4_add(wasm_f32x4_mul(folded[h][i], inverse[h]), shift);
+      const v128_t b = wasm_f32x4_add(wasm_f32x4_mul(folded[h][i + 1], inverse[h]), shift);
+      w[h] = wasm_i16x8_narrow_i32x4(wasm_i32x4_sub(a, shift), wasm_i32x4_sub(b, shift));
+      sums[h] = wasm_i32x4_add(sums[h], wasm_i32x4_dot_i16x8(w[h], ones));
+    }
+    store_pairs<Heads>(w, out->pairs + 2 * i);
+  }
+  for (int32_t h = 0; h < Heads; ++h) {
+    out->sum[h] = (wasm_i32x4_extract_lane(sums[h], 0) + wasm_i32x4_extract_lane(sums[h], 1)) +
+                  (wasm_i32x4_extract_lane(sums[h], 2) + wasm_i32x4_extract_lane(sums[h], 3));
+  }
+}
+
+// Sums of an octet's even and odd columns are added to what they stand for: out += unit * sum.
+inline void add_octet(v128_t even, v128_t odd, float unit, float* out) {
   const v128_t units = wasm_f32x4_splat(unit);
   const v128_t a = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(even), units);
   const v128_t b = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(odd), units);
-  const v128_t low = wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), base);
-  const v128_t high = wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), base);
-  simd::f32x4_store(out, wasm_f32x4_add(wasm_f32x4_mul(simd::f32x4_load(out), keep), low));
-  simd::f32x4_store(out + 4,
-                    wasm_f32x4_add(wasm_f32x4_mul(simd::f32x4_load(out + 4), keep), high));
+  simd::f32x4_store(out, wasm_f32x4_add(simd::f32x4_load(out), wasm_i32x4_shuffle(a, b, 0, 4, 1, 5)));
+  simd::f32x4_store(
+      out + 4, wasm_f32x4_add(simd::f32x4_load(out + 4), wasm_i32x4_shuffle(a, b, 2, 6, 3, 7)));
 }
 
-// What a product adds to one query head.
-struct ProductTarget {
-  const Weights* weights;
-  float* out;  // (kRunCodes)
-  float base;
-  float keep;
-};
-
-// out = out * keep + base + sum over rows of weight * (code - middle), for Heads query heads. The
-// integer sums are exact: bits do not depend on the form in which the rows come.
+// out += sum over rows of weight * (code - middle), for Heads query heads; out: each (kRunCodes). The
+// rows of several pages follow each other, `pairs` pairs each. The integer sums are exact: bits do
+// not depend on the form in which the rows come.
 template <int32_t Heads, typename Rows>
-[[gnu::noinline]] void add_products(const Rows& rows, int32_t pairs, int32_t bits, int32_t middle,
-                                    const ProductTarget (&targets)[Heads]) {
+[[gnu::noinline]] void add_products(const Rows* pages, int32_t page_count, int32_t pairs,
+                                    int32_t bits, int32_t middle, const Weights<Heads>& weights,
+                                    float* const (&out)[Heads]) {
   for (int32_t half = 0; half < 2; ++half) {
     v128_t sums[Heads][4];
     for (int32_t h = 0; h < Heads; ++h) {
-      const int32_t bias = -middle * targets[h].weights->sum;
+      const int32_t bias = -middle * weights.sum[h];
       for (int32_t i = 0; i < 4; ++i) {
         sums[h][i] = wasm_i32x4_splat(bias * octet_factor(bits, 2 * half + i / 2));
       }
     }
     const auto masks = Rows::masks(half);
-    for (int32_t pair = 0; pair < pairs; ++pair) {
-      v128_t w[Heads];
-      for (int32_t h = 0; h < Heads; ++h) {
-        w[h] = wasm_v128_load32_splat(targets[h].weights->w + 2 * pair);
+    const int32_t(*w)[Heads] = weights.pairs;
+    for (int32_t page = 0; page < page_count; ++page) {
+      const Rows rows = pages[page];
+      for (int32_t pair = 0; pair < pairs; ++pair, ++w) {
+        v128_t splat[Heads];
+        for (int32_t h = 0; h < Heads; ++h) splat[h] = wasm_v128_load32_splat(*w + h);
+        rows.planes(pair, half, masks, [&](int32_t i, v128_t plane) {
+          for (int32_t h = 0; h < Heads; ++h) {
+            sums[h][i] = wasm_i32x4_add(sums[h][i], wasm_i32x4_dot_i16x8(plane, splat[h]));
+          }
+        });
       }
-      rows.planes(pair, half, masks, [&](int32_t i, v128_t plane) {
-        for (int32_t h = 0; h < Heads; ++h) {
-          sums[h][i] = wasm_i32x4_add(sums[h][i], wasm_i32x4_dot_i16x8(plane, w[h]));
-        }
-      });
     }
     for (int32_t h = 0; h < Heads; ++h) {
-      const ProductTarget& target = targets[h];
-      const v128_t base = wasm_f32x4_splat(target.base);
-      const v128_t keep = wasm_f32x4_splat(target.keep);
       for (int32_t i = 0; i < 2; ++i) {
         const int32_t octet = 2 * half + i;
-        const float unit = target.weights->unit / static_cast<float>(octet_factor(bits, octet));
-        add_octet(sums[h][2 * i], sums[h][2 * i + 1], unit, base, keep,
-                  target.out + octet_column(bits, octet));
+        const float unit = weights.unit[h] / static_cast<float>(octet_factor(bits, octet));
+        add_octet(sums[h][2 * i], sums[h][2 * i + 1], unit, out[h] + octet_column(bits, octet));
       }
     }
   }

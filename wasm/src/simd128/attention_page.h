@@ -72,19 +72,42 @@ inline void write_planes(const PackedRows<Bits>& rows, int32_t pairs, v128_t* ou
   if (bits == 2) write_planes<2>({codes, stride}, pairs, out);
 }
 
-// Products of rows in whatever form they come.
+// Pages that a head which loses something takes at a time: scores of several pages do not wait for
+// each other, one step of the softmax serves all, and so does one unit of probabilities where codes
+// are small. Pages in full precision are read in the order of kernels.h instead, one by one.
+inline constexpr int32_t kBatchPages = 4;
+static_assert(kBatchPages * kPageSlots <= kWeightsMax);
+
+// Rows of codes of some pages, in whatever form they come.
+struct CodeRows {
+  const uint8_t* codes[kBatchPages];
+  const v128_t* planes[kBatchPages];  // null: as they lie in the page
+  size_t stride;                      // bytes from row to row
+  int32_t bits;                       // of a code as it lies there
+  int32_t middle;                     // of what codes can be
+};
+
+template <int32_t Bits, int32_t Heads>
+inline void add_packed_products(const CodeRows& rows, int32_t page_count, int32_t pairs,
+                                const Weights<Heads>& weights, float* const (&out)[Heads]) {
+  PackedRows<Bits> pages[kBatchPages];
+  for (int32_t i = 0; i < page_count; ++i) pages[i] = {rows.codes[i], rows.stride};
+  add_products<Heads>(pages, page_count, pairs, Bits, rows.middle, weights, out);
+}
+
 template <int32_t Heads>
-inline void add_run_products(const uint8_t* codes, const v128_t* planes, size_t stride,
-                             int32_t bits, int32_t pairs, int32_t middle,
-                             const ProductTarget (&targets)[Heads]) {
-  if (planes) {
-    add_products<Heads>(PlaneRows{planes}, pairs, bits, middle, targets);
-  } else if (bits == 8) {
-    add_products<Heads>(PackedRows<8>{codes, stride}, pairs, 8, middle, targets);
-  } else if (bits == 4) {
-    add_products<Heads>(PackedRows<4>{codes, stride}, pairs, 4, middle, targets);
+inline void add_run_products(const CodeRows& rows, int32_t page_count, int32_t pairs,
+                             const Weights<Heads>& weights, float* const (&out)[Heads]) {
+  if (rows.planes[0]) {
+    PlaneRows pages[kBatchPages];
+    for (int32_t i = 0; i < page_count; ++i) pages[i] = {rows.planes[i]};
+    add_products<Heads>(pages, page_count, pairs, rows.bits, rows.middle, weights, out);
+  } else if (rows.bits == 8) {
+    add_packed_products<8>(rows, page_count, pairs, weights, out);
+  } else if (rows.bits == 4) {
+    add_packed_products<4>(rows, page_count, pairs, weights, out);
   } else {
-    add_products<Heads>(PackedRows<2>{codes, stride}, pairs, 2, middle, targets);
+    add_packed_products<2>(rows, page_count, pairs, weights, out);
   }
 }
 
@@ -107,32 +130,39 @@ inline void open_key_codes(const CachePlan& plan, const PageHead& layout, const 
   if (room) store_planes(k->codes, k->stride, k->bits, k->width / 2, room);
 }
 
-// q.k of all slots, unscaled. q: Heads times (width, filled up to 8 with 0).
+// Kept channels that share a unit of the folded query.
+inline constexpr int32_t kKeyRun = 32;
+
+// scores = q.k of all slots, unscaled. q: each (width, filled up to 8 with 0); scores: each
+// (kPageSlots).
 template <int32_t Heads>
-inline void score_codes(const KeyCodes& k, const float* const (&q)[Heads],
-                        float (&scores)[Heads][kPageSlots]) {
-  for (int32_t begin = 0; begin < k.width; begin += kWeightsPerUnit) {
+[[gnu::noinline]] void score_codes(const KeyCodes& k, const float* const (&q)[Heads],
+                                   float* const (&scores)[Heads]) {
+  Weights<Heads> runs[kHeadDimMax / kKeyRun];
+  v128_t base[Heads];
+  for (v128_t& sum : base) sum = wasm_f32x4_splat(0.0f);
+  for (int32_t begin = 0, run = 0; begin < k.width; begin += kKeyRun, ++run) {
     const int32_t rest = k.width - begin;
-    const int32_t count = rest < kWeightsPerUnit ? rest : kWeightsPerUnit;
-    const int32_t vectors = (count + 7) / 8 * 2;
-    Weights weights[Heads];
-    ProductTarget targets[Heads];
-    for (int32_t h = 0; h < Heads; ++h) {
-      v128_t folded[kWeightsPerUnit / 4];
-      v128_t base = wasm_f32x4_const_splat(0.0f);
-      for (int32_t i = 0; i < vectors; ++i) {
-        const v128_t x = simd::f32x4_load(q[h] + begin + 4 * i);
-        folded[i] = wasm_f32x4_mul(x, simd::f32x4_load(k.scale + begin + 4 * i));
-        base = wasm_f32x4_add(base, wasm_f32x4_mul(x, simd::f32x4_load(k.middle + begin + 4 * i)));
-      }
-      round_weights(folded, vectors, &weights[h]);
-      targets[h] = {&weights[h], scores[h], simd::f32x4_sum(base), begin ? 1.0f : 0.0f};
-      if (begin == 0) memset(scores[h], 0, sizeof(scores[h]));
-    }
-    const v128_t* planes =
-        k.planes ? k.planes + static_cast<size_t>(begin / 2) * kPairPlanes : nullptr;
-    add_run_products<Heads>(k.codes + static_cast<size_t>(begin) * k.stride, planes, k.stride,
-                            k.bits, count / 2, 1 << (k.bits - 1), targets);
+    const int32_t vectors = ((rest < kKeyRun ? rest : kKeyRun) + 7) / 8 * 2;
+    const float* x[Heads];
+    for (int32_t h = 0; h < Heads; ++h) x[h] = q[h] + begin;
+    fold_weights<Heads>(
+        x, vectors, [&](int32_t i) { return simd::f32x4_load(k.scale + begin + 4 * i); },
+        [&](int32_t i) { return simd::f32x4_load(k.middle + begin + 4 * i); }, &runs[run], base);
+  }
+  for (int32_t h = 0; h < Heads; ++h) {
+    const v128_t all = wasm_f32x4_splat(simd::f32x4_sum(base[h]));
+    for (int32_t s = 0; s < kPageSlots; s += 4) simd::f32x4_store(scores[h] + s, all);
+  }
+  for (int32_t begin = 0, run = 0; begin < k.width; begin += kKeyRun, ++run) {
+    const int32_t rest = k.width - begin;
+    CodeRows rows;
+    rows.codes[0] = k.codes + static_cast<size_t>(begin) * k.stride;
+    rows.planes[0] = k.planes ? k.planes + static_cast<size_t>(begin / 2) * kPairPlanes : nullptr;
+    rows.stride = k.stride;
+    rows.bits = k.bits;
+    rows.middle = 1 << (k.bits - 1);
+    add_run_products<Heads>(rows, 1, (rest < kKeyRun ? rest : kKeyRun) / 2, runs[run], scores);
   }
 }
 
@@ -155,17 +185,17 @@ inline void spread_rows(const uint8_t* codes, size_t stride, int32_t count, int3
   }
 }
 
-// Bits of a group's rows as add_products sees them, and where they begin.
-struct ValueRun {
-  const uint8_t* codes;
-  size_t stride;
-  int32_t bits;
-};
+// Whether a group's rows were spread.
+inline bool spreads_group(const ValueCodes& v, int32_t group) {
+  return v_group_channels(v.dim, group) < kGroupChannels && v.bits != 8;
+}
 
-inline ValueRun value_run(const ValueCodes& v, int32_t group) {
-  const int32_t count = v_group_channels(v.dim, group);
-  if (count < kGroupChannels && v.bits != 8) return {v.spread, kSpreadStride, 8};
-  return {v.codes + group * kGroupChannels * v.bits / 8, v.stride, v.bits};
+// A group's rows of a page, and the planes made of them.
+inline const uint8_t* group_codes(const ValueCodes& v, int32_t group) {
+  return spreads_group(v, group) ? v.spread : v.codes + group * kGroupChannels * v.bits / 8;
+}
+inline const v128_t* group_planes(const ValueCodes& v, int32_t group) {
+  return v.planes + static_cast<size_t>(group) * (kPageSlots / 2) * kPairPlanes;
 }
 
 // Reads a page's V. `room` takes the planes where many rows will share them; null where not.
@@ -182,54 +212,89 @@ inline void open_value_codes(const CachePlan& plan, const PageHead& layout, cons
     load_scales(bytes + layout.v_scale + at, bytes + layout.v_min + at, kPageSlots, v->bits,
                 v->scale[g], v->middle[g]);
   }
-  const int32_t last = v_group_channels(v->dim, v->groups - 1);
-  if (last < kGroupChannels && v->bits != 8) {
-    spread_rows(v->codes + (v->groups - 1) * kGroupChannels * v->bits / 8, v->stride, last, v->bits,
-                v->spread);
+  if (spreads_group(*v, v->groups - 1)) {
+    spread_rows(v->codes + (v->groups - 1) * kGroupChannels * v->bits / 8, v->stride,
+                v_group_channels(v->dim, v->groups - 1), v->bits, v->spread);
   }
   for (int32_t g = 0; room && g < v->groups; ++g) {
-    const ValueRun run = value_run(*v, g);
-    store_planes(run.codes, run.stride, run.bits, kPageSlots / 2,
-                 room + static_cast<size_t>(g) * (kPageSlots / 2) * kPairPlanes);
+    const bool spread = spreads_group(*v, g);
+    store_planes(group_codes(*v, g), spread ? kSpreadStride : v->stride, spread ? 8 : v->bits,
+                 kPageSlots / 2, room + (group_planes(*v, g) - v->planes));
   }
 }
 
-// out = out * rescale + sum over slots of p * v. p: probabilities, 0 for slots that are not seen.
+// out = out * keep + sum over the slots of `pages` of p * v, for one group of at most 32 channels.
+//   p    each (count * kPageSlots), 0 for slots that are not seen
+//   out  each (kGroupChannels)
 template <int32_t Heads>
-inline void add_code_values(const ValueCodes& v, const float (&p)[Heads][kPageSlots],
-                            const float (&rescale)[Heads], float* const (&out)[Heads]) {
-  for (int32_t g = 0; g < v.groups; ++g) {
-    const int32_t count = v_group_channels(v.dim, g);
-    const bool whole = count == kGroupChannels;
-    alignas(16) float shortened[Heads][kGroupChannels];
-    Weights weights[Heads];
-    ProductTarget targets[Heads];
+inline void add_group_values(const ValueCodes* pages, int32_t count, int32_t group,
+                             const float* const (&p)[Heads], const float (&keep)[Heads],
+                             float* const (&out)[Heads]) {
+  const ValueCodes& v = pages[0];
+  const bool spread = spreads_group(v, group);
+  // Small codes can bear one unit for all pages; int8 cannot.
+  const int32_t step = v.bits == 8 ? 1 : count;
+  Weights<Heads> weights[kBatchPages];
+  v128_t base[Heads];
+  for (v128_t& sum : base) sum = wasm_f32x4_splat(0.0f);
+  for (int32_t first = 0; first < count; first += step) {
+    const float* x[Heads];
+    for (int32_t h = 0; h < Heads; ++h) x[h] = p[h] + first * kPageSlots;
+    fold_weights<Heads>(
+        x, step * kSlotVectors,
+        [&](int32_t i) {
+          return simd::f32x4_load(pages[first + i / kSlotVectors].scale[group] +
+                                  i % kSlotVectors * 4);
+        },
+        [&](int32_t i) {
+          return simd::f32x4_load(pages[first + i / kSlotVectors].middle[group] +
+                                  i % kSlotVectors * 4);
+        },
+        &weights[first], base);
+  }
+  for (int32_t h = 0; h < Heads; ++h) {
+    const v128_t all = wasm_f32x4_splat(simd::f32x4_sum(base[h]));
+    const v128_t factor = wasm_f32x4_splat(keep[h]);
+    for (int32_t c = 0; c < kGroupChannels; c += 4) {
+      const v128_t kept = wasm_f32x4_mul(simd::f32x4_load(out[h] + c), factor);
+      simd::f32x4_store(out[h] + c, wasm_f32x4_add(kept, all));
+    }
+  }
+  for (int32_t first = 0; first < count; first += step) {
+    CodeRows rows;
+    for (int32_t i = 0; i < step; ++i) {
+      rows.codes[i] = group_codes(pages[first + i], group);
+      rows.planes[i] = v.planes ? group_planes(pages[first + i], group) : nullptr;
+    }
+    rows.stride = spread ? kSpreadStride : v.stride;
+    rows.bits = spread ? 8 : v.bits;
+    rows.middle = 1 << (v.bits - 1);
+    add_run_products<Heads>(rows, step, kPageSlots / 2, weights[first], out);
+  }
+}
+
+// All groups. out: each (head_dim).
+template <int32_t Heads>
+[[gnu::noinline]] void add_code_values(const ValueCodes* pages, int32_t count,
+                                       const float* const (&p)[Heads], const float (&keep)[Heads],
+                                       float* const (&out)[Heads]) {
+  for (int32_t g = 0; g < pages[0].groups; ++g) {
+    const int32_t channels = v_group_channels(pages[0].dim, g);
+    float* to[Heads];
+    for (int32_t h = 0; h < Heads; ++h) to[h] = out[h] + g * kGroupChannels;
+    if (channels == kGroupChannels) {
+      add_group_values<Heads>(pages, count, g, p, keep, to);
+      continue;
+    }
+    alignas(16) float whole[Heads][kGroupChannels] = {};
+    float* in_whole[Heads];
+    const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
     for (int32_t h = 0; h < Heads; ++h) {
-      v128_t folded[kSlotVectors];
-      v128_t base = wasm_f32x4_const_splat(0.0f);
-      for (int32_t i = 0; i < kSlotVectors; ++i) {
-        const v128_t x = simd::f32x4_load(p[h] + 4 * i);
-        folded[i] = wasm_f32x4_mul(x, simd::f32x4_load(v.scale[g] + 4 * i));
-        base = wasm_f32x4_add(base, wasm_f32x4_mul(x, simd::f32x4_load(v.middle[g] + 4 * i)));
-      }
-      round_weights(folded, kSlotVectors, &weights[h]);
-      float* to = out[h] + g * kGroupChannels;
-      if (!whole) {
-        memset(shortened[h], 0, sizeof(shortened[h]));
-        memcpy(shortened[h], to, static_cast<size_t>(count) * sizeof(float));
-        to = shortened[h];
-      }
-      targets[h] = {&weights[h], to, simd::f32x4_sum(base), rescale[h]};
+      memcpy(whole[h], to[h], bytes);
+      in_whole[h] = whole[h];
     }
-    const ValueRun run = value_run(v, g);
-    const v128_t* planes =
-        v.planes ? v.planes + static_cast<size_t>(g) * (kPageSlots / 2) * kPairPlanes : nullptr;
-    add_run_products<Heads>(run.codes, planes, run.stride, run.bits, kPageSlots / 2,
-                            1 << (v.bits - 1), targets);
-    for (int32_t h = 0; h < Heads && !whole; ++h) {
-      memcpy(out[h] + g * kGroupChannels, shortened[h],
-             static_cast<size_t>(count) * sizeof(float));
-    }
+    add_group_values<Heads>(pages, count, g, p, keep, in_whole);
+    for (int32_t h = 0; h < Heads; ++h) memcpy(to[h], whole[h], bytes);
   }
 }
 

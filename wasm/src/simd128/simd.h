@@ -121,6 +121,23 @@ inline v128_t f32x4_exp(v128_t x) {
   return wasm_v128_andnot(scaled, tiny);
 }
 
+// 2^x for x <= 0, relative error below 2^-22; below -126 as 2^-126. For probabilities that are rounded
+// to 16 bits anyway.
+inline v128_t f32x4_exp2(v128_t x) {
+  const v128_t a = wasm_f32x4_pmax(x, wasm_f32x4_splat(-126.0f));
+  const v128_t shift = wasm_f32x4_splat(12582912.0f);
+  const v128_t shifted = wasm_f32x4_add(a, shift);
+  const v128_t f = wasm_f32x4_sub(a, wasm_f32x4_sub(shifted, shift));
+  // The series of 2^f to f^6, |f| <= 1/2, with its last term spread over the others (Chebyshev).
+  v128_t p = wasm_f32x4_splat(1.3333558e-3f);
+  p = wasm_f32x4_add(wasm_f32x4_mul(p, f), wasm_f32x4_splat(9.6758923e-3f));
+  p = wasm_f32x4_add(wasm_f32x4_mul(p, f), wasm_f32x4_splat(5.5504109e-2f));
+  p = wasm_f32x4_add(wasm_f32x4_mul(p, f), wasm_f32x4_splat(2.4022109e-1f));
+  p = wasm_f32x4_add(wasm_f32x4_mul(p, f), wasm_f32x4_splat(6.9314718e-1f));
+  p = wasm_f32x4_add(wasm_f32x4_mul(p, f), wasm_f32x4_splat(1.0f));
+  return wasm_i32x4_add(p, wasm_i32x4_shl(shifted, 23));
+}
+
 // e^x of one value: the bits of f32x4_exp.
 inline float f32_exp(float x) {
   return wasm_f32x4_extract_lane(f32x4_exp(wasm_f32x4_splat(x)), 0);
