@@ -109,7 +109,7 @@ export class EngineLoop {
       try {
         await this.#step();
       } catch (error) {
-        this.#failAll(error instanceof Error ? error : new Error(String(error)));
+        this.#fail([...this.#jobs.keys()], error);
       }
       await yieldToHost();
     }
@@ -136,11 +136,20 @@ export class EngineLoop {
       entries.push({ sequence: job.held.handle, workMax, sample: true });
     }
     if (entries.length === 0) return;
-    if (engine.stepSync) this.#take(stepped, engine.stepSync(entries));
-    else {
-      await gate.pass(async () => {
-        this.#take(stepped, await engine.step(entries));
-      });
+    try {
+      if (engine.stepSync) this.#take(stepped, engine.stepSync(entries));
+      else {
+        await gate.pass(async () => {
+          this.#take(stepped, await engine.step(entries));
+        });
+      }
+    } catch (error) {
+      // A lost engine has nothing left for anybody.
+      if (error instanceof EngineError && error.status === "deviceLost") throw error;
+      this.#fail(
+        stepped.map(({ id }) => id),
+        error,
+      );
     }
   }
 
@@ -210,11 +219,12 @@ export class EngineLoop {
     );
   }
 
-  #failAll(error: Error): void {
-    const jobs = [...this.#jobs];
-    for (const [id, job] of jobs) {
+  #fail(ids: readonly number[], reason: unknown): void {
+    const error = reason instanceof Error ? reason : new Error(String(reason));
+    for (const id of ids) {
+      const job = this.#jobs.get(id);
       this.cancel(id);
-      job.onError(error);
+      job?.onError(error);
     }
   }
 }

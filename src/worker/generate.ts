@@ -152,7 +152,10 @@ export async function* generate(
     });
     if (jobId !== undefined) yield* job.events(jobId);
     await gate.quiet();
-    yield job.finished(cached, fingerprints);
+    const finished = job.finished(cached, fingerprints);
+    // Whoever reads the last event late holds no cache any more.
+    release();
+    yield finished;
   } catch (error) {
     throw toConnectError(error);
   } finally {

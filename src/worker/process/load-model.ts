@@ -37,7 +37,13 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
   }
   const plans: CachePlan[] = [];
   for (const path of options.planPaths) {
-    plans.push(parsePlan(await readFile(path, "utf8"), basename(path, ".json")));
+    const text = await readFile(path, "utf8");
+    try {
+      plans.push(parsePlan(text, basename(path, ".json")));
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      throw new Error(`plan ${path} cannot be used: ${message}`, { cause });
+    }
   }
   const module = await readEngineModule("wasm");
   return async () => {
