@@ -76,10 +76,19 @@ build() {
 
 simd=wasm/src/simd128
 relaxed_flags="-msimd128 -mrelaxed-simd"
-modules="reference simd128 relaxed"
+# Without -mthread-model, clang makes plain accesses of atomic ones. The memory's maximum is the
+# host's: the module takes any.
+threads=wasm/src/threads
+thread_flags="-matomics -mthread-model posix -DLEANEDGE_THREADS"
+thread_link="--shared-memory --max-memory=4294967296"
+modules="reference simd128 relaxed simd128-threads relaxed-threads"
 build reference 1 "" engine/src/kernels_ref "" exports
 build simd128 2 -msimd128 $simd "" exports
 build relaxed 2 "$relaxed_flags" $simd "" "exports exports-relaxed"
+build simd128-threads 2 "-msimd128 $thread_flags" "$simd $threads" "$thread_link" \
+  "exports exports-threads"
+build relaxed-threads 2 "$relaxed_flags $thread_flags" "$simd $threads" "$thread_link" \
+  "exports exports-relaxed exports-threads"
 
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 

@@ -54,37 +54,37 @@ uint32_t lek_activations_bytes(int32_t rows, int32_t cols) {
 
 void lek_prepare_activations(const float* x, uint8_t* prepared, int32_t rows, int32_t cols) {
   Activations activations = {x, prepared, rows, cols};
-  prepare_activations(nullptr, activations);
+  prepare_activations(leanedge::platform_context(), activations);
 }
 
 // y (x_rows, rows) from prepared x (x_rows, cols).
 void lek_matmul(int32_t dtype, int32_t rows, int32_t cols, uint8_t* data, const float* x,
                 uint8_t* prepared, int32_t x_rows, float* y) {
   const Activations activations = {x, prepared, x_rows, cols};
-  matmul(nullptr, matrix_of(dtype, rows, cols, data), activations, y);
+  matmul(leanedge::platform_context(), matrix_of(dtype, rows, cols, data), activations, y);
 }
 
 void lek_rmsnorm(const float* x, const float* weight, float eps, int32_t rows, int32_t dim,
                  float* y) {
-  rmsnorm(nullptr, x, weight, eps, rows, dim, y);
+  rmsnorm(leanedge::platform_context(), x, weight, eps, rows, dim, y);
 }
 
-void lek_add(float* x, const float* y, int32_t rows, int32_t dim) { add(nullptr, x, y, rows, dim); }
+void lek_add(float* x, const float* y, int32_t rows, int32_t dim) { add(leanedge::platform_context(), x, y, rows, dim); }
 
 void lek_add_bias(float* x, const float* bias, int32_t rows, int32_t dim) {
-  add_bias(nullptr, x, bias, rows, dim);
+  add_bias(leanedge::platform_context(), x, bias, rows, dim);
 }
 
 void lek_swiglu(float* gate, const float* up, int32_t rows, int32_t dim) {
-  swiglu(nullptr, gate, up, rows, dim);
+  swiglu(leanedge::platform_context(), gate, up, rows, dim);
 }
 
 void lek_rope(float* x, const float* cos, const float* sin, int32_t rows, int32_t heads,
               int32_t head_dim, int32_t rope_dim) {
-  rope(nullptr, x, cos, sin, rows, heads, head_dim, rope_dim);
+  rope(leanedge::platform_context(), x, cos, sin, rows, heads, head_dim, rope_dim);
 }
 
-void lek_to_f16(const float* x, uint32_t count, uint16_t* out) { to_f16(nullptr, x, count, out); }
+void lek_to_f16(const float* x, uint32_t count, uint16_t* out) { to_f16(leanedge::platform_context(), x, count, out); }
 
 uint32_t lek_plan_bytes(int32_t layers, int32_t kv_heads, uint32_t channels) {
   return static_cast<uint32_t>(leanedge::plan_bytes(layers, kv_heads, channels));
@@ -102,7 +102,7 @@ uint32_t lek_page_layer_bytes(const leanedge::CachePlan* plan, int32_t layer) {
 
 void lek_page_flush(const leanedge::CachePlan* plan, int32_t layer, const uint16_t* k,
                     const uint16_t* v, int32_t stride, int32_t row, uint8_t* page) {
-  page_flush(nullptr, *plan, layer, plan->kv_heads, plan->head_dim, k, v, stride, row, page);
+  page_flush(leanedge::platform_context(), *plan, layer, plan->kv_heads, plan->head_dim, k, v, stride, row, page);
 }
 
 // page_pack_ref of one head of 32 slots; returns its Status.
@@ -123,7 +123,7 @@ uint32_t lek_attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t he
 void lek_attention(const leanedge::CachePlan* plan, int32_t layer, int32_t heads,
                    const AttentionTask* tasks, int32_t task_count, uint8_t* scratch) {
   const AttentionShape shape = {&plan, layer, heads, plan->kv_heads, plan->head_dim};
-  attention(nullptr, shape, tasks, task_count, scratch);
+  attention(leanedge::platform_context(), shape, tasks, task_count, scratch);
 }
 
 }  // extern "C"

@@ -9,8 +9,7 @@
 // at a time; parallel_for returns when all are done. Indices must not depend on each other, and what
 // is computed for an index must depend on that index alone: then no bit depends on how many threads
 // there are or on who did what. Scratch that cannot be shared is indexed by `thread`, which is in
-// 0 .. kThreadsMax - 1 (0 is the calling thread); size it by kThreadsMax. A piece calls no
-// parallel_for itself.
+// 0 .. parallel_threads() - 1 (0 is the calling thread). A piece calls no parallel_for itself.
 //
 // With one thread (always, where the module was built without threads: kThreadsMax is 1; and where
 // `context` is null) it is one direct call of the whole range.
@@ -30,6 +29,9 @@ inline constexpr int32_t kThreadsMax = 8;
 
 void parallel_for(Context* context, int32_t count, ParallelPiece piece, void* arg);
 
+// Threads of this module, the calling one included, from before an engine is created on.
+int32_t parallel_threads();
+
 #else
 
 inline constexpr int32_t kThreadsMax = 1;
@@ -37,6 +39,8 @@ inline constexpr int32_t kThreadsMax = 1;
 inline void parallel_for(Context*, int32_t count, ParallelPiece piece, void* arg) {
   if (count > 0) piece(arg, 0, count, 0);
 }
+
+constexpr int32_t parallel_threads() { return 1; }
 
 #endif
 

@@ -4,6 +4,9 @@
 #include <stddef.h>
 
 #include "platform.h"
+#ifdef LEANEDGE_THREADS
+#include "threads/threads.h"
+#endif
 
 // First byte behind statics and stack; the linker defines it.
 extern "C" uint8_t __heap_base;
@@ -14,9 +17,18 @@ namespace {
 constexpr uint64_t kWasmPageBytes = 65536;
 constexpr uint64_t kAlign = 64;
 
+#ifdef LEANEDGE_THREADS
+uint64_t stack_bytes() { return kernels::parallel_stack_bytes(); }
+kernels::Context* shared_context() { return kernels::parallel_context(); }
+#else
+// One thread: its stack lies before the statics, and kernels share nothing.
+uint64_t stack_bytes() { return 0; }
+kernels::Context* shared_context() { return nullptr; }
+#endif
+
 uint64_t range_begin() {
-  return (static_cast<uint64_t>(reinterpret_cast<uintptr_t>(&__heap_base)) + kAlign - 1) / kAlign *
-         kAlign;
+  const uint64_t statics = static_cast<uint64_t>(reinterpret_cast<uintptr_t>(&__heap_base));
+  return (statics + kAlign - 1) / kAlign * kAlign + stack_bytes();
 }
 
 }  // namespace
@@ -37,8 +49,7 @@ uint64_t platform_fixed_bytes() { return range_begin(); }
 
 int32_t platform_backend() { return LEANEDGE_BACKEND; }
 
-// One thread, no device: the kernels share nothing.
-kernels::Context* platform_context() { return nullptr; }
+kernels::Context* platform_context() { return shared_context(); }
 
 }  // namespace leanedge
 

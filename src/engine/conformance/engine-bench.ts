@@ -1,9 +1,11 @@
 /** Engines over random models, and what tests do with them again and again. */
+import { onTestFinished } from "vitest";
 import { randomModelBytes, type ModelSpec } from "../../../test/oracle/random-model.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
 import type { Engine, LogSegment, Sampling, SequenceHandle } from "../engine.js";
 import { memorySource } from "../gguf/memory-source.js";
 import { readModelFile } from "../gguf/model-file.js";
+import { isThreaded } from "../wasm/threads.js";
 import { WasmEngine, type WasmEngineOptions } from "../wasm/wasm-engine.js";
 
 /** A small model whose sizes no tile divides evenly. */
@@ -57,21 +59,35 @@ export async function openEngine(
   return openEngineOf(module, randomModelBytes(spec), options);
 }
 
-/** Loads a model file that is in memory. */
+/** Threads of a threaded module's engines. */
+const benchThreads = 2;
+
+/**
+ * Loads a model file that is in memory. A threaded module computes on two threads; call it within a
+ * test then, whose end is the engine's.
+ */
 export async function openEngineOf(
   module: WebAssembly.Module,
   file: Uint8Array,
   options: Partial<WasmEngineOptions> = {},
 ): Promise<WasmEngine> {
   const source = memorySource(file);
-  return WasmEngine.load({
+  const threaded = isThreaded(module);
+  const engine = await WasmEngine.load({
     module,
+    threads: threaded ? benchThreads : 1,
     source,
     modelFile: await readModelFile(source),
     memoryBytesMax: benchMemoryBytes,
     ...smallZones,
     ...options,
   });
+  if (threaded) {
+    onTestFinished(() => {
+      engine.close();
+    });
+  }
+  return engine;
 }
 
 /** A new sequence that holds `log`. */

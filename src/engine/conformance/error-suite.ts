@@ -170,6 +170,8 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
     it("a step whose cache does not fit, and goes on when others are freed", async () => {
       const memoryBytesMax = 1536 * 1024;
       const engine = await openEngine(await module(), tinyModel, {
+        // Stacks and scratch of threads would leave no room for two sequences.
+        threads: 1,
         memoryBytesMax,
         sequencesMax: 16,
         batchRowsMax: 8,

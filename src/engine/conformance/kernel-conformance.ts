@@ -1,5 +1,5 @@
 /** What every backend's kernels must do, whoever wrote them: engine/include/leanedge/kernels.h. */
-import { describe } from "vitest";
+import { describe, onTestFinished } from "vitest";
 import { runAttentionPagesSuite } from "./attention-pages-suite.js";
 import { runAttentionSuite } from "./attention-suite.js";
 import { KernelModule } from "./kernel-module.js";
@@ -20,8 +20,13 @@ export function runKernelConformance(
   describe(`kernels of ${name}`, () => {
     // Compiled once: instances share the code.
     let compiled: Promise<WebAssembly.Module> | undefined;
-    const open = async (): Promise<KernelModule> =>
-      KernelModule.create(await (compiled ??= module()));
+    const open = async (): Promise<KernelModule> => {
+      const kernels = await KernelModule.create(await (compiled ??= module()));
+      onTestFinished(() => {
+        kernels.close();
+      });
+      return kernels;
+    };
     runMatmulSuite(open);
     runRowsSuite(open);
     runAttentionSuite(open);

@@ -5,6 +5,12 @@
 import type { Dtype } from "../gguf/dtype.js";
 import { dtypeLayouts } from "../gguf/dtype.js";
 import { wasmPagesInitial } from "../wasm/abi.js";
+import {
+  isThreaded,
+  startHelpers,
+  type HelperThreads,
+  type ThreadExports,
+} from "../wasm/threads.js";
 
 /** Exports of wasm/src/kernel_exports.cpp. Addresses and sizes are bytes unless said otherwise. */
 export interface KernelExports {
@@ -98,6 +104,9 @@ export interface KernelExports {
   ): void;
 }
 
+/** Threads of a threaded module's suite: no power of two, so that pieces are uneven. */
+const suiteThreads = 3;
+
 /** Bytes of a guard on each side of a region; a multiple of the 64 that regions are aligned to. */
 const guardBytes = 64;
 /** What guards are filled with: a NaN in f32, f16 and bf16. */
@@ -118,13 +127,23 @@ export class KernelModule {
     private readonly memory: WebAssembly.Memory,
     /** The module's functions. */
     readonly call: KernelExports,
+    private readonly helpers: HelperThreads | undefined,
   ) {}
 
-  /** Instantiates a module of wasm/prebuilt. */
+  /** Instantiates a module of wasm/prebuilt; a threaded one starts with helpers. */
   static async create(module: WebAssembly.Module): Promise<KernelModule> {
-    const memory = new WebAssembly.Memory({ initial: wasmPagesInitial, maximum: pagesMax });
+    const shared = isThreaded(module);
+    const memory = new WebAssembly.Memory({ initial: wasmPagesInitial, maximum: pagesMax, shared });
     const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
-    return new KernelModule(memory, exports as unknown as KernelExports);
+    const helpers = shared
+      ? await startHelpers(module, memory, exports as unknown as ThreadExports, suiteThreads)
+      : undefined;
+    return new KernelModule(memory, exports as unknown as KernelExports, helpers);
+  }
+
+  /** Ends the helper threads of a threaded module. */
+  close(): void {
+    this.helpers?.stop();
   }
 
   /** Bytes of memory that the module has now. */

@@ -1,15 +1,12 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { SeededRandom } from "../../../test/oracle/random.js";
-import { moduleNames, readEngineModule } from "../wasm/node-module.js";
-import { hasRelaxedSimd } from "../wasm/variants.js";
+import { readEngineModule } from "../wasm/node-module.js";
 import { KernelModule, multiply, packMatrix } from "./kernel-module.js";
 import { runKernelConformance } from "./kernel-conformance.js";
 import { matrixRows, randomMatrix } from "./matmul-suite.js";
+import { runnableModules, suiteModules } from "./suite-modules.js";
 
-/** What this process can run: Node 20 has no relaxed SIMD. */
-const runnable = moduleNames.filter((name) => name !== "relaxed" || hasRelaxedSimd());
-
-for (const name of runnable) runKernelConformance(name, () => readEngineModule(name));
+for (const name of suiteModules()) runKernelConformance(name, () => readEngineModule(name));
 
 /** Batches on both sides of where rows are taken in groups, and of whole groups. */
 const batches = [1, 3, 4, 6, 9] as const;
@@ -24,7 +21,7 @@ function extremes(rows: number, cols: number): Uint8Array {
   });
 }
 
-describe.each(runnable.filter((name) => name !== "reference"))(
+describe.each(runnableModules().filter((name) => name !== "reference"))(
   "the reference and %s give the same bits",
   (name) => {
     async function both(): Promise<readonly [KernelModule, KernelModule]> {
@@ -34,6 +31,9 @@ describe.each(runnable.filter((name) => name !== "reference"))(
         ),
       );
       if (reference === undefined || other === undefined) throw new RangeError("two modules");
+      onTestFinished(() => {
+        other.close();
+      });
       return [reference, other];
     }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { EngineError } from "../status.js";
-import { stagingBytes, wasmPageBytes, wasmPagesInitial } from "./abi.js";
+import { abiVersion, stagingBytes, wasmPageBytes, wasmPagesInitial } from "./abi.js";
 import { WasmInstance } from "./instance.js";
 import { readEngineModule } from "./node-module.js";
 
@@ -23,9 +23,9 @@ describe("WasmInstance", () => {
     await expect(WasmInstance.create(empty, memoryBytes)).rejects.toThrow(
       new EngineError(
         "invalidArgument",
-        "module speaks version none of the engine's boundary, must be 1",
+        `module speaks version none of the engine's boundary, must be ${abiVersion}`,
         0,
-        1,
+        abiVersion,
       ),
     );
   });
@@ -65,7 +65,7 @@ describe("WasmInstance", () => {
         throw new TypeError("not the module's");
       });
     expect(fail).toThrow(TypeError);
-    expect(instance.check((x) => x.le_abi_version())).toBe(1);
+    expect(instance.check((x) => x.le_abi_version())).toBe(abiVersion);
   });
 
   it("has a staging buffer, and refuses views beyond it", async () => {

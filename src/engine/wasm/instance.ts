@@ -8,6 +8,13 @@ import {
   wasmPagesInitial,
   wasmPagesMax,
 } from "./abi.js";
+import {
+  checkThreads,
+  isThreaded,
+  startHelpers,
+  type HelperThreads,
+  type ThreadExports,
+} from "./threads.js";
 
 /** Functions that a module exports for engines (engine/include/leanedge/engine.h); 64-bit integers are bigint. */
 export interface EngineExports {
@@ -29,6 +36,10 @@ export interface EngineExports {
   le_sequence_stats(sequence: number, out: number): number;
   le_sequence_ids(sequence: number, begin: number, count: number, out: number): number;
   le_plan_sequence_bytes(plan: number, tokens: number): bigint;
+  le_observe(sequence: number, queryFrom: number): number;
+  le_observed(layer: number, out: number): number;
+  le_observe(sequence: number, queryFrom: number): number;
+  le_observed(layer: number, out: number): number;
   le_step(entries: number, count: number, results: number): number;
   le_logits(sequence: number): number;
   le_engine_stats(out: number): number;
@@ -54,14 +65,21 @@ export class WasmInstance {
     readonly backend: number,
     /** The memory's maximum: whole pages, at most what was asked for. */
     readonly memoryBytesMax: number,
+    private readonly helpers: HelperThreads | undefined,
   ) {}
 
   /**
    * @param memoryBytesMax most bytes of memory, rounded down to whole pages of 64 KiB
+   * @param threads threads that compute, the calling one included; more than 1 with a threaded module
    * @throws EngineError `outOfMemory` if that is less than the module itself takes, `invalidArgument`
-   *   for a module of another kind or version
+   *   for a module of another kind or version, or for threads that cannot be had
    */
-  static async create(module: WebAssembly.Module, memoryBytesMax: number): Promise<WasmInstance> {
+  static async create(
+    module: WebAssembly.Module,
+    memoryBytesMax: number,
+    threads = 1,
+  ): Promise<WasmInstance> {
+    checkThreads(module, threads);
     const pages = Math.min(Math.floor(memoryBytesMax / wasmPageBytes), wasmPagesMax);
     if (!(pages >= wasmPagesInitial)) {
       const least = wasmPagesInitial * wasmPageBytes;
@@ -72,7 +90,8 @@ export class WasmInstance {
         least,
       );
     }
-    const memory = new WebAssembly.Memory({ initial: wasmPagesInitial, maximum: pages });
+    const shared = isThreaded(module);
+    const memory = new WebAssembly.Memory({ initial: wasmPagesInitial, maximum: pages, shared });
     const instance = await WebAssembly.instantiate(module, { env: { memory } });
     const exports = instance.exports as unknown as Partial<EngineExports>;
     const version = exports.le_abi_version?.();
@@ -85,13 +104,23 @@ export class WasmInstance {
       );
     }
     const checked = exports as EngineExports;
+    const helpers = shared
+      ? await startHelpers(module, memory, exports as unknown as ThreadExports, threads)
+      : undefined;
     return new WasmInstance(
       memory,
       checked,
       checked.le_staging(),
       checked.le_backend(),
       pages * wasmPageBytes,
+      helpers,
     );
+  }
+
+  /** Ends the helper threads, if there are any; no call may follow. */
+  close(): void {
+    this.#lost ??= "the engine is closed";
+    this.helpers?.stop();
   }
 
   /** The memory as it is now; take it again after any call. */
@@ -121,6 +150,7 @@ export class WasmInstance {
       if (!(cause instanceof WebAssembly.RuntimeError)) throw cause;
       // A broken assertion: nothing in the module's memory can be trusted any more.
       this.#lost = `the engine stopped: ${cause.message}; all sequences are lost`;
+      this.helpers?.stop();
       throw new EngineError("deviceLost", this.#lost);
     }
   }

@@ -3,7 +3,13 @@ import { readFile } from "node:fs/promises";
 import { hasRelaxedSimd, relaxedIsRight } from "./variants.js";
 
 /** The modules of wasm/prebuilt. */
-export const moduleNames = ["reference", "simd128", "relaxed"] as const;
+export const moduleNames = [
+  "reference",
+  "simd128",
+  "relaxed",
+  "simd128-threads",
+  "relaxed-threads",
+] as const;
 
 /** One of them. */
 export type ModuleName = (typeof moduleNames)[number];
@@ -17,14 +23,17 @@ export function engineModuleUrl(name: ModuleName): URL {
  * Reads and compiles a prebuilt module.
  *
  * @param name a module, or "wasm" for the fastest one that this process computes rightly
+ * @param threads with "wasm": how many threads its engine shall have
  */
 export async function readEngineModule(
   name: ModuleName | "wasm" = "wasm",
+  threads = 1,
 ): Promise<WebAssembly.Module> {
   if (name !== "wasm") return WebAssembly.compile(await readFile(engineModuleUrl(name)));
-  if (hasRelaxedSimd()) {
-    const relaxed = await readEngineModule("relaxed");
-    if (relaxedIsRight(relaxed)) return relaxed;
+  // Only the module without threads can be asked on memory that is not shared.
+  const relaxed = hasRelaxedSimd() ? await readEngineModule("relaxed") : undefined;
+  if (relaxed !== undefined && relaxedIsRight(relaxed)) {
+    return threads > 1 ? readEngineModule("relaxed-threads") : relaxed;
   }
-  return readEngineModule("simd128");
+  return readEngineModule(threads > 1 ? "simd128-threads" : "simd128");
 }

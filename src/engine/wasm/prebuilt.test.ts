@@ -43,7 +43,11 @@ describe.each(compilable)("the prebuilt module %s", (name) => {
 
   it("exports what its lists of exports say", async () => {
     const module = await readEngineModule(name);
-    const lists = ["exports.txt", ...(name.startsWith("relaxed") ? ["exports-relaxed.txt"] : [])];
+    const lists = [
+      "exports.txt",
+      ...(name.startsWith("relaxed") ? ["exports-relaxed.txt"] : []),
+      ...(name.endsWith("-threads") ? ["exports-threads.txt"] : []),
+    ];
     const listed = (await Promise.all(lists.map(exportList))).flat();
     const exported = WebAssembly.Module.exports(module).map((entry) => entry.name);
     expect(exported.sort()).toEqual(listed.sort());

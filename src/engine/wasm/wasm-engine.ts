@@ -1,4 +1,4 @@
-/** An engine in WebAssembly: the reference or the SIMD128 module, on the calling thread. */
+/** An engine in WebAssembly, on the calling thread and, with a threaded module, on helpers of it. */
 import type {
   Engine,
   EnginePlan,
@@ -79,6 +79,13 @@ export interface WasmEngineOptions {
   readonly plans?: readonly CachePlan[];
   /** How the weights are read. */
   readonly stream?: StreamOptions;
+  /**
+   * Threads that compute, the calling one included, 1 .. 8; default 1. More than one needs a threaded
+   * module and an environment that shares memory between threads: Node, or a page that is cross-origin
+   * isolated (best in a worker of it: the main thread may not sleep and spins while helpers finish).
+   * They are counted in memoryBytesMax and end with `close`.
+   */
+  readonly threads?: number;
 }
 
 /** See the head of this file. */
@@ -109,11 +116,21 @@ export class WasmEngine implements Engine {
    * @throws EngineError if the model or a plan does not fit; ModelFileError if the source fails
    */
   static async load(options: WasmEngineOptions): Promise<WasmEngine> {
-    const { modelFile } = options;
     const instance = await WasmInstance.create(
       options.module,
       options.memoryBytesMax ?? memoryBytesDefault,
+      options.threads,
     );
+    try {
+      return await WasmEngine.#loadInto(instance, options);
+    } catch (error) {
+      instance.close();
+      throw error;
+    }
+  }
+
+  static async #loadInto(instance: WasmInstance, options: WasmEngineOptions): Promise<WasmEngine> {
+    const { modelFile } = options;
     const backend = backends.get(instance.backend);
     if (backend === undefined) {
       throw new EngineError(
@@ -309,6 +326,7 @@ export class WasmEngine implements Engine {
   }
 
   close(): void {
+    this.#instance?.close();
     this.#instance = undefined;
   }
 

@@ -262,7 +262,7 @@ void run_units(void* arg, int32_t begin, int32_t end, int32_t thread) {
 
 size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t head_dim,
                                int32_t pages_max) {
-  return kThreadsMax * thread_bytes(rows_max, heads, head_dim, pages_max);
+  return static_cast<size_t>(parallel_threads()) * thread_bytes(rows_max, heads, head_dim, pages_max);
 }
 
 void attention(Context* context, const AttentionShape& shape, const AttentionTask* tasks,

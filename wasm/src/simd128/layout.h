@@ -125,7 +125,6 @@ struct MatmulRange {
   float* y;  // (activations->rows, matrix->rows)
   int32_t tile_begin;
   int32_t tile_end;
-  int32_t thread;  // whose panel it is
 };
 
 // Block weights, at most kSingleRowsMax rows.

@@ -12,12 +12,11 @@ struct Product {
   MatmulRange range;  // of all tiles
 };
 
-void run_piece(void* arg, int32_t begin, int32_t end, int32_t thread) {
+void run_piece(void* arg, int32_t begin, int32_t end, int32_t) {
   const Product& product = *static_cast<const Product*>(arg);
   MatmulRange range = product.range;
   range.tile_begin = begin;
   range.tile_end = end;
-  range.thread = thread;
   product.kernel(range);
 }
 
@@ -39,7 +38,7 @@ void matmul(Context* context, const PackedMatrix& matrix, const Activations& act
             float* y) {
   ENGINE_ASSERT(matrix.cols == activations.cols);
   ENGINE_ASSERT(activations.rows > 0);
-  Product product = {kernel_of(matrix.dtype, activations.rows), {&matrix, &activations, y, 0, 0, 0}};
+  Product product = {kernel_of(matrix.dtype, activations.rows), {&matrix, &activations, y, 0, 0}};
   ENGINE_ASSERT(product.kernel != nullptr);
   parallel_for(context, (matrix.rows + kTileRows - 1) / kTileRows, run_piece, &product);
 }

@@ -8,7 +8,6 @@
 #include "dot.h"
 #include "layout.h"
 #include "matmul_rows.h"
-#include "parallel.h"
 #include "simd.h"
 
 namespace leanedge::kernels {
@@ -29,8 +28,6 @@ struct PanelBlock {
 struct Panel {
   PanelBlock blocks[kPanelBlocks];
 };
-
-alignas(64) Panel panels[kThreadsMax];
 
 // Sums of a group: four activation rows, eight weight rows.
 struct GroupSums {
@@ -277,7 +274,7 @@ void run_tiles(const MatmulRange& range) {
   const Activations& activations = *range.activations;
   const size_t blocks = activation_blocks(matrix.cols);
   const size_t stride = static_cast<size_t>(matrix.rows);
-  Panel* panel = &panels[range.thread];
+  Panel panel;  // 37 KiB of this thread's stack
   for (int32_t t = range.tile_begin; t < range.tile_end; ++t) {
     const uint8_t* tile =
         matrix.data + static_cast<size_t>(t) * tile_bytes(matrix.dtype, matrix.cols);
@@ -285,14 +282,14 @@ void run_tiles(const MatmulRange& range) {
     for (size_t begin = 0; begin < blocks; begin += kPanelBlocks) {
       const size_t count = blocks - begin < kPanelBlocks ? blocks - begin : kPanelBlocks;
       unpack_blocks(matrix.dtype, tile + begin * block_bytes(matrix.dtype), count, Form::kBytes,
-                    panel);
+                    &panel);
       for (int32_t row = 0; row < activations.rows; row += kGroupRows) {
         const int32_t rows = activations.rows - row < kGroupRows ? activations.rows - row : kGroupRows;
         float* y = range.y + static_cast<size_t>(row) * stride + static_cast<size_t>(t * kTileRows);
         GroupSums sums;
         load_sums(y, stride, rows, cols, begin == 0, &sums);
         run_group<Form, Offsets, Minima>(
-            panel->blocks,
+            panel.blocks,
             prepared_group(activations.prepared, activations.cols, row / kGroupRows) + begin, count,
             &sums);
         store_sums(sums, y, stride, rows, cols);
