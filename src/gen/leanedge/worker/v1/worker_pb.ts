@@ -1303,9 +1303,9 @@ export const WorkerService: GenService<{
    * others carry the rest in order. The sequence takes part in admission like a Generate: it
    * waits for memory in the same queue. A snapshot that is corrupt, truncated or foreign (of
    * another model, template, plan, engine version or log): DATA_LOSS; one that is larger than the
-   * engine's cache could hold, or no memory: RESOURCE_EXHAUSTED. In all these a SnapshotFault is among the
-   * error's details, and nothing is kept. A smaller generation than the sequence's: ABORTED.
-   * UNIMPLEMENTED as for Snapshot.
+   * engine could ever hold: RESOURCE_EXHAUSTED; a SnapshotFault is among the error's details in both.
+   * No memory in 60 seconds: RESOURCE_EXHAUSTED without it. Nothing is kept after an error. A smaller
+   * generation than the sequence's: ABORTED. UNIMPLEMENTED as for Snapshot.
    *
    * @generated from rpc leanedge.worker.v1.WorkerService.Restore
    */
