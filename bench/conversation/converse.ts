@@ -1,6 +1,5 @@
 /** A conversation through a gateway, timed by the client's clock. */
-import { Backend } from "../../src/gen/leanedge/v1/session_pb.js";
-import { FinishReason } from "../../src/gen/leanedge/v1/session_pb.js";
+import { Backend, FinishReason } from "../../src/gen/leanedge/v1/session_pb.js";
 import type { LeanedgeClient } from "../../src/client/index.js";
 
 /** One question and its answer. */
@@ -23,7 +22,8 @@ export type Turn = {
 
 /** What answered. */
 export type Conversation = {
-  readonly model: string;
+  /** How the worker's archive pages are stored. */
+  readonly storage: string;
   readonly backend: string;
   readonly turns: readonly Turn[];
 };
@@ -32,6 +32,7 @@ export type Conversation = {
 export async function converse(
   client: LeanedgeClient,
   options: {
+    readonly storage: string;
     readonly model: string;
     readonly system: string;
     readonly questions: readonly string[];
@@ -47,7 +48,7 @@ export async function converse(
     let firstMs: number | undefined;
     let answer = "";
     for await (const event of client.runTurn({
-      sessionId: "conversation",
+      sessionId: `conversation-${options.storage}`,
       turn: index + 1,
       text: question,
       model: options.model,
@@ -78,5 +79,5 @@ export async function converse(
       options.log(`${index + 1}. ${question}\n${answer}\n`);
     }
   }
-  return { model: options.model, backend: Backend[backend].toLowerCase(), turns };
+  return { storage: options.storage, backend: Backend[backend].toLowerCase(), turns };
 }

@@ -6,7 +6,7 @@ const columns = 100;
 
 /** What the page says beside the conversation. */
 export type PageFacts = {
-  readonly title: string;
+  readonly model: string;
   readonly command: string;
   /** Day, `2026-01-31`. */
   readonly date: string;
@@ -35,8 +35,18 @@ export function wrap(text: string): string[] {
   });
 }
 
+/** Tokens a second behind the first. */
+function rateOf(turns: readonly Turn[]): string {
+  const tokens = turns.reduce((sum, turn) => sum + turn.completionTokens - 1, 0);
+  const ms = turns.reduce((sum, turn) => sum + turn.restMs, 0);
+  return tokens > 0 && ms > 0 ? ((1_000 * tokens) / ms).toFixed(1) : "-";
+}
+
+function mebibytes(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}
+
 function row(turn: Turn, index: number): string {
-  const rate = (1_000 * (turn.completionTokens - 1)) / turn.restMs;
   return [
     index + 1,
     turn.promptTokens,
@@ -45,8 +55,8 @@ function row(turn: Turn, index: number): string {
     turn.completionTokens,
     turn.finishReason === "STOP" ? "ended" : "cut",
     turn.firstMs.toFixed(0),
-    turn.completionTokens > 1 ? rate.toFixed(1) : "-",
-    (turn.cacheBytes / 2 ** 20).toFixed(1),
+    rateOf([turn]),
+    mebibytes(turn.cacheBytes),
   ].join(" | ");
 }
 
@@ -59,21 +69,51 @@ function fenceOf(text: string): string {
   return "`".repeat(longest + 1);
 }
 
-/** The page, Markdown. */
-export function renderPage(facts: PageFacts, { model, backend, turns }: Conversation): string {
+/** The same conversation under other plans, in one table. */
+function comparison(first: Conversation, others: readonly Conversation[]): string {
+  if (others.length === 0) return "";
+  const rows = [first, ...others].map(({ storage, turns }) => {
+    const same = turns.filter((turn, index) => turn.answer === first.turns[index]?.answer).length;
+    const last = turns.at(-1);
+    return `| ${[
+      storage,
+      (last?.promptTokens ?? 0) + (last?.completionTokens ?? 0),
+      mebibytes(last?.cacheBytes ?? 0),
+      rateOf(turns),
+      `${same} of ${turns.length}`,
+    ].join(" | ")} |`;
+  });
+  return `
+## The same questions under other plans
+
+Every channel is kept, and archive pages are stored in fewer bits; sink and recent stay in f16. At temperature 0 one word
+that turns out otherwise changes what follows, in this answer and in later ones.
+
+| pages | tokens at the end | cache at the end, MiB | tokens/s, all turns | answers as above, word for word |
+| --- | --- | --- | --- | --- |
+${rows.join("\n")}
+`;
+}
+
+/** The page, Markdown. The first conversation is printed, the others are compared with it. */
+export function renderPage(facts: PageFacts, conversations: readonly Conversation[]): string {
+  const [first, ...others] = conversations;
+  if (first === undefined) throw new Error("there is no conversation to print");
+  const { turns } = first;
   const spoken = turns.map((turn, index) => {
     const fence = fenceOf(turn.answer);
-    return `## ${index + 1}. ${turn.question}\n\n${fence}text\n${wrap(turn.answer).join("\n")}\n${fence}\n`;
+    return `### ${index + 1}. ${turn.question}\n\n${fence}text\n${wrap(turn.answer).join("\n")}\n${fence}\n`;
   });
-  return `# ${facts.title}
+  return `# A conversation with ${facts.model}
 
-Ten turns through the gateway, as they came out: no answer was chosen, shortened or mended. \`bench/conversation/\` asks
-and writes this page; lines are broken for reading, nothing else is changed. A model of this size gets facts wrong and
-contradicts itself; what is shown here is that the conversation holds together over its turns.
+${turns.length} turns through the gateway, as they came out: no answer was chosen, shortened or mended.
+\`bench/conversation/\` asks and writes this page; lines are broken for reading, nothing else is changed. A model of this
+size gets facts wrong, repeats itself and contradicts itself, the more so at temperature 0; what is shown here is that
+a conversation holds together over its turns.
 
 - Command: \`${facts.command}\`
 - Date: ${facts.date}, on ${facts.device}
-- Model: ${model}, ${facts.file}; backend ${backend}, one thread, \`leanedge worker\` behind \`leanedge dev\`
+- Model: ${facts.file}; backend ${first.backend}, one thread, \`leanedge worker\` behind \`leanedge dev\`
 - System prompt: "${facts.system}" Temperature 0, at most ${facts.maxTokens} tokens an answer
 
 Every turn after the first finds all earlier tokens in the worker's cache and computes only what is new: the end of the
@@ -83,5 +123,7 @@ last answer, the question, and the template around them. Times are those of the 
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ${turns.map((turn, index) => `| ${row(turn, index)} |`).join("\n")}
 
-${spoken.join("\n")}`;
+## The conversation
+
+${spoken.join("\n")}${comparison(first, others)}`;
 }

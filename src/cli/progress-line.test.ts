@@ -1,9 +1,9 @@
 import { Writable } from "node:stream";
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { progressBar, progressText, streamReporter } from "./progress-line.js";
 
 /** A stream that keeps what is written to it. */
-function capture(isTTY: boolean): { stream: NodeJS.WriteStream; text: () => string } {
+function capture(isTTY: boolean, rows = 24): { stream: NodeJS.WriteStream; text: () => string } {
   let text = "";
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -15,13 +15,16 @@ function capture(isTTY: boolean): { stream: NodeJS.WriteStream; text: () => stri
     stream: Object.assign(stream, {
       isTTY,
       columns: 100,
-      rows: 24,
+      rows,
     }) as unknown as NodeJS.WriteStream,
     text: () => text,
   };
 }
 
 describe("a progress line", () => {
+  beforeEach(() => void vi.stubEnv("TERM", "xterm"));
+  afterEach(() => void vi.unstubAllEnvs());
+
   it("has a bar, numbers, a rate and a time", () => {
     const state = { what: "fetching", doneBytes: 25e6, totalBytes: 100e6, rate: 0.5e6 };
     expect(progressBar(state)).toBe(
@@ -53,8 +56,11 @@ describe("a progress line", () => {
     expect(text()).toContain("100 %");
   });
 
-  it("is a plain line for every tenth where there is no terminal", () => {
-    const { stream, text } = capture(false);
+  it.each([
+    ["there is no terminal", false, 24],
+    ["the terminal has no rows", true, 0],
+  ])("is a plain line for every tenth where %s", (_, isTTY, rows) => {
+    const { stream, text } = capture(isTTY, rows);
     const reporter = streamReporter(stream, () => 0);
     for (let done = 1; done <= 1_000; done += 1) reporter.progress("fetching", done, 1_000);
     const lines = text().trim().split("\n");

@@ -87,7 +87,9 @@ export function streamReporter(
   stream: NodeJS.WriteStream,
   now: () => number = performance.now.bind(performance),
 ): StreamReporter {
-  return stream.isTTY ? terminalReporter(stream, now) : plainReporter(stream, now);
+  // Some terminals do not know how large they are: nothing can be redrawn in no rows.
+  const redraws = stream.isTTY && stream.rows > 0 && process.env["TERM"] !== "dumb";
+  return redraws ? terminalReporter(stream, now) : plainReporter(stream, now);
 }
 
 function terminalReporter(stream: NodeJS.WriteStream, now: () => number): StreamReporter {

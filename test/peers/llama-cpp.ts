@@ -18,6 +18,9 @@ export const llamaCpp: Need = { present: existsSync(modulePath), remedy: "needs 
 /** Positions of a peer's context at most: its cache is allocated whole. */
 const contextTokensMax = 2048;
 
+/** Positions whose logits are held at once by `visitLogits`: 100 MB for a vocabulary of 49,152. */
+const visitedTokens = 64;
+
 // The parts of node-llama-cpp 3.x that are used here; its own types need it installed.
 type PeerOutput = { next: { token?: number | null; logits?: Map<number, number> } };
 type PeerInput =
@@ -146,6 +149,30 @@ export class LlamaCpp {
       for (const [token, logit] of row) values[position * vocabulary + token] = logit;
     }
     return { positions: tokens.length, vocabulary, values };
+  }
+
+  /**
+   * Looks at the logits after some positions of a sequence that starts at position 0, a few at a time: long
+   * sequences have more of them than fit into memory.
+   */
+  async visitLogits(
+    tokens: readonly number[],
+    wanted: (position: number) => boolean,
+    visit: (position: number, logits: ReadonlyMap<number, number>) => void,
+  ): Promise<void> {
+    await this.#sequence.clearHistory();
+    for (let start = 0; start < tokens.length; start += visitedTokens) {
+      const outputs = await this.#sequence.controlledEvaluate(
+        tokens
+          .slice(start, start + visitedTokens)
+          .map((token, index) =>
+            wanted(start + index) ? [token, { generateNext: { logits: true } }] : token,
+          ),
+      );
+      for (const [index, output] of outputs.entries()) {
+        if (output?.next.logits !== undefined) visit(start + index, output.next.logits);
+      }
+    }
   }
 
   /**
