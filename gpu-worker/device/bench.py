@@ -3,6 +3,7 @@ time in which a device copy would move as many bytes as the zones must be read. 
 replays of all layers of a model; every layer reads other memory than the one before it, far more in all
 than the cache holds. Writes decode-attention.json and a Markdown table into $OUT."""
 
+import ctypes
 import json
 import os
 import statistics
@@ -13,7 +14,7 @@ import time
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness import STORAGES, Layer, Plan, Step, archive_pages, scratch
+from harness import SLOTS, STORAGES, Layer, Plan, Step, archive_pages, flush_jobs, library, pointer, scratch
 
 SHAPES = ((1, 131072), (8, 32768), (32, 16384), (64, 8192))
 MODELS = {
@@ -86,6 +87,7 @@ class Bench:
         self.rate = copy_rate()
         self.cudnn = {}
         self.lines = []
+        self.flushes = []
 
     def layers(self, model, mask, k, v):
         kept = json.load(open(os.path.join(self.masks, MODELS[model][0])))["kept"]
@@ -149,15 +151,44 @@ class Bench:
               f"({100 * limit / time:5.1f} %), cuDNN x {line['times_cudnn']} {line['shape']}", flush=True)
 
 
+    def flush(self, k, v, jobs_count):
+        """One launch that turns the oldest 32 rows of `jobs_count` sequences into pages of all layers."""
+        plan, _ = self.layers("llama-3.1-8b", True, k, v)
+        stride = RECENT + SLOTS
+        zone = plan.kv_heads * stride * DIM
+        jobs = flush_jobs(
+            [
+                (self.arena.data_ptr() + 4 * i * plan.layers * zone, self.arena.data_ptr() + 4 * i * plan.layers * zone + 2 * plan.layers * zone, stride, 7 * i % stride, i)
+                for i in range(jobs_count)
+            ]
+        )
+        arenas = [torch.empty(jobs_count * size + 16, dtype=torch.uint8, device="cuda") for size in plan.layer_bytes]
+        table = torch.tensor([a.data_ptr() for a in arenas], dtype=torch.int64).cuda()
+        bad = torch.zeros(1, dtype=torch.int32, device="cuda")
+
+        def run():
+            stream = torch.cuda.current_stream().cuda_stream
+            library.harness_flush(plan.handle, pointer(plan.device), pointer(jobs), jobs_count, pointer(table),
+                                  ctypes.c_size_t(zone), pointer(bad), ctypes.c_void_p(stream))
+
+        time = median_ms(captured(run)) * 1000
+        if bad.item() != 0:
+            raise RuntimeError("page flush found values that are not finite")
+        self.flushes.append({"k": STORAGES[k], "v": STORAGES[v], "sequences": jobs_count, "us": round(time, 2)})
+        print(f"flush {STORAGES[k]}/{STORAGES[v]} {jobs_count} sequences, all layers: {time:.1f} us", flush=True)
+
+
 def markdown(bench, head):
     lines = [f"# Decode attention on {head['device']}", ""]
-    lines += [f"Date {head['date']}, commit `{head['commit']}`, driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  "]
+    lines += [f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  "]
     lines += [f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus written): the byte limits below are at this rate.", ""]
     lines += ["| model | plan | K / V | batch x tokens | us a layer | byte limit us | share of limit | x cuDNN dense | limit x cuDNN |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     for l in bench.lines:
         times = "" if l["times_cudnn"] is None else f"{l['times_cudnn']:.2f}"
         limit = "" if l["limit_times_cudnn"] is None else f"{l['limit_times_cudnn']:.2f}"
         lines.append(f"| {l['model']} | {l['mask']} | {l['k']} / {l['v']} | {l['batch']} x {l['tokens']:,} | {l['us']:.1f} | {l['limit_us']:.1f} | {100 * l['of_limit']:.1f} % | {times} | {limit} |")
+    lines += ["", "Page flush, Llama mask, one launch for all 32 layers; a sequence flushes one page every 32 tokens:", "", "| K / V | sequences | us |", "| --- | --- | --- |"]
+    lines += [f"| {f['k']} / {f['v']} | {f['sequences']} | {f['us']:.1f} |" for f in bench.flushes]
     return "\n".join(lines) + "\n"
 
 
@@ -178,14 +209,21 @@ def main():
         for k, v in ((0, 0), (2, 2)):
             for batch, tokens in SHAPES:
                 bench.measure("qwen2.5-7b", True, k, v, batch, tokens)
+        for k, v in ((0, 0), (2, 2), (3, 3)):
+            for count in (1, 2, 64):
+                bench.flush(k, v, count)
     smi = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip().split(", ")
     head = {
         "device": smi[0], "driver": smi[1] if len(smi) > 1 else "", "cuda": torch.version.cuda, "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"), "copy_gb_s": bench.rate,
+        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"), "copy_gb_s": round(bench.rate, 1),
+        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
     }
-    json.dump({"head": head, "lines": bench.lines}, open(os.path.join(out, "decode-attention.json"), "w"), indent=1)
-    open(os.path.join(out, "decode-attention.md"), "w").write(markdown(bench, head))
+    with open(os.path.join(out, "decode-attention.json"), "w") as file:
+        json.dump({"head": head, "lines": bench.lines, "flushes": bench.flushes}, file, indent=1)
+        file.write("\n")
+    with open(os.path.join(out, "decode-attention.md"), "w") as file:
+        file.write(markdown(bench, head))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import torch
 
-from harness import (NO_SECTION, SLOTS, STORAGES, Layer, Plan, Step, archive_pages, error, library,
+from harness import (SLOTS, STORAGES, Layer, Plan, Step, archive_pages, error, flush_jobs, library,
                      pointer, scratch)
 
 # Relative error of an output row of one head, in the Euclidean norm. q, probabilities and folded
@@ -241,12 +241,12 @@ def check_flush(name, plan, gen, jobs_count, poison=False):
     blocks = jobs_count + 2
     numbers = torch.randperm(blocks)[:jobs_count].tolist()
     base = rows.data_ptr()
-    job_bytes = b"".join(
-        np.array([base + 2 * rows[i, 0].storage_offset(), base + 2 * rows[i, 1].storage_offset()], dtype="<u8").tobytes()
-        + np.array([stride, starts[i], numbers[i], 0], dtype="<i4").tobytes()
-        for i in range(jobs_count)
+    jobs = flush_jobs(
+        [
+            (base + 2 * rows[i, 0].storage_offset(), base + 2 * rows[i, 1].storage_offset(), stride, starts[i], numbers[i])
+            for i in range(jobs_count)
+        ]
     )
-    jobs = torch.frombuffer(bytearray(job_bytes), dtype=torch.uint8).cuda()
     arenas = [torch.full((blocks, max(size, 16)), 0xA5, dtype=torch.uint8, device="cuda") for size in plan.layer_bytes]
     table = torch.tensor([a.data_ptr() for a in arenas], dtype=torch.int64).cuda()
     bad = torch.zeros(1, dtype=torch.int32, device="cuda")

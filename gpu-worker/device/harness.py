@@ -135,3 +135,13 @@ class Step:
 
 def scratch(rows, kv_heads, head_dim):
     return torch.zeros(library.harness_decode_scratch(rows, kv_heads, head_dim), dtype=torch.uint8, device="cuda")
+
+
+def flush_jobs(jobs):
+    """PageFlushJob array on the device; a job is (k address, v address, stride, row, page)."""
+    layout = np.dtype([("k", "<u8"), ("v", "<u8"), ("stride", "<i4"), ("row", "<i4"), ("page", "<u4"), ("reserved", "<i4")])
+    array = np.zeros(len(jobs), dtype=layout)
+    for i, job in enumerate(jobs):
+        for name, value in zip(("k", "v", "stride", "row", "page"), job):
+            array[i][name] = value
+    return torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8).cuda()

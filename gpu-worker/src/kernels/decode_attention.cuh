@@ -307,7 +307,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 template <int D, int kThreads>
 __device__ __forceinline__ void merge_parts(const float* parts, const float* part_sums,
                                             int first_owner, int owners, int group, float* out) {
-  constexpr int kAtOnce = 8;
+  constexpr int kAtOnce = 16;
   for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
     const int n = i / (D / 4);
     float reference = -CUDART_INF_F;
