@@ -55,3 +55,6 @@ export const closeMsMax = 1_000;
 /** Engines that were lost and started again within `restartWindowMs`; one more ends the process. */
 export const restartsMax = 5;
 export const restartWindowMs = 600_000;
+
+/** Rounds of the event loop between two steps: as many as it takes from a call's first byte to its place in the queue. */
+export const hostRounds = 4;

@@ -9,7 +9,7 @@ import { startWorker } from "../worker-service.js";
 import { EngineHost, type LoadedModel } from "./engine-host.js";
 import { HostedService } from "./hosted-service.js";
 import { startHttpServer, type HttpServer, type Page } from "./http-server.js";
-import { readerStallMsMax, snapshotGraceMs } from "./limits.js";
+import { hostRounds, readerStallMsMax, snapshotGraceMs } from "./limits.js";
 import type { ListenAddress } from "./listen-address.js";
 import type { PromptTexts } from "./prompt-texts.js";
 
@@ -62,7 +62,7 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
         ...loaded,
         name,
         model,
-        yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
+        yieldToHost,
         nowUs: () => performance.now() * 1000,
       }),
     metrics,
@@ -123,6 +123,16 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
     },
     close,
   };
+}
+
+/**
+ * Lets the event loop go round: a call's header, its body and the handler's first answer each take a round, and none of
+ * them should wait for a step of its own. A round with nothing to do takes some microseconds.
+ */
+async function yieldToHost(): Promise<void> {
+  for (let round = 0; round < hostRounds; round++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }
 
 /**
