@@ -6,7 +6,7 @@
  */
 import { PullError, quote } from "./errors.js";
 import { AttemptError, discard, refuseStatus, type HttpClient } from "./http-client.js";
-import type { PullLimits } from "./limits.js";
+import { quotedCharsMax, type PullLimits } from "./limits.js";
 import { isSafeUrl, type HubName } from "./model-name.js";
 import { watchForStalls } from "./stall-watch.js";
 
@@ -205,7 +205,7 @@ function asSibling({
   size,
   lfs,
 }: Readonly<Record<string, unknown>>): Sibling | undefined {
-  if (typeof rfilename !== "string") return undefined;
+  if (typeof rfilename !== "string" || !isPrintable(rfilename)) return undefined;
   const { sha256, size: lfsSize } = object(lfs);
   const bytes = typeof lfsSize === "number" ? lfsSize : size;
   return {
@@ -215,10 +215,16 @@ function asSibling({
   };
 }
 
+/** Names and licences of a hub are shown on terminals, which obey control characters. */
+function isPrintable(text: string): boolean {
+  return text.length <= quotedCharsMax && !/[\p{C}\p{Zl}\p{Zp}]/u.test(text);
+}
+
 function licenceOf(card: unknown, tags: unknown): string | undefined {
-  if (typeof card === "string") return card;
+  if (typeof card === "string" && isPrintable(card)) return card;
   const tag = (Array.isArray(tags) ? (tags as unknown[]) : []).find(
-    (each): each is string => typeof each === "string" && each.startsWith("license:"),
+    (each): each is string =>
+      typeof each === "string" && each.startsWith("license:") && isPrintable(each),
   );
   return tag?.slice("license:".length);
 }

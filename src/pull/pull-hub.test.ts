@@ -220,6 +220,18 @@ describe("a pull from a hub", () => {
     expect(error.message).toMatch(/has no commit and files$/);
   });
 
+  it("shows nothing of a hub that a terminal would obey", async () => {
+    test.hub.files.set("\u001b[2J.gguf", { bytes: tinyModelBytes });
+    test.hub.apiOverride = (description) => ({
+      ...description,
+      cardData: { license: "mit\u001b[2J" },
+      tags: ["license:mit\u202e", "license:bsd"],
+    });
+    const model = await test.pull();
+    expect(model).toMatchObject({ name: "owner/model:model-Q8_0.gguf", licence: "bsd" });
+    expect((await test.pullFails("owner/model:Q1_0")).message).not.toContain("\u001b");
+  });
+
   it("reads no endless description", async () => {
     const error = await test.pullFails("owner/model", { limits: { apiBytesMax: 20 } });
     expect(error.code).toBe("limit");
