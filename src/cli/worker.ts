@@ -10,6 +10,7 @@ export interface WorkerOptions {
   /** Plan files, in the order in which a new sequence is offered them. */
   readonly plan: readonly string[];
   readonly engine: "wasm" | "cuda";
+  readonly threads: number;
   /** HOST:PORT. */
   readonly listen: string;
   readonly tokenFile: string | undefined;
@@ -52,6 +53,7 @@ export async function worker(options: WorkerOptions): Promise<void> {
       modelPath: path,
       planPaths: options.plan,
       engine: options.engine,
+      threads: options.threads,
       memoryBytesMax: options.memory * 1024 * 1024,
       sequencesMax: options.sequences,
       contextTokensMax: options.context,
@@ -99,6 +101,7 @@ export function addWorkerCommand(
       [],
     )
     .option("--engine <name>", "wasm or cuda", engineName, "wasm")
+    .option("--threads <n>", "threads of the wasm engine", numbers("a number of threads", 8), 1)
     .requiredOption("--listen <host:port>", "address to listen on, HTTP/1.1 and HTTP/2 without TLS")
     .option("--token-file <file>", "file with the token that callers must show")
     .option("--model-id <id>", "id that requests name the model by (default: from its file name)")

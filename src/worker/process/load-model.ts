@@ -17,6 +17,8 @@ export interface LoadModelOptions {
   /** Plan files, in the order in which they are looked at for a new sequence. */
   readonly planPaths: readonly string[];
   readonly engine: "wasm" | "cuda";
+  /** Threads that the engine computes on, this one included; 1 to 8. */
+  readonly threads: number;
   /** Weights, cache and scratch together, bytes. */
   readonly memoryBytesMax: number;
   /** Most sequences at once. */
@@ -45,7 +47,7 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
       throw new Error(`plan ${path} cannot be used: ${message}`, { cause });
     }
   }
-  const module = await readEngineModule("wasm");
+  const module = await readEngineModule("wasm", options.threads);
   return async () => {
     const source = await openFileSource(options.modelPath);
     try {
@@ -56,6 +58,7 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
         plans,
         memoryBytesMax: options.memoryBytesMax,
         sequencesMax: options.sequencesMax,
+        threads: options.threads,
         ...(contextTokensMax === undefined ? {} : { contextTokensMax }),
       });
       const { layers, kvHeads, headDim } = loaded.modelFile.config;

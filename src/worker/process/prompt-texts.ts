@@ -125,7 +125,11 @@ export class PromptTexts {
     });
     // It must not keep a process alive that has nothing else to do.
     thread.unref();
+    let over = false;
     const ended = (error: Error): void => {
+      // A thread that fails both errs and exits; by then the next one may be at work.
+      if (over) return;
+      over = true;
       this.#thread = undefined;
       for (const waiting of [...this.#waiting.values()]) waiting.reject(error);
     };
