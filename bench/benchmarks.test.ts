@@ -17,6 +17,16 @@ function run(name: string): Promise<Section> {
 
 describe("benchmarks in their tiny mode", () => {
   it(
+    "threads: two threads answer as one does",
+    async () => {
+      const { markdown, figures } = await run("threads");
+      expect(markdown).toMatch(/^\| tiny-f16 \| 2 \| \d/m);
+      expect(figures[0]?.measured).toBeGreaterThan(0);
+    },
+    timeoutMs,
+  );
+
+  it(
     "long-context: every plan decodes behind the same cache, as the reference does",
     async () => {
       const { markdown, figures, images } = await run("long-context");
@@ -90,7 +100,7 @@ describe("the command line", () => {
 
   it("has a place in the document for every benchmark", () => {
     const text = readFileSync(document, "utf8");
-    for (const { name } of benchmarks) {
+    for (const name of ["targets", ...benchmarks.map((one) => one.name)]) {
       expect(text.split(`<!-- ${name}:start -->`)).toHaveLength(2);
       expect(text.split(`<!-- ${name}:end -->`)).toHaveLength(2);
     }

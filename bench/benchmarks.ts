@@ -6,10 +6,12 @@ import { runMemory } from "./memory/index.js";
 import { runModules } from "./modules/index.js";
 import { runRestore } from "./restore/index.js";
 import type { Benchmark } from "./support/section.js";
+import { runThreads } from "./threads/index.js";
 
 /** The list. */
 export const benchmarks: readonly Benchmark[] = [
   { name: "decode", run: (options) => runDecode(options) },
+  { name: "threads", run: runThreads },
   { name: "long-context", run: runLongContext },
   { name: "archive", run: runArchive },
   { name: "memory", run: runMemory },

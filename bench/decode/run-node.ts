@@ -15,10 +15,17 @@ function moduleName(module: WebAssembly.Module): string {
 
 async function measure(workload: Workload): Promise<Measurement> {
   const source = await openFileSource(workload.modelPath);
-  const { check, memoryBytesMax, contextTokens } = workload;
-  const module = await readEngineModule("wasm");
+  const { check, memoryBytesMax, contextTokens, threads } = workload;
+  const module = await readEngineModule("wasm", threads);
   const { engine } = await loadEngine({
-    ...{ source, module, memoryBytesMax, contextTokensMax: contextTokens, sequencesMax: 1 },
+    ...{
+      source,
+      module,
+      memoryBytesMax,
+      contextTokensMax: contextTokens,
+      sequencesMax: 1,
+      threads,
+    },
   });
   await source.close();
   const warm = new EngineRun(engine);

@@ -24,6 +24,9 @@ const selected: PlanChoice = {
   selection: { pagesPerStep: 64, pagesFloor: 64 },
 };
 
+/** Rounds of plans without a target, unless all is wanted. */
+const otherRoundsMax = 2;
+
 const choices: readonly PlanChoice[] = [dense, ...prunedChoices, selected];
 
 type Size = Omit<PlanWorkload, "choice">;
@@ -42,10 +45,11 @@ type Row = { choice: PlanChoice; measured: PlanMeasurement[] };
 const script = new URL("run-plan.ts", import.meta.url);
 
 async function runRows(options: BenchOptions, size: Size): Promise<Row[]> {
-  const rows = choices.map((choice) => ({
-    ...{ choice, rounds: options.rounds },
-    measured: [] as PlanMeasurement[],
-  }));
+  const rows = choices.map((choice) => {
+    const inFigure = options.full || choice === dense || choice.name === figurePlan;
+    const rounds = inFigure ? options.rounds : Math.min(options.rounds, otherRoundsMax);
+    return { choice, rounds, measured: [] as PlanMeasurement[] };
+  });
   await alternate(rows, async ({ choice, measured }, round) => {
     // Correct before fast: the first round compares with the reference.
     const checkTokens = round === 0 ? size.checkTokens : 0;
