@@ -1,6 +1,9 @@
 // The boundary (leanedge/engine.h): sequences, their logs and caches.
+#include <string.h>
+
 #include "api_state.h"
 #include "error.h"
+#include "observe.h"
 #include "prefill.h"
 
 namespace leanedge {
@@ -51,6 +54,7 @@ int32_t le_sequence_free(int32_t handle) {
   if (!sequence) return find_error();
   if (sequence->restoring) engine.restore.active = 0;
   sequence->restoring = 0;
+  if (engine.observation.sequence == handle) observe_end(&engine);
   prefill_drop(&engine, sequence);
   cache_drop(&engine.pool, &sequence->cache);
   log_truncate(&engine.logs, &sequence->log, 0);
@@ -165,6 +169,43 @@ int32_t le_sequence_stats(int32_t handle, SequenceStats* out) {
                      plan.page_bytes * static_cast<uint64_t>(cache.page_count) +
                      (reading ? prefill_bytes(engine, *sequence) : 0);
   out->log_hash = log_hash(sequence->log);
+  return 0;
+}
+
+int32_t le_observe(int32_t handle, int32_t query_from) {
+  if (engine.phase != Phase::kRunning) return wrong_phase(Phase::kRunning);
+  if (handle != kNoSequence && !find_sequence(handle)) return find_error();
+  if (bad_range(query_from, engine.options.context_tokens_max,
+                "queries from position # on cannot count: the context window is #")) {
+    return find_error();
+  }
+  observe_end(&engine);
+  if (handle == kNoSequence) return 0;
+  const uint64_t bytes = observe_bytes(engine.config);
+  const int32_t block = heap_alloc(&engine.pool.heap, bytes);
+  if (block == kNoBlock) {
+    const int64_t needed = static_cast<int64_t>(bytes);
+    const int64_t rest = static_cast<int64_t>(engine.pool.heap.bytes_free);
+    return code(error_set(&engine.error, Status::kOutOfPages, needed, rest,
+                          "an observation takes # bytes of cache: # are free", {needed, rest}));
+  }
+  engine.observation = {handle, query_from, block};
+  memset(heap_address(engine.pool.heap, block), 0, static_cast<size_t>(bytes));
+  return 0;
+}
+
+int32_t le_observed(int32_t layer, double* out) {
+  if (engine.phase != Phase::kRunning) return wrong_phase(Phase::kRunning);
+  if (engine.observation.sequence < 0 || !out) {
+    return code(error_set(&engine.error, Status::kWrongState, engine.observation.sequence, 0,
+                          "sequence # is observed: none is", {engine.observation.sequence}));
+  }
+  if (bad_range(layer, engine.config.layers - 1, "layer # does not exist: the last is #")) {
+    return find_error();
+  }
+  const size_t values = static_cast<size_t>(engine.config.kv_heads + engine.config.heads) *
+                        static_cast<size_t>(engine.config.head_dim);
+  memcpy(out, observe_sums(engine, layer), values * sizeof(double));
   return 0;
 }
 

@@ -87,6 +87,14 @@ struct Restore {
   int32_t count;                           // ids that it still needs
 };
 
+// What le_observe started (observe.h).
+struct Observation {
+  int32_t sequence;    // handle; -1: nothing is observed
+  int32_t query_from;  // position of the first row whose Q counts
+  int32_t block;       // heap block: per layer sums of K's squares, (kv_heads, head_dim) f64, then of
+                       // Q's, (heads, head_dim)
+};
+
 struct Engine {
   Phase phase;
   EngineOptions options;
@@ -110,6 +118,7 @@ struct Engine {
   int32_t logits_rows;
   int32_t logits_next;  // row that the next logits go to
   Restore restore;
+  Observation observation;
   uint64_t scratch_bytes;
   uint64_t steps;
   uint64_t rows;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "leanedge/half.h"
+#include "observe.h"
 
 namespace leanedge {
 namespace {
@@ -192,6 +193,7 @@ void pass_layer(const Pass& pass, int32_t layer) {
   const kernels::Activations input = layer_input(pass, weights);
   project_queries(pass, weights, input);
   project_keys(pass, weights, input);
+  if (observes(pass)) observe_rows(pass, layer);
   round_rows(pass);
   attend(pass, layer, Rows::kAll);
   attention_output(pass, weights);
@@ -207,9 +209,11 @@ void pass_keys(const Pass& pass, int32_t layer) {
 void pass_last_layer(const Pass& pass) {
   Engine& e = *pass.engine;
   const int32_t layer = e.config.layers - 1;
-  if (pass.rows == pass.run_count) {
+  if (pass.rows == pass.run_count || observes(pass)) {
     pass_layer(pass, layer);
-    for (int32_t i = 0; i < pass.run_count; ++i) pass.runs[i].x_row = pass.runs[i].row;
+    for (int32_t i = 0; i < pass.run_count; ++i) {
+      pass.runs[i].x_row = pass.runs[i].row + pass.runs[i].rows - 1;
+    }
     return;
   }
   pass_keys(pass, layer);

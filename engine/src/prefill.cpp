@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "hidden_rows.h"
+#include "observe.h"
 #include "pass.h"
 
 namespace leanedge {
@@ -151,8 +152,11 @@ void finish_layer(Engine* engine, Sequence* sequence, const DenseRows& dense) {
 }
 
 // All layers are done: the segment is computed.
-void finish_segment(Engine* engine, Sequence* sequence) {
+void finish_segment(Engine* engine, Sequence* sequence, const Run& run) {
   Prefill& prefill = sequence->prefill;
+  float* x = engine->scratch.x;
+  const size_t dim = static_cast<size_t>(engine->config.dim);
+  if (run.x_row) memcpy(x, x + static_cast<size_t>(run.x_row) * dim, dim * sizeof(float));
   heap_release(&engine->pool.heap, prefill.block);
   if (sequence->cache.region != kNoBlock) heap_release(&engine->pool.heap, sequence->cache.region);
   sequence->cache.region = prefill.region;
@@ -238,7 +242,7 @@ int32_t prefill_advance(Engine* engine, Sequence* sequence, int32_t rows_max) {
   if (!last_layer) {
     pass_layer(pass, prefill.layer);
     store_states(engine, *sequence, places, run);
-  } else if (last_row) {
+  } else if (last_row || observes(pass)) {
     pass_last_layer(pass);
   } else {
     pass_keys(pass, prefill.layer);
@@ -250,7 +254,7 @@ int32_t prefill_advance(Engine* engine, Sequence* sequence, int32_t rows_max) {
   }
   prefill.row += rows;
   if (last_row) finish_layer(engine, sequence, dense);
-  if (prefill.layer == engine->config.layers) finish_segment(engine, sequence);
+  if (prefill.layer == engine->config.layers) finish_segment(engine, sequence, run);
   return rows;
 }
 

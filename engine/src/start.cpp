@@ -136,7 +136,7 @@ bool place_cache(Engine* e) {
   const uint64_t per_block = 2 * sizeof(HeapBlock);
   if (bytes > rest) bytes = rest;
   const uint64_t blocks =
-      bytes / (least + per_block) + 1 + static_cast<uint64_t>(e->options.sequences_max);
+      bytes / (least + per_block) + 2 + static_cast<uint64_t>(e->options.sequences_max);
   const uint64_t records = heap_records(blocks);
   HeapBlock* table = nullptr;
   if (!place(a, &table, records)) return false;
@@ -191,6 +191,7 @@ Status engine_start(Engine* e) {
                      "scratch memory does not fit: # bytes are in use, the engine may have #",
                      {used, limit});
   }
+  e->observation = {-1, 0, kNoBlock};
   e->scratch_bytes = e->arena.used - before;
   if (!place_cache(e)) {
     const int64_t rest = static_cast<int64_t>(e->arena.limit - e->arena.used);

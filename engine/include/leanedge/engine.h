@@ -121,6 +121,14 @@ int32_t le_sequence_ids(int32_t sequence, int32_t begin, int32_t count, int32_t*
 // Bytes of cache that a sequence of `tokens` tokens takes under a plan; known before admission.
 uint64_t le_plan_sequence_bytes(int32_t plan, int32_t tokens);
 
+// For plans that are chosen per prompt: adds up, over the rows of `sequence` that are computed from
+// now on, the squares of K's channels after RoPE, and of Q's for rows from position `query_from`
+// on. One sequence at a time, which ends an earlier observation; -1 only ends it. Takes cache
+// memory; kOutOfPages if that is not free. The sequence's end is the observation's.
+int32_t le_observe(int32_t sequence, int32_t query_from);
+// Copies the sums of one layer: K's, (kv_heads, head_dim), then Q's, (heads, head_dim).
+int32_t le_observed(int32_t layer, double* out);
+
 // One step: every entry advances by at most its work_max. Decode rows of several entries share one
 // pass over the weights. Entries of one step name different sequences. Returns kOk, or an
 // error if nothing at all could be done; per-entry errors stand in the results. A failed or

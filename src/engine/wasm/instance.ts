@@ -38,8 +38,6 @@ export interface EngineExports {
   le_plan_sequence_bytes(plan: number, tokens: number): bigint;
   le_observe(sequence: number, queryFrom: number): number;
   le_observed(layer: number, out: number): number;
-  le_observe(sequence: number, queryFrom: number): number;
-  le_observed(layer: number, out: number): number;
   le_step(entries: number, count: number, results: number): number;
   le_logits(sequence: number): number;
   le_engine_stats(out: number): number;

@@ -13,9 +13,10 @@ import type {
 } from "../engine.js";
 import type { ModelFile } from "../gguf/model-file.js";
 import type { ModelSource } from "../gguf/source.js";
-import { planBlock } from "../plan/binary.js";
+import { planBlock, planBlockBytes } from "../plan/binary.js";
 import { planFingerprint } from "../plan/fingerprint.js";
 import { defaultRecent, defaultSink, identityPlan, type CachePlan } from "../plan/plan.js";
+import type { ChannelSums } from "../plan/think.js";
 import { pageLayout } from "../page/layout.js";
 import { engineStatus, EngineError, engineStatusName } from "../status.js";
 import {
@@ -96,6 +97,8 @@ export class WasmEngine implements Engine {
   readonly stepSync = (entries: readonly StepEntry[]): readonly StepResult[] => this.#step(entries);
   /** Undefined once closed, so that its memory can go. */
   #instance: WasmInstance | undefined;
+  /** Values that a layer's observation has. */
+  readonly #sums: { readonly kvValues: number; readonly qValues: number };
 
   private constructor(
     instance: WasmInstance,
@@ -108,6 +111,8 @@ export class WasmEngine implements Engine {
     this.#instance = instance;
     this.vocabSize = modelFile.config.vocabSize;
     this.layers = modelFile.config.layers;
+    const { heads, kvHeads, headDim } = modelFile.config;
+    this.#sums = { kvValues: kvHeads * headDim, qValues: heads * headDim };
   }
 
   /**
@@ -319,6 +324,26 @@ export class WasmEngine implements Engine {
     }
   }
 
+  /**
+   * Starts to add up squares of Q's and K's channels, after RoPE, over the rows of a sequence that are
+   * computed from now on; Q's of rows from position `queryFrom` on. Ends an earlier observation;
+   * undefined only ends it. For evaluations: src/engine/plan/think.ts.
+   */
+  observe(sequence: SequenceHandle | undefined, queryFrom = 0): void {
+    this.#open().check((x) => x.le_observe(sequence ?? -1, queryFrom));
+  }
+
+  /** What was added up so far, per layer; K's sums are (kvHeads, headDim), Q's (heads, headDim). */
+  observed(): ChannelSums[] {
+    const instance = this.#open();
+    const { kvValues, qValues } = this.#sums;
+    return Array.from({ length: this.layers }, (_, layer) => {
+      instance.check((x) => x.le_observed(layer, instance.staging));
+      const sums = new Float64Array(instance.buffer, instance.staging, kvValues + qValues).slice();
+      return { k: sums.subarray(0, kvValues), q: sums.subarray(kvValues) };
+    });
+  }
+
   stats(): EngineStats {
     const instance = this.#open();
     instance.check((x) => x.le_engine_stats(instance.staging));
@@ -428,6 +453,15 @@ function writeWeights(
 function addPlan(instance: WasmInstance, block: CachePlan | undefined, plan: CachePlan): number {
   if (block === undefined) {
     return instance.check((x) => x.le_plan_add(0, plan.sink, plan.recent));
+  }
+  const size = planBlockBytes(block);
+  if (size > stagingBytes) {
+    throw new EngineError(
+      "invalidPlan",
+      `plan ${block.name} takes ${size} bytes as a block, at most ${stagingBytes}`,
+      size,
+      stagingBytes,
+    );
   }
   const bytes = planBlock(block);
   instance.stagingView(bytes.length).set(bytes);
