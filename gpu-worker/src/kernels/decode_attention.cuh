@@ -303,11 +303,12 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 }
 
 // Merges what the blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
-// flight at a time: one multiprocessor reads alone what up to all of them wrote.
+// flight at a time: one multiprocessor reads alone what up to all of them wrote. Not inlined: it needs
+// the registers that the loop over pages keeps.
 template <int D, int kThreads>
-__device__ __forceinline__ void merge_parts(const float* parts, const float* part_sums,
+__device__ __noinline__ void merge_parts(const float* parts, const float* part_sums,
                                             int first_owner, int owners, int group, float* out) {
-  constexpr int kAtOnce = 16;
+  constexpr int kAtOnce = 8;
   for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
     const int n = i / (D / 4);
     float reference = -CUDART_INF_F;
