@@ -33,7 +33,10 @@ export interface PlanFile {
  */
 export async function readPlan(path: string): Promise<PlanFile> {
   const text = await readFile(path, "utf8");
-  return { path, text, plan: refusing(path, () => parsePlan(text, basename(path, ".json"))) };
+  const stem = basename(path, ".json");
+  const own = `${embedded.model}.`;
+  const name = stem.startsWith(own) ? stem.slice(own.length) : stem;
+  return { path, text, plan: refusing(path, () => parsePlan(text, name)) };
 }
 
 /**
@@ -96,7 +99,9 @@ export async function servedModels(
     // Named by content: gateways that share the folder do not write over each other's plans.
     const hash = createHash("sha256").update(text).digest("hex").slice(0, 16);
     const path = `${plan.name.replace(/[^A-Za-z0-9.-]/g, "-")}-${hash}.json`;
-    await writeFile(join(folder, "plans", path), text);
+    // Under its name, which else would be that of the copy.
+    const copy = { ...(JSON.parse(text) as object), name: plan.name };
+    await writeFile(join(folder, "plans", path), JSON.stringify(copy));
     paths.push(path);
   }
   return served(paths);

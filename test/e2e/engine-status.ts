@@ -1,27 +1,16 @@
 /** What GET /v1/status says of a gateway's one worker. */
+import type { GatewayStatus, WorkerStatus } from "../../src/gateway/http/status-figures.js";
 import type { RunningGateway } from "../support/running-gateway.js";
 
-/** The figures that tests look at; docs/operations.md describes them. */
-export interface EngineStatus {
-  readonly running: number;
-  readonly queued: number;
-  readonly sequences: number;
-  readonly pages: number;
-  readonly pages_free: number;
-  readonly memory_bytes: number;
-  readonly memory_bytes_max: number;
-  readonly steps: number;
-  readonly prompt_tokens: number;
-  readonly generated_tokens: number;
-  readonly cached_tokens: number;
-}
+/** The figures; docs/operations.md describes them. */
+export type EngineStatus = WorkerStatus;
 
 /** Asks once. */
 export async function engineStatus(gateway: RunningGateway): Promise<EngineStatus> {
   const response = await fetch(`${gateway.url}/v1/status`, {
     headers: { authorization: `Bearer ${gateway.key}` },
   });
-  const { workers } = (await response.json()) as { workers: (EngineStatus | { error: string })[] };
+  const { workers } = (await response.json()) as GatewayStatus;
   const [worker] = workers;
   if (worker === undefined || "error" in worker) {
     throw new Error(`the worker does not say its status: ${JSON.stringify(worker)}`);

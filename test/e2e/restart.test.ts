@@ -46,7 +46,8 @@ function both<T>(run: (sampling: Sampling, index: number) => Promise<T>): Promis
 }
 
 beforeAll(async () => {
-  gateway = await startGateway();
+  // No cache is saved between turns: what is lost here is lost.
+  gateway = await startGateway("--snapshot-idle", "3600");
   client = createLeanedgeClient({ baseUrl: gateway.url, key: gateway.key, protocol: "grpc-web" });
   undisturbed = await both((sampling, index) => talk(client, `calm-${index}`, 1, plans, sampling));
 });

@@ -23,8 +23,8 @@ export interface RunningGateway {
   readonly key: string;
   /** Ends every process at once, as a crash would; storage stays. */
   kill(): Promise<void>;
-  /** Starts it again at the same addresses over the same storage. */
-  restart(): Promise<void>;
+  /** Starts it again at the same addresses over the same storage; with other options where some are named. */
+  restart(...options: readonly string[]): Promise<void>;
   /** Ends it and removes its storage. */
   close(): Promise<void>;
 }
@@ -137,9 +137,9 @@ export async function startGateway(...options: readonly string[]): Promise<Runni
     grpcAddress: `127.0.0.1:${grpcPort}`,
     key: running.key,
     kill: () => running.end("SIGKILL"),
-    async restart() {
+    async restart(...other) {
       await running.end("SIGKILL");
-      running = await start(port, grpcPort, state, options);
+      running = await start(port, grpcPort, state, other.length > 0 ? other : options);
     },
     async close() {
       await running.end("SIGTERM");
