@@ -3,7 +3,7 @@
  * writes it into the documentation: `npm run conversation -- --write`. See README.md.
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { cpus, tmpdir } from "node:os";
+import { cpus, loadavg, tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { packagePath } from "../../src/cli/repository.js";
@@ -39,6 +39,7 @@ const { path, fetched } = await resolveModel(values.model);
 const id = fetched?.name ?? basename(path, ".gguf");
 const folder = await mkdtemp(join(tmpdir(), "leanedge-conversation-"));
 const workers: WorkerProcess[] = [];
+const [load = 0] = loadavg();
 try {
   for (const storage of wanted) {
     const plan = join(folder, `${storage}.json`);
@@ -77,7 +78,7 @@ try {
       model: id,
       command: `npm run conversation -- --model ${values.model} --storages ${values.storages} --write`,
       date: new Date().toISOString().slice(0, 10),
-      device: `${cpus()[0]?.model ?? "an unknown processor"}, ${cpus().length} cores, Node ${process.versions.node}`,
+      device: `${cpus()[0]?.model ?? "an unknown processor"}, ${cpus().length} cores, Node ${process.versions.node}; load average ${load.toFixed(1)} before the start`,
       file: fetched?.source ?? basename(path),
       system,
       maxTokens,

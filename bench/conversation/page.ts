@@ -10,7 +10,7 @@ export type PageFacts = {
   readonly command: string;
   /** Day, `2026-01-31`. */
   readonly date: string;
-  /** Processor, cores, runtime. */
+  /** Processor, cores, runtime, and what else it had to do. */
   readonly device: string;
   readonly file: string;
   readonly system: string;
@@ -117,7 +117,8 @@ a conversation holds together over its turns.
 - System prompt: "${facts.system}" Temperature 0, at most ${facts.maxTokens} tokens an answer
 
 Every turn after the first finds all earlier tokens in the worker's cache and computes only what is new: the end of the
-last answer, the question, and the template around them. Times are those of the client's clock.
+last answer, the question, and the template around them. Times are those of the client's clock; a longer context costs
+time for every token.
 
 | turn | prompt tokens | cached | computed | answer tokens | answer | first text, ms | tokens/s | cache, MiB |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
