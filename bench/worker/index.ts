@@ -3,7 +3,7 @@ import { longStory } from "../../test/support/conversation.js";
 import { alternate, runChild } from "../support/child.js";
 import { modelPath } from "../support/models.js";
 import type { BenchOptions, Section } from "../support/section.js";
-import { digits, mebibytes, median, rounds } from "../support/stats.js";
+import { digits, mebibytes, median, percent, rounds } from "../support/stats.js";
 import type { BareRun, LoadRun, Workload } from "./workload.js";
 
 /** Of the bare engine's tokens a second. */
@@ -49,7 +49,8 @@ export async function runWorker({ rounds: count, tiny, log }: BenchOptions): Pro
         `| engine alone | ${digits(median(of(bare)))} | ${digits(median(bare.map(({ stepMs }) => stepMs)))} | ${rounds(of(bare))} |`,
         `| worker, over Connect | ${digits(median(of(load)))} | ${digits(mid(({ stepMs }) => stepMs))} | ${rounds(of(load))} |`,
       ].join("\n"),
-      `A short prompt among four long ones waits ${digits(mid(({ firstTokenMs }) => firstTokenMs))} ms for its first ` +
+      `While all sessions answer, the worker's engine computes ${percent(mid(({ engineShare }) => engineShare))} % of the ` +
+        `time. A short prompt among four long ones waits ${digits(mid(({ firstTokenMs }) => firstTokenMs))} ms for its first ` +
         `token. The worker process holds ${mebibytes(mid(({ residentBytes }) => residentBytes))} MiB at its end.`,
     ].join("\n\n"),
     figures: [

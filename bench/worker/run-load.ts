@@ -22,7 +22,12 @@ type Seen = {
 
 type Ask = { id: string; text: string; maxTokens: number; prefix?: PrefixName };
 
-async function answer(client: WorkerClient, ask: Ask, signal?: AbortSignal): Promise<Seen> {
+async function answer(
+  client: WorkerClient,
+  ask: Ask,
+  signal?: AbortSignal,
+  onFirstToken: () => void = () => undefined,
+): Promise<Seen> {
   const seen: Seen = { arrivedMs: [], cachedTokens: 0, prefix: undefined };
   const stream = client.generate(
     {
@@ -39,6 +44,7 @@ async function answer(client: WorkerClient, ask: Ask, signal?: AbortSignal): Pro
     if (event.case === "accepted") seen.cachedTokens = event.value.cachedTokens;
     if (event.case === "tokens") {
       const now = performance.now();
+      if (seen.arrivedMs.length === 0) onFirstToken();
       for (let i = 0; i < event.value.ids.length; i++) seen.arrivedMs.push(now);
     }
     if (event.case === "finished") seen.prefix = event.value.prefix;
@@ -49,6 +55,18 @@ async function answer(client: WorkerClient, ask: Ask, signal?: AbortSignal): Pro
 function quantile(values: readonly number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+}
+
+/** Seconds that the worker's engine has spent in steps. */
+async function engineTime(url: string): Promise<{ seconds: number }> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const value = (name: string): number => {
+    const line = text
+      .split("\n")
+      .find((each) => each.startsWith(`leanedge:step_duration_seconds_${name}`));
+    return Number(line?.slice(line.lastIndexOf(" ") + 1));
+  };
+  return { seconds: value("sum") };
 }
 
 async function stepsOf(client: WorkerClient): Promise<number> {
@@ -70,6 +88,16 @@ function throughput(seen: readonly Seen[]): Pick<LoadRun, "tokensPerSecond" | "s
   };
 }
 
+/** Share of the time between two looks that went into engine steps. */
+async function engineShare(
+  looks: readonly { atMs: number; engine: Promise<{ seconds: number }> }[],
+): Promise<number> {
+  const [from, to] = looks;
+  if (from === undefined || to === undefined) throw new Error("nobody looked twice");
+  const seconds = (await to.engine).seconds - (await from.engine).seconds;
+  return (1000 * seconds) / (to.atMs - from.atMs);
+}
+
 /** Runs a workload against a worker that is started for it. */
 export async function runLoad(workload: Workload): Promise<LoadRun> {
   const worker = await startWorkerProcess(
@@ -80,8 +108,22 @@ export async function runLoad(workload: Workload): Promise<LoadRun> {
     const client = openWorkerClient(worker.url, "2");
     const sessions = Array.from({ length: workload.sessions }, (_, index) => `s${index}`);
     const { prompt: text, generate: maxTokens } = workload;
-    const first = await Promise.all(sessions.map((id) => answer(client, { id, text, maxTokens })));
-    const measured = throughput(first);
+    let waiting = sessions.length;
+    const decoding: { atMs: number; engine: Promise<{ seconds: number }> }[] = [];
+    const look = (): void => {
+      decoding.push({ atMs: performance.now(), engine: engineTime(worker.url) });
+    };
+    const onFirstToken = (): void => {
+      if (--waiting === 0) look();
+    };
+    const first = await Promise.all(
+      sessions.map(async (id) => {
+        const seen = await answer(client, { id, text, maxTokens }, undefined, onFirstToken);
+        if (decoding.length === 1) look();
+        return seen;
+      }),
+    );
+    const measured = { ...throughput(first), engineShare: await engineShare(decoding) };
 
     // Ids of an answer that ran into its limit are all computed but the last one.
     const second = await Promise.all(

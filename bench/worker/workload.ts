@@ -28,6 +28,8 @@ export type LoadRun = {
   stepMs: number;
   /** 99th percentile of the time between two tokens of a session. */
   gapMs: number;
+  /** Share of the time that the engine computes while all sessions answer. */
+  engineShare: number;
   firstTokenSteps: number;
   firstTokenMs: number;
   cancelSteps: number;

@@ -179,6 +179,25 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     expect(await patient.exited).toBe(0);
   });
 
+  it("computes on two threads what it computes on one", async () => {
+    const threaded = await startWorkerProcess("--threads", "2");
+    try {
+      const answers = [
+        openWorkerClient(worker.url, "2", token),
+        openWorkerClient(threaded.url, "2"),
+      ];
+      const [one, two] = await Promise.all(
+        answers.map((client) => events(client.generate(ask("threads", "Say something.", 20)))),
+      );
+      const ids = (all: typeof one): number[] =>
+        (all ?? []).flatMap((event) => (event.case === "tokens" ? event.value.ids : []));
+      expect(ids(two)).toEqual(ids(one));
+      expect(ids(one).length).toBeGreaterThan(0);
+    } finally {
+      await threaded.kill();
+    }
+  });
+
   it("refuses a plan of another model", async () => {
     const plan = JSON.parse(
       await readFile(join(root, "models/leanedge-seed-29m.leank-50.json"), "utf8"),

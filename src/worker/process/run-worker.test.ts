@@ -1,7 +1,10 @@
+import { connect, constants } from "node:http2";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { EngineError } from "../../engine/status.js";
 import {
+  GenerateRequestSchema,
   SegmentKind,
   UnavailableReason,
   WorkerUnavailableSchema,
@@ -219,6 +222,53 @@ describe("a worker process", () => {
     expect(encode.mock.calls.map(([, continues]) => continues)).toEqual([false, true]);
     await events(client.generate(ask("short", 3, "t")));
     expect(encode).toHaveBeenCalledTimes(2);
+  });
+
+  it("ends the call of a reader that takes nothing, and gives its cache to others", async () => {
+    const process = await start({ readerStallMs: 300 });
+    // A reader with room for little more than the first event, which it never takes.
+    const session = connect(process.url, { settings: { initialWindowSize: 64 } });
+    const stream = session.request({
+      ":method": "POST",
+      ":path": "/leanedge.worker.v1.WorkerService/Generate",
+      "content-type": "application/connect+proto",
+    });
+    const reset = new Promise((resolve) => {
+      stream.once("close", () => resolve(stream.rstCode));
+    });
+    stream.on("error", () => undefined);
+    const body = toBinary(GenerateRequestSchema, create(GenerateRequestSchema, ask("hello", 500)));
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(body.length, 1);
+    stream.end(Buffer.concat([head, body]));
+
+    await expect.poll(() => metric(process, "slow_readers_total")).toBe(1);
+    stream.resume();
+    expect(await reset).toBe(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    session.close();
+    const status = openClient(process);
+    await expect.poll(async () => (await status.getStatus({})).running).toBe(0);
+    const { pages, pagesFree } = await status.getStatus({});
+    expect(pagesFree).toBe(pages);
+  });
+
+  it("frees what clients held whose connections break", async () => {
+    const held = holdSteps();
+    held.stepMs = 2;
+    const process = await startOver({ onStep: held.onStep });
+    const calls = ["1.1", "2"].map(async (version, index) => {
+      const client = openClient(process, version === "2" ? "2" : "1.1");
+      const leaving = new AbortController();
+      const stream = client.generate(ask("hello", 3_000, `s${index}`), { signal: leaving.signal });
+      for await (const { event } of stream) if (event.case === "tokens") leaving.abort();
+    });
+    for (const { reason } of (await Promise.allSettled(calls)) as { reason?: unknown }[]) {
+      expect(reason).toMatchObject({ code: Code.Canceled });
+    }
+    const status = openClient(process);
+    await expect.poll(async () => (await status.getStatus({})).running).toBe(0);
+    const { pages, pagesFree } = await status.getStatus({});
+    expect(pagesFree).toBe(pages);
   });
 
   it("says how long a prompt may be", async () => {
