@@ -7,6 +7,7 @@ import { runModules } from "./modules/index.js";
 import { runRestore } from "./restore/index.js";
 import type { Benchmark } from "./support/section.js";
 import { runThreads } from "./threads/index.js";
+import { runWorker } from "./worker/index.js";
 
 /** The list. */
 export const benchmarks: readonly Benchmark[] = [
@@ -17,4 +18,5 @@ export const benchmarks: readonly Benchmark[] = [
   { name: "memory", run: runMemory },
   { name: "restore", run: runRestore },
   { name: "modules", run: runModules },
+  { name: "worker", run: runWorker },
 ];

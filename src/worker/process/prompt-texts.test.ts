@@ -74,7 +74,7 @@ describe("PromptTexts", () => {
     const path = join(folder, "broken.gguf");
     await writeFile(path, "no model");
     const texts = start(path);
-    for (const _ of [1, 2]) {
+    for (let attempt = 1; attempt <= 2; attempt++) {
       await expect(texts.encode(user("a"), false, never)).rejects.toThrow(/magic|GGUF|broken/i);
     }
     expect(texts.waiting).toBe(0);
