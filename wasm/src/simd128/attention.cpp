@@ -1,7 +1,7 @@
 // Attention over the zones, block by block, in the order that kernels.h states. Where several query
-// heads share a block, it is prepared once for all of them (f16 widened to f32, codes unpacked); few
-// read it as it lies in the cache, two heads at a time. All KV heads of a unit take a page before
-// the next page is touched, because they lie side by side.
+// heads share a block, it is prepared once for all of them (f16 widened to f32, codes unpacked);
+// few read it as it lies in the cache, two heads at a time. All KV heads of a unit take a page
+// before the next page is touched, because they lie side by side.
 #include <math.h>
 
 #include "attention_scores.h"
@@ -74,14 +74,16 @@ void attend_full(const Unit& unit, int32_t begin, int32_t end, Block<Form>* bloc
   }
 }
 
-// Brings a head's block of a page near: its sections are small, and far from those of the next page.
+// Brings a head's block of a page near: its sections are small, and far from those of the next
+// page.
 void touch(const PageHead& layout, const uint8_t* page) {
   for (uint32_t at = 0; at < layout.bytes; at += 64) {
     static_cast<void>(*static_cast<const volatile uint8_t*>(page + layout.offset + at));
   }
 }
 
-// Folds `count` pages (at most batch_pages) into rows [begin, end), in a KV head that keeps something.
+// Folds `count` pages (at most batch_pages) into rows [begin, end), in a KV head that keeps
+// something.
 template <typename Form>
 void attend_pages(Unit* unit, int32_t head, const uint8_t* const* pages, const int32_t* indices,
                   int32_t count, int32_t begin, int32_t end, Batch<Form>* batch) {
@@ -262,7 +264,8 @@ void run_units(void* arg, int32_t begin, int32_t end, int32_t thread) {
 
 size_t attention_scratch_bytes(int32_t rows_max, int32_t heads, int32_t head_dim,
                                int32_t pages_max) {
-  return static_cast<size_t>(parallel_threads()) * thread_bytes(rows_max, heads, head_dim, pages_max);
+  return static_cast<size_t>(parallel_threads()) *
+         thread_bytes(rows_max, heads, head_dim, pages_max);
 }
 
 void attention(Context* context, const AttentionShape& shape, const AttentionTask* tasks,

@@ -17,8 +17,8 @@ namespace leanedge::kernels {
 constexpr size_t padded_dim(int32_t dim) { return static_cast<size_t>((dim + 3) / 4 * 4); }
 
 // How a block's values lie in memory, and four of them as f32 times 1 / kLift. What they are
-// multiplied with is multiplied by kLift beforehand: both are powers of two, so products and sums are
-// the same bits in every form.
+// multiplied with is multiplied by kLift beforehand: both are powers of two, so products and sums
+// are the same bits in every form.
 struct Wide {
   using Value = float;
   static constexpr float kLift = 1.0f;
@@ -32,8 +32,8 @@ struct Narrow {
 };
 
 // `Form` is Wide for values that were widened to f32 before, because many query rows share them,
-// and Narrow for f16 as it lies in the cache, which pays where few query heads read it. K and V of a
-// page may be codes instead.
+// and Narrow for f16 as it lies in the cache, which pays where few query heads read it. K and V of
+// a page may be codes instead.
 template <typename Form>
 struct Block {
   using Value = typename Form::Value;
@@ -78,8 +78,8 @@ inline void divide_row(float* row, size_t dim, float divisor) {
 // q.k of all slots, unscaled, K by rows: lane j of a sum takes the channels = j mod 4. Slots are
 // taken four at a time: results past `slots` are garbage. q: Heads times (padded width).
 template <typename Form, int32_t Heads>
-[[gnu::noinline]] void score_rows(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
-                       float* const (&scores)[Heads]) {
+[[gnu::noinline]] void score_rows(const Block<Form>& block, const float* const (&q)[Heads],
+                                  int32_t slots, float* const (&scores)[Heads]) {
   const Form form;
   const size_t width = padded_dim(block.width);
   for (int32_t s = 0; s < slots; s += 4) {
@@ -112,8 +112,9 @@ inline constexpr int32_t kScoreVectors = 8 / Heads;
 
 // Sums of the channels = `phase` mod 4 of kScoreVectors vectors of slots, from slot `slot` on.
 template <typename Form, int32_t Heads>
-inline void score_phase(const Form& form, const Block<Form>& block, const float* const (&q)[Heads], int32_t phase,
-                        int32_t slot, v128_t (&out)[Heads][kScoreVectors<Heads>]) {
+inline void score_phase(const Form& form, const Block<Form>& block,
+                        const float* const (&q)[Heads], int32_t phase, int32_t slot,
+                        v128_t (&out)[Heads][kScoreVectors<Heads>]) {
   for (int32_t h = 0; h < Heads; ++h) {
     for (v128_t& sum : out[h]) sum = wasm_f32x4_const_splat(0.0f);
   }
@@ -132,7 +133,7 @@ inline void score_phase(const Form& form, const Block<Form>& block, const float*
 // score_rows for K by channels: the same sums in the same order, hence the same bits.
 template <typename Form, int32_t Heads>
 [[gnu::noinline]] void score_channels(const Block<Form>& block, const float* const (&q)[Heads],
-                           float* const (&scores)[Heads]) {
+                                      float* const (&scores)[Heads]) {
   const Form form;
   constexpr int32_t vectors = kScoreVectors<Heads>;
   for (int32_t slot = 0; slot < kPageSlots; slot += 4 * vectors) {
@@ -158,8 +159,9 @@ template <typename Form, int32_t Heads>
 // Channels [c, c + 4 * Vectors) of each head's output: out * rescale + sum over slots of p * v,
 // slots in order.
 template <typename Form, int32_t Heads, int32_t Vectors>
-inline void add_values(const Form& form, const Block<Form>& block, int32_t c, const float* const (&p)[Heads],
-                       int32_t slots, const float (&rescale)[Heads], float* const (&out)[Heads]) {
+inline void add_values(const Form& form, const Block<Form>& block, int32_t c,
+                       const float* const (&p)[Heads], int32_t slots,
+                       const float (&rescale)[Heads], float* const (&out)[Heads]) {
   v128_t sums[Heads][Vectors];
   for (int32_t h = 0; h < Heads; ++h) {
     const v128_t factor = wasm_f32x4_splat(rescale[h]);
@@ -250,14 +252,15 @@ template <typename Form, int32_t Heads>
   return rescale;
 }
 
-// Folds the first `slots` slots of a block of full values into Heads query heads of one row (Milakov
-// and Gimelshein 2018, algorithm 3).
+// Folds the first `slots` slots of a block of full values into Heads query heads of one row
+// (Milakov and Gimelshein 2018, algorithm 3).
 //   q       each (padded width), times kLift: what the block's channels meet
 //   states  (Heads)
 //   out     each (head_dim)
 template <typename Form, int32_t Heads>
 inline void attend_block(const Block<Form>& block, const float* const (&q)[Heads], int32_t slots,
-                         float scale, int32_t head_dim, Softmax* states, float* const (&out)[Heads]) {
+                         float scale, int32_t head_dim, Softmax* states,
+                         float* const (&out)[Heads]) {
   alignas(16) float room[Heads][kPageSlots];
   float* scores[Heads];
   for (int32_t h = 0; h < Heads; ++h) scores[h] = room[h];

@@ -1,13 +1,13 @@
 // Products of a page's codes with weights in fixed point.
 //
-// K's scale is folded into the query, V's into the probabilities; both become 16-bit integers with one
-// unit for 32 or 128 of them, so that i32x4.dot_i16x8 multiplies and adds, and no code is ever
-// converted to a float. Codes are taken relative to the middle of their range, which halves what the
-// rounding of a weight can do (kernels.h has the bound of attention that follows).
+// K's scale is folded into the query, V's into the probabilities; both become 16-bit integers with
+// one unit for 32 or 128 of them, so that i32x4.dot_i16x8 multiplies and adds, and no code is ever
+// converted to a float. Codes are taken relative to the middle of their range, which halves what
+// the rounding of a weight can do (kernels.h has the bound of attention that follows).
 //
-// A row is a run of 32 codes: of one K channel, or one slot's V group. Two rows interleaved in 16-bit
-// lanes hold, after one mask or shift, two codes of a column in neighbouring lanes, as the dot product
-// wants them.
+// A row is a run of 32 codes: of one K channel, or one slot's V group. Two rows interleaved in
+// 16-bit lanes hold, after one mask or shift, two codes of a column in neighbouring lanes, as the
+// dot product wants them.
 #pragma once
 
 #include <stddef.h>
@@ -113,8 +113,9 @@ inline void store_pairs(const v128_t (&w)[Heads], int32_t (*to)[Heads]) {
   }
 }
 
-// Folds scales into `vectors` (even) vectors of x, queries or probabilities of Heads query heads, and
-// rounds what comes out to a unit. Adds x * middle to `base`. Weights behind them stay undefined.
+// Folds scales into `vectors` (even) vectors of x, queries or probabilities of Heads query heads,
+// and rounds what comes out to a unit. Adds x * middle to `base`. Weights behind them stay
+// undefined.
 //   scales(i), middles(i)  vector i of the scales and of the middles
 template <int32_t Heads, typename Scales, typename Middles>
 inline void fold_weights(const float* const (&x)[Heads], int32_t vectors, Scales scales,
@@ -165,14 +166,15 @@ inline void add_octet(v128_t even, v128_t odd, float unit, float* out) {
   const v128_t units = wasm_f32x4_splat(unit);
   const v128_t a = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(even), units);
   const v128_t b = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(odd), units);
-  simd::f32x4_store(out, wasm_f32x4_add(simd::f32x4_load(out), wasm_i32x4_shuffle(a, b, 0, 4, 1, 5)));
-  simd::f32x4_store(
-      out + 4, wasm_f32x4_add(simd::f32x4_load(out + 4), wasm_i32x4_shuffle(a, b, 2, 6, 3, 7)));
+  const v128_t low = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5);
+  const v128_t high = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7);
+  simd::f32x4_store(out, wasm_f32x4_add(simd::f32x4_load(out), low));
+  simd::f32x4_store(out + 4, wasm_f32x4_add(simd::f32x4_load(out + 4), high));
 }
 
-// out += sum over rows of weight * (code - middle), for Heads query heads; out: each (kRunCodes). The
-// rows of several pages follow each other, `pairs` pairs each. The integer sums are exact: bits do
-// not depend on the form in which the rows come.
+// out += sum over rows of weight * (code - middle), for Heads query heads; out: each (kRunCodes).
+// The rows of several pages follow each other, `pairs` pairs each. The integer sums are exact: bits
+// do not depend on the form in which the rows come.
 template <int32_t Heads, typename Rows>
 [[gnu::noinline]] void add_products(const Rows* pages, int32_t page_count, int32_t pairs,
                                     int32_t bits, int32_t middle, const Weights<Heads>& weights,

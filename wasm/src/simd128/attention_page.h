@@ -1,5 +1,5 @@
-// K and V of a page that are codes: what a block needs to know of them, and how they meet queries and
-// probabilities.
+// K and V of a page that are codes: what a block needs to know of them, and how they meet queries
+// and probabilities.
 #pragma once
 
 #include <stddef.h>
@@ -41,8 +41,8 @@ struct ValueCodes {
   alignas(16) uint8_t spread[kPageSlots * kSpreadStride];  // of a short last group
 };
 
-// Scales and minima of `count` groups (filled up to 8) as f32, the minima moved to the middle of the
-// codes.
+// Scales and minima of `count` groups (filled up to 8) as f32, the minima moved to the middle of
+// the codes.
 inline void load_scales(const uint8_t* scale, const uint8_t* min, int32_t count, int32_t bits,
                         float* scale_out, float* middle_out) {
   const v128_t half = wasm_f32x4_splat(static_cast<float>(1 << (bits - 1)));
@@ -60,7 +60,8 @@ inline void write_planes(const PackedRows<Bits>& rows, int32_t pairs, v128_t* ou
     const auto masks = PackedRows<Bits>::masks(half);
     for (int32_t pair = 0; pair < pairs; ++pair) {
       v128_t* to = out + static_cast<size_t>(pair) * kPairPlanes + 4 * half;
-      rows.planes(pair, half, masks, [&](int32_t i, v128_t plane) { wasm_v128_store(to + i, plane); });
+      rows.planes(pair, half, masks,
+                  [&](int32_t i, v128_t plane) { wasm_v128_store(to + i, plane); });
     }
   }
 }
@@ -169,8 +170,8 @@ template <int32_t Heads>
 // ---- V -------------------------------------------------------------------------------------
 
 // Spreads runs of `count` < 32 codes, m = count * bits / 8 bytes each and planar, to a byte a code.
-// Columns from `count` on are garbage. Reads up to 16 bytes from each run's begin on: behind the last
-// slot's values stand the scales.
+// Columns from `count` on are garbage. Reads up to 16 bytes from each run's begin on: behind the
+// last slot's values stand the scales.
 inline void spread_rows(const uint8_t* codes, size_t stride, int32_t count, int32_t bits,
                         uint8_t* out) {
   const int32_t bytes = count * bits / 8;

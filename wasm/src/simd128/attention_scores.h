@@ -16,8 +16,8 @@ struct PageQueries {
   bool lifted;     // q is times simd::kF16Lift; f16 K only
 };
 
-// Upper bounds of q.k of each page, the maximum over the query heads: the reference's bits (kernels.h,
-// 'Choice of pages'). The head's width is above 0.
+// Upper bounds of q.k of each page, the maximum over the query heads: the reference's bits
+// (kernels.h, 'Choice of pages'). The head's width is above 0.
 //   pages   (page_count) layer blocks
 //   scores  (page_count)
 void score_pages(const CachePlan& plan, const PageHead& layout, const PageQueries& queries,

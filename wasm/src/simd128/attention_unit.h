@@ -19,8 +19,8 @@ inline int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 // Filled up so that vectors of eight channels can be read.
 inline size_t query_stride(int32_t dim) { return static_cast<size_t>((dim + 7) / 8 * 8); }
 
-// Bytes that a page's K, or V, takes in a room: as f32 with the last V group filled up, which is more
-// than planes of codes take.
+// Bytes that a page's K, or V, takes in a room: as f32 with the last V group filled up, which is
+// more than planes of codes take.
 inline size_t room_page_bytes(int32_t head_dim) {
   const int32_t groups = (head_dim + kGroupChannels - 1) / kGroupChannels;
   return static_cast<size_t>(kPageSlots * groups * kGroupChannels) * sizeof(float);
@@ -72,10 +72,12 @@ inline size_t query_at(const Unit& unit, int32_t row, int32_t head, int32_t h) {
 // Its place in the unit's own arrays.
 inline size_t state_at(const Unit& unit, int32_t row, int32_t head, int32_t h) {
   const int32_t heads = (unit.head_end - unit.head_begin) * unit.group;
-  return static_cast<size_t>((row - unit.begin) * heads + (head - unit.head_begin) * unit.group + h);
+  const int32_t first = (head - unit.head_begin) * unit.group;
+  return static_cast<size_t>((row - unit.begin) * heads + first + h);
 }
 
-// Whether a head's pages hold the very bits of the rows: they are then read in the order of kernels.h.
+// Whether a head's pages hold the very bits of the rows: they are then read in the order of
+// kernels.h.
 inline bool keeps_all(const CachePlan& plan, const PageHead& layout) {
   return plan.k_storage == PageStorage::kF16 && plan.v_storage == PageStorage::kF16 &&
          layout.width == static_cast<uint32_t>(plan.head_dim) && !plan.evicting;
