@@ -20,6 +20,19 @@ struct Ints {
   v128_t hi;
 };
 
+// A place that sums so far are written to and that nobody reads. Engines put all loads of a straight
+// piece of code before its arithmetic, which spills registers; they may not put them before a store,
+// which in turn needs the arithmetic. So one store after some columns keeps loads and arithmetic
+// together: 1.4 to 1.9 times the speed where weights come from memory (Node 22).
+struct Fence {
+  volatile v128_t lo;
+  volatile v128_t hi;
+  inline void hold(v128_t sum_lo, v128_t sum_hi) {
+    lo = sum_lo;
+    hi = sum_hi;
+  }
+};
+
 // Each Form below: what a block of weights is, and its integer sums with one activation block.
 
 // Q8_0 with products of 16-bit lanes: layout.h has the algebra.
@@ -27,7 +40,7 @@ struct Q8Lanes {
   static constexpr size_t kHeader = 16;
   static constexpr size_t kQuants = 256;
   static constexpr bool kMinima = false;
-  static inline Ints sums(const uint8_t* quants, const RowBlock& x) {
+  static inline Ints sums(const uint8_t* quants, const RowBlock& x, Fence& fence) {
     const v128_t even = wasm_i16x8_const_splat(0x00ff);
     v128_t lo = wasm_v128_load32_splat(&x.offset_even);
     v128_t hi = lo;
@@ -41,6 +54,7 @@ struct Q8Lanes {
       hi = mul_add_int(hi, w_hi, x_odd);
       lo = mul_add_int(lo, wasm_v128_and(w_lo, even), x_even);
       hi = mul_add_int(hi, wasm_v128_and(w_hi, even), x_even);
+      if (quad % 2 == 1) fence.hold(lo, hi);
     }
     return {wasm_i32x4_shr(lo, 8), wasm_i32x4_shr(hi, 8)};
   }
@@ -53,7 +67,7 @@ struct Q8Bytes {
   static constexpr size_t kHeader = 16;
   static constexpr size_t kQuants = 256;
   static constexpr bool kMinima = false;
-  static inline Ints sums(const uint8_t* quants, const RowBlock& x) {
+  static inline Ints sums(const uint8_t* quants, const RowBlock& x, Fence& fence) {
     const v128_t flip = wasm_u16x8_const_splat(0x8000);
     v128_t lo = wasm_v128_load32_splat(&x.offset8);
     v128_t hi = lo;
@@ -62,6 +76,7 @@ struct Q8Bytes {
       const v128_t xs = wasm_v128_load32_splat(x.quads[quad]);
       lo = dot_add_i32(xs, wasm_v128_xor(wasm_v128_load(quants), flip), lo);
       hi = dot_add_i32(xs, wasm_v128_xor(wasm_v128_load(quants + 16), flip), hi);
+      if (quad % 2 == 1) fence.hold(lo, hi);
     }
     return {lo, hi};
   }
@@ -73,7 +88,7 @@ struct Q4Bytes {
   static constexpr size_t kHeader = Minima ? 32 : 16;
   static constexpr size_t kQuants = 128;
   static constexpr bool kMinima = Minima;
-  static inline Ints sums(const uint8_t* quants, const RowBlock& x) {
+  static inline Ints sums(const uint8_t* quants, const RowBlock& x, Fence& fence) {
     const v128_t mask = wasm_u8x16_const_splat(0x0f);
     v128_t lo = Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load32_splat(&x.offset4);
     v128_t hi = lo;
@@ -87,6 +102,7 @@ struct Q4Bytes {
       hi = dot_add_i32(x_low, wasm_v128_and(w_hi, mask), hi);
       lo = dot_add_i32(x_high, wasm_v128_and(wasm_u16x8_shr(w_lo, 4), mask), lo);
       hi = dot_add_i32(x_high, wasm_v128_and(wasm_u16x8_shr(w_hi, 4), mask), hi);
+      fence.hold(lo, hi);
     }
     return {lo, hi};
   }
@@ -98,7 +114,7 @@ struct Q4Pairs {
   static constexpr size_t kHeader = Minima ? 32 : 16;
   static constexpr size_t kQuants = 128;
   static constexpr bool kMinima = Minima;
-  static inline Ints sums(const uint8_t* quants, const RowBlock& x) {
+  static inline Ints sums(const uint8_t* quants, const RowBlock& x, Fence& fence) {
     const v128_t mask = wasm_u8x16_const_splat(0x0f);
     v128_t lo = wasm_i16x8_const_splat(0);
     v128_t hi = lo;
@@ -112,6 +128,7 @@ struct Q4Pairs {
       hi = wasm_i16x8_add(hi, dot_i16(x_low, wasm_v128_and(w_hi, mask)));
       lo = wasm_i16x8_add(lo, dot_i16(x_high, wasm_v128_and(wasm_u16x8_shr(w_lo, 4), mask)));
       hi = wasm_i16x8_add(hi, dot_i16(x_high, wasm_v128_and(wasm_u16x8_shr(w_hi, 4), mask)));
+      fence.hold(lo, hi);
     }
     const v128_t ones = wasm_i16x8_const_splat(1);
     const v128_t start =
@@ -128,7 +145,7 @@ struct Q4Lanes {
   static constexpr size_t kHeader = Minima ? 32 : 16;
   static constexpr size_t kQuants = 128;
   static constexpr bool kMinima = Minima;
-  static inline Ints sums(const uint8_t* quants, const RowBlock& x) {
+  static inline Ints sums(const uint8_t* quants, const RowBlock& x, Fence& fence) {
     const v128_t masks[3] = {wasm_i16x8_const_splat(0x000f), wasm_i16x8_const_splat(0x00f0),
                              wasm_i16x8_const_splat(0x0f00)};
     v128_t lo = Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load32_splat(&x.offset4);
@@ -145,6 +162,7 @@ struct Q4Lanes {
         lo = mul_add_int(lo, n_lo, xs);
         hi = mul_add_int(hi, n_hi, xs);
       }
+      fence.hold(lo, hi);
     }
     return {wasm_i32x4_shr(lo, 8), wasm_i32x4_shr(hi, 8)};
   }
@@ -156,10 +174,11 @@ struct Q4Lanes {
 template <typename Form>
 inline void run_row(const uint8_t* tile, const RowBlock* x, size_t blocks, float* y,
                     int32_t rows_left) {
+  Fence fence;
   v128_t lo = wasm_f32x4_const_splat(0.0f);
   v128_t hi = lo;
   for (size_t b = 0; b < blocks; ++b, tile += Form::kHeader + Form::kQuants) {
-    const Ints ints = Form::sums(tile + Form::kHeader, x[b]);
+    const Ints ints = Form::sums(tile + Form::kHeader, x[b], fence);
     const v128_t scale = wasm_v128_load32_splat(&x[b].scale);
     lo = mul_add_scaled(lo, simd::f16x4_load(tile), ints.lo, scale);
     hi = mul_add_scaled(hi, simd::f16x4_load(tile + 8), ints.hi, scale);
