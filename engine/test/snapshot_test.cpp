@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 
+#include "plan_matrix.h"
 #include "random.h"
 #include "shadow.h"
 #include "tiny_model.h"
@@ -262,4 +263,62 @@ TEST(snapshot_restore_is_one_at_a_time_and_in_order) {
   const int32_t again = restore(saved, 4096);
   CHECK(again >= 0);
   free(saved.data);
+}
+
+// Thousands of broken snapshots, of every plan and restored under any: refused, or a sequence that can
+// be stepped. Nothing is kept of what was refused.
+TEST(snapshot_fuzz_under_every_plan) {
+  ModelConfig config = test::tiny_config(Architecture::kLlama);
+  config.dim = 16;
+  config.ff_dim = 16;
+  config.head_dim = 32;
+  config.rope_dim = 32;
+  const test::PlanMatrix matrix(2, 4, 8);
+  test::TinyOptions options;
+  options.plans = matrix.plans;
+  options.plan_count = test::kMatrixPlans;
+  CHECK_EQ(test::tiny_start(test::tiny_model(config, Dtype::kF16, 3), options), 0);
+  Random random = {41};
+  int32_t refused = 0;
+  int32_t taken = 0;
+  for (int32_t plan = 0; plan <= test::kMatrixPlans; ++plan) {
+    static Shadow shadow;
+    const int32_t sequence = make(&shadow, plan, 75, 20, 21);
+    const Saved saved = save(sequence, 5000);
+    CHECK_EQ(le_sequence_free(sequence), 0);
+    const uint64_t before = bytes_free();
+    uint8_t* broken = static_cast<uint8_t*>(malloc(saved.bytes + 64));
+    for (int32_t round = 0; round < 90; ++round) {
+      memcpy(broken, saved.data, saved.bytes);
+      uint64_t bytes = saved.bytes;
+      const int32_t changes = random.below(5);
+      for (int32_t i = 0; i < changes; ++i) {
+        // Half of them in the header and the log, where structure is.
+        const uint64_t at = random.next() % (random.below(2) ? 700 : saved.bytes);
+        broken[at] = static_cast<uint8_t>(random.next());
+      }
+      if (random.below(4) == 0) bytes = random.next() % (saved.bytes + 64);
+      memset(broken + saved.bytes, 0, 64);
+      const int32_t under = random.below(5) ? plan : random.below(test::kMatrixPlans + 1);
+      const int32_t result = restore({broken, bytes}, 1 + random.below(9000), under);
+      if (result < 0) {
+        ++refused;
+        CHECK_EQ(result, static_cast<int32_t>(Status::kInvalidSnapshot));
+        CHECK_EQ(bytes_free(), before);
+        continue;
+      }
+      ++taken;
+      const StepEntry entry = {result, 300, 1, 0};
+      StepResult drawn = {};
+      CHECK_EQ(le_step(&entry, 1, &drawn), 0);
+      // Values of pages may be anything: then K, V or logits are not numbers, and the step says so.
+      CHECK(drawn.status == 0 || drawn.status == static_cast<int32_t>(Status::kNotFinite));
+      CHECK_EQ(le_sequence_free(result), 0);
+      CHECK_EQ(bytes_free(), before);
+    }
+    free(broken);
+    free(saved.data);
+  }
+  CHECK(refused > 200);
+  CHECK(taken > 100);
 }

@@ -224,6 +224,11 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
           options: { plans: [identityPlan({ layers, kvHeads: 1, headDim })] },
           status: "invalidPlan",
         },
+        // 399,760 bytes as a block; what passes to the engine has 262,144.
+        {
+          options: { plans: [identityPlan({ layers: 40, kvHeads: 32, headDim: 128 })] },
+          status: "invalidPlan",
+        },
       ] as const;
       for (const { options, status } of cases) {
         const error = await refusal(async () => openEngine(await module(), tinyModel, options));
