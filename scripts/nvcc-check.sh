@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compiles every CUDA kernel for the GPUs that a worker runs on (sm_80, sm_90a), prints what each
-# kernel takes (registers, spilled bytes), and runs those tests of gpu-worker/ that need no GPU. nvcc
-# comes as NVIDIA's wheels, pinned, into a cached virtual environment; no GPU and no driver is needed.
+# kernel takes (registers, spilled bytes), runs those tests of gpu-worker/ that need no GPU, and checks
+# that the newest results in docs/results/ measured the kernels that are here. nvcc comes as NVIDIA's
+# wheels, pinned, into a cached virtual environment; no GPU and no driver is needed.
 # Ends with `N passed, N failed, N skipped`.
 set -euo pipefail
 
@@ -84,6 +85,18 @@ g++ -std=c++20 -O1 -g -Wall -Wextra -Wconversion -Wshadow -Werror -fsanitize=add
 if "$out/split_test"; then
   passed=$((passed + 1))
 else
+  failed=$((failed + 1))
+fi
+
+# Results name a hash of the kernels' sources, which is theirs in every commit that has these kernels.
+results=$(find docs/results -name '*-decode-attention.json' | sort | tail -n 1)
+measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
+here=$(gpu-worker/device/kernels-hash.sh)
+if [[ $measured == "$here" ]]; then
+  echo "ok   $results measured these kernels ($here)"
+  passed=$((passed + 1))
+else
+  echo "FAIL $results measured kernels $measured, here are $here: run gpu-worker/device/run.sh on a GPU"
   failed=$((failed + 1))
 fi
 

@@ -14,7 +14,18 @@ import time
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness import SLOTS, STORAGES, Layer, Plan, Step, archive_pages, flush_jobs, library, pointer, scratch
+from harness import (
+    SLOTS,
+    STORAGES,
+    Layer,
+    Plan,
+    Step,
+    archive_pages,
+    flush_jobs,
+    library,
+    pointer,
+    scratch,
+)
 
 SHAPES = ((1, 131072), (8, 32768), (32, 16384), (64, 8192))
 MODELS = {
@@ -63,7 +74,10 @@ def cudnn_us(batch, tokens, heads, kv_heads):
     size = batch * kv_heads * tokens * DIM * 4
     count = max(2, min(8, (6 << 30) // size))
     pairs = [
-        [torch.randn((batch, kv_heads, tokens, DIM), device="cuda", dtype=torch.float16) for _ in range(2)]
+        [
+            torch.randn((batch, kv_heads, tokens, DIM), device="cuda", dtype=torch.float16)
+            for _ in range(2)
+        ]
         for _ in range(count)
     ]
     q = torch.randn((batch, heads, 1, DIM), device="cuda", dtype=torch.float16)
@@ -108,7 +122,14 @@ class Bench:
         step = Step(
             [
                 (
-                    [(zones.data_ptr() + 2 * kv_heads * full * DIM * i, zones.data_ptr() + 2 * kv_heads * full * DIM * (batch + i), full, full)],
+                    [
+                        (
+                            zones.data_ptr() + 2 * kv_heads * full * DIM * i,
+                            zones.data_ptr() + 2 * kv_heads * full * DIM * (batch + i),
+                            full,
+                            full,
+                        )
+                    ],
                     order.data_ptr() + 4 * pages * i,
                     pages,
                 )
@@ -135,21 +156,34 @@ class Bench:
         time = median_ms(captured(run)) * 1000 / plan.layers
         if not torch.isfinite(out).all():
             raise RuntimeError("attention gave NaN")
-        read = batch * (plan.layers * kv_heads * rows_bytes + pages * sum(plan.layer_bytes)) / plan.layers
+        read = (
+            batch
+            * (plan.layers * kv_heads * rows_bytes + pages * sum(plan.layer_bytes))
+            / plan.layers
+        )
         limit = read / self.rate / 1e3
         key = (model, batch, tokens)
         line = {
-            "model": model, "mask": "leank" if mask else "dense", "k": STORAGES[k], "v": STORAGES[v],
-            "batch": batch, "tokens": tokens, "us": round(time, 2), "limit_us": round(limit, 2),
-            "of_limit": round(limit / time, 4), "cudnn_us": round(self.cudnn.get(key, 0), 2),
+            "model": model,
+            "mask": "leank" if mask else "dense",
+            "k": STORAGES[k],
+            "v": STORAGES[v],
+            "batch": batch,
+            "tokens": tokens,
+            "us": round(time, 2),
+            "limit_us": round(limit, 2),
+            "of_limit": round(limit / time, 4),
+            "cudnn_us": round(self.cudnn.get(key, 0), 2),
             "times_cudnn": round(self.cudnn[key] / time, 3) if key in self.cudnn else None,
             "limit_times_cudnn": round(self.cudnn[key] / limit, 3) if key in self.cudnn else None,
             "shape": layers[1].shape(),
         }
         self.lines.append(line)
-        print(f"{model} {line['mask']:5} {line['k']:>4}/{line['v']:4} {batch:3} x {tokens:6}: {time:8.2f} us, limit {limit:8.2f} "
-              f"({100 * limit / time:5.1f} %), cuDNN x {line['times_cudnn']} {line['shape']}", flush=True)
-
+        print(
+            f"{model} {line['mask']:5} {line['k']:>4}/{line['v']:4} {batch:3} x {tokens:6}: {time:8.2f} us, limit {limit:8.2f} "
+            f"({100 * limit / time:5.1f} %), cuDNN x {line['times_cudnn']} {line['shape']}",
+            flush=True,
+        )
 
     def flush(self, k, v, jobs_count):
         """One launch that turns the oldest 32 rows of `jobs_count` sequences into pages of all layers."""
@@ -158,36 +192,74 @@ class Bench:
         zone = plan.kv_heads * stride * DIM
         jobs = flush_jobs(
             [
-                (self.arena.data_ptr() + 4 * i * plan.layers * zone, self.arena.data_ptr() + 4 * i * plan.layers * zone + 2 * plan.layers * zone, stride, 7 * i % stride, i)
+                (
+                    self.arena.data_ptr() + 4 * i * plan.layers * zone,
+                    self.arena.data_ptr() + 4 * i * plan.layers * zone + 2 * plan.layers * zone,
+                    stride,
+                    7 * i % stride,
+                    i,
+                )
                 for i in range(jobs_count)
             ]
         )
-        arenas = [torch.empty(jobs_count * size + 16, dtype=torch.uint8, device="cuda") for size in plan.layer_bytes]
+        arenas = [
+            torch.empty(jobs_count * size + 16, dtype=torch.uint8, device="cuda")
+            for size in plan.layer_bytes
+        ]
         table = torch.tensor([a.data_ptr() for a in arenas], dtype=torch.int64).cuda()
         bad = torch.zeros(1, dtype=torch.int32, device="cuda")
 
         def run():
             stream = torch.cuda.current_stream().cuda_stream
-            library.harness_flush(plan.handle, pointer(plan.device), pointer(jobs), jobs_count, pointer(table),
-                                  ctypes.c_size_t(zone), pointer(bad), ctypes.c_void_p(stream))
+            library.harness_flush(
+                plan.handle,
+                pointer(plan.device),
+                pointer(jobs),
+                jobs_count,
+                pointer(table),
+                ctypes.c_size_t(zone),
+                pointer(bad),
+                ctypes.c_void_p(stream),
+            )
 
         time = median_ms(captured(run)) * 1000
         if bad.item() != 0:
             raise RuntimeError("page flush found values that are not finite")
-        self.flushes.append({"k": STORAGES[k], "v": STORAGES[v], "sequences": jobs_count, "us": round(time, 2)})
-        print(f"flush {STORAGES[k]}/{STORAGES[v]} {jobs_count} sequences, all layers: {time:.1f} us", flush=True)
+        self.flushes.append(
+            {"k": STORAGES[k], "v": STORAGES[v], "sequences": jobs_count, "us": round(time, 2)}
+        )
+        print(
+            f"flush {STORAGES[k]}/{STORAGES[v]} {jobs_count} sequences, all layers: {time:.1f} us",
+            flush=True,
+        )
 
 
 def markdown(bench, head):
     lines = [f"# Decode attention on {head['device']}", ""]
-    lines += [f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  "]
-    lines += [f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus written): the byte limits below are at this rate.", ""]
-    lines += ["| model | plan | K / V | batch x tokens | us a layer | byte limit us | share of limit | x cuDNN dense | limit x cuDNN |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    lines += [
+        f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  "
+    ]
+    lines += [
+        f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus written): the byte limits below are at this rate.",
+        "",
+    ]
+    lines += [
+        "| model | plan | K / V | batch x tokens | us a layer | byte limit us | share of limit | x cuDNN dense | limit x cuDNN |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for l in bench.lines:
         times = "" if l["times_cudnn"] is None else f"{l['times_cudnn']:.2f}"
         limit = "" if l["limit_times_cudnn"] is None else f"{l['limit_times_cudnn']:.2f}"
-        lines.append(f"| {l['model']} | {l['mask']} | {l['k']} / {l['v']} | {l['batch']} x {l['tokens']:,} | {l['us']:.1f} | {l['limit_us']:.1f} | {100 * l['of_limit']:.1f} % | {times} | {limit} |")
-    lines += ["", "Page flush, Llama mask, one launch for all 32 layers; a sequence flushes one page every 32 tokens:", "", "| K / V | sequences | us |", "| --- | --- | --- |"]
+        lines.append(
+            f"| {l['model']} | {l['mask']} | {l['k']} / {l['v']} | {l['batch']} x {l['tokens']:,} | {l['us']:.1f} | {l['limit_us']:.1f} | {100 * l['of_limit']:.1f} % | {times} | {limit} |"
+        )
+    lines += [
+        "",
+        "Page flush, Llama mask, one launch for all 32 layers; a sequence flushes one page every 32 tokens:",
+        "",
+        "| K / V | sequences | us |",
+        "| --- | --- | --- |",
+    ]
     lines += [f"| {f['k']} / {f['v']} | {f['sequences']} | {f['us']:.1f} |" for f in bench.flushes]
     return "\n".join(lines) + "\n"
 
@@ -200,8 +272,14 @@ def main():
     print(f"copy {bench.rate:.0f} GB/s, ready after {time.time() - began:.1f} s", flush=True)
     for batch, tokens in SHAPES:
         bench.cudnn["llama-3.1-8b", batch, tokens] = cudnn_us(batch, tokens, 32, 8)
-        print(f"cuDNN {batch} x {tokens}: {bench.cudnn['llama-3.1-8b', batch, tokens]:.1f} us", flush=True)
-    for mask, storages in ((False, ((0, 0),)), (True, ((0, 0), (1, 1), (2, 2), (3, 3)) + (() if quick else ((2, 3),)))):
+        print(
+            f"cuDNN {batch} x {tokens}: {bench.cudnn['llama-3.1-8b', batch, tokens]:.1f} us",
+            flush=True,
+        )
+    for mask, storages in (
+        (False, ((0, 0),)),
+        (True, ((0, 0), (1, 1), (2, 2), (3, 3)) + (() if quick else ((2, 3),))),
+    ):
         for k, v in storages:
             for batch, tokens in SHAPES:
                 bench.measure("llama-3.1-8b", mask, k, v, batch, tokens)
@@ -212,11 +290,24 @@ def main():
         for k, v in ((0, 0), (2, 2), (3, 3)):
             for count in (1, 2, 64):
                 bench.flush(k, v, count)
-    smi = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip().split(", ")
+    smi = (
+        subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+        )
+        .stdout.strip()
+        .split(", ")
+    )
     head = {
-        "device": smi[0], "driver": smi[1] if len(smi) > 1 else "", "cuda": torch.version.cuda, "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"), "copy_gb_s": round(bench.rate, 1),
+        "device": smi[0],
+        "driver": smi[1] if len(smi) > 1 else "",
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
+        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"),
+        "copy_gb_s": round(bench.rate, 1),
         "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
     }
     with open(os.path.join(out, "decode-attention.json"), "w") as file:

@@ -9,8 +9,19 @@ import sys
 import numpy as np
 import torch
 
-from harness import (SLOTS, STORAGES, Layer, Plan, Step, archive_pages, error, flush_jobs, library,
-                     pointer, scratch)
+from harness import (
+    SLOTS,
+    STORAGES,
+    Layer,
+    Plan,
+    Step,
+    archive_pages,
+    error,
+    flush_jobs,
+    library,
+    pointer,
+    scratch,
+)
 
 # Relative error of an output row of one head, in the Euclidean norm. q, probabilities and folded
 # scales are f16 operands: 2^-11 each at worst.
@@ -76,8 +87,12 @@ def unpack(plan, layer, h, blocks):
         k = f16(head["k_values"], w * SLOTS).reshape(pages, w, SLOTS)
     else:
         bits = 16 >> plan.k
-        runs = blocks[:, head["k_values"] : head["k_values"] + w * 4 * bits].reshape(pages, w, 4 * bits)
-        k = f16(head["k_min"], w)[..., None] + f16(head["k_scale"], w)[..., None] * codes(runs, bits, 32)
+        runs = blocks[:, head["k_values"] : head["k_values"] + w * 4 * bits].reshape(
+            pages, w, 4 * bits
+        )
+        k = f16(head["k_min"], w)[..., None] + f16(head["k_scale"], w)[..., None] * codes(
+            runs, bits, 32
+        )
     if plan.v == 0:
         v = f16(head["v_values"], dim * SLOTS).reshape(pages, SLOTS, dim)
     else:
@@ -124,11 +139,20 @@ class Sequence:
         if self.sink_rows:
             spans.append((base + 2 * at[0], base + 2 * at[1], max(plan.sink, 1), self.sink_rows))
         if first:
-            spans.append((base + 2 * (at[2] + start * dim), base + 2 * (at[3] + start * dim), ring_rows, first))
+            spans.append(
+                (
+                    base + 2 * (at[2] + start * dim),
+                    base + 2 * (at[3] + start * dim),
+                    ring_rows,
+                    first,
+                )
+            )
         if rest - first:
             spans.append((base + 2 * at[2], base + 2 * at[3], ring_rows, rest - first))
         self.spans = spans
-        order = torch.cat([torch.arange(start, start + first), torch.arange(0, rest - first)]).cuda()
+        order = torch.cat(
+            [torch.arange(start, start + first), torch.arange(0, rest - first)]
+        ).cuda()
         self.k = torch.cat([parts[0][:, :, : self.sink_rows], parts[2][:, :, order]], dim=2)
         self.v = torch.cat([parts[1][:, :, : self.sink_rows], parts[3][:, :, order]], dim=2)
 
@@ -157,7 +181,9 @@ def reference(plan, layer, sequences, arena, q, heads):
 
 def random_kept(widths, head_dim, seed):
     rng = np.random.default_rng(seed)
-    return [[sorted(rng.choice(head_dim, w, replace=False).tolist()) for w in layer] for layer in widths]
+    return [
+        [sorted(rng.choice(head_dim, w, replace=False).tolist()) for w in layer] for layer in widths
+    ]
 
 
 def check_decode(name, plan, heads, lengths, seed, layer=None, sharp=1.0):
@@ -187,13 +213,19 @@ def check_decode(name, plan, heads, lengths, seed, layer=None, sharp=1.0):
     worst = errors.max().item()
     same = torch.equal(outs[0].view(torch.int32), outs[1].view(torch.int32))
     ok = worst < BOUND and same  # NaN fails
-    report(name, ok, f"error {worst:.1e}{'' if same else ' DIFFERS BETWEEN RUNS'} shape {ready.shape()}")
+    report(
+        name,
+        ok,
+        f"error {worst:.1e}{'' if same else ' DIFFERS BETWEEN RUNS'} shape {ready.shape()}",
+    )
     return worst
 
 
 def decode_cases(small):
     rng = np.random.default_rng(1)
-    lengths = lambda batch, top: np.exp(rng.uniform(0, np.log(top), batch)).astype(int).clip(1, top).tolist()
+    lengths = lambda batch, top: (
+        np.exp(rng.uniform(0, np.log(top), batch)).astype(int).clip(1, top).tolist()
+    )
     widths = {128: [[0, 128, 32, 64], [96, 16, 48, 112]], 64: [[0, 64, 32, 16], [48, 16, 64, 0]]}
     for dim in (128, 64):
         for k in range(4):
@@ -201,7 +233,13 @@ def decode_cases(small):
                 plan = Plan(random_kept(widths[dim], dim, 7), dim, 16, 112, k, v)
                 group = (4, 7, 1, 8)[(k + v) % 4]
                 batch = [1, 129, 161, 300, 1000] + ([] if small else lengths(12, 20000))
-                check_decode(f"decode d{dim} K {STORAGES[k]} V {STORAGES[v]} group {group}", plan, 4 * group, batch, 100 + 16 * k + v)
+                check_decode(
+                    f"decode d{dim} K {STORAGES[k]} V {STORAGES[v]} group {group}",
+                    plan,
+                    4 * group,
+                    batch,
+                    100 + 16 * k + v,
+                )
     plan = Plan(random_kept([[128, 0, 16]], 128, 3), 128, 0, 1, 2, 3)
     check_decode("decode no sink, recent 1", plan, 6, [1, 2, 32, 33, 34, 65, 700], 5)
     plan = Plan(random_kept([[0, 0]], 128, 3), 128, 16, 112, 2, 2)
@@ -213,26 +251,45 @@ def decode_cases(small):
     if small:
         return
     masks = os.environ.get("LEANEDGE_MASKS", "")
-    for file, heads in (("llama-3.1-8b-instruct.leank.json", 32), ("qwen2.5-7b-instruct.leank.json", 28)):
+    for file, heads in (
+        ("llama-3.1-8b-instruct.leank.json", 32),
+        ("qwen2.5-7b-instruct.leank.json", 28),
+    ):
         path = os.path.join(masks, file)
         if not os.path.exists(path):
             continue
         kept = json.load(open(path))["kept"]
         for k, v in ((0, 0), (1, 1), (2, 2), (3, 3), (2, 3)):
             plan = Plan(kept[9:11], 128, 16, 112, k, v)
-            check_decode(f"decode {file[:5]} {STORAGES[k]}/{STORAGES[v]} batch 128 to 70,000", plan, heads, lengths(127, 8000) + [70000], 40 + k)
-            check_decode(f"decode {file[:5]} {STORAGES[k]}/{STORAGES[v]} one of 70,000", plan, heads, [70000], 50 + k)
+            check_decode(
+                f"decode {file[:5]} {STORAGES[k]}/{STORAGES[v]} batch 128 to 70,000",
+                plan,
+                heads,
+                lengths(127, 8000) + [70000],
+                40 + k,
+            )
+            check_decode(
+                f"decode {file[:5]} {STORAGES[k]}/{STORAGES[v]} one of 70,000",
+                plan,
+                heads,
+                [70000],
+                50 + k,
+            )
 
 
 def check_flush(name, plan, gen, jobs_count, poison=False):
     stride = plan.recent + SLOTS
     shape = (jobs_count, 2, plan.layers, plan.kv_heads, stride, plan.head_dim)
     rows = torch.randn(shape, device="cuda", generator=gen)
-    rows *= torch.exp2(torch.randint(-16, 9, shape[:-1] + (1,), device="cuda", generator=gen).float())
+    rows *= torch.exp2(
+        torch.randint(-16, 9, shape[:-1] + (1,), device="cuda", generator=gen).float()
+    )
     rows = rows.to(torch.float16)
     rows[0, :, 0, 0, :, ::5] = 0.0
     rows[0, :, 0, 0, ::2, 0] = -0.0
-    rows[-1, :, -1, -1] = torch.randint(-4, 5, rows[-1, :, -1, -1].shape, device="cuda", generator=gen).half()
+    rows[-1, :, -1, -1] = torch.randint(
+        -4, 5, rows[-1, :, -1, -1].shape, device="cuda", generator=gen
+    ).half()
     rows[-1, :, 0, 0, :, 1] = 60000.0 * (1 - 2 * (torch.arange(stride, device="cuda") % 2).half())
     if poison:
         rows[0, 1, 0, 0, 3, 5] = float("inf")
@@ -243,15 +300,32 @@ def check_flush(name, plan, gen, jobs_count, poison=False):
     base = rows.data_ptr()
     jobs = flush_jobs(
         [
-            (base + 2 * rows[i, 0].storage_offset(), base + 2 * rows[i, 1].storage_offset(), stride, starts[i], numbers[i])
+            (
+                base + 2 * rows[i, 0].storage_offset(),
+                base + 2 * rows[i, 1].storage_offset(),
+                stride,
+                starts[i],
+                numbers[i],
+            )
             for i in range(jobs_count)
         ]
     )
-    arenas = [torch.full((blocks, max(size, 16)), 0xA5, dtype=torch.uint8, device="cuda") for size in plan.layer_bytes]
+    arenas = [
+        torch.full((blocks, max(size, 16)), 0xA5, dtype=torch.uint8, device="cuda")
+        for size in plan.layer_bytes
+    ]
     table = torch.tensor([a.data_ptr() for a in arenas], dtype=torch.int64).cuda()
     bad = torch.zeros(1, dtype=torch.int32, device="cuda")
-    code = library.harness_flush(plan.handle, pointer(plan.device), pointer(jobs), jobs_count, pointer(table),
-                                 ctypes.c_size_t(zone), pointer(bad), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
+    code = library.harness_flush(
+        plan.handle,
+        pointer(plan.device),
+        pointer(jobs),
+        jobs_count,
+        pointer(table),
+        ctypes.c_size_t(zone),
+        pointer(bad),
+        ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
+    )
     torch.cuda.synchronize()
     if poison:
         report(name, code == 0 and bad.item() == 1, f"{bad.item()} head blocks refused")
@@ -265,8 +339,17 @@ def check_flush(name, plan, gen, jobs_count, poison=False):
             for h in range(plan.kv_heads):
                 k = np.ascontiguousarray(host[i, 0, l, h][order])
                 v = np.ascontiguousarray(host[i, 1, l, h][order])
-                if library.harness_pack(plan.handle, l, h, k.ctypes.data_as(ctypes.c_void_p),
-                                        v.ctypes.data_as(ctypes.c_void_p), want.ctypes.data_as(ctypes.c_void_p)) != 0:
+                if (
+                    library.harness_pack(
+                        plan.handle,
+                        l,
+                        h,
+                        k.ctypes.data_as(ctypes.c_void_p),
+                        v.ctypes.data_as(ctypes.c_void_p),
+                        want.ctypes.data_as(ctypes.c_void_p),
+                    )
+                    != 0
+                ):
                     raise RuntimeError(error())
             got = arenas[l][numbers[i], : plan.layer_bytes[l]].cpu().numpy()
             wrong += int((got != want).sum())
@@ -279,9 +362,17 @@ def flush_cases():
         widths = {128: [[0, 128, 32], [96, 16, 64]], 64: [[0, 64, 32], [48, 16, 64]]}[dim]
         for k in range(4):
             for v in range(4):
-                plan = Plan(random_kept(widths, dim, 7), dim, 16, 40, k, v, selects=(k + v) % 2 == 1)
+                plan = Plan(
+                    random_kept(widths, dim, 7), dim, 16, 40, k, v, selects=(k + v) % 2 == 1
+                )
                 check_flush(f"flush d{dim} K {STORAGES[k]} V {STORAGES[v]}", plan, gen, 5)
-    check_flush("flush refuses infinity", Plan(random_kept([[128, 16]], 128, 7), 128, 16, 40, 2, 2), gen, 3, poison=True)
+    check_flush(
+        "flush refuses infinity",
+        Plan(random_kept([[128, 16]], 128, 7), 128, 16, 40, 2, 2),
+        gen,
+        3,
+        poison=True,
+    )
 
 
 def main():

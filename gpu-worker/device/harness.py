@@ -11,9 +11,7 @@ STORAGES = ("f16", "int8", "int4", "int2")
 SLOTS = 32
 TILE_ROWS = 8
 NO_SECTION = 0xFFFFFFFF
-HEAD_FIELDS = (
-    "width channels offset bytes k_values k_scale k_min k_max v_values v_scale v_min count positions reserved".split()
-)
+HEAD_FIELDS = "width channels offset bytes k_values k_scale k_min k_max v_values v_scale v_min count positions reserved".split()
 ROW = np.dtype(
     {
         "names": ["spans", "pages", "page_count", "span_count"],
@@ -55,8 +53,16 @@ class Plan:
         channels = np.array([c for layer in kept for head in layer for c in head], dtype=np.uint16)
         self.handle = ctypes.c_void_p(
             library.harness_plan(
-                self.layers, self.kv_heads, head_dim, sink, recent, k, v, int(selects),
-                widths.ctypes.data_as(ctypes.c_void_p), channels.ctypes.data_as(ctypes.c_void_p),
+                self.layers,
+                self.kv_heads,
+                head_dim,
+                sink,
+                recent,
+                k,
+                v,
+                int(selects),
+                widths.ctypes.data_as(ctypes.c_void_p),
+                channels.ctypes.data_as(ctypes.c_void_p),
             )
         )
         if not self.handle.value:
@@ -64,11 +70,18 @@ class Plan:
         self.size = library.harness_plan_bytes(self.handle)
         block = ctypes.string_at(self.handle, self.size)
         self.device = torch.frombuffer(bytearray(block), dtype=torch.uint8).cuda()
-        self.layer_bytes = [struct.unpack_from("<II", block, 80 + 8 * l)[1] for l in range(self.layers)]
+        self.layer_bytes = [
+            struct.unpack_from("<II", block, 80 + 8 * l)[1] for l in range(self.layers)
+        ]
         at = 80 + 8 * self.layers
         self.heads = [
             [
-                dict(zip(HEAD_FIELDS, struct.unpack_from("<14I", block, at + 56 * (l * self.kv_heads + h))))
+                dict(
+                    zip(
+                        HEAD_FIELDS,
+                        struct.unpack_from("<14I", block, at + 56 * (l * self.kv_heads + h)),
+                    )
+                )
                 for h in range(self.kv_heads)
             ]
             for l in range(self.layers)
@@ -97,9 +110,20 @@ class Layer:
 
     def launch(self, step, arena, q, out, scratch, zone_layer, zone_index=None, overlap=1):
         code = library.harness_decode(
-            self.handle, pointer(step.rows), pointer(step.tiles), pointer(step.pages), step.count,
-            self.plan.channels, ctypes.c_void_p(arena), pointer(q), pointer(out), pointer(scratch),
-            ctypes.c_size_t(zone_layer), self.layer if zone_index is None else zone_index, self.heads, overlap,
+            self.handle,
+            pointer(step.rows),
+            pointer(step.tiles),
+            pointer(step.pages),
+            step.count,
+            self.plan.channels,
+            ctypes.c_void_p(arena),
+            pointer(q),
+            pointer(out),
+            pointer(scratch),
+            ctypes.c_size_t(zone_layer),
+            self.layer if zone_index is None else zone_index,
+            self.heads,
+            overlap,
             ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
         )
         if code != 0:
@@ -134,12 +158,23 @@ class Step:
 
 
 def scratch(rows, kv_heads, head_dim):
-    return torch.zeros(library.harness_decode_scratch(rows, kv_heads, head_dim), dtype=torch.uint8, device="cuda")
+    return torch.zeros(
+        library.harness_decode_scratch(rows, kv_heads, head_dim), dtype=torch.uint8, device="cuda"
+    )
 
 
 def flush_jobs(jobs):
     """PageFlushJob array on the device; a job is (k address, v address, stride, row, page)."""
-    layout = np.dtype([("k", "<u8"), ("v", "<u8"), ("stride", "<i4"), ("row", "<i4"), ("page", "<u4"), ("reserved", "<i4")])
+    layout = np.dtype(
+        [
+            ("k", "<u8"),
+            ("v", "<u8"),
+            ("stride", "<i4"),
+            ("row", "<i4"),
+            ("page", "<u4"),
+            ("reserved", "<i4"),
+        ]
+    )
     array = np.zeros(len(jobs), dtype=layout)
     for i, job in enumerate(jobs):
         for name, value in zip(("k", "v", "stride", "row", "page"), job):

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds the kernels on a machine with a GPU, checks them, and measures them: one call, everything.
 #   OUT=<folder> gpu-worker/device/run.sh [--masks <folder>] [--commit <hash>] [--library <file>]
+#     [--sanitizer <tools>]
 # Needs nvcc 13.0, cmake, ninja, g++, Python with torch. --masks: the published channel masks (default
 # ../shared/plans); --commit: what the results name where the tree has no git; --library: an already
-# built libleanedge_cuda_harness.so. Nothing is measured unless every check has passed. Writes into
+# built libleanedge_cuda_harness.so; --sanitizer: tools of compute-sanitizer to run the small checks
+# under (default "memcheck racecheck", 25 s and 200 s; "" for none). Nothing is measured unless every check has passed. Writes into
 # $OUT (default: gpu-worker/build/results): check.log, sanitizer.log, decode-attention.json and .md.
 set -euo pipefail
 
@@ -12,11 +14,13 @@ root=$PWD
 masks=$root/../shared/plans
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 library=
+sanitizer="memcheck racecheck"
 command="gpu-worker/device/run.sh $*"
 while (($# > 0)); do
   case $1 in
     --masks) masks=$(realpath "$2") ;;
     --commit) commit=$2 ;;
+    --sanitizer) sanitizer=$2 ;;
     --library) library=$(realpath "$2") ;;
     *)
       echo "unknown argument $1" >&2
@@ -46,7 +50,7 @@ python3 check.py >"$out/check.log" 2>&1 || { grep -v '^ok' "$out/check.log" && e
 tail -n 1 "$out/check.log"
 echo "== compute-sanitizer"
 : >"$out/sanitizer.log"
-for tool in memcheck racecheck; do
+for tool in $sanitizer; do
   compute-sanitizer --tool "$tool" --error-exitcode 9 python3 check.py --small \
     >"$out/$tool.log" 2>&1 || { tail -n 30 "$out/$tool.log" && exit 1; }
   { echo "$tool" && tail -n 2 "$out/$tool.log"; } | tee -a "$out/sanitizer.log"

@@ -20,8 +20,8 @@ inline Status refuse(ErrorDetail* detail, const char* format, int64_t value, int
     int used = 0;
     for (const char* c = format; *c && at + 24 < sizeof detail->message; ++c) {
       if (*c == '#') {
-        at += static_cast<size_t>(snprintf(detail->message + at, sizeof detail->message - at, "%lld",
-                                           static_cast<long long>(used++ ? bound : value)));
+        at += static_cast<size_t>(snprintf(detail->message + at, sizeof detail->message - at,
+                                           "%lld", static_cast<long long>(used++ ? bound : value)));
       } else {
         detail->message[at++] = *c;
       }
@@ -31,8 +31,8 @@ inline Status refuse(ErrorDetail* detail, const char* format, int64_t value, int
   return Status::kUnimplemented;
 }
 
-// Memory that is short is the caller's to handle; an illegal argument is too; all else means that the
-// device or its context is gone.
+// Memory that is short is the caller's to handle; an illegal argument is too; all else means that
+// the device or its context is gone.
 inline Status status_of(cudaError_t error) {
   switch (error) {
     case cudaSuccess: return Status::kOk;

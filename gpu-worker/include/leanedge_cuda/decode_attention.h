@@ -41,7 +41,7 @@ struct DecodeRow {
 // One step. All arrays in device memory.
 struct DecodeStep {
   const DecodeRow* rows;         // (row_count)
-  const int32_t* tiles_before;   // (row_count + 1) tiles of kDecodeTileRows full rows of earlier rows
+  const int32_t* tiles_before;   // (row_count + 1) tiles of full rows of earlier rows
   const int32_t* pages_before;   // (row_count + 1) pages of earlier rows
   int32_t row_count;             // 1 .. kSequencesMax; fixed in a captured graph
 };
@@ -84,9 +84,9 @@ struct DecodeAttention {
   size_t zone_layer;         // f16 elements from one layer of a span to the next
   int32_t layer;
   int32_t heads;
-  // 1: the kernel may begin to read its page tables and pages while the kernel before it in the stream
-  // still runs (sm_90, programmatic dependent launch). They and the step's arrays must then have been
-  // written before that kernel began. 0: it starts when that kernel has finished.
+  // 1: the kernel may begin to read its page tables and pages while the kernel before it in the
+  // stream still runs (sm_90, programmatic dependent launch). They and the step's arrays must then
+  // have been written before that kernel began. 0: it starts when that kernel has finished.
   int32_t overlap;
 };
 

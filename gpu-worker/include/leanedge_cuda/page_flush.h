@@ -1,6 +1,6 @@
-// Page flush on a device: the oldest 32 rows of each sequence whose ring is full become a page (kept
-// channels gathered, quantised, summarised) in every layer, in one launch. Writes exactly the bytes of
-// docs/page-format.md, as page_pack_ref does.
+// Page flush on a device: the oldest 32 rows of each sequence whose ring is full become a page
+// (kept channels gathered, quantised, summarised) in every layer, in one launch. Writes exactly the
+// bytes of docs/page-format.md, as page_pack_ref does.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -25,7 +25,7 @@ struct PageFlush {
   const CachePlan* plan;      // the whole block, in device memory
   const PageFlushJob* jobs;   // (job_count) in device memory
   uint8_t* const* arenas;     // (layers) in device memory: each layer's blocks
-  uint32_t* not_finite;       // counts head blocks that held NaN or infinity; their bytes are undefined
+  uint32_t* not_finite;       // counts head blocks with NaN or infinity: their bytes are undefined
   size_t zone_layer;          // f16 elements from one layer of a ring to the next
   int32_t job_count;
 };

@@ -1,7 +1,8 @@
-// Decode attention of one layer: a persistent grid, one share of the cache a thread block (split.h), one
-// page at a time a warp. Bytes go from global to shared memory by asynchronous copies, several pages
-// ahead, and through tensor cores (page_fragments.cuh). Each warp keeps its own softmax and outputs; a
-// block merges its warps, and the last block of a pair merges the blocks, in order.
+// Decode attention of one layer: a persistent grid, one share of the cache a thread block
+// (split.h), one page at a time a warp. Bytes go from global to shared memory by asynchronous
+// copies, several pages ahead, and through tensor cores (page_fragments.cuh). Each warp keeps its
+// own softmax and outputs; a block merges its warps, and the last block of a pair merges the
+// blocks, in order.
 #pragma once
 
 #include "decode_kernels.h"
@@ -102,7 +103,8 @@ __device__ __forceinline__ void page_attend(const uint8_t* stage, int width, uin
   page_outputs<K, V, D>(stage + v_stage, lane, p, out, minima);
 }
 
-// The partial results of a thread block, one of each warp; their outputs lie at the start of its ring.
+// The partial results of a thread block, one of each warp; their outputs lie at the start of its
+// ring.
 struct WarpResults {
   float reference[kDecodeWarpsMax][kDecodeGroupMax];  // -infinity: the warp read nothing
   float sum[kDecodeWarpsMax][kDecodeGroupMax];
@@ -119,8 +121,9 @@ struct alignas(16) DecodeShared {
   bool last;
 };
 
-// q as f16, each head scaled by a power of two so that its largest channel lies in [0.5, 1): folding a
-// page's scale into it can then neither overflow nor, in earnest, underflow. q (group, D) f32.
+// q as f16, each head scaled by a power of two so that its largest channel lies in [0.5, 1):
+// folding a page's scale into it can then neither overflow nor, in earnest, underflow. q (group, D)
+// f32.
 template <int D, int kWarps>
 __device__ __forceinline__ void load_query(const float* q, int group, float scale,
                                            DecodeShared<D>& shared) {
@@ -164,8 +167,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   const DecodeHead head = p.head[kv_head];
   const DecodeRow& row = shared.row;
 
-  // This warp's part: its pages, then its tiles of full rows, the newest of which the kernel before this
-  // one writes.
+  // This warp's part: its pages, then its tiles of full rows, the newest of which the kernel before
+  // this one writes.
   const int page_begin = max(begin - tiles, 0);
   const int page_end = max(end - tiles, page_begin);
   PageStream stream;
@@ -303,8 +306,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 }
 
 // Merges what the blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
-// flight at a time: one multiprocessor reads alone what up to all of them wrote. Not inlined: it needs
-// the registers that the loop over pages keeps.
+// flight at a time: one multiprocessor reads alone what up to all of them wrote. Not inlined: it
+// needs the registers that the loop over pages keeps.
 template <int D, int kThreads>
 __device__ __noinline__ void merge_parts(const float* parts, const float* part_sums,
                                             int first_owner, int owners, int group, float* out) {
@@ -351,8 +354,8 @@ __device__ __noinline__ void merge_parts(const float* parts, const float* part_s
   }
 }
 
-// The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All lanes
-// of a warp search together, 32 rows at a time.
+// The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All
+// lanes of a warp search together, 32 rows at a time.
 template <typename Reached>
 __device__ __forceinline__ int find_row(int rows, Reached reached) {
   const int lane = threadIdx.x & 31;

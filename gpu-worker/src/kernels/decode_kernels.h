@@ -10,13 +10,14 @@ inline constexpr int kDecodeSharedStatic = 4864;  // bytes a block at most besid
 inline constexpr int kDecodeStagesMax = 8;  // copy_async_wait() knows 7 pending groups
 inline constexpr int kDecodeThreadsPerSm = 512;  // 128 registers each
 
-// Warps of a thread block. Pages of f16 fill shared memory with few warps: blocks of two let one block
-// stream while another begins or ends a pair.
+// Warps of a thread block. Pages of f16 fill shared memory with few warps: blocks of two let one
+// block stream while another begins or ends a pair.
 constexpr int decode_warps(PageStorage k, PageStorage v) {
   return k == PageStorage::kF16 && v == PageStorage::kF16 ? 2 : 4;
 }
 
-// Pages in a warp's ring, the one that is computed on included: small ones need more of them in flight.
+// Pages in a warp's ring, the one that is computed on included: small ones need more of them in
+// flight.
 constexpr int decode_stages(PageStorage k, PageStorage v) {
   return storage_bits(k) + storage_bits(v) <= 6 ? 4 : 3;
 }
@@ -34,8 +35,8 @@ struct DecodeParams {
   const uint8_t* arena;
   const float* q;
   float* out;
-  float* parts;        // (2 * grid, group, head_dim) outputs, then (2 * grid, group, 2) maxima, sums
-  uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered their part; 0 between launches
+  float* parts;        // (2 * grid, group, head_dim) outputs, then (2 * grid, group, 2)
+  uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered; 0 between launches
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
   int32_t kv_heads;

@@ -42,7 +42,8 @@ size_t parts_floats(int32_t blocks, int32_t group, int32_t head_dim) {
 }
 
 // Bytes that a multiprocessor reads while a block changes from one pair to the next: about 7 us of
-// latencies in a row, at the rate that each storage reaches. Found by trying 48 to 400 KiB on an H100.
+// latencies in a row, at the rate that each storage reaches. Found by trying 48 to 400 KiB on an
+// H100.
 int32_t start_bytes(PageStorage k, PageStorage v) {
   const int32_t bits = storage_bits(k) + storage_bits(v);
   return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024;
@@ -134,7 +135,8 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
                       detail);
     return Status::kOk;
   }
-  return refuse(detail, "decode: a page of # bytes does not fit shared memory of # bytes often enough",
+  return refuse(detail,
+                "decode: a page of # bytes does not fit shared memory of # bytes often enough",
                 out->stage_bytes, shared_block);
 }
 

@@ -1,6 +1,6 @@
-// Attention over full rows (sink, recent): tiles of 8 or 16 rows pass through a ring in shared memory as
-// pages do, and their results go into the same sums. K and V are f16, slot-major; rows of different
-// spans may stand in one tile.
+// Attention over full rows (sink, recent): tiles of 8 or 16 rows pass through a ring in shared
+// memory as pages do, and their results go into the same sums. K and V are f16, slot-major; rows of
+// different spans may stand in one tile.
 #pragma once
 
 #include "leanedge_cuda/decode_attention.h"

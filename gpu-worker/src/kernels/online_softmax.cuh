@@ -1,12 +1,12 @@
-// The running softmax of a warp. Scores are in units of log2. A lane holds query heads 2t and 2t + 1
-// (t = lane % 4), as the columns of a matrix product lie; lanes of the same t agree on all but `sum`,
-// which each keeps for its own slots until the end.
+// The running softmax of a warp. Scores are in units of log2. A lane holds query heads 2t and 2t +
+// 1 (t = lane % 4), as the columns of a matrix product lie; lanes of the same t agree on all but
+// `sum`, which each keeps for its own slots until the end.
 //
-// Probabilities become f16 operands, so they are taken relative to a reference near the maximum of the
-// slots at hand, not of all slots so far: with a reference far above, whole pages of small
+// Probabilities become f16 operands, so they are taken relative to a reference near the maximum of
+// the slots at hand, not of all slots so far: with a reference far above, whole pages of small
 // probabilities would drown in f16's subnormals. Sums and outputs are f32, where a reference that
-// sinks costs nothing. It stays while the new slots' maximum is at most kSlack below it, which saves
-// most of the rescaling.
+// sinks costs nothing. It stays while the new slots' maximum is at most kSlack below it, which
+// saves most of the rescaling.
 #pragma once
 
 #include <math_constants.h>

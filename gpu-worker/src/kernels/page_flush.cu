@@ -58,7 +58,8 @@ __device__ __forceinline__ uint32_t code_of(float x, const Group& group) {
   return static_cast<uint32_t>(rintf(__fdiv_rn(__fsub_rn(x, group.min), group.scale)));
 }
 
-// Writes the codes of a run of 32 values, planar (2.1), as words of 4 bytes. `value(i)` gives value i.
+// Writes the codes of a run of 32 values, planar (2.1), as words of 4 bytes. `value(i)` gives value
+// i.
 template <int kBits, typename Value>
 __device__ __forceinline__ void store_run(uint32_t* out, const Group& group, Value value) {
   constexpr int kBytes = 4 * kBits;

@@ -1,14 +1,16 @@
 // From the bytes of a page in shared memory to operands of matrix products.
 //
-// Scores are S^T = K q^T: slots are the 16 rows of a product, query heads its 8 columns, channels what
-// it sums over. Outputs are O^T = V^T P^T: channels are the rows, slots the sum. Both K (channel-major)
-// and V (slot-major) are therefore read with a transposing matrix load, which hands each lane two
-// neighbouring channels (or slots) in the halves of a register, each half with 16 bits of codes: the
-// planar order of docs/page-format.md makes those 1, 2, 4 or 8 values that belong to one mma row each.
+// Scores are S^T = K q^T: slots are the 16 rows of a product, query heads its 8 columns, channels
+// what it sums over. Outputs are O^T = V^T P^T: channels are the rows, slots the sum. Both K
+// (channel-major) and V (slot-major) are therefore read with a transposing matrix load, which hands
+// each lane two neighbouring channels (or slots) in the halves of a register, each half with 16
+// bits of codes: the planar order of docs/page-format.md makes those 1, 2, 4 or 8 values that
+// belong to one mma row each.
 //
-// A code is not converted. Its bits, masked in place, are a tiny f16 number: code x 2^(p - 24) at bit p,
-// exact in the product. The power of two goes into one f32 multiplication of the sum. K's scale is
-// folded into q and V's into the probabilities, both f16; the minima are products of their own.
+// A code is not converted. Its bits, masked in place, are a tiny f16 number: code x 2^(p - 24) at
+// bit p, exact in the product. The power of two goes into one f32 multiplication of the sum. K's
+// scale is folded into q and V's into the probabilities, both f16; the minima are products of their
+// own.
 //
 // Slots of a page come in four blocks of eight, numbered in the order that K's storage gives them:
 // slot_of() says which slots they are. r = lane / 4, t = lane % 4 throughout.
@@ -62,14 +64,16 @@ __device__ __forceinline__ void slot_pairs(const uint16_t* values, int t, uint32
   }
 }
 
-// Which channel of a step of 16 stands in row k of the sum; pairs (2t, 2t + 1) and (2t + 8, 2t + 9).
+// Which channel of a step of 16 stands in row k of the sum; pairs (2t, 2t + 1) and (2t + 8, 2t +
+// 9).
 template <PageStorage K>
 __device__ __forceinline__ constexpr int channel_of(int k) {
   if constexpr (K == PageStorage::kInt2) return k < 8 ? 2 * k : 2 * (k - 8) + 1;
   return k;
 }
 
-// An f16 array over channels (scales, minima) as pairs: rows 2t, 2t + 1 and 2t + 8, 2t + 9 of step `s`.
+// An f16 array over channels (scales, minima) as pairs: rows 2t, 2t + 1 and 2t + 8, 2t + 9 of step
+// `s`.
 template <PageStorage K>
 __device__ __forceinline__ void channel_pairs(const uint16_t* values, int s, int t, uint32_t* low,
                                               uint32_t* high) {
@@ -83,9 +87,9 @@ __device__ __forceinline__ void channel_pairs(const uint16_t* values, int s, int
   }
 }
 
-// int2 only: 16 bytes hold two runs, so lanes r < 4 and r >= 4 of a column were given different runs.
-// Swaps half of them: afterwards `a` holds the first run and `b` the second in every lane, one byte (in
-// the low half of each 16 bits) a lane.
+// int2 only: 16 bytes hold two runs, so lanes r < 4 and r >= 4 of a column were given different
+// runs. Swaps half of them: afterwards `a` holds the first run and `b` the second in every lane,
+// one byte (in the low half of each 16 bits) a lane.
 __device__ __forceinline__ void part_runs(uint32_t own, int lane, uint32_t* a, uint32_t* b) {
   const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 16);
   const bool upper = lane & 16;
@@ -94,8 +98,8 @@ __device__ __forceinline__ void part_runs(uint32_t own, int lane, uint32_t* a, u
   *b = (upper ? own : other) >> shift;
 }
 
-// What a lane adds to the address of a section, the same for every page: kept in registers, where the
-// compiler would otherwise compute it anew for each page.
+// What a lane adds to the address of a section, the same for every page: kept in registers, where
+// the compiler would otherwise compute it anew for each page.
 struct PageLane {
   uint32_t k_row;  // bytes: its row in the matrices that page_scores() loads, swizzled
   uint32_t v_row;  // bytes: the same for page_outputs()
@@ -112,9 +116,9 @@ template <PageStorage K, PageStorage V, int D>
 __device__ __forceinline__ PageLane page_lane(int lane) {
   const int row = lane & 7;
   const int matrix = lane >> 3;
-  // K, f16: 4 chunks a channel; matrices are quarters 0, 1 of the lower channels, then of the upper.
-  // int8: 2 chunks a channel; halves 0, 1 of the lower channels, then of the upper.
-  // int4: a chunk a channel; matrices of 8 channels. int2: half a chunk; matrices of 16 channels.
+  // K, f16: 4 chunks a channel; matrices are quarters 0, 1 of the lower channels, then of the
+  // upper. int8: 2 chunks a channel; halves 0, 1 of the lower channels, then of the upper. int4: a
+  // chunk a channel; matrices of 8 channels. int2: half a chunk; matrices of 16 channels.
   const int k = K == PageStorage::kF16    ? (((matrix >> 1) * 8 + row) << 2) + (matrix & 1)
                 : K == PageStorage::kInt8 ? (((matrix >> 1) * 8 + row) << 1) + (matrix & 1)
                                           : lane;
@@ -153,7 +157,7 @@ __device__ __forceinline__ void score_step(float (&scores)[2][4], uint32_t low, 
 
 // Raw scores of the 32 slots of a page: scores[i] holds block 2i in rows r and block 2i + 1 in rows
 // r + 8, to be multiplied by k_factor(); `bias` gets what the minima add to every slot.
-//   section   K section of the page in shared memory: (width, 32) values, swizzled, then scales, minima
+//   section   K section in shared memory: (width, 32) values, swizzled, then scales, minima
 //   q         (steps, 32 lanes) in shared memory: pairs of q of rows 2t, 2t + 1 and 2t + 8, 2t + 9
 template <PageStorage K, int kSteps>
 __device__ __forceinline__ void page_scores(const uint8_t* section, int width, const PageLane& at,
@@ -232,7 +236,7 @@ __device__ __forceinline__ constexpr float v_factor(int tile, int half) {
 }
 
 // Adds the 32 slots of a page to the outputs.
-//   section  V section in shared memory: (32, D) values, swizzled, then scales and minima (D / 32, 32)
+//   section  V section in shared memory: (32, D) values, swizzled, then scales, minima (D / 32, 32)
 //   p        probabilities as pairs: p[b] = rows 2t, 2t + 1 of block b, of query head r
 //   out      (D / 16 tiles): output_channel() and v_factor() say what they hold
 //   minima   what V's minima add: row r is group r (r < D / 32), columns are query heads

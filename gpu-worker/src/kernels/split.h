@@ -1,10 +1,11 @@
-// Who reads what: the cache of all sequences, laid out as one line of bytes, is cut into equal shares,
-// one for each thread block. So no block waits for another's longer sequence or wider head, and the
-// division needs no list: it follows from two running sums over the sequences.
+// Who reads what: the cache of all sequences, laid out as one line of bytes, is cut into equal
+// shares, one for each thread block. So no block waits for another's longer sequence or wider head,
+// and the division needs no list: it follows from two running sums over the sequences.
 //
-// The line is ordered by row, then by KV head (a pair), then by unit: first the pair's tiles of full
-// rows, then its archive pages. So heads that keep no archive, whose pairs take longer than their bytes
-// tell, lie scattered over the blocks. Costs are in chunks of 16 bytes; each pair also costs a constant. Plain C++: the tests run it on a CPU.
+// The line is ordered by row, then by KV head (a pair), then by unit: first the pair's tiles of
+// full rows, then its archive pages. So heads that keep no archive, whose pairs take longer than
+// their bytes tell, lie scattered over the blocks. Costs are in chunks of 16 bytes; each pair also
+// costs a constant. Plain C++: the tests run it on a CPU.
 #pragma once
 
 #include <stdint.h>
@@ -50,8 +51,8 @@ LEANEDGE_DEVICE int64_t split_cost(const SplitPair& pair) {
          static_cast<int64_t>(pair.pages) * pair.page_cost;
 }
 
-// Units of the pair that begin before chunk `at` of the line: a unit belongs to the share in which it
-// begins.
+// Units of the pair that begin before chunk `at` of the line: a unit belongs to the share in which
+// it begins.
 LEANEDGE_DEVICE int32_t split_units(const SplitPair& pair, int64_t at) {
   if (at <= pair.begin + pair.start_cost) return 0;
   if (at >= pair.begin + split_cost(pair)) return pair.tiles + pair.pages;

@@ -93,8 +93,8 @@ __device__ __forceinline__ uint32_t transpose_matrix(uint32_t x) {
 }
 
 // Waits until the kernel before this one has finished and its writes are seen; then lets the kernel
-// after this one start its own preparations on processors that fall idle. Kernels before sm_90 run one
-// after the other anyway.
+// after this one start its own preparations on processors that fall idle. Kernels before sm_90 run
+// one after the other anyway.
 __device__ __forceinline__ void wait_for_previous_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");
