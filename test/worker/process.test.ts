@@ -7,7 +7,11 @@ import { promisify } from "node:util";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Backend, FinishReason, Role } from "../../src/gen/leanedge/v1/session_pb.js";
-import type { GenerateResponse } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
+import {
+  SnapshotFaultReason,
+  SnapshotFaultSchema,
+  type GenerateResponse,
+} from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import {
   embeddedModelId,
   openWorkerClient,
@@ -177,6 +181,57 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     const finished = (await answers[0])?.at(-1);
     expect(finished?.case).toBe("finished");
     expect(await patient.exited).toBe(0);
+  });
+
+  it("hands its caches out before it goes, and takes those of others", async () => {
+    const leaving = await startWorkerProcess();
+    const old = openWorkerClient(leaving.url, "2");
+    const first = await events(old.generate(ask("moves", "Remember harbor.", 12)));
+    const finished = first.at(-1);
+    if (finished?.case !== "finished") throw new Error("the stream did not finish");
+    const { prefix } = finished.value;
+    leaving.signal("SIGTERM");
+    await expect.poll(() => leaving.output()).toContain("draining");
+    const pieces: Uint8Array[] = [];
+    let engineVersion = "";
+    for await (const piece of old.snapshot({ sequenceId: "moves", prefix })) {
+      pieces.push(piece.data);
+      engineVersion ||= piece.engineVersion;
+    }
+    expect(await leaving.exited).toBe(0);
+
+    const here = openWorkerClient(worker.url, "2", token);
+    const restore = (data: readonly Uint8Array[]) =>
+      here.restore(
+        (async function* () {
+          for (const [index, piece] of data.entries()) {
+            yield index === 0
+              ? { sequenceId: "moves", generation: 2n, prefix, engineVersion, data: piece }
+              : { data: piece };
+          }
+        })(),
+      );
+    // One bit is wrong: nothing of it is kept.
+    const damaged = pieces.map((piece) => Uint8Array.from(piece));
+    const last = damaged.at(-1) ?? new Uint8Array(1);
+    last[0] = (last[0] ?? 0) ^ 1;
+    const refused = await restore(damaged).then(
+      () => undefined,
+      (error: unknown) => ConnectError.from(error),
+    );
+    expect(refused?.code).toBe(Code.DataLoss);
+    expect(refused?.findDetails(SnapshotFaultSchema).map(({ reason }) => reason)).toEqual([
+      SnapshotFaultReason.CORRUPT,
+    ]);
+
+    const restored = await restore(pieces);
+    expect(restored.prefix?.tokens).toBe(prefix?.tokens);
+    const second = await events(
+      here.generate({ ...ask("moves", "And again?", 4), generation: 2n, prefix }),
+    );
+    const accepted = second[0];
+    if (accepted?.case !== "accepted") throw new Error("the second turn was not accepted");
+    expect(accepted.value.cachedTokens).toBeGreaterThanOrEqual((prefix?.tokens ?? 0) - 1);
   });
 
   it("computes on two threads what it computes on one", async () => {

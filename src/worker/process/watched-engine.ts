@@ -8,7 +8,9 @@ import type { WorkerMetrics } from "../metrics.js";
 
 /** Who looks on. */
 export interface EngineWatcher {
-  readonly metrics: Pick<WorkerMetrics, "step" | "interTokenLatency">;
+  readonly metrics: Pick<WorkerMetrics, "step"> & {
+    readonly interTokenLatency: { observe(seconds: number): void };
+  };
   /** Seconds on a clock that never goes back. */
   readonly nowSeconds: () => number;
   /** The engine is lost: every call fails from now on. Called once. */
@@ -21,6 +23,8 @@ export function watchEngine(engine: Engine, watcher: EngineWatcher): Engine {
   /** When each running answer got its latest token. */
   const drawnAt = new Map<SequenceHandle, number>();
   let lost = false;
+  /** The step that a device computes now. */
+  let pending: Promise<unknown> | undefined;
 
   const guard = <T>(call: () => T): T => {
     try {
@@ -68,10 +72,24 @@ export function watchEngine(engine: Engine, watcher: EngineWatcher): Engine {
     step: async (entries) => {
       const start = nowSeconds();
       try {
-        return measure(start, entries, await engine.step(entries));
+        const step = engine.step(entries);
+        pending = step;
+        return measure(start, entries, await step);
       } catch (error) {
         notice(error);
         throw error;
+      } finally {
+        pending = undefined;
+      }
+    },
+    // A device that computes is let finish; who waits for its result, to free sequences, comes first.
+    close: () => {
+      if (pending === undefined) engine.close();
+      else {
+        const close = (): void => {
+          setImmediate(() => engine.close());
+        };
+        pending.then(close, close);
       }
     },
     stepSync:
