@@ -40,6 +40,25 @@ size_t row_at(int32_t head, int32_t token) {
   return static_cast<size_t>(head * kTokens + token) * kDim;
 }
 
+// Packs page `page`; under an evicting plan each head keeps its first slots only.
+void pack(Scene* scene, int32_t page) {
+  uint8_t* bytes = scene->pages + static_cast<size_t>(page) * scene->plan->page_bytes;
+  const int32_t first = kSink + page * kPageSlots;
+  if (!scene->plan->evicting) {
+    kernels::page_flush(nullptr, *scene->plan, 0, kKvHeads, kDim, scene->k, scene->v, kTokens,
+                        first, bytes);
+    return;
+  }
+  uint32_t positions[kPageSlots];
+  for (int32_t i = 0; i < kPageSlots; ++i) positions[i] = static_cast<uint32_t>(first + i);
+  for (int32_t head = 0; head < kKvHeads; ++head) {
+    const int32_t count = 1 + (page * 11 + head * 17) % kPageSlots;
+    CHECK(page_pack_ref(*scene->plan, 0, head, scene->k + row_at(head, first),
+                        scene->v + row_at(head, first), kDim, count, positions, bytes,
+                        nullptr) == Status::kOk);
+  }
+}
+
 void make(Scene* scene, CachePlan* plan, uint64_t seed) {
   Random random = {seed};
   scene->plan = plan;
@@ -55,11 +74,7 @@ void make(Scene* scene, CachePlan* plan, uint64_t seed) {
   }
   const size_t bytes = static_cast<size_t>(kPages) * plan->page_bytes;
   scene->pages = static_cast<uint8_t*>(aligned_alloc(64, bytes / 64 * 64 + 64));
-  for (int32_t p = 0; p < kPages; ++p) {
-    kernels::page_flush(nullptr, *plan, 0, kKvHeads, kDim, scene->k, scene->v, kTokens,
-                        kSink + p * kPageSlots,
-                        scene->pages + static_cast<size_t>(p) * plan->page_bytes);
-  }
+  for (int32_t p = 0; p < kPages; ++p) pack(scene, p);
   for (float& q : scene->q) q = random.uniform();
 }
 
@@ -155,9 +170,10 @@ void expected(const Scene& scene, int32_t row, int32_t head, const bool* reads, 
     if (!reads[p]) continue;
     static float k[kPageSlots * kDim];
     static float v[kPageSlots * kDim];
-    page_unpack_ref(*scene.plan, 0, kv_head,
-                    scene.pages + static_cast<size_t>(p) * scene.plan->page_bytes, k, v);
-    for (int32_t s = 0; s < kPageSlots; ++s) {
+    const int32_t used =
+        page_unpack_ref(*scene.plan, 0, kv_head,
+                        scene.pages + static_cast<size_t>(p) * scene.plan->page_bytes, k, v);
+    for (int32_t s = 0; s < used; ++s) {
       double score = 0;
       for (uint32_t j = 0; j < layout.width; ++j) {
         score += static_cast<double>(q[channels[j]]) *
@@ -241,6 +257,31 @@ TEST(attention_reads_the_pages_of_the_best_bounds) {
         drop(&scene);
       }
     }
+  }
+}
+
+// Pages with fewer slots than 32, another number in each head: unused slots are not attended to.
+TEST(attention_reads_the_counts_of_evicting_pages) {
+  static Scene scene;
+  bool all[kPages];
+  for (bool& read : all) read = true;
+  for (const PageStorage k : {PageStorage::kF16, PageStorage::kInt2}) {
+    CachePlan* plan = plan_of(16, 32, k, PageStorage::kInt4, 0, 0);
+    plan->evicting = 1;
+    plan_layout_write(plan);
+    make(&scene, plan, 9);
+    static float unpacked[2][kPageSlots * kDim];
+    CHECK_EQ(page_unpack_ref(*plan, 0, 1, scene.pages, unpacked[0], unpacked[1]), 18);
+    attend(&scene, 0, kQueryRows, 0);
+    for (int32_t row = 0; row < kQueryRows; ++row) {
+      for (int32_t head = 0; head < kHeads; ++head) {
+        double out[kDim];
+        expected(scene, row, head, all, out);
+        for (int32_t d = 0; d < kDim; ++d)
+          CHECK_NEAR(scene.out[(row * kHeads + head) * kDim + d], out[d], 3e-6);
+      }
+    }
+    drop(&scene);
   }
 }
 
