@@ -21,6 +21,7 @@ import {
   WorkerService,
   type Accepted,
   type Finished,
+  type PrefixName,
   type RestoreRequest,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { snapshotPieceBytes } from "./limits.js";
@@ -81,8 +82,15 @@ async function run(
   return { accepted, finished };
 }
 
+/** What the first message of a restore may say besides the rest. */
+interface FirstMessage {
+  readonly sequenceId?: string;
+  readonly generation?: bigint;
+  readonly prefix?: PrefixName | undefined;
+}
+
 /** A request of about `tokens` tokens, its answer included. */
-function request(tokens: number, answer = 5): Request {
+function request(tokens: number, answer = 5) {
   const text = "x".repeat(tokens - answer - 7);
   return { messages: [{ role: Role.USER, text }], sampling: { maxTokens: answer } };
 }
@@ -95,7 +103,7 @@ async function snapshotOf(worker: Worker, sequenceId = "s"): Promise<Uint8Array<
 
 async function* pieces(
   bytes: Uint8Array,
-  first: Partial<RestoreRequest> = {},
+  first: FirstMessage = {},
   size = 10_000,
 ): AsyncGenerator<RestoreRequest> {
   yield create(RestoreRequestSchema, { sequenceId: "s", generation: 1n, ...first });

@@ -25,7 +25,7 @@ export async function tinyAssets(model: string): Promise<Pick<Fetcher, "fetch">>
   const manifest = await makeShardManifest(memorySource(bytes), () => shardName);
   return {
     fetch(input) {
-      const { pathname } = new URL(String(input));
+      const { pathname } = new URL(input instanceof Request ? input.url : input);
       switch (pathname) {
         case `${folder}/manifest.json`:
           return Promise.resolve(Response.json(manifest));
