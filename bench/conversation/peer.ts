@@ -1,7 +1,7 @@
 /**
  * Is an odd answer ours or the model's? Holds the conversation in the bare engine and asks llama.cpp, which is
  * given the same log, for its own best token at every place where the engine drew one:
- * `npx tsx bench/conversation/peer.ts [MODEL]`.
+ * `npx tsx bench/conversation/peer.ts [MODEL] [QUESTIONS]`.
  */
 import type { Engine } from "../../src/engine/engine.js";
 import { openFileSource } from "../../src/engine/gguf/file-source.js";
@@ -21,11 +21,11 @@ const workMax = 1_000_000;
 /** The log of a conversation, and what was drawn after which position. */
 type Log = { readonly ids: number[]; readonly drawn: Map<number, number> };
 
-async function converse(engine: Engine, codec: TextCodec): Promise<Log> {
+async function converse(engine: Engine, codec: TextCodec, count: number): Promise<Log> {
   const sequence = engine.createSequence();
   const ids: number[] = [];
   const drawn = new Map<number, number>();
-  for (const [index, content] of questions.entries()) {
+  for (const [index, content] of questions.slice(0, count).entries()) {
     const prompt =
       index === 0
         ? codec.encodeFirst([
@@ -35,7 +35,7 @@ async function converse(engine: Engine, codec: TextCodec): Promise<Log> {
         : codec.encodeContinuation([{ role: "user", content }]);
     engine.append(sequence, "prompt", prompt);
     ids.push(...prompt);
-    for (let count = 0; count < maxTokens; count += 1) {
+    for (let tokens = 0; tokens < maxTokens; tokens += 1) {
       const [result] = await engine.step([{ sequence, workMax, sample: true }]);
       if (result?.error !== undefined) throw result.error;
       if (result?.token === undefined) throw new Error("the engine drew no token");
@@ -59,7 +59,11 @@ const loaded = await loadEngine({
   memoryBytesMax,
   sequencesMax: 1,
 });
-const { ids, drawn } = await converse(loaded.engine, createModelCodec(loaded));
+const { ids, drawn } = await converse(
+  loaded.engine,
+  createModelCodec(loaded),
+  Number(process.argv[3] ?? questions.length),
+);
 loaded.engine.close();
 await source.close();
 
