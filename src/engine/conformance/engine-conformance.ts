@@ -5,6 +5,8 @@ import { runErrorSuite } from "./error-suite.js";
 import { runLogitSuite } from "./logit-suite.js";
 import { runPlanSuite } from "./plan-suite.js";
 import { runReplaySuite } from "./replay-suite.js";
+import { runThinkSuite } from "./think-suite.js";
+import { runWalkSuite } from "./walk-suite.js";
 
 /**
  * Declares the engine suite for a module.
@@ -24,6 +26,8 @@ export function runEngineConformance(
     runPlanSuite(once);
     runChannelSuite(once);
     runReplaySuite(once);
+    runThinkSuite(once);
+    runWalkSuite(once);
     runErrorSuite(once);
   });
 }
