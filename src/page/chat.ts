@@ -6,6 +6,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { LeanedgeClient, TurnRequest } from "../client/index.js";
 import { FinishReason, Role, type Session } from "../gen/leanedge/v1/session_pb.js";
 import type { LiveLine } from "./live-line.js";
+import type { MemoryTable } from "./memory-table.js";
 import type { MessageList } from "./message-list.js";
 
 /** What a chat works with. */
@@ -13,6 +14,7 @@ export interface ChatParts {
   readonly client: LeanedgeClient;
   readonly messages: MessageList;
   readonly live: LiveLine;
+  readonly memory: MemoryTable;
   /** A turn began or ended. */
   readonly onBusy: (busy: boolean) => void;
   /** Something went wrong; undefined takes an earlier message away. */
@@ -37,10 +39,9 @@ export class Chat {
   async open(): Promise<void> {
     const { client, messages, live } = this.#parts;
     messages.clear();
-    const session = await this.#session();
+    const session = await this.#showFigures();
     if (session === undefined) return;
     const { runningTurn } = session;
-    live.cacheBytes(session.cacheBytes);
     let pageToken = "";
     do {
       const page = await client.sessions.listMessages({
@@ -70,6 +71,21 @@ export class Chat {
       if (error instanceof ConnectError && error.code === Code.NotFound) return undefined;
       throw error;
     }
+  }
+
+  /** Shows what the chat holds and could hold. */
+  async #showFigures(): Promise<Session | undefined> {
+    const { client, live, memory } = this.#parts;
+    const session = await this.#session();
+    const model =
+      session === undefined || session.plan === ""
+        ? undefined
+        : (await client.models.getModel({ model: session.model })).model;
+    if (!this.#closed) {
+      live.session(session);
+      memory.show(session, model);
+    }
+    return session;
   }
 
   /** Sends a message and shows the answer as it comes. */
@@ -121,7 +137,7 @@ export class Chat {
             break;
           case "finished":
             reason = event.finished.finishReason;
-            live.finished(event.finished.usage, event.finished.cacheBytes);
+            live.finished(event.finished.usage);
             if (event.finished.errorMessage !== "") onError(event.finished.errorMessage);
         }
       }
@@ -131,7 +147,10 @@ export class Chat {
       live.state("");
     } finally {
       answer.finish(reason);
-      if (!this.#closed) onBusy(false);
+      if (!this.#closed) {
+        onBusy(false);
+        this.#showFigures().catch(onError);
+      }
     }
   }
 }

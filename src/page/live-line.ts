@@ -1,11 +1,13 @@
 /** The line of figures under the chat. Speed is measured here, by the client's own clock. */
 import {
   Backend,
+  type Session,
   type TranscriptMessage,
   type TurnStarted,
   type Usage,
 } from "../gen/leanedge/v1/session_pb.js";
 import { element } from "./elements.js";
+import { mebibytes } from "./memory-table.js";
 
 const backends: Partial<Record<Backend, string>> = {
   [Backend.REFERENCE]: "reference",
@@ -20,6 +22,8 @@ export class LiveLine {
   readonly #prompt = element("live-prompt", HTMLElement);
   readonly #cached = element("live-cached", HTMLElement);
   readonly #cacheBytes = element("live-cache-bytes", HTMLElement);
+  readonly #pages = element("live-pages", HTMLElement);
+  readonly #plan = element("live-plan", HTMLElement);
   readonly #state = element("live-state", HTMLElement);
   #firstDeltaMs: number | undefined;
   #firstTokens = 0;
@@ -55,14 +59,17 @@ export class LiveLine {
     }
   }
 
-  finished(usage: Usage | undefined, cacheBytes: bigint): void {
+  finished(usage: Usage | undefined): void {
     this.#usage(usage);
-    this.cacheBytes(cacheBytes);
     this.state("");
   }
 
-  cacheBytes(bytes: bigint): void {
-    this.#cacheBytes.textContent = `${(Number(bytes) / 2 ** 20).toFixed(2)} MiB`;
+  /** What the session holds; undefined for a chat that does not exist yet. */
+  session(session: Session | undefined): void {
+    const plan = session?.plan ?? "";
+    this.#cacheBytes.textContent = session === undefined ? "–" : mebibytes(session.cacheBytes);
+    this.#pages.textContent = session?.cachePages.toLocaleString("en") ?? "–";
+    this.#plan.textContent = plan === "" ? "–" : plan;
   }
 
   #usage(usage: Usage | undefined): void {

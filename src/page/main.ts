@@ -5,6 +5,7 @@ import { readAccessKey, saveAccessKey } from "./access-key.js";
 import { Chat, type ChatParts } from "./chat.js";
 import { element } from "./elements.js";
 import { LiveLine } from "./live-line.js";
+import { MemoryTable } from "./memory-table.js";
 import { MessageList } from "./message-list.js";
 import { SessionList } from "./session-list.js";
 
@@ -48,6 +49,7 @@ function start(client: LeanedgeClient): void {
     client,
     messages: new MessageList(),
     live: new LiveLine(),
+    memory: new MemoryTable(),
     onBusy(busy) {
       sendButton.hidden = busy;
       stopButton.hidden = !busy;

@@ -54,8 +54,18 @@ describe.skipIf(needsChromium.missing)(`the page in Chromium${needsChromium.note
     await expect.poll(() => live.innerText()).toMatch(/leanedge-seed-29m on WASM/);
     expect(await live.innerText()).toMatch(/\d+\.\d\s+tokens\/s/);
     expect(Number(await page.locator("#live-cached").innerText())).toBeGreaterThan(20);
-    expect(await page.locator("#live-cache-bytes").innerText()).toMatch(/^\d\.\d\d MiB$/);
+    await expect
+      .poll(() => page.locator("#live-cache-bytes").innerText(), { timeout: 10_000 })
+      .toMatch(/^\d\.\d\d MiB$/);
+    expect(await page.locator("#live-plan").innerText()).toBe("leank-70-int4");
     await page.screenshot({ path: `${screenshots}/answer.png` });
+    await page.getByText("Memory of this chat").click();
+    expect(await page.locator("#memory-token").innerText()).toBe("1,340 bytes");
+    expect(await page.locator("#memory-start").innerText()).toBe("1.25 MiB");
+    expect(await page.locator("#memory-now").innerText()).toMatch(/^1\.\d\d MiB, \d+ pages?$/);
+    expect(await page.locator("#memory-longest").innerText()).toBe("6.32 MiB, 124 pages");
+    expect(await page.locator("#memory-context").innerText()).toBe("4,096 tokens");
+    await page.screenshot({ path: `${screenshots}/memory.png` });
   });
 
   it("keeps the conversation over a reload, and lists it", async () => {
