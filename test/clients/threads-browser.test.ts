@@ -2,13 +2,14 @@
 import { readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startBrowser } from "../../../test/support/browser.js";
-import { needsChromium } from "../../../test/support/requirement.js";
+import { startBrowser } from "../support/browser.js";
+import { needsChromium } from "../support/requirement.js";
 
-const root = new URL("../../../", import.meta.url);
+const root = new URL("../../", import.meta.url);
 
 /** What the page and its worker run: products of 64 rows on some threads. */
 const script = `
@@ -38,7 +39,7 @@ async function bundled(): Promise<string> {
     stdin: {
       contents: script,
       loader: "ts",
-      resolveDir: import.meta.dirname,
+      resolveDir: fileURLToPath(new URL("src/engine/wasm", root)),
       sourcefile: "page.ts",
     },
     bundle: true,
