@@ -7,6 +7,7 @@ import { createLeanedgeClient } from "../../src/client/index.js";
 import { runOne } from "../e2e/talk.js";
 import { answer, followUp, question } from "../support/conversation.js";
 import { startGateway, type RunningGateway } from "../support/running-gateway.js";
+import { freePort } from "../support/wrangler-dev.js";
 import {
   embeddedModelId,
   openWorkerClient,
@@ -19,6 +20,7 @@ const testMsMax = 180_000;
 const sampling = { temperature: 0 };
 
 let folder: string;
+let listen: readonly string[];
 let worker: RunningWorkerProcess;
 let gateway: RunningGateway;
 
@@ -26,7 +28,8 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "leanedge-bound-"));
   const tokenFile = join(folder, "token");
   await writeFile(tokenFile, token);
-  worker = await startWorkerProcess("--token-file", tokenFile, "--name", "remote");
+  listen = ["--listen", `127.0.0.1:${await freePort()}`, "--token-file", tokenFile];
+  worker = await startWorkerProcess(...listen);
   gateway = await startGateway(
     "--worker",
     `${embeddedModelId}=${worker.url}`,
@@ -58,6 +61,17 @@ describe("a gateway bound to a worker process", { timeout: testMsMax }, () => {
     expect(Number(after.generatedTokens - before.generatedTokens)).toBe(
       first.completionTokens + second.completionTokens,
     );
+  });
+
+  it("brings a worker that died its whole log with the next turn", async () => {
+    const client = createLeanedgeClient({ baseUrl: gateway.url, key: gateway.key });
+    const first = await runOne(client, "replayed", 1, { text: question, maxTokens: 40 }, sampling);
+    expect(first.text.trim()).toBe(answer);
+    await worker.kill();
+    worker = await startWorkerProcess(...listen);
+    const second = await runOne(client, "replayed", 2, { text: followUp, maxTokens: 40 }, sampling);
+    expect(second.text.trim()).toBe(answer);
+    expect(second.promptTokens).toBeGreaterThan(first.promptTokens + first.completionTokens);
   });
 
   it("stops the worker when its client leaves", async () => {

@@ -16,10 +16,11 @@ export const http2StreamsMax = 512;
 export const headerMsMax = 10_000;
 
 /**
- * Longest that a reader may take nothing: an answer that nobody reads holds its sequence, so that its cache cannot go
- * for others. A reader on a slow link takes something every few seconds.
+ * Longest that a client may take nothing of what waits for it, or send nothing of a request that it began: an answer
+ * that nobody reads holds its sequence while it grows. On a slow link something moves every few seconds; a Restore
+ * whose cache waits for memory may stand still for a minute.
  */
-export const readerStallMsMax = 30_000;
+export const readerStallMsMax = 90_000;
 
 /** Connections without a call are closed after this time; gateways open new ones as they need them. */
 export const idleConnectionMsMax = 120_000;

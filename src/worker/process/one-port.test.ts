@@ -132,6 +132,37 @@ describe("createOnePort", () => {
     await expect.poll(() => [stalled, closed], { timeout: 5_000 }).toEqual([1, true]);
   });
 
+  it("ends requests whose rest does not come", async () => {
+    let stalled = 0;
+    const port = await open(() => undefined, {
+      readerStallMs: 100,
+      onStalledReader: () => stalled++,
+    });
+    const socket = await raw(port);
+    const ended = new Promise((resolve) => socket.once("close", resolve));
+    socket.write("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf");
+    await ended;
+    const session = http2Connect(`http://127.0.0.1:${port}`);
+    closers.push(() => session.destroy());
+    const stream = session.request({ ":method": "POST", ":path": "/" });
+    stream.on("error", () => undefined);
+    stream.write("half");
+    await new Promise((resolve) => stream.once("close", resolve));
+    expect(stalled).toBe(2);
+  });
+
+  it("leaves calls alone that have nothing to say for a while", async () => {
+    let stalled = 0;
+    const port = await open(
+      (_request, response) => {
+        setTimeout(() => response.end("late"), 300);
+      },
+      { readerStallMs: 100, onStalledReader: () => stalled++ },
+    );
+    expect(await Promise.all([get1(port, "/"), get2(port, "/")])).toEqual(["late", "late"]);
+    expect(stalled).toBe(0);
+  });
+
   it("closes what is open", async () => {
     const port = createOnePort(() => undefined);
     const number = await port.listen("127.0.0.1", 0);

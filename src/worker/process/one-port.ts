@@ -20,9 +20,9 @@ export type RequestListener = ReturnType<typeof connectNodeAdapter>;
 
 /** What a port may be told besides its listener. */
 export interface OnePortOptions {
-  /** Longest that a reader may take nothing, in milliseconds. */
+  /** Longest that a client may take nothing of what waits for it, or send nothing of what it began; milliseconds. */
   readonly readerStallMs?: number;
-  /** Called when a reader has taken nothing for too long, and its call is ended. */
+  /** Called when that is over, and the call is ended. */
   readonly onStalledReader?: () => void;
 }
 
@@ -52,8 +52,9 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
   const http1 = createHttp1(
     { maxHeaderSize: headerBytesMax, keepAliveTimeout: idleConnectionMsMax },
     (request, response) => {
-      // While a call runs something is written at least every 5 seconds: silence is a reader that takes nothing.
       response.setTimeout(readerStallMs, () => {
+        // All is sent and all is taken: a call that waits. What it writes later starts the clock again.
+        if (request.complete && response.writableLength === 0) return;
         onStalledReader?.();
         request.socket.destroy();
       });
@@ -67,6 +68,8 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
     },
     (request, response) => {
       response.stream.setTimeout(readerStallMs, () => {
+        const { stream } = response;
+        if ((stream.endAfterHeaders || request.complete) && stream.writableLength === 0) return;
         onStalledReader?.();
         response.stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
       });
