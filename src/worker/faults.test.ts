@@ -85,6 +85,35 @@ describe("a step that throws", () => {
   });
 });
 
+describe("a caller that leaves", () => {
+  it("while a step runs is not computed for any more, and others are", async () => {
+    const leaving = new AbortController();
+    const entriesOfSteps: number[] = [];
+    const { client, run } = start({
+      onStep: (entries) => {
+        entriesOfSteps.push(entries.length);
+        // In the middle of the fifth step, whose token nobody takes.
+        if (entriesOfSteps.length === 5) leaving.abort();
+      },
+    });
+    const left = (async () => {
+      const request = {
+        sequenceId: "leaves",
+        generation: 1n,
+        model: "m",
+        messages: [{ role: Role.USER, text: "hello" }],
+      };
+      for await (const { event } of client.generate(request, { signal: leaving.signal })) {
+        expect(event.case).not.toBe("finished");
+      }
+    })();
+    const [stays] = await Promise.all([run("stays", 12), expect(left).rejects.toThrow()]);
+    expect(stays).toBe(12);
+    expect(entriesOfSteps.slice(0, 5)).toEqual([2, 2, 2, 2, 2]);
+    expect(new Set(entriesOfSteps.slice(5))).toEqual(new Set([1]));
+  });
+});
+
 describe("memory", () => {
   it("that a sequence could never have is refused at once", async () => {
     const { run } = start({ cacheBytes: 2_100 });
