@@ -1,0 +1,109 @@
+/**
+ * What a prompt of the embedded model takes beside the pages and zones that it leaves, as the engine's
+ * high-water mark says, and how far packed hidden states move its logits.
+ */
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { logitError } from "../../../test/oracle/compare.js";
+import type { Logits } from "../../../test/oracle/oracle.js";
+import { SeededRandom } from "../../../test/oracle/random.js";
+import { openFileSource } from "../gguf/file-source.js";
+import { readModelFile } from "../gguf/model-file.js";
+import { parsePlan } from "../plan/parse.js";
+import { pageStorages, type CachePlan } from "../plan/plan.js";
+import { readEngineModule } from "../wasm/node-module.js";
+import { WasmEngine } from "../wasm/wasm-engine.js";
+import { draw, openSequence } from "./engine-bench.js";
+
+const modelPath = "models/leanedge-seed-29m-q4_0.gguf";
+const mebibyte = 1024 * 1024;
+
+/** Beyond the final pages and the zones' region. */
+const transientBytesMax = 6 * mebibyte;
+
+function leanPlan(percent: number): CachePlan {
+  const path = `models/leanedge-seed-29m.leank-${percent}.json`;
+  return parsePlan(readFileSync(path, "utf8"), `leank-${percent}`);
+}
+
+async function openSeed(plans: readonly CachePlan[]): Promise<WasmEngine> {
+  const source = await openFileSource(modelPath);
+  try {
+    const modelFile = await readModelFile(source);
+    const memoryBytesMax = 120 * mebibyte;
+    const module = await readEngineModule("wasm");
+    return await WasmEngine.load({ module, source, modelFile, plans, memoryBytesMax });
+  } finally {
+    await source.close();
+  }
+}
+
+/** Ids of the embedded model's vocabulary. */
+function ids(count: number, seed: number): number[] {
+  const random = new SeededRandom(seed);
+  return Array.from({ length: count }, () => 300 + random.below(7000));
+}
+
+async function logitsOf(engine: WasmEngine, sequence: number): Promise<Logits> {
+  const { logits } = await draw(engine, sequence);
+  const values = Float64Array.from(new Float32Array(logits.buffer));
+  return { positions: 1, vocabulary: engine.vocabSize, values };
+}
+
+describe("memory of a prompt of 4,096 tokens of the embedded model", () => {
+  it.each([50, 70, 80])(
+    "is its pages and 6 MiB at most under leank-%i, whatever the storage",
+    async (percent) => {
+      const plans = pageStorages.map((storage) => ({
+        ...leanPlan(percent),
+        name: storage,
+        storage: { k: storage, v: storage },
+      }));
+      for (const plan of plans) {
+        const engine = await openSeed([plan]);
+        const sequence = openSequence(
+          engine,
+          [{ kind: "prompt", ids: ids(4096, 1) }],
+          undefined,
+          1,
+        );
+        // Everything is taken before the first row; the prompt below goes to the end.
+        const [result] = await engine.step([{ sequence, workMax: 1, sample: false }]);
+        expect(result?.error).toBeUndefined();
+        const transient = engine.stats().cacheBytesPeak - engine.sequenceCacheBytes(1, 4096);
+        expect(transient, plan.name).toBeLessThanOrEqual(transientBytesMax);
+        engine.close();
+      }
+    },
+  );
+});
+
+describe("a prompt whose hidden states are packed", () => {
+  /** The first length of dim 512 that is packed. */
+  const tokens = 2049;
+  /** RMS difference of log-probabilities; logits deviate by about 3, the ids make no sense. */
+  const rmsMax = 0.2;
+
+  it("takes no more on its way, gives it back, and moves its logits little", async () => {
+    const plan: CachePlan = { ...leanPlan(70), name: "lean", storage: { k: "int4", v: "int4" } };
+    const engine = await openSeed([plan]);
+    const free = engine.stats().cacheBytesFree;
+    const log = [{ kind: "prompt" as const, ids: ids(tokens, 2) }];
+    const sequence = openSequence(engine, log, undefined, 1);
+    await engine.step([{ sequence, workMax: 1, sample: false }]);
+    const early = engine.stats().cacheBytesPeak;
+    const packed = await logitsOf(engine, sequence);
+    expect(engine.stats().cacheBytesPeak).toBe(early);
+    const held = engine.sequenceCacheBytes(1, tokens);
+    expect(engine.sequenceStats(sequence).cacheBytes).toBe(held);
+    expect(engine.stats().cacheBytesFree).toBe(free - held);
+    engine.freeSequence(sequence);
+    // A prompt on its own sees itself densely under every plan: the identity plan's logits are those
+    // of exact states.
+    const exact = await logitsOf(engine, openSequence(engine, log));
+    const { rms } = logitError(packed, exact);
+    expect(rms).toBeGreaterThan(0);
+    expect(rms).toBeLessThan(rmsMax);
+    engine.close();
+  }, 60_000);
+});
