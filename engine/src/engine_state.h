@@ -91,8 +91,8 @@ struct Restore {
 struct Observation {
   int32_t sequence;    // handle; -1: nothing is observed
   int32_t query_from;  // position of the first row whose Q counts
-  int32_t block;       // heap block: per layer sums of K's squares, (kv_heads, head_dim) f64, then of
-                       // Q's, (heads, head_dim)
+  int32_t block;       // heap block: per layer sums of K's squares, (kv_heads, head_dim) f64, then
+                       // of Q's, (heads, head_dim)
 };
 
 struct Engine {

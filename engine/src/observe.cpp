@@ -48,7 +48,8 @@ bool observes(const Pass& pass) {
 
 void observe_rows(const Pass& pass, int32_t layer) {
   const Engine& e = *pass.engine;
-  const size_t k_dim = static_cast<size_t>(e.config.kv_heads) * static_cast<size_t>(e.config.head_dim);
+  const size_t k_dim =
+      static_cast<size_t>(e.config.kv_heads) * static_cast<size_t>(e.config.head_dim);
   const size_t q_dim = static_cast<size_t>(e.config.heads) * static_cast<size_t>(e.config.head_dim);
   double* sums = observe_sums(e, layer);
   for (int32_t i = 0; i < pass.run_count; ++i) {

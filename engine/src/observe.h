@@ -1,5 +1,5 @@
-// Sums of squared channels of one sequence's Q and K, for plans that are chosen per prompt (ThinK, Xu
-// et al. 2024). For evaluations; nothing is spent where nobody observes.
+// Sums of squared channels of one sequence's Q and K, for plans that are chosen per prompt (ThinK,
+// Xu et al. 2024). For evaluations; nothing is spent where nobody observes.
 #pragma once
 
 #include "pass.h"

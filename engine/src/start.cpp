@@ -127,7 +127,9 @@ bool place_cache(Engine* e) {
     if (entry.region_bytes < least) least = entry.region_bytes;
     if (entry.region_bytes > first) first = entry.region_bytes;
     uint64_t full = cache_bytes(pool, i, pool.context_tokens_max);
-    if (!entry.lossless) full += entry.region_bytes + prefill_bytes_max(*e, pool.context_tokens_max);
+    if (!entry.lossless) {
+      full += entry.region_bytes + prefill_bytes_max(*e, pool.context_tokens_max);
+    }
     if (full > most) most = full;
   }
   const uint64_t rest = arena_room(*a);
