@@ -130,13 +130,15 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     );
   });
 
-  it("tokenizes a megabyte without holding up another answer", async () => {
+  it("tokenizes megabytes without holding up another answer", async () => {
     const client = openWorkerClient(worker.url, "2", token);
     const other = openWorkerClient(worker.url, "2", token);
     // The thread starts with its first prompt; that is not what is measured.
-    const long = "several words and 12 numbers ".repeat(35_000);
+    const long = "several words and 12 numbers ".repeat(23_000);
+    const roles = [Role.USER, Role.ASSISTANT, Role.USER];
+    const messages = roles.map((role) => ({ role, text: long }));
     const refused = async (): Promise<void> => {
-      const call = events(client.generate(ask("long", long, 4)));
+      const call = events(client.generate({ ...ask("long", "", 4), messages }));
       await expect(call).rejects.toThrow("the model's window is 4096 tokens");
     };
     await refused();
@@ -153,8 +155,8 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     await Promise.all([answer, refused()]);
     const sorted = [...gapsMs].sort((a, b) => a - b);
     const median = sorted[Math.floor(sorted.length / 2)] ?? 0;
-    // On the step's own thread it takes 200 ms and more, all in one gap; the other core has it now.
-    expect(sorted.at(-1)).toBeLessThan(10 * median + 100);
+    // On the step's own thread it takes 400 ms and more, all in one gap; a busy machine has gaps of its own.
+    expect(sorted.at(-1)).toBeLessThan(10 * median + 250);
   });
 
   it("ends in order when it is told to, and at once when it is told twice", async () => {
