@@ -83,7 +83,7 @@ describe("the command line", () => {
   it("takes all benchmarks, or those that are named", () => {
     expect(readRequest([])).toEqual({
       names: benchmarks.map(({ name }) => name),
-      ...{ rounds: 5, full: false, tiny: false, write: false },
+      ...{ rounds: 5, full: false, tiny: false, write: false, minutes: Infinity },
     });
     const some = ["--only", "decode,modules", "--rounds", "2", "--models", "embedded", "--write"];
     expect(readRequest(some)).toMatchObject({
@@ -95,6 +95,7 @@ describe("the command line", () => {
   it("refuses what is not there", () => {
     expect(() => readRequest(["--only", "abacus"])).toThrow("no benchmark abacus: decode");
     expect(() => readRequest(["--rounds", "0"])).toThrow("0 rounds, at least 1");
+    expect(() => readRequest(["--minutes", "0"])).toThrow("0 minutes, must be above 0");
     expect(() => readRequest(["--tiny", "--write"])).toThrow("are not written down");
   });
 

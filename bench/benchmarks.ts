@@ -11,12 +11,12 @@ import { runWorker } from "./worker/index.js";
 
 /** The list. */
 export const benchmarks: readonly Benchmark[] = [
-  { name: "decode", run: (options) => runDecode(options) },
-  { name: "threads", run: runThreads },
-  { name: "long-context", run: runLongContext },
-  { name: "archive", run: runArchive },
-  { name: "memory", run: runMemory },
-  { name: "restore", run: runRestore },
-  { name: "modules", run: runModules },
-  { name: "worker", run: runWorker },
+  { name: "decode", weight: 520, run: (options) => runDecode(options) },
+  { name: "threads", weight: 30, run: runThreads },
+  { name: "long-context", weight: 60, run: runLongContext },
+  { name: "archive", weight: 4, run: runArchive },
+  { name: "memory", weight: 20, run: runMemory },
+  { name: "restore", weight: 70, run: runRestore },
+  { name: "modules", weight: 1, run: runModules },
+  { name: "worker", weight: 100, run: runWorker },
 ];

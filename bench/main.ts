@@ -9,7 +9,7 @@ import { benchmarks } from "./benchmarks.js";
 import { isProgram } from "./support/child.js";
 import { figureTable, isMet } from "./support/figures.js";
 import type { Figure } from "./support/figures.js";
-import { heading, load, replaceSection } from "./support/section.js";
+import { deadlines, heading, load, replaceSection } from "./support/section.js";
 
 const document = fileURLToPath(new URL("../docs/benchmarks.md", import.meta.url));
 const images = new URL("../docs/images/", import.meta.url);
@@ -21,6 +21,8 @@ export type Request = {
   full: boolean;
   tiny: boolean;
   write: boolean;
+  /** What the run may take; Infinity: as long as it takes. */
+  minutes: number;
   models?: readonly string[];
   variants?: readonly string[];
 };
@@ -31,6 +33,7 @@ export function readRequest(args: readonly string[]): Request {
     args: [...args],
     options: {
       only: { type: "string" },
+      minutes: { type: "string" },
       models: { type: "string" },
       variants: { type: "string" },
       rounds: { type: "string", default: "5" },
@@ -47,9 +50,11 @@ export function readRequest(args: readonly string[]): Request {
   if (!Number.isInteger(rounds) || rounds < 1)
     throw new Error(`${values.rounds} rounds, at least 1`);
   if (values.tiny && values.write) throw new Error("figures of tiny models are not written down");
+  const minutes = Number(values.minutes ?? Infinity);
+  if (!(minutes > 0)) throw new Error(`${values.minutes ?? ""} minutes, must be above 0`);
   const { full, tiny, write, models, variants } = values;
   return {
-    ...{ names, rounds, full, tiny, write },
+    ...{ names, rounds, full, tiny, write, minutes },
     ...(models === undefined ? {} : { models: models.split(",") }),
     ...(variants === undefined ? {} : { variants: variants.split(",") }),
   };
@@ -65,9 +70,15 @@ async function main(): Promise<void> {
   const seconds = (): string => ((performance.now() - start) / 1000).toFixed(0).padStart(4);
   const log = (line: string): void => console.log(`${seconds()} s  ${line}`);
   const startHeading = heading(command, load());
-  for (const { name, run } of benchmarks.filter((one) => request.names.includes(one.name))) {
+  const chosen = benchmarks.filter((one) => request.names.includes(one.name));
+  const ends = deadlines(
+    start,
+    start + 60_000 * request.minutes,
+    chosen.map(({ weight }) => weight),
+  );
+  for (const [i, { name, run }] of chosen.entries()) {
     const before = heading(command, load());
-    const section = await run({ ...request, log });
+    const section = await run({ ...request, deadlineMs: ends[i] ?? Infinity, log });
     figures.push(...section.figures);
     const table = section.figures.length === 0 ? [] : [figureTable(section.figures)];
     const content = [before, section.markdown, ...table].join("\n\n");

@@ -32,6 +32,8 @@ export type VariantPlan = {
 /** One model, run by several variants. */
 export type Case = {
   model: ModelName;
+  /** Its part of the benchmark's time. */
+  weight: number;
   /** Prompt lengths, one for each column; the first has the answer that times decoding. */
   prompts: readonly number[];
   variants: readonly VariantPlan[];
@@ -63,6 +65,7 @@ function small(
 ): Case {
   return {
     model,
+    weight: tasks.length,
     prompts: tasks.map(({ prompt }) => prompt),
     variants: names.map((name) => {
       const slow = name === "wllama" && !full;
@@ -88,6 +91,7 @@ function large(model: ModelName, { rounds, full }: BenchOptions, tasks: readonly
   const slowRounds = full ? rounds : Math.min(rounds, slowRoundsMax);
   return {
     model,
+    weight: 2,
     prompts: tasks.map(({ prompt }) => prompt),
     variants: [
       { name: "node", rounds, check: brief, tasks: full ? tasks : tasks.map(shortened) },

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { barChart } from "../support/plot.js";
+import { deadlines } from "../support/section.js";
 import type { BenchOptions, Section } from "../support/section.js";
 import { median } from "../support/stats.js";
 import { bundleBenchWorker } from "./bundle.js";
@@ -40,7 +41,14 @@ export async function runDecode(
       await bundleBenchWorker(folder, Math.max(...inWorkerd.map(readBytesOf)));
     }
     const results: CaseResult[] = [];
-    for (const benchCase of cases) results.push(await runCase(benchCase, folder, options.log));
+    const ends = deadlines(
+      performance.now(),
+      options.deadlineMs ?? Infinity,
+      cases.map(({ weight }) => weight),
+    );
+    for (const [i, benchCase] of cases.entries()) {
+      results.push(await runCase(benchCase, folder, options.log, ends[i]));
+    }
     const versions = new Map(
       results.flatMap(({ variants }) =>
         variants.map(({ plan, rounds }) => [plan.name, rounds[0]?.version ?? ""] as const),

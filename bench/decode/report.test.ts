@@ -26,6 +26,7 @@ function round(
 const result: CaseResult = {
   case: {
     model: "26m-q8_0",
+    weight: 1,
     prompts: [100, 1000],
     variants: [],
   },

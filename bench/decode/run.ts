@@ -58,11 +58,12 @@ export function readBytesOf(benchCase: Case): number {
   return fileBytesPerToken(modelPath(benchCase.model));
 }
 
-/** Runs a case. `workerBundle` is the folder that bundle.ts filled. */
+/** Runs a case. `workerBundle` is the folder that bundle.ts filled; `deadlineMs` as for `alternate`. */
 export async function runCase(
   benchCase: Case,
   workerBundle: string,
   log: (line: string) => void,
+  deadlineMs?: number,
 ): Promise<CaseResult> {
   const { model, prompts } = benchCase;
   const path = modelPath(model);
@@ -74,39 +75,45 @@ export async function runCase(
   const readBytes = fileBytesPerToken(path);
   const judge = new Judge(path);
   const results = new Map<VariantName, Measurement[]>();
-  await alternate(benchCase.variants, async (plan, round) => {
-    const { check } = plan;
-    const checkTask = taskOf(check);
-    const tasks = plan.tasks
-      .filter((task) => task !== undefined)
-      .filter(({ roundsMax = Infinity }) => round < roundsMax);
-    const workload: Workload = {
-      modelPath: path,
-      check: checkTask,
-      tasks: tasks.map(taskOf),
-      // The host's default, and more only for models that no Worker could hold.
-      memoryBytesMax: Math.max(memoryBytesDefault, 2 * readBytes),
-      contextTokens: Math.max(
-        ...[check, ...tasks].map(({ prompt, generate }) => prompt + generate + 1),
-      ),
-      readBytes,
-      threads: 1,
-      workerBundle,
-    };
-    const measurement = await runChild<Measurement>(scripts[plan.name], workload);
-    if (measurement.checked.length !== check.generate) {
-      throw new Error(`${plan.name} gives ${measurement.checked.length} of ${check.generate} ids`);
-    }
-    judge.check(`${plan.name}, ${model}`, checkTask.ids, measurement.checked);
-    results.set(plan.name, [...(results.get(plan.name) ?? []), measurement]);
-    const prefill = plan.tasks
-      .map((_, column) => prefillSpeed(prompts, plan, measurement, column))
-      .map((speed) => (speed === undefined ? "-" : digits(speed)));
-    log(
-      `decode, ${model}, ${plan.name}: prefill ${prefill.join(" and ")}, ` +
-        `decode ${digits(decodeSpeed(plan, measurement))} tok/s`,
-    );
-  });
+  await alternate(
+    benchCase.variants,
+    async (plan, round) => {
+      const { check } = plan;
+      const checkTask = taskOf(check);
+      const tasks = plan.tasks
+        .filter((task) => task !== undefined)
+        .filter(({ roundsMax = Infinity }) => round < roundsMax);
+      const workload: Workload = {
+        modelPath: path,
+        check: checkTask,
+        tasks: tasks.map(taskOf),
+        // The host's default, and more only for models that no Worker could hold.
+        memoryBytesMax: Math.max(memoryBytesDefault, 2 * readBytes),
+        contextTokens: Math.max(
+          ...[check, ...tasks].map(({ prompt, generate }) => prompt + generate + 1),
+        ),
+        readBytes,
+        threads: 1,
+        workerBundle,
+      };
+      const measurement = await runChild<Measurement>(scripts[plan.name], workload);
+      if (measurement.checked.length !== check.generate) {
+        throw new Error(
+          `${plan.name} gives ${measurement.checked.length} of ${check.generate} ids`,
+        );
+      }
+      judge.check(`${plan.name}, ${model}`, checkTask.ids, measurement.checked);
+      results.set(plan.name, [...(results.get(plan.name) ?? []), measurement]);
+      const prefill = plan.tasks
+        .map((_, column) => prefillSpeed(prompts, plan, measurement, column))
+        .map((speed) => (speed === undefined ? "-" : digits(speed)));
+      log(
+        `decode, ${model}, ${plan.name}: prefill ${prefill.join(" and ")}, ` +
+          `decode ${digits(decodeSpeed(plan, measurement))} tok/s`,
+      );
+    },
+    deadlineMs,
+  );
   return {
     case: benchCase,
     fileBytesPerToken: readBytes,

@@ -50,23 +50,27 @@ async function runRows(options: BenchOptions, size: Size): Promise<Row[]> {
     const rounds = inFigure ? options.rounds : Math.min(options.rounds, otherRoundsMax);
     return { choice, rounds, measured: [] as PlanMeasurement[] };
   });
-  await alternate(rows, async ({ choice, measured }, round) => {
-    // Correct before fast: the first round compares with the reference.
-    const checkTokens = round === 0 ? size.checkTokens : 0;
-    const workload: PlanWorkload = { ...size, choice, checkTokens };
-    const one = await runChild<PlanMeasurement>(script, workload);
-    if (!(one.error <= errorMax)) {
-      throw new Error(
-        `${choice.name}: log-probabilities differ from the reference by ${one.error.toFixed(3)} ` +
-          `RMS, at most ${errorMax}`,
+  await alternate(
+    rows,
+    async ({ choice, measured }, round) => {
+      // Correct before fast: the first round compares with the reference.
+      const checkTokens = round === 0 ? size.checkTokens : 0;
+      const workload: PlanWorkload = { ...size, choice, checkTokens };
+      const one = await runChild<PlanMeasurement>(script, workload);
+      if (!(one.error <= errorMax)) {
+        throw new Error(
+          `${choice.name}: log-probabilities differ from the reference by ${one.error.toFixed(3)} ` +
+            `RMS, at most ${errorMax}`,
+        );
+      }
+      measured.push(one);
+      options.log(
+        `long-context, ${choice.name}: ${digits((1000 * size.steps) / one.ms)} tok/s` +
+          (checkTokens > 0 ? `, differs from the reference by ${one.error.toExponential(1)}` : ""),
       );
-    }
-    measured.push(one);
-    options.log(
-      `long-context, ${choice.name}: ${digits((1000 * size.steps) / one.ms)} tok/s` +
-        (checkTokens > 0 ? `, differs from the reference by ${one.error.toExponential(1)}` : ""),
-    );
-  });
+    },
+    options.deadlineMs,
+  );
   return rows;
 }
 

@@ -27,15 +27,19 @@ export async function runRestore(options: BenchOptions): Promise<Section> {
       return { choice, rounds, measured: [] as RestoreMeasurement[] };
     },
   );
-  await alternate(rows, async ({ choice, measured }) => {
-    const workload: RestoreWorkload = { ...size, tiny, choice, restores };
-    const one = await runChild<RestoreMeasurement>(script, workload);
-    measured.push(one);
-    log(
-      `restore, ${choice.name}: ${digits(one.restoreMs)} ms, ` +
-        `replay ${digits(one.replayMs)} ms, ${one.bytes} bytes`,
-    );
-  });
+  await alternate(
+    rows,
+    async ({ choice, measured }) => {
+      const workload: RestoreWorkload = { ...size, tiny, choice, restores };
+      const one = await runChild<RestoreMeasurement>(script, workload);
+      measured.push(one);
+      log(
+        `restore, ${choice.name}: ${digits(one.restoreMs)} ms, ` +
+          `replay ${digits(one.replayMs)} ms, ${one.bytes} bytes`,
+      );
+    },
+    options.deadlineMs,
+  );
   const summaries = rows.map(({ choice, measured }) => ({
     choice,
     bytes: measured[0]?.bytes ?? 0,

@@ -55,14 +55,20 @@ export async function runAsChild(measure: (workload: never) => Promise<object>):
 
 /**
  * Runs every variant once a round, in a fresh process each, the order reversed every other round, so
- * that a machine that grows warmer or busier favours none.
+ * that a machine that grows warmer or busier favours none. After the first round none begins that
+ * would, if it took as long as the one before, end after `deadlineMs` of performance.now().
  */
 export async function alternate<V extends { rounds: number }>(
   variants: readonly V[],
   run: (variant: V, round: number) => Promise<void>,
+  deadlineMs = Infinity,
 ): Promise<void> {
   const count = variants.reduce((max, variant) => Math.max(max, variant.rounds), 0);
+  let begin = performance.now();
   for (let round = 0; round < count; round++) {
+    const now = performance.now();
+    if (round > 0 && now + (now - begin) > deadlineMs) return;
+    begin = now;
     const order = round % 2 === 0 ? variants : [...variants].reverse();
     for (const variant of order) if (round < variant.rounds) await run(variant, round);
   }

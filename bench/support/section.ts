@@ -13,9 +13,28 @@ export type BenchOptions = {
   /** Models and variants to run, where a benchmark has several; undefined: all. */
   models?: readonly string[];
   variants?: readonly string[];
+  /** When the benchmark should have ended, by performance.now(); undefined: whenever it does. */
+  deadlineMs?: number;
   /** Told of every round as it ends. */
   log: (line: string) => void;
 };
+
+/**
+ * Deadlines of parts that follow each other from `startMs` to `endMs`, each with the time that its
+ * weight gives it; what one part leaves is the next one's.
+ */
+export function deadlines(
+  startMs: number,
+  endMs: number,
+  weights: readonly number[],
+): readonly number[] {
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  let sum = 0;
+  return weights.map((weight) => {
+    sum += weight;
+    return startMs + ((endMs - startMs) * sum) / total;
+  });
+}
 
 /** What of a benchmark's models or variants is wanted. Throws for a name that it does not have. */
 export function wanted<T extends string>(
@@ -44,6 +63,8 @@ export type Section = {
 /** A benchmark. */
 export type Benchmark = {
   name: string;
+  /** Its part of the time of a run, in about seconds of 5 rounds on a quiet machine. */
+  weight: number;
   run: (options: BenchOptions) => Promise<Section>;
 };
 

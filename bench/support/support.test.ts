@@ -9,7 +9,7 @@ import { checkDepartures } from "./judge.js";
 import { fileBytesPerToken, modelPath } from "./models.js";
 import { barChart } from "./plot.js";
 import { promptOf, tokenizerOf } from "./prompt.js";
-import { heading, replaceSection, wanted } from "./section.js";
+import { deadlines, heading, replaceSection, wanted } from "./section.js";
 import { digits, median, percent } from "./stats.js";
 
 const folder = mkdtempSync(join(tmpdir(), "leanedge-bench-support-"));
@@ -89,6 +89,20 @@ describe("alternate()", () => {
       return Promise.resolve();
     });
     expect(seen).toEqual(["a0", "b0", "c0", "c1", "a1", "a2"]);
+  });
+});
+
+describe("time limits", () => {
+  it("let the first round run, and no more where they are over", async () => {
+    let ran = 0;
+    const run = (): Promise<void> => Promise.resolve(void ran++);
+    await alternate([{ rounds: 5 }, { rounds: 5 }], run, performance.now() - 1);
+    expect(ran).toBe(2);
+  });
+
+  it("are shared out by weight, and pass on what is left", () => {
+    expect(deadlines(100, 200, [1, 3, 1])).toEqual([120, 180, 200]);
+    expect(deadlines(100, Infinity, [1, 3])).toEqual([Infinity, Infinity]);
   });
 });
 

@@ -58,11 +58,15 @@ export async function runThreads(options: BenchOptions): Promise<Section> {
     const judge = new Judge(workload.modelPath);
     const one: Row = { model, threads: 1, rounds: count, measured: [] };
     const two: Row = { ...one, threads: 2, measured: [] };
-    await alternate([one, two], async ({ threads, measured }) => {
-      const round = await runChild<Measurement>(script, { ...workload, threads });
-      judge.check(`${threads} threads, ${model}`, workload.check.ids, round.checked);
-      measured.push(round);
-    });
+    await alternate(
+      [one, two],
+      async ({ threads, measured }) => {
+        const round = await runChild<Measurement>(script, { ...workload, threads });
+        judge.check(`${threads} threads, ${model}`, workload.check.ids, round.checked);
+        measured.push(round);
+      },
+      options.deadlineMs,
+    );
     for (const row of [one, two]) {
       const prefill = speeds(row, workload, "prefill");
       const decode = speeds(row, workload, "decode");

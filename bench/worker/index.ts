@@ -15,7 +15,8 @@ const cancelStepsMax = 2;
 type Variant = { name: "engine" | "worker"; rounds: number };
 
 /** Runs both in turn. */
-export async function runWorker({ rounds: count, tiny, log }: BenchOptions): Promise<Section> {
+export async function runWorker(options: BenchOptions): Promise<Section> {
+  const { rounds: count, tiny, log } = options;
   const workload: Workload = {
     modelPath: modelPath("embedded"),
     prompt: longStory,
@@ -29,13 +30,20 @@ export async function runWorker({ rounds: count, tiny, log }: BenchOptions): Pro
     { name: "engine", rounds: count },
     { name: "worker", rounds: count },
   ];
-  await alternate(variants, async ({ name }) => {
-    const script = new URL(name === "engine" ? "./run-bare.ts" : "./run-load.ts", import.meta.url);
-    if (name === "engine") bare.push(await runChild<BareRun>(script, workload));
-    else load.push(await runChild<LoadRun>(script, workload));
-    const speed = (name === "engine" ? bare : load).at(-1)?.tokensPerSecond ?? 0;
-    log(`worker, ${name}: ${digits(speed)} tok/s`);
-  });
+  await alternate(
+    variants,
+    async ({ name }) => {
+      const script = new URL(
+        name === "engine" ? "./run-bare.ts" : "./run-load.ts",
+        import.meta.url,
+      );
+      if (name === "engine") bare.push(await runChild<BareRun>(script, workload));
+      else load.push(await runChild<LoadRun>(script, workload));
+      const speed = (name === "engine" ? bare : load).at(-1)?.tokensPerSecond ?? 0;
+      log(`worker, ${name}: ${digits(speed)} tok/s`);
+    },
+    options.deadlineMs,
+  );
   const of = (runs: readonly { tokensPerSecond: number }[]): number[] =>
     runs.map(({ tokensPerSecond }) => tokensPerSecond);
   const mid = (what: (run: LoadRun) => number): number => median(load.map(what));
