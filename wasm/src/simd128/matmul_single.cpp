@@ -191,8 +191,9 @@ inline void run_row(const uint8_t* tile, const RowBlock* x, size_t blocks, float
   store_tile(y, rows_left, lo, hi);
 }
 
+// A function for each form: engines compile what is used, and the sooner the smaller it is.
 template <typename Form>
-void run_tiles(const MatmulRange& range) {
+__attribute__((noinline)) void run_tiles(const MatmulRange& range) {
   const PackedMatrix& matrix = *range.matrix;
   const Activations& activations = *range.activations;
   const size_t bytes = tile_bytes(matrix.dtype, matrix.cols);
