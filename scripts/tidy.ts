@@ -153,7 +153,12 @@ export function findDeadPaths(
       const fixed = name.replace(/:\d+$/, "").replace(/[^/]*[*<{].*$/, "");
       const path = fixed.replace(/\/+$/, "");
       const here = normalize(join(dirname(file.path), path));
-      if (path !== "" && !known.has(path) && !known.has(here) && !isIgnored(path)) {
+      if (
+        path !== "" &&
+        !known.has(path) &&
+        !known.has(here) &&
+        !isIgnored(name.endsWith("/") ? `${path}/` : path)
+      ) {
         dead.push(`${file.path}: names ${name}, which does not exist`);
       }
     }
