@@ -14,12 +14,18 @@ describe("parseConfig()", () => {
 
   it("reads models from JSON text or from the array itself, with defaults", () => {
     const expected = [
-      { model: "a", manifest: "/models/a/manifest.json", engines: 1, displayName: "a" },
-      { model: "b", manifest: "/b.json", engines: 3, displayName: "B" },
+      { model: "a", manifest: "/models/a/manifest.json", plans: [], engines: 1, displayName: "a" },
+      {
+        ...{ model: "b", manifest: "/models/b.json", engines: 3, displayName: "B" },
+        plans: ["/models/plans/short.json", "/long.json"],
+      },
     ];
     const models = [
       { model: "a" },
-      { model: "b", manifest: "/b.json", engines: 3, displayName: "B" },
+      {
+        ...{ model: "b", manifest: "/models/b.json", engines: 3, displayName: "B" },
+        plans: ["short.json", "/long.json"],
+      },
     ];
     expect(parseConfig({ LEANEDGE_MODELS: models }).models).toEqual(expected);
     expect(parseConfig({ LEANEDGE_MODELS: JSON.stringify(models) }).models).toEqual(expected);
@@ -31,6 +37,11 @@ describe("parseConfig()", () => {
     ["{}", "LEANEDGE_MODELS must be an array of at least one model"],
     ["[1]", "LEANEDGE_MODELS[0] must be an object"],
     ['[{"model":"a b"}]', "LEANEDGE_MODELS[0].model must be 1 to 128 characters of [A-Za-z0-9._-]"],
+    ['[{"model":"a","plans":{}}]', "LEANEDGE_MODELS[0].plans must be an array of at most 7 paths"],
+    [
+      '[{"model":"a","plans":["a b"]}]',
+      "LEANEDGE_MODELS[0].plans[0] must be a path of 1 to 256 characters of [A-Za-z0-9._/-]",
+    ],
     [
       '[{"model":"a","manifest":"x"}]',
       'LEANEDGE_MODELS[0].manifest must be a path that starts with "/"',
