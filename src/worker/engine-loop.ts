@@ -16,8 +16,8 @@ export interface LoopJob {
   readonly cacheBytesMax: number;
   /** The job was admitted. */
   onStart(): void;
-  /** Rows were computed without giving a token yet; `rowsPending` are left. */
-  onProgress(rowsPending: number): void;
+  /** `workDone` rows x layers were computed without giving a token yet; `rowsPending` rows are left. */
+  onProgress(rowsPending: number, workDone: number): void;
   /** A token was drawn and appended to the log. Returns whether to draw another one. */
   onToken(id: number): boolean;
   /** The job has failed and is forgotten. */
@@ -190,7 +190,7 @@ export class EngineLoop {
       }
       scheduler.report(id, result.rowsPending);
       if (result.token === undefined) {
-        job.onProgress(result.rowsPending);
+        job.onProgress(result.rowsPending, result.workDone);
         return;
       }
       table.noteAppended(job.held, "generated", 1);

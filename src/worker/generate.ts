@@ -308,7 +308,12 @@ class GenerateJob {
   readonly #context: GenerateContext;
   readonly #opened: Opened;
   readonly #mailbox: EventMailbox;
-  #rowsPending: number;
+  /** Prompt rows in the cache before the job's first step; unknown until then. */
+  #rowsFound: number | undefined;
+  /** Rows that the job's work is worth. */
+  #rowsRead = 0;
+  /** Prompt tokens that clients are told to be done; never falls. */
+  #rowsDone = 0;
   readonly #addedUs: number;
   #startedUs: number | undefined;
   #firstTokenUs: number | undefined;
@@ -333,7 +338,6 @@ class GenerateJob {
     this.held = held;
     this.#opened = opened;
     this.#mailbox = mailbox;
-    this.#rowsPending = opened.promptTokens;
     this.#addedUs = nowUs();
     this.cacheBytesMax = engine.sequenceCacheBytes(held.plan, opened.promptTokens + tokensMax);
     this.answer = new Answer({
@@ -349,13 +353,19 @@ class GenerateJob {
     this.#startedUs = this.#context.config.nowUs();
   }
 
-  onProgress(rowsPending: number): void {
-    this.#rowsPending = rowsPending;
+  onProgress(rowsPending: number, workDone: number): void {
+    const { promptTokens } = this.#opened;
+    // A prompt that is read layer by layer has no row done before its last layer: its work tells how far it is.
+    const rows = workDone / this.#context.config.geometry.layers;
+    this.#rowsRead += rows;
+    this.#rowsFound ??= Math.max(0, promptTokens - rowsPending - rows);
+    const read = Math.min(promptTokens, Math.floor(this.#rowsFound + this.#rowsRead));
+    this.#rowsDone = Math.max(this.#rowsDone, promptTokens - rowsPending, read);
   }
 
   onToken(id: number): boolean {
     this.#firstTokenUs ??= this.#context.config.nowUs();
-    this.#rowsPending = 0;
+    this.#rowsDone = this.#opened.promptTokens;
     const before = this.answer.tokens;
     const goesOn = this.answer.push(id);
     if (this.answer.tokens === before) {
@@ -394,7 +404,7 @@ class GenerateJob {
       yield event({
         case: "progress",
         value: {
-          promptTokensDone: Math.max(0, this.#opened.promptTokens - this.#rowsPending),
+          promptTokensDone: this.#rowsDone,
           queued: scheduler.queuedBefore(jobId),
         },
       });
