@@ -1,32 +1,15 @@
 /** Faults of a step and of an engine: who sees them, and who goes on. */
-import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import type { StepEntry } from "../engine/engine.js";
 import { EngineError } from "../engine/status.js";
 import { Role } from "../gen/leanedge/v1/session_pb.js";
-import { WorkerService } from "../gen/leanedge/worker/v1/worker_pb.js";
-import { byteCodec } from "./testing/byte-codec.js";
-import { ModelEngine, modelGeometry, type ModelEngineOptions } from "./testing/model-engine.js";
-import { startWorker } from "./worker-service.js";
+import { ModelEngine, type ModelEngineOptions } from "./testing/model-engine.js";
+import { openWorker } from "./testing/open-worker.js";
 
 function start(options: ModelEngineOptions) {
   const engine = new ModelEngine(options);
-  const worker = startWorker({
-    name: "w1",
-    model: "m",
-    engine,
-    codec: byteCodec,
-    geometry: modelGeometry,
-    plans: [],
-    modelFingerprint: "model",
-    info: {},
-    yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
-    nowUs: () => performance.now() * 1000,
-  });
-  const client = createClient(
-    WorkerService,
-    createRouterTransport((router) => router.service(WorkerService, worker.service)),
-  );
+  const { client } = openWorker(engine);
   /** How an answer ended: the number of its tokens, or the error's code and message. */
   const run = async (sequenceId: string, maxTokens: number): Promise<number | [Code, string]> => {
     try {

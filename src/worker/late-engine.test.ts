@@ -1,12 +1,12 @@
 /** A worker over an engine that computes elsewhere: nothing but stats is called while it does. */
-import { createClient, createRouterTransport, type Client } from "@connectrpc/connect";
+import type { Client } from "@connectrpc/connect";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Role } from "../gen/leanedge/v1/session_pb.js";
-import { WorkerService, type PrefixName } from "../gen/leanedge/worker/v1/worker_pb.js";
-import { byteCodec } from "./testing/byte-codec.js";
+import type { PrefixName, WorkerService } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { lateEngine, type LateEngine } from "./testing/late-engine.js";
-import { ModelEngine, modelGeometry } from "./testing/model-engine.js";
-import { startWorker, type RunningWorker } from "./worker-service.js";
+import { ModelEngine } from "./testing/model-engine.js";
+import { openWorker } from "./testing/open-worker.js";
+import type { RunningWorker } from "./worker-service.js";
 
 const stepMs = 4;
 let inner: ModelEngine;
@@ -17,24 +17,7 @@ let client: Client<typeof WorkerService>;
 beforeEach(() => {
   inner = new ModelEngine({ cacheBytes: 40_000 });
   late = lateEngine(inner, stepMs);
-  worker = startWorker({
-    name: "late",
-    model: "m",
-    engine: late.engine,
-    codec: byteCodec,
-    geometry: modelGeometry,
-    plans: [],
-    modelFingerprint: "model",
-    info: {},
-    yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
-    nowUs: () => performance.now() * 1000,
-  });
-  client = createClient(
-    WorkerService,
-    createRouterTransport((router) => {
-      router.service(WorkerService, worker.service);
-    }),
-  );
+  ({ worker, client } = openWorker(late.engine, { name: "late" }));
 });
 
 async function run(

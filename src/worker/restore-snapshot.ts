@@ -4,6 +4,7 @@
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { concatBytes } from "@noble/hashes/utils.js";
 import type { Engine, SequenceHandle } from "../engine/engine.js";
 import {
   SnapshotError,
@@ -385,11 +386,4 @@ function concatIds(segments: readonly SnapshotLogSegment[]): Uint32Array {
     at += ids.length;
   }
   return all;
-}
-
-function concatBytes(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(a.length + b.length);
-  out.set(a);
-  out.set(b, a.length);
-  return out;
 }

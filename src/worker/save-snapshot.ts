@@ -5,6 +5,7 @@
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { create } from "@bufbuild/protobuf";
+import { concatBytes } from "@noble/hashes/utils.js";
 import { cacheVersion } from "../engine/cache-version.js";
 import { snapshotChecksumBytes } from "../engine/page/snapshot.js";
 import { SnapshotChecksum, stampIdentity } from "../engine/page/snapshot-stream.js";
@@ -100,11 +101,4 @@ function findIdle({ config, table }: GenerateContext, request: SnapshotRequest):
   }
   held.stopReader?.(new ConnectError("another call reads the snapshot", Code.Aborted));
   return held;
-}
-
-function concatBytes(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(a.length + b.length);
-  out.set(a);
-  out.set(b, a.length);
-  return out;
 }

@@ -1,12 +1,6 @@
 /** Plans and snapshots of a worker, with a real engine of random weights. */
 import { create } from "@bufbuild/protobuf";
-import {
-  Code,
-  ConnectError,
-  createClient,
-  createRouterTransport,
-  type Client,
-} from "@connectrpc/connect";
+import { Code, ConnectError, type Client } from "@connectrpc/connect";
 import { beforeEach, describe, expect, it } from "vitest";
 import { openEngine, smallZones, tinyModel } from "../engine/conformance/engine-bench.js";
 import { allocatedBytes, contextForMemory, planAllocation } from "../engine/plan/allocation.js";
@@ -18,7 +12,7 @@ import {
   RestoreRequestSchema,
   SnapshotFaultReason,
   SnapshotFaultSchema,
-  WorkerService,
+  type WorkerService,
   type Accepted,
   type Finished,
   type PrefixName,
@@ -26,7 +20,7 @@ import {
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { snapshotPieceBytes } from "./limits.js";
 import { byteCodec } from "./testing/byte-codec.js";
-import { startWorker } from "./worker-service.js";
+import { openWorker } from "./testing/open-worker.js";
 
 const { layers, kvHeads, headDim } = tinyModel;
 const geometry = { layers, kvHeads, headDim };
@@ -38,6 +32,7 @@ const leanPlan: CachePlan = {
   storage: { k: "int8", v: "int4" },
   context: { minTokens: 200, maxTokens: 700 },
 };
+const codec = { ...byteCodec, templateFingerprint: "cd".repeat(32) };
 const module = await readEngineModule();
 
 type Worker = Client<typeof WorkerService>;
@@ -47,24 +42,8 @@ let engine: WasmEngine;
 let client: Worker;
 
 function serve(served: WasmEngine, model = fingerprint): Worker {
-  const worker = startWorker({
-    name: "w",
-    model: "m",
-    engine: served,
-    codec: { ...byteCodec, templateFingerprint: "cd".repeat(32) },
-    geometry,
-    plans: [leanPlan],
-    modelFingerprint: model,
-    info: {},
-    yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
-    nowUs: () => performance.now() * 1000,
-  });
-  return createClient(
-    WorkerService,
-    createRouterTransport((router) => {
-      router.service(WorkerService, worker.service);
-    }),
-  );
+  const config = { codec, geometry, plans: [leanPlan], modelFingerprint: model };
+  return openWorker(served, config).client;
 }
 
 async function run(
@@ -241,24 +220,11 @@ describe("a snapshot", () => {
     const large = { ...tinyModel, layers: 8, kvHeads: 6, headDim: 32, dim: 96 };
     const shape = { layers: 8, kvHeads: 6, headDim: 32 };
     const wide = await openEngine(module, large);
-    const worker = startWorker({
-      name: "w",
-      model: "m",
-      engine: wide,
-      codec: { ...byteCodec, templateFingerprint: "cd".repeat(32) },
+    const { client: connected } = openWorker(wide, {
+      codec,
       geometry: shape,
-      plans: [],
       modelFingerprint: fingerprint,
-      info: {},
-      yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
-      nowUs: () => performance.now() * 1000,
     });
-    const connected = createClient(
-      WorkerService,
-      createRouterTransport((router) => {
-        router.service(WorkerService, worker.service);
-      }),
-    );
     await run(connected, request(600));
     const running = run(connected, { sequenceId: "t", ...request(500, 300) });
     const steps: bigint[] = [];

@@ -1,15 +1,9 @@
-import {
-  Code,
-  ConnectError,
-  createClient,
-  createRouterTransport,
-  type Client,
-} from "@connectrpc/connect";
+import { Code, ConnectError, type Client } from "@connectrpc/connect";
 import { beforeEach, describe, expect, it } from "vitest";
 import { FinishReason, Role } from "../gen/leanedge/v1/session_pb.js";
 import {
   SegmentKind,
-  WorkerService,
+  type WorkerService,
   type Accepted,
   type Finished,
   type PrefixMissing,
@@ -18,12 +12,12 @@ import {
 import { byteCodec } from "./testing/byte-codec.js";
 import {
   ModelEngine,
-  modelGeometry,
   modelPageBytes,
   modelSequenceBytes,
   type ModelEngineOptions,
 } from "./testing/model-engine.js";
-import { startWorker, type RunningWorker } from "./worker-service.js";
+import { openWorker } from "./testing/open-worker.js";
+import type { RunningWorker } from "./worker-service.js";
 
 interface Answer {
   accepted?: Accepted;
@@ -39,24 +33,7 @@ let client: Client<typeof WorkerService>;
 
 function start(options: ModelEngineOptions = {}): void {
   engine = new ModelEngine(options);
-  worker = startWorker({
-    name: "w1",
-    model: "m",
-    engine,
-    codec: byteCodec,
-    geometry: modelGeometry,
-    plans: [],
-    modelFingerprint: "model",
-    info: { architecture: "llama" },
-    yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
-    nowUs: () => performance.now() * 1000,
-  });
-  client = createClient(
-    WorkerService,
-    createRouterTransport((router) => {
-      router.service(WorkerService, worker.service);
-    }),
-  );
+  ({ worker, client } = openWorker(engine, { info: { architecture: "llama" } }));
 }
 
 type Request = Parameters<Client<typeof WorkerService>["generate"]>[0];

@@ -1,4 +1,5 @@
 /** Statements of a SessionObject: rows in, typed records out. No policy; every call is synchronous. */
+import { concatBytes } from "@noble/hashes/utils.js";
 import { toBinary } from "@bufbuild/protobuf";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
@@ -359,7 +360,7 @@ export class SessionStore {
       throw new Error(`turn ${number} is not stored`);
     }
     const pieces = this.pieces();
-    const ids = concatBytes(pieces.map((piece) => piece.ids));
+    const ids = concatBytes(...pieces.map((piece) => piece.ids));
     const kept = end.generatedTokens === undefined ? ids : ids.subarray(0, end.generatedTokens * 4);
     if (kept.byteLength > 0) {
       this.#insertSegment(number, SegmentKind.GENERATED, kept);
@@ -543,20 +544,10 @@ export function logWithAnswer(
   segments: readonly PackedSegment[],
   pieces: readonly PieceRecord[],
 ): { readonly segments: readonly PackedSegment[]; readonly answerTokens: number } {
-  const ids = concatBytes(pieces.map((piece) => piece.ids));
+  const ids = concatBytes(...pieces.map((piece) => piece.ids));
   if (ids.byteLength === 0) {
     return { segments, answerTokens: 0 };
   }
   const answer = { kind: SegmentKind.GENERATED, ids } as const;
   return { segments: [...segments, answer], answerTokens: segmentTokens(answer) };
-}
-
-function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
-  let offset = 0;
-  for (const part of parts) {
-    all.set(part, offset);
-    offset += part.byteLength;
-  }
-  return all;
 }
