@@ -3,6 +3,7 @@
  * declared time. Time is counted, not measured, so a failure comes again with its seed.
  */
 import { describe, expect, it } from "vitest";
+import { SeededRandom } from "../../test/oracle/random.js";
 import { oldestShare, stepPromptRowsMax } from "./limits.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
@@ -11,17 +12,6 @@ const layers = 8;
 /** Declared times of a step, in microseconds: what reading the weights takes, and a row more. */
 const stepUs = 4_000;
 const rowUs = 250;
-
-/** Seeded noise (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Simulated {
   readonly id: number;
@@ -208,7 +198,8 @@ describe("over random arrivals, sizes and cancels", () => {
   const seeds = Array.from({ length: 40 }, (_, index) => index + 1);
 
   it.each(seeds)("nobody starves and nobody is overtaken in the queue (seed %i)", (seed) => {
-    const noise = random(seed);
+    const source = new SeededRandom(seed);
+    const noise = (): number => source.uniform();
     const cacheBytes = 2_000;
     const simulation = new Simulation({ cacheBytes, runningMax: 48, queuedMax: 1_000 });
     const upTo = (most: number): number => 1 + Math.floor(noise() ** 3 * most);

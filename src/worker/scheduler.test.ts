@@ -1,18 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { SeededRandom } from "../../test/oracle/random.js";
 import { Scheduler, SchedulerError } from "./scheduler.js";
 
 const layers = 8;
-
-/** Seeded noise for the property tests (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 describe("Scheduler", () => {
   it("gives every decoding job one row in every step", () => {
@@ -71,7 +61,8 @@ describe("Scheduler", () => {
 
   it("lets every job end, within bounds, over random arrivals, sizes and cancels", () => {
     for (let seed = 1; seed <= 50; seed++) {
-      const next = random(seed);
+      const source = new SeededRandom(seed);
+      const next = (): number => source.uniform();
       const scheduler = new Scheduler({
         layers,
         cacheBytes: 1000,

@@ -7,6 +7,7 @@
 import { readFile } from "node:fs/promises";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { SeededRandom } from "../oracle/random.js";
 import { Role } from "../../src/gen/leanedge/v1/session_pb.js";
 import type { PrefixName } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import {
@@ -33,17 +34,6 @@ beforeAll(async () => {
 
 afterAll(() => worker.kill());
 
-/** Seeded noise (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 async function residentBytes(): Promise<number> {
   const status = await readFile(`/proc/${worker.pid}/status`, "utf8");
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
@@ -59,7 +49,8 @@ interface Tally {
 
 /** One client: turns of a few sessions, now and then it leaves, or comes back to a cache that is gone. */
 async function wander(id: number, untilMs: number, tally: Tally): Promise<void> {
-  const noise = random(id + 1);
+  const source = new SeededRandom(id + 1);
+  const noise = (): number => source.uniform();
   const prefixes = new Map<string, PrefixName | undefined>();
   let client: WorkerClient = openWorkerClient(worker.url, id % 2 === 0 ? "2" : "1.1");
   while (performance.now() < untilMs) {

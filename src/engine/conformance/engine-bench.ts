@@ -2,30 +2,14 @@
 import { onTestFinished } from "vitest";
 import { randomModelBytes, type ModelSpec } from "../../../test/oracle/random-model.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
+import { tinyModel } from "../../../test/support/tiny-model.js";
 import type { Engine, LogSegment, Sampling, SequenceHandle } from "../engine.js";
 import { memorySource } from "../gguf/memory-source.js";
 import { readModelFile } from "../gguf/model-file.js";
 import { isThreaded } from "../wasm/threads.js";
 import { WasmEngine, type WasmEngineOptions } from "../wasm/wasm-engine.js";
 
-/** A small model whose sizes no tile divides evenly. */
-export const tinyModel: ModelSpec = {
-  architecture: "llama",
-  seed: 5,
-  layers: 2,
-  dim: 96,
-  heads: 6,
-  kvHeads: 3,
-  headDim: 16,
-  ffDim: 160,
-  vocabulary: 397,
-  vocabularyKind: "spm",
-  context: 768,
-  type: "Q4_0",
-  embeddingType: "Q8_0",
-  tied: true,
-  ropeBase: 10_000,
-};
+export { tinyModel };
 
 /** Rows x layers that no test exceeds. */
 export const allWork = 1 << 20;

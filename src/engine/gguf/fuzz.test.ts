@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { SeededRandom } from "../../../test/oracle/random.js";
 import { ModelFileError } from "./errors.js";
 import { memorySource } from "./memory-source.js";
 import { readModelFile } from "./model-file.js";
@@ -9,17 +10,6 @@ const growthBytesMax = 256 * 1024 * 1024;
 const flippedFiles = 2_000;
 /** Each takes a second or two, on a machine that has nothing else to do. */
 const timeoutMs = 120_000;
-
-/** A small generator of our own (mulberry32), so that a failure can be replayed from its seed. */
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * below);
-  };
-}
 
 /** "ok", a ModelFileError's code, or a description of anything else. */
 async function outcome(bytes: Uint8Array): Promise<string> {
@@ -54,15 +44,15 @@ describe.each(["llama", "qwen2", "qwen3"] as const)("damaged %s files", (archite
     "are read or refused, never anything else, with bytes flipped",
     { timeout: timeoutMs },
     async () => {
-      const random = randomFrom(whole.length);
+      const random = new SeededRandom(whole.length);
       const headerBytes = 2_000;
       const codes = new Map<string, number>();
       const before = usedBytes();
       for (let i = 0; i < flippedFiles; i++) {
         const bytes = whole.slice();
-        for (let flips = 1 + random(3); flips > 0; flips--) {
-          const at = random(headerBytes);
-          bytes[at] = random(4) === 0 ? 0xff : (bytes[at] ?? 0) ^ (1 << random(8));
+        for (let flips = 1 + random.below(3); flips > 0; flips--) {
+          const at = random.below(headerBytes);
+          bytes[at] = random.below(4) === 0 ? 0xff : (bytes[at] ?? 0) ^ (1 << random.below(8));
         }
         const code = await outcome(bytes);
         codes.set(code, (codes.get(code) ?? 0) + 1);

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { SeededRandom } from "../../../test/oracle/random.js";
 import schema from "../../../schema/plan.schema.json" with { type: "json" };
 import { PlanError } from "./errors.js";
 import { canonicalPlan } from "./fingerprint.js";
@@ -227,17 +228,6 @@ describe("the schema", () => {
   });
 });
 
-/** A generator with a fixed seed (mulberry32). */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  };
-}
-
 describe("broken text", () => {
   const text = JSON.stringify({
     ...smallFile(),
@@ -267,7 +257,8 @@ describe("broken text", () => {
   });
 
   it("never gives anything but a legal plan or a PlanError (20,000 mutations)", () => {
-    const random = randomOf(20_261_122);
+    const source = new SeededRandom(20_261_122);
+    const random = (): number => source.bits();
     const alphabet = '0123456789.,-e[]{}":truefalsnk_\\u "';
     let accepted = 0;
     for (let round = 0; round < 20_000; round++) {
