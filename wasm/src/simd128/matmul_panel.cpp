@@ -34,10 +34,6 @@ struct GroupSums {
   float at[kGroupRows][kTileRows];
 };
 
-inline v128_t mul_add_int(v128_t sum, v128_t weights, v128_t pair) {
-  return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(weights, pair));
-}
-
 // ---- unpacking ------------------------------------------------------------------------------
 
 // Bytes of 4 columns (layout.h's Q8_0) -> i16 lanes.

@@ -21,6 +21,11 @@ inline void store_tile(float* y, int32_t rows_left, v128_t lo, v128_t hi) {
   for (int32_t i = 0; i < rows_left; ++i) y[i] = values[i];
 }
 
+// sum + products of 16-bit lanes, two neighbours added up.
+inline v128_t mul_add_int(v128_t sum, v128_t weights, v128_t pair) {
+  return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(weights, pair));
+}
+
 // sum + (weight scales * activation scale) * integer sums.
 inline v128_t mul_add_scaled(v128_t sum, v128_t scales, v128_t ints, v128_t activation_scale) {
   const v128_t scale = wasm_f32x4_mul(scales, activation_scale);

@@ -10,10 +10,6 @@
 namespace leanedge::kernels {
 namespace {
 
-inline v128_t mul_add_int(v128_t sum, v128_t weights, v128_t pair) {
-  return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(weights, pair));
-}
-
 // Integer sums of one block for rows 0-3 and 4-7 of a tile.
 struct Ints {
   v128_t lo;
