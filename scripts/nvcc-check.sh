@@ -88,17 +88,20 @@ else
   failed=$((failed + 1))
 fi
 
-# Results name a hash of the kernels' sources, which is theirs in every commit that has these kernels.
-results=$(find docs/results -name '*-decode-attention.json' | sort | tail -n 1)
-measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
-here=$(gpu-worker/device/kernels-hash.sh)
-if [[ $measured == "$here" ]]; then
-  echo "ok   $results measured these kernels ($here)"
-  passed=$((passed + 1))
-else
-  echo "FAIL $results measured kernels $measured, here are $here: run gpu-worker/device/run.sh on a GPU"
-  failed=$((failed + 1))
-fi
+# Results name a hash of their family's sources, which is theirs in every commit that has these kernels.
+for family in decode-attention matrix prefill-attention rows engine; do
+  results=$(find docs/results -name "*-$family.json" | sort | tail -n 1)
+  [[ -z $results ]] && continue
+  measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
+  here=$(gpu-worker/device/kernels-hash.sh "$family")
+  if [[ $measured == "$here" ]]; then
+    echo "ok   $results measured these kernels ($here)"
+    passed=$((passed + 1))
+  else
+    echo "FAIL $results measured kernels $measured, here are $here: run gpu-worker/device/run.sh on a GPU"
+    failed=$((failed + 1))
+  fi
+done
 
 echo "$passed passed, $failed failed, 0 skipped"
 ((failed == 0))

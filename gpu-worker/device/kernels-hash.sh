@@ -1,8 +1,30 @@
 #!/usr/bin/env bash
-# Prints a hash of the kernels' sources without comments and white space: results name it, so that it can
-# be told whether they still measure the kernels that are here.
-#   gpu-worker/device/kernels-hash.sh [folder with include/ and src/]
+# Prints a hash of the sources of one family of kernels, without comments and white space: results name
+# it, so that it can be told whether they still measure the kernels that are here. Each family has its
+# own list, so that a change of one does not age the results of the others.
+#   gpu-worker/device/kernels-hash.sh FAMILY [folder with include/ and src/]
+# Families: decode-attention, matrix, prefill-attention, rows, engine (all of them and what drives them).
 set -euo pipefail
-cd "${1:-$(dirname "$0")/..}"
-find include src -type f | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d '[:space:]' |
+family=${1?a family of kernels}
+cd "${2:-$(dirname "$0")/..}"
+case $family in
+  decode-attention)
+    files=(
+      include/leanedge_cuda/{decode_attention,page_flush}.h src/cuda_status.h
+      src/kernels/decode_attention.cuh src/kernels/decode_attention_{f16,int2,int4,int8}.cu
+      src/kernels/decode_attention_kernels.cuh src/kernels/decode_kernels.h src/kernels/decode_launch.cpp
+      src/kernels/{full_rows,online_softmax,page_fragments,plan_device,warp_ops}.cuh
+      src/kernels/page_flush.cu src/kernels/split.h
+    )
+    ;;
+  matrix) files=(include/leanedge_cuda/matrix.h src/matrix) ;;
+  prefill-attention) files=(include/leanedge_cuda/{prefill_attention,page_selection}.h src/prefill) ;;
+  rows) files=(include/leanedge_cuda/{rows,sampling}.h src/rows) ;;
+  engine) files=(include src) ;;
+  *)
+    echo "unknown family $family: decode-attention, matrix, prefill-attention, rows or engine" >&2
+    exit 2
+    ;;
+esac
+find "${files[@]}" -type f | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d '[:space:]' |
   sha256sum | cut -c1-16

@@ -41,7 +41,7 @@ if [[ -z $library ]]; then
   library=$build/libleanedge_cuda_harness.so
 fi
 export LEANEDGE_CUDA_LIBRARY=$library LEANEDGE_MASKS=$masks LEANEDGE_COMMIT=$commit OUT=$out
-LEANEDGE_COMMAND=$command LEANEDGE_KERNELS=$(gpu-worker/device/kernels-hash.sh)
+LEANEDGE_COMMAND=$command LEANEDGE_KERNELS=$(gpu-worker/device/kernels-hash.sh decode-attention)
 export LEANEDGE_COMMAND LEANEDGE_KERNELS PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 cd gpu-worker/device
