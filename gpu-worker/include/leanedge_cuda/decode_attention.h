@@ -71,6 +71,8 @@ struct DecodeLayer {
   int32_t warps;          // of a thread block
   int32_t grid;           // thread blocks of a launch
   uint32_t block_bytes;   // pitch of the layer's arena
+  int32_t pages_per_step;  // of the plan; 0: no page selection
+  int32_t pages_floor;
 };
 
 // Arguments of a launch.
@@ -84,6 +86,9 @@ struct DecodeAttention {
   size_t zone_layer;         // f16 elements from one layer of a span to the next
   int32_t layer;
   int32_t heads;
+  // 0: the KV heads of a row share DecodeRow::pages. Else each has its own list, that of KV head h at
+  // pages + h * table_pitch, written by the kernel before this one (page_selection.h).
+  int32_t table_pitch;
   // 1: the kernel may begin to read its page tables and pages while the kernel before it in the
   // stream still runs (sm_90, programmatic dependent launch). They and the step's arrays must then
   // have been written before that kernel began. 0: it starts when that kernel has finished.
