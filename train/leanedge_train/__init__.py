@@ -1,0 +1,1 @@
+"""Learns leanedge's cache plans and trains its embedded model; train/README.md is the manual."""

@@ -1,0 +1,180 @@
+"""LeanK: learns which K channels the archive needs (Zhang et al. 2025, arXiv 2508.02215).
+
+Stage 1 learns a factor in [0, 1] for each layer, KV head and channel: the model reads the archive
+through them, and shall end in the same hidden states as with the whole cache, while an L1 term
+pulls the factors to 0. Stage 2 goes on with the factors cut to a mask. Beyond the paper: zones and
+pages are those of the engine, pages may be quantised while learning, a head that keeps nothing is
+left out of the softmax in stage 2 (as deployed) instead of scoring 0, several L1 weights share one
+pass over the prompts.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .cache import Reading, TailReader, prefill, tail_pass
+from .masks import block_mask, quantile_mask
+from .model import Transformer
+
+
+@dataclass(frozen=True)
+class TailBatch:
+    """Prompts and the rows behind them that learn or are measured."""
+
+    ids: Tensor  # (B, P), padded on the right
+    lengths: Tensor  # (B)
+    tail: Tensor  # (B, A), padded on the right
+    zone_positions: Tensor  # (B, A), see cache.tail_pass
+    weights: Tensor  # (B, A), 0 for rows that do not count
+
+    def to(self, device: torch.device) -> "TailBatch":
+        """The same on another device."""
+        return TailBatch(*(value.to(device) for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class LeankConfig:
+    """One run of a stage; the defaults are the experiment's."""
+
+    l1: tuple[float, ...] = (0.02, 0.06, 0.2)  # weights of mean |factor|, one set of factors each
+    learning_rate: float = 0.02
+    steps: int = 400
+    reading: Reading = Reading()  # zones and storage while learning
+    pruned: float = 0.7  # stage 2 only
+    align: int = 16  # stage 2 only
+    log_every: int = 20
+
+
+def rate_at(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over the first fifth, flat, linear decay over the last fifth; floor 0.1."""
+    part = (step + 1) / steps
+    return peak * max(0.1, min(1.0, part / 0.2, (1 - part) / 0.2))
+
+
+def distillation(hidden: Tensor, reference: Tensor, weights: Tensor) -> Tensor:
+    """Mean over counted rows of the mean squared difference over hidden channels."""
+    error = (hidden.float() - reference.float()).square().mean(-1)  # (B, A)
+    return (error * weights).sum() / weights.sum().clamp(min=1)
+
+
+def reference_pass(model: Transformer, batch: TailBatch) -> tuple[TailReader, Tensor]:
+    """The teacher's hidden states, and its reader, whose prompt cache others share."""
+    with torch.no_grad():
+        cache = prefill(model, batch.ids, batch.lengths)
+        reader = TailReader(cache, Reading(), dense=True)
+        return reader, tail_pass(model, reader, batch.tail, batch.zone_positions)
+
+
+def read_with(
+    model: Transformer, teacher: TailReader, batch: TailBatch, reading: Reading
+) -> Tensor:
+    """Hidden states of the tail under `reading`, from the teacher's prompt cache."""
+    reader = TailReader(teacher.cache, reading)
+    return tail_pass(model, reader, batch.tail, batch.zone_positions)
+
+
+def _freeze(model: Transformer) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+
+def learn_factors(
+    model: Transformer,
+    batches: Iterator[TailBatch],
+    config: LeankConfig,
+    start: Tensor | None = None,
+    log: Callable[[dict[str, object]], None] = lambda _: None,
+) -> Tensor:
+    """Stage 1: factors (len(l1), layers, kv_heads, head_dim) in [0, 1]."""
+    _freeze(model)
+    shape = (model.config.layers, model.config.kv_heads, model.config.head_dim)
+    device = model.token_embd.weight.device
+    begin = torch.ones(shape) if start is None else start
+    sets = [begin.clone().to(device).requires_grad_(True) for _ in config.l1]
+    optimiser = torch.optim.AdamW(sets, lr=config.learning_rate, weight_decay=0.0)
+    for step in range(config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, config.steps, config.learning_rate)
+        with torch.no_grad():
+            for factors in sets:
+                factors.clamp_(0, 1)
+        batch = next(batches).to(device)
+        teacher, reference = reference_pass(model, batch)
+        losses = []
+        optimiser.zero_grad()
+        for factors, weight in zip(sets, config.l1, strict=True):
+            reading = replace(config.reading, factors=factors.clamp(0, 1)[:, None])
+            hidden = read_with(model, teacher, batch, reading)
+            loss = distillation(hidden, reference, batch.weights)
+            (loss + weight * factors.abs().mean()).backward()
+            losses.append(loss.detach())
+        optimiser.step()
+        if step % config.log_every == 0 or step == config.steps - 1:
+            log({
+                "step": step,
+                "l1": list(config.l1),
+                "distillation": [round(float(loss), 6) for loss in losses],
+                "mean_factor": [round(float(factors.detach().mean()), 4) for factors in sets],
+            })  # fmt: skip
+    return torch.stack([factors.detach().clamp(0, 1) for factors in sets])
+
+
+def refine_factors(
+    model: Transformer,
+    batches: Iterator[TailBatch],
+    start: Tensor,
+    config: LeankConfig,
+    log: Callable[[dict[str, object]], None] = lambda _: None,
+) -> Tensor:
+    """Stage 2: goes on with mask * factor in the forward pass and the gradient straight through
+    to every channel; the mask (layers, kv_heads, head_dim) is what deployment uses."""
+    _freeze(model)
+    device = model.token_embd.weight.device
+    factors = start.clone().to(device).requires_grad_(True)
+    optimiser = torch.optim.AdamW([factors], lr=config.learning_rate, weight_decay=0.0)
+    for step in range(config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, config.steps, config.learning_rate)
+        with torch.no_grad():
+            factors.clamp_(0, 1)
+            mask = quantile_mask(factors, config.pruned, config.align)
+        batch = next(batches).to(device)
+        teacher, reference = reference_pass(model, batch)
+        clamped = factors.clamp(0, 1)
+        through = clamped + (clamped * mask - clamped).detach()
+        reading = replace(
+            config.reading, factors=through[:, None], alive=(mask.sum(-1) > 0)[:, None]
+        )
+        loss = distillation(read_with(model, teacher, batch, reading), reference, batch.weights)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % config.log_every == 0 or step == config.steps - 1:
+            log({"step": step, "stage": 2, "distillation": round(float(loss.detach()), 6)})
+    return quantile_mask(factors.detach().clamp(0, 1), config.pruned, config.align)
+
+
+def mask_reading(mask: Tensor, reading: Reading) -> Reading:
+    """`reading` through a mask (layers, kv_heads, head_dim), as deployed."""
+    return replace(reading, factors=mask[:, None], alive=(mask.sum(-1) > 0)[:, None])
+
+
+def measure(model: Transformer, batches: list[TailBatch], readings: list[Reading]) -> list[float]:
+    """Mean distillation loss of each reading over the batches: what candidates compete by."""
+    device = model.token_embd.weight.device
+    sums = [0.0] * len(readings)
+    with torch.no_grad():
+        for batch in batches:
+            batch = batch.to(device)
+            teacher, reference = reference_pass(model, batch)
+            for index, reading in enumerate(readings):
+                hidden = read_with(model, teacher, batch, reading)
+                sums[index] += float(distillation(hidden, reference, batch.weights))
+    return [value / max(1, len(batches)) for value in sums]
+
+
+def masks_of(factors: Tensor, shares: tuple[float, ...], align: int = 16) -> dict[float, Tensor]:
+    """Masks for several shares of one stage 1, each met to a block."""
+    return {share: block_mask(factors, share, align) for share in shares}

@@ -1,0 +1,103 @@
+"""From factors to masks: which K channels stay, at a share, at a block budget, at a byte target.
+
+All functions take values (layers, kv_heads, head_dim): learned factors, or any other score. What
+they keep is widths that are multiples of `align`, so that the result is a legal cache plan.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from .plan import CachePlan, kept_of
+
+# Breaks ties without reordering values that differ: factors are clamped, so many are equal.
+TIE_NOISE = 1e-6
+
+
+def untied(values: Tensor, seed: int = 0) -> Tensor:
+    """The values plus a little fixed noise: with many equal values a quantile would keep all."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(values.shape, generator=generator).to(values.device)
+    return values + TIE_NOISE * noise
+
+
+def top_channels(values: Tensor, widths: Tensor) -> Tensor:
+    """The best widths[l, h] channels of each head as 0 and 1."""
+    rank = values.argsort(-1, descending=True).argsort(-1)
+    return (rank < widths[..., None]).to(values.dtype)
+
+
+def quantile_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:
+    """The paper's stage 2: a quantile over the whole model, then each head's count to the nearest
+    multiple of `align` (a half goes up). The realised share may differ a little from `pruned`."""
+    values = untied(values)
+    flat = values.flatten().sort().values
+    threshold = flat[min(round(pruned * flat.numel()), flat.numel() - 1)]
+    counts = (values >= threshold).sum(-1)
+    widths = (counts + align // 2) // align * align
+    return top_channels(values, widths.clamp(max=values.shape[-1] // align * align))
+
+
+def block_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:
+    """Whole blocks of `align` channels compete over the model; the share is met to a block.
+
+    A head's channels are sorted, so its blocks lose value from one to the next, and the best
+    blocks of a head always come first.
+    """
+    ordered = untied(values).sort(-1, descending=True).values
+    blocks = ordered.unflatten(-1, (-1, align)).sum(-1)  # (layers, kv_heads, blocks)
+    count = round((1 - pruned) * blocks.numel())
+    chosen = torch.zeros(blocks.numel(), dtype=torch.long, device=values.device)
+    chosen[blocks.flatten().argsort(descending=True)[:count]] = 1
+    return top_channels(untied(values), chosen.view_as(blocks).sum(-1) * align)
+
+
+def even_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:
+    """The same width in every head, to the nearest multiple of `align`."""
+    width = round((1 - pruned) * values.shape[-1] / align) * align
+    widths = torch.full(values.shape[:2], width, device=values.device)
+    return top_channels(untied(values), widths)
+
+
+def head_mask(values: Tensor, heads: int) -> Tensor:
+    """Whole heads by their mean value, as DuoAttention keeps them: `heads` of the model stay."""
+    means = untied(values).mean(-1)
+    chosen = torch.zeros(means.numel(), device=values.device, dtype=values.dtype)
+    chosen[means.flatten().argsort(descending=True)[:heads]] = 1
+    return chosen.view_as(means)[..., None].expand_as(values).clone()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to meet a byte target."""
+
+    plan: CachePlan
+    bytes_per_token: float
+
+
+# Shares of K channels that candidates prune.
+PRUNED_SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+
+
+def candidates_for(
+    values: Tensor,
+    bytes_per_token: float,
+    storages: tuple[str, ...] = ("f16", "int8", "int4", "int2"),
+    slack: float = 0.15,
+    **plan: object,
+) -> list[Candidate]:
+    """Plans whose archive takes at most `bytes_per_token`, and at least (1 - slack) of it: K bits,
+    V bits and channels chosen together. Whoever asks measures them and takes the best."""
+    head_dim = values.shape[-1]
+    found = []
+    for pruned, storage_k, storage_v in product((0.0, *PRUNED_SHARES), storages, storages):
+        kept = kept_of(block_mask(values, pruned))
+        candidate = CachePlan(
+            kept, head_dim, storage_k=storage_k, storage_v=storage_v, **plan  # type: ignore[arg-type]
+        )
+        size = candidate.archive_bytes_per_token()
+        if (1 - slack) * bytes_per_token <= size <= bytes_per_token:
+            found.append(Candidate(candidate, size))
+    return found
