@@ -20,6 +20,11 @@ export interface LoopJob {
   onProgress(rowsPending: number, workDone: number): void;
   /** A token was drawn and appended to the log. Returns whether to draw another one. */
   onToken(id: number): boolean;
+  /**
+   * The reader may be told of tokens now. That begins all that it takes to send them, so a device computes the next step
+   * by then.
+   */
+  onSend(): void;
   /** The job has failed and is forgotten. */
   onError(error: Error): void;
 }
@@ -44,6 +49,8 @@ export class EngineLoop {
   readonly #jobs = new Map<number, LoopJob>();
   /** What waits for memory without rows to compute, by job id. */
   readonly #waiting = new Map<number, () => void>();
+  /** Jobs with tokens that their readers were not told of. */
+  #unsent: LoopJob[] = [];
   #lastJobId = 0;
   #awake = false;
 
@@ -114,6 +121,7 @@ export class EngineLoop {
       await yieldToHost();
     }
     this.#awake = false;
+    this.#send();
   }
 
   async #step(): Promise<void> {
@@ -135,12 +143,20 @@ export class EngineLoop {
       stepped.push({ id, job });
       entries.push({ sequence: job.held.handle, workMax, sample: true });
     }
-    if (entries.length === 0) return;
+    if (entries.length === 0) {
+      this.#send();
+      return;
+    }
     try {
-      if (engine.stepSync) this.#take(stepped, engine.stepSync(entries));
-      else {
+      if (engine.stepSync) {
+        this.#take(stepped, engine.stepSync(entries));
+        this.#send();
+      } else {
         await gate.pass(async () => {
-          this.#take(stepped, await engine.step(entries));
+          const results = engine.step(entries);
+          // It computes: now there is time to send what the step before has given.
+          this.#send();
+          this.#take(stepped, await results);
         });
       }
     } catch (error) {
@@ -194,12 +210,19 @@ export class EngineLoop {
         return;
       }
       table.noteAppended(job.held, "generated", 1);
+      this.#unsent.push(job);
       if (!job.onToken(result.token)) this.cancel(id);
     } catch (error) {
       // A fault in one job's own code (decoding its text, say) must not stop the others.
       this.cancel(id);
       job.onError(error instanceof Error ? error : new Error(String(error)));
     }
+  }
+
+  #send(): void {
+    const unsent = this.#unsent;
+    this.#unsent = [];
+    for (const job of unsent) job.onSend();
   }
 
   /**

@@ -27,7 +27,13 @@ import { contextLengthExceeded, errorReasonHeader, toConnectError } from "./erro
 import { EventMailbox } from "./event-mailbox.js";
 import { progressIntervalMs, queueWaitMsMax } from "./limits.js";
 import type { Scheduler } from "./scheduler.js";
-import type { HeldSequence, KeepCache, SequenceTable } from "./sequence-table.js";
+import {
+  nameLog,
+  type HeldSequence,
+  type KeepCache,
+  type LogCopy,
+  type SequenceTable,
+} from "./sequence-table.js";
 import type { ServedPlan, ServedPlans } from "./served-plans.js";
 import type { WorkerConfig } from "./worker-config.js";
 import { wireBackend, type WorkerCounters } from "./worker-status.js";
@@ -133,8 +139,8 @@ export async function* generate(
     const cached = Math.min(config.engine.sequenceStats(held.handle).computed, opened.promptTokens);
     const tokensMax = prompt.answerTokensMax;
     const job = new GenerateJob(context, held, request, { ...opened, tokensMax }, mailbox);
-    const goesOn = job.answer.replay(opened.answered);
-    if (goesOn) jobId = context.loop.add(job);
+    if (job.answer.replay(opened.answered)) jobId = context.loop.add(job);
+    else job.end();
     context.counters.cachedTokens += BigInt(cached);
     context.counters.promptTokens += BigInt(opened.promptTokens - cached);
     yield event({
@@ -151,7 +157,6 @@ export async function* generate(
       },
     });
     if (jobId !== undefined) yield* job.events(jobId);
-    await gate.quiet();
     const finished = job.finished(cached, fingerprints);
     // Whoever reads the last event late holds no cache any more.
     release();
@@ -317,6 +322,7 @@ class GenerateJob {
   readonly #addedUs: number;
   #startedUs: number | undefined;
   #firstTokenUs: number | undefined;
+  #ended: { cacheBytes: number; pages: number; log: LogCopy; us: number } | undefined;
 
   constructor(
     context: GenerateContext,
@@ -374,8 +380,19 @@ class GenerateJob {
     } else {
       this.#context.counters.generatedTokens++;
     }
-    this.#mailbox.wake();
+    if (!goesOn) this.end();
     return goesOn;
+  }
+
+  onSend(): void {
+    this.#mailbox.wake();
+  }
+
+  /** Takes note of the sequence as the answer leaves it, while the engine may be asked. */
+  end(): void {
+    const { config, table } = this.#context;
+    const { cacheBytes, pages } = config.engine.sequenceStats(this.held.handle);
+    this.#ended = { cacheBytes, pages, log: table.log(this.held), us: config.nowUs() };
   }
 
   onError(error: Error): void {
@@ -413,13 +430,12 @@ class GenerateJob {
     if (rest !== undefined) yield event({ case: "tokens", value: piece2wire(rest) });
   }
 
-  /** The last event. */
+  /** The last event, after `end`. */
   finished(cachedTokens: number, fingerprints: Fingerprints): GenerateResponse {
-    const { config, table } = this.#context;
-    const { cacheBytes, pages } = config.engine.sequenceStats(this.held.handle);
-    const nowUs = config.nowUs();
-    const startedUs = this.#startedUs ?? nowUs;
-    const firstTokenUs = this.#firstTokenUs ?? nowUs;
+    if (this.#ended === undefined) throw new Error("the answer has not ended");
+    const { cacheBytes, pages, log, us } = this.#ended;
+    const startedUs = this.#startedUs ?? us;
+    const firstTokenUs = this.#firstTokenUs ?? us;
     return event({
       case: "finished",
       value: {
@@ -431,12 +447,12 @@ class GenerateJob {
         },
         generatedTokens: this.answer.tokens,
         textBytes: BigInt(this.answer.textBytes),
-        prefix: table.name(this.held, fingerprints),
+        prefix: nameLog(log, fingerprints),
         cacheBytes: BigInt(cacheBytes),
         cachePages: pages,
         queueUs: BigInt(Math.round(startedUs - this.#addedUs)),
         prefillUs: BigInt(Math.round(firstTokenUs - startedUs)),
-        decodeUs: BigInt(Math.round(nowUs - firstTokenUs)),
+        decodeUs: BigInt(Math.round(us - firstTokenUs)),
       },
     });
   }

@@ -65,6 +65,43 @@ describe("a worker whose engine computes elsewhere", () => {
     expect(late.violations).toEqual([]);
   });
 
+  it("sends what a step gave while the next one is computed", async () => {
+    const stepping: boolean[] = [];
+    const stream = client.generate({
+      sequenceId: "s",
+      generation: 1n,
+      model: "m",
+      messages: [{ role: Role.USER, text: "hello" }],
+      sampling: { maxTokens: 12 },
+    });
+    let last = "";
+    for await (const { event } of stream) {
+      if (event.case === "tokens") stepping.push(late.stepping());
+      last = event.case ?? "";
+    }
+    expect(last).toBe("finished");
+    // After the last token there is nothing to compute.
+    expect(stepping).toEqual([...Array<boolean>(11).fill(true), false]);
+    expect(late.violations).toEqual([]);
+  });
+
+  it("ends an answer without waiting for a step of others", async () => {
+    const other = run("other", 60);
+    const stepsAt = new Map<string, number>();
+    const stream = client.generate({
+      sequenceId: "s",
+      generation: 1n,
+      model: "m",
+      messages: [{ role: Role.USER, text: "hello" }],
+      sampling: { maxTokens: 4 },
+    });
+    for await (const { event } of stream) stepsAt.set(event.case ?? "", inner.stats().steps);
+    expect(stepsAt.get("finished")).toBe(stepsAt.get("tokens"));
+    expect((await other).ids).toHaveLength(60);
+    expect(inner.stats().steps).toBeGreaterThan(50);
+    expect(late.violations).toEqual([]);
+  });
+
   it("keeps borders and log together where a call was left in the middle of a step", async () => {
     const calm = await run("calm", 12);
     const leave = new AbortController();

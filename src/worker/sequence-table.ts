@@ -72,6 +72,24 @@ export function cutSegments(segments: readonly SegmentBorder[], tokens: number):
   return cut;
 }
 
+/** A log as it stood at a moment. */
+export interface LogCopy {
+  readonly ids: Uint32Array;
+  /** Borders; they add up to its length. */
+  readonly segments: readonly SegmentBorder[];
+}
+
+/** Names a log: takes a hash over its ids, and no engine. */
+export function nameLog({ ids, segments }: LogCopy, fingerprints: Fingerprints): PrefixName {
+  return create(PrefixNameSchema, {
+    tokens: ids.length,
+    sha256: prefixHash(ids),
+    segmentTokens: segments.map((segment) => segment.tokens),
+    segmentKinds: segments.map((segment) => wireKinds[segment.kind]),
+    fingerprints,
+  });
+}
+
 /** Asks the owner of a sequence to save its cache; settles when that is done or has failed. */
 export type KeepCache = (sequenceId: string) => Promise<void>;
 
@@ -185,16 +203,17 @@ export class SequenceTable {
     this.#engine.truncate(held.handle, this.tokens(held));
   }
 
-  /** Names the first `tokens` tokens (all if unset) of a sequence. */
-  name(held: HeldSequence, fingerprints: Fingerprints, tokens = this.tokens(held)): PrefixName {
-    const segments = cutSegments(held.segments, tokens);
-    return create(PrefixNameSchema, {
-      tokens,
-      sha256: prefixHash(this.#engine.ids(held.handle, 0, tokens)),
-      segmentTokens: segments.map((segment) => segment.tokens),
-      segmentKinds: segments.map((segment) => wireKinds[segment.kind]),
-      fingerprints,
-    });
+  /** A copy of a sequence's log. */
+  log(held: HeldSequence): LogCopy {
+    return {
+      ids: this.#engine.ids(held.handle, 0, this.tokens(held)),
+      segments: [...held.segments],
+    };
+  }
+
+  /** Names a sequence. */
+  name(held: HeldSequence, fingerprints: Fingerprints): PrefixName {
+    return nameLog(this.log(held), fingerprints);
   }
 
   /** Whether a sequence starts with the prefix that is named: same borders, kinds and ids. */

@@ -175,7 +175,7 @@ describe("the plan of a sequence", () => {
         "prompt",
         Array.from({ length: 300 }, (_, i) => 5 + (i % 300)),
       );
-      engine.stepSync([{ sequence, workMax: 1 << 20, sample: true }]);
+      engine.stepSync?.([{ sequence, workMax: 1 << 20, sample: true }]);
       const stats = engine.sequenceStats(sequence);
       expect(stats.computed).toBe(300);
       expect(stats.pages).toBe(Math.floor((300 - 36) / 32));

@@ -116,7 +116,7 @@ const refusals: readonly {
     status: "invalidArgument",
     message: /257 entries in one step, at most 256/,
     call: (engine) =>
-      engine.stepSync(
+      engine.stepSync?.(
         Array.from({ length: 257 }, () => ({ sequence: 0, workMax: 1, sample: false })),
       ),
   },

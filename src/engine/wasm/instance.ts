@@ -8,6 +8,7 @@ import {
   wasmPagesInitial,
   wasmPagesMax,
 } from "./abi.js";
+import { StepThread } from "./step-thread.js";
 import {
   checkThreads,
   isThreaded,
@@ -53,6 +54,8 @@ export interface EngineExports {
  */
 export class WasmInstance {
   #lost: string | undefined;
+  /** Whether the step thread is at work. */
+  #stepping = false;
 
   private constructor(
     private readonly memory: WebAssembly.Memory,
@@ -64,11 +67,13 @@ export class WasmInstance {
     /** The memory's maximum: whole pages, at most what was asked for. */
     readonly memoryBytesMax: number,
     private readonly helpers: HelperThreads | undefined,
+    private readonly stepThread: StepThread | undefined,
   ) {}
 
   /**
    * @param memoryBytesMax most bytes of memory, rounded down to whole pages of 64 KiB
    * @param threads threads that compute, the calling one included; more than 1 with a threaded module
+   * @param ownStepThread whether steps run on a thread of their own, beside the calling one
    * @throws EngineError `outOfMemory` if that is less than the module itself takes, `invalidArgument`
    *   for a module of another kind or version, or for threads that cannot be had
    */
@@ -76,6 +81,7 @@ export class WasmInstance {
     module: WebAssembly.Module,
     memoryBytesMax: number,
     threads = 1,
+    ownStepThread = false,
   ): Promise<WasmInstance> {
     checkThreads(module, threads);
     const pages = Math.min(Math.floor(memoryBytesMax / wasmPageBytes), wasmPagesMax);
@@ -105,6 +111,7 @@ export class WasmInstance {
     const helpers = shared
       ? await startHelpers(module, memory, exports as unknown as ThreadExports, threads)
       : undefined;
+    const stepThread = ownStepThread ? await StepThread.start(module, memory) : undefined;
     return new WasmInstance(
       memory,
       checked,
@@ -112,13 +119,41 @@ export class WasmInstance {
       checked.le_backend(),
       pages * wasmPageBytes,
       helpers,
+      stepThread,
     );
   }
 
-  /** Ends the helper threads, if there are any; no call may follow. */
+  /** Whether steps run on a thread of their own. */
+  get hasStepThread(): boolean {
+    return this.stepThread !== undefined;
+  }
+
+  /** Whether a step is pending there; no other call may be made then. */
+  get stepping(): boolean {
+    return this.#stepping;
+  }
+
+  /** Ends the threads, if there are any; no call may follow. */
   close(): void {
     this.#lost ??= "the engine is closed";
     this.helpers?.stop();
+    this.stepThread?.stop();
+  }
+
+  /** le_step on the step thread. Throws EngineError for a refusal, or if the thread is lost. */
+  async step(entries: number, count: number, results: number): Promise<void> {
+    if (this.stepThread === undefined) throw new EngineError("wrongState", "no step thread");
+    this.#checkCallable();
+    this.#stepping = true;
+    let status: number;
+    try {
+      status = await this.stepThread.step({ entries, count, results });
+    } catch (cause) {
+      this.#lose(cause instanceof Error ? cause.message : String(cause));
+    } finally {
+      this.#stepping = false;
+    }
+    if (status < 0) throw this.lastError(status);
   }
 
   /** The memory as it is now; take it again after any call. */
@@ -141,16 +176,26 @@ export class WasmInstance {
 
   /** Runs a call whose result means something in itself. */
   run<T>(call: (exports: EngineExports) => T): T {
-    if (this.#lost !== undefined) throw new EngineError("deviceLost", this.#lost);
+    this.#checkCallable();
     try {
       return call(this.exports);
     } catch (cause) {
       if (!(cause instanceof WebAssembly.RuntimeError)) throw cause;
-      // A broken assertion: nothing in the module's memory can be trusted any more.
-      this.#lost = `the engine stopped: ${cause.message}; all sequences are lost`;
-      this.helpers?.stop();
-      throw new EngineError("deviceLost", this.#lost);
+      this.#lose(cause.message);
     }
+  }
+
+  #checkCallable(): void {
+    if (this.#lost !== undefined) throw new EngineError("deviceLost", this.#lost);
+    if (this.#stepping) throw new EngineError("wrongState", "a step is pending");
+  }
+
+  /** A broken assertion: nothing in the module's memory can be trusted any more. */
+  #lose(reason: string): never {
+    this.#lost ??= `the engine stopped: ${reason}; all sequences are lost`;
+    this.helpers?.stop();
+    this.stepThread?.stop();
+    throw new EngineError("deviceLost", this.#lost);
   }
 
   /** Runs a call that returns a Status or a non-negative number. Throws EngineError for a refusal. */

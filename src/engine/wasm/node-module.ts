@@ -24,16 +24,18 @@ export function engineModuleUrl(name: ModuleName): URL {
  *
  * @param name a module, or "wasm" for the fastest one that this process computes rightly
  * @param threads with "wasm": how many threads its engine shall have
+ * @param threaded with "wasm": whether the module must be a threaded one, for a step thread
  */
 export async function readEngineModule(
   name: ModuleName | "wasm" = "wasm",
   threads = 1,
+  threaded = threads > 1,
 ): Promise<WebAssembly.Module> {
   if (name !== "wasm") return WebAssembly.compile(await readFile(engineModuleUrl(name)));
   // Only the module without threads can be asked on memory that is not shared.
   const relaxed = hasRelaxedSimd() ? await readEngineModule("relaxed") : undefined;
   if (relaxed !== undefined && relaxedIsRight(relaxed)) {
-    return threads > 1 ? readEngineModule("relaxed-threads") : relaxed;
+    return threaded ? readEngineModule("relaxed-threads") : relaxed;
   }
-  return readEngineModule(threads > 1 ? "simd128-threads" : "simd128");
+  return readEngineModule(threaded ? "simd128-threads" : "simd128");
 }

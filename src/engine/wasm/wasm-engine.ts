@@ -87,6 +87,11 @@ export interface WasmEngineOptions {
    * They are counted in memoryBytesMax and end with `close`.
    */
   readonly threads?: number;
+  /**
+   * Steps run on a thread of their own, so that the calling one is free meanwhile; default false. Needs a threaded
+   * module, and Node. The engine then has no `stepSync`.
+   */
+  readonly stepThread?: boolean;
 }
 
 /** See the head of this file. */
@@ -94,7 +99,9 @@ export class WasmEngine implements Engine {
   readonly vocabSize: number;
   readonly layers: number;
   readonly snapshots = true;
-  readonly stepSync = (entries: readonly StepEntry[]): readonly StepResult[] => this.#step(entries);
+  readonly stepSync: Engine["stepSync"];
+  /** As before the pending step. */
+  #statsBefore: EngineStats | undefined;
   /** Undefined once closed, so that its memory can go. */
   #instance: WasmInstance | undefined;
   /** Values that a layer's observation has. */
@@ -113,6 +120,7 @@ export class WasmEngine implements Engine {
     this.layers = modelFile.config.layers;
     const { heads, kvHeads, headDim } = modelFile.config;
     this.#sums = { kvValues: kvHeads * headDim, qValues: heads * headDim };
+    this.stepSync = instance.hasStepThread ? undefined : (entries) => this.#step(entries);
   }
 
   /**
@@ -125,6 +133,7 @@ export class WasmEngine implements Engine {
       options.module,
       options.memoryBytesMax ?? memoryBytesDefault,
       options.threads,
+      options.stepThread,
     );
     try {
       return await WasmEngine.#loadInto(instance, options);
@@ -260,6 +269,7 @@ export class WasmEngine implements Engine {
   }
 
   step(entries: readonly StepEntry[]): Promise<readonly StepResult[]> {
+    if (this.#instance?.hasStepThread === true) return this.#stepElsewhere(entries);
     // A throw inside the executor rejects, as callers of an asynchronous step expect.
     return new Promise((resolve) => {
       resolve(this.#step(entries));
@@ -346,6 +356,7 @@ export class WasmEngine implements Engine {
 
   stats(): EngineStats {
     const instance = this.#open();
+    if (instance.stepping && this.#statsBefore !== undefined) return this.#statsBefore;
     instance.check((x) => x.le_engine_stats(instance.staging));
     return readEngineStats(instance.buffer, instance.staging);
   }
@@ -362,30 +373,52 @@ export class WasmEngine implements Engine {
 
   #step(entries: readonly StepEntry[]): readonly StepResult[] {
     const instance = this.#open();
-    if (entries.length > stepEntriesMax) {
-      throw new EngineError(
-        "invalidArgument",
-        `${entries.length} entries in one step, at most ${stepEntriesMax}`,
-        entries.length,
-        stepEntriesMax,
-      );
-    }
-    const results = instance.staging + stepEntriesMax * structBytes.StepEntry;
-    entries.forEach((entry, i) => {
-      writeStepEntry(instance.buffer, instance.staging + i * structBytes.StepEntry, entry);
-    });
+    const results = writeStep(instance, entries);
     instance.check((x) => x.le_step(instance.staging, entries.length, results));
-    const raw = entries.map((_, i) =>
-      readStepResult(instance.buffer, results + i * structBytes.StepResult),
-    );
-    return raw.map((result, i) => ({
-      token: result.token < 0 ? undefined : result.token,
-      logprob: result.logprob,
-      rowsPending: result.rowsPending,
-      workDone: result.workDone,
-      error: entryError(instance, raw, i, entries[i]?.sequence ?? -1),
-    }));
+    return readResults(instance, entries, results);
   }
+
+  async #stepElsewhere(entries: readonly StepEntry[]): Promise<readonly StepResult[]> {
+    const instance = this.#open();
+    // Before the entries: both pass through the staging buffer.
+    this.#statsBefore = this.stats();
+    const results = writeStep(instance, entries);
+    await instance.step(instance.staging, entries.length, results);
+    return readResults(instance, entries, results);
+  }
+}
+
+/** Writes the entries of a step where the staging buffer begins. Returns the address for its results. */
+function writeStep(instance: WasmInstance, entries: readonly StepEntry[]): number {
+  if (entries.length > stepEntriesMax) {
+    throw new EngineError(
+      "invalidArgument",
+      `${entries.length} entries in one step, at most ${stepEntriesMax}`,
+      entries.length,
+      stepEntriesMax,
+    );
+  }
+  entries.forEach((entry, i) => {
+    writeStepEntry(instance.buffer, instance.staging + i * structBytes.StepEntry, entry);
+  });
+  return instance.staging + stepEntriesMax * structBytes.StepEntry;
+}
+
+function readResults(
+  instance: WasmInstance,
+  entries: readonly StepEntry[],
+  results: number,
+): readonly StepResult[] {
+  const raw = entries.map((_, i) =>
+    readStepResult(instance.buffer, results + i * structBytes.StepResult),
+  );
+  return raw.map((result, i) => ({
+    token: result.token < 0 ? undefined : result.token,
+    logprob: result.logprob,
+    rowsPending: result.rowsPending,
+    workDone: result.workDone,
+    error: entryError(instance, raw, i, entries[i]?.sequence ?? -1),
+  }));
 }
 
 /** The error of entry `index`, if it has one. The engine remembers the message of the last only. */

@@ -47,7 +47,8 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
       throw new Error(`plan ${path} cannot be used: ${message}`, { cause });
     }
   }
-  const module = await readEngineModule("wasm", options.threads);
+  // What the last step gave is sent while the next one is computed.
+  const module = await readEngineModule("wasm", options.threads, true);
   return async () => {
     const source = await openFileSource(options.modelPath);
     try {
@@ -59,6 +60,7 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
         memoryBytesMax: options.memoryBytesMax,
         sequencesMax: options.sequencesMax,
         threads: options.threads,
+        stepThread: true,
         ...(contextTokensMax === undefined ? {} : { contextTokensMax }),
       });
       const { layers, kvHeads, headDim } = loaded.modelFile.config;

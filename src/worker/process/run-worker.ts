@@ -62,7 +62,8 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
         ...loaded,
         name,
         model,
-        yieldToHost,
+        // Where steps are computed elsewhere, the event loop goes round all the time.
+        yieldToHost: loaded.engine.stepSync === undefined ? nextRound : yieldToHost,
         nowUs: () => performance.now() * 1000,
       }),
     metrics,
@@ -130,9 +131,12 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
  * them should wait for a step of its own. A round with nothing to do takes some microseconds.
  */
 async function yieldToHost(): Promise<void> {
-  for (let round = 0; round < hostRounds; round++) {
-    await new Promise((resolve) => setImmediate(resolve));
-  }
+  for (let round = 0; round < hostRounds; round++) await nextRound();
+}
+
+/** One round: whoever waits for the engine to be quiet comes first. */
+function nextRound(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /**

@@ -22,6 +22,8 @@ export interface LateEngine {
   readonly engine: Engine;
   /** Names of what was called while a step was pending. */
   readonly violations: readonly string[];
+  /** Whether a step is pending. */
+  stepping(): boolean;
 }
 
 /**
@@ -52,5 +54,5 @@ export function lateEngine(inner: Engine, stepMs: number): LateEngine {
       return typeof value === "function" ? (value.bind(target) as unknown) : value;
     },
   });
-  return { engine, violations };
+  return { engine, violations, stepping: () => pending };
 }
