@@ -4,6 +4,8 @@
 #include "api_state.h"
 #include "config_check.h"
 #include "error.h"
+#include "memory_ops.h"
+#include "pass.h"
 #include "platform.h"
 #include "step.h"
 
@@ -145,21 +147,19 @@ int32_t le_step(const StepEntry* entries, int32_t count, StepResult* results) {
     return code(error_set(&engine.error, Status::kInvalidArgument, count, kStepEntriesMax,
                           "a step has # entries, not 1 .. #", {count, kStepEntriesMax}));
   }
-  step(&engine, entries, count, results);
-  return 0;
+  return code(step(&engine, entries, count, results));
 }
 
 const float* le_logits(int32_t handle) {
   const Sequence* sequence = find_sequence(handle);
   if (!sequence || sequence->logits_row < 0) return nullptr;
-  return engine.logits +
-         static_cast<size_t>(sequence->logits_row) * static_cast<size_t>(engine.config.vocab_size);
+  return pass_logits_row(&engine, sequence->logits_row);
 }
 
 int32_t le_engine_stats(EngineStats* out) {
   if (!out) return code(Status::kInvalidArgument);
   *out = EngineStats{};
-  out->memory_bytes = engine.arena.used + platform_fixed_bytes();
+  out->memory_bytes = memory_used(engine);
   out->memory_bytes_max = engine.options.memory_bytes_max;
   out->weight_bytes = engine.weights.bytes;
   out->scratch_bytes = engine.scratch_bytes;

@@ -1,8 +1,7 @@
 // The boundary (leanedge/engine.h): sequences, their logs and caches.
-#include <string.h>
-
 #include "api_state.h"
 #include "error.h"
+#include "memory_ops.h"
 #include "observe.h"
 #include "prefill.h"
 
@@ -190,7 +189,7 @@ int32_t le_observe(int32_t handle, int32_t query_from) {
                           "an observation takes # bytes of cache: # are free", {needed, rest}));
   }
   engine.observation = {handle, query_from, block};
-  memset(heap_address(engine.pool.heap, block), 0, static_cast<size_t>(bytes));
+  memory_zero(heap_address(engine.pool.heap, block), bytes);
   return 0;
 }
 
@@ -205,7 +204,7 @@ int32_t le_observed(int32_t layer, double* out) {
   }
   const size_t values = static_cast<size_t>(engine.config.kv_heads + engine.config.heads) *
                         static_cast<size_t>(engine.config.head_dim);
-  memcpy(out, observe_sums(engine, layer), values * sizeof(double));
+  memory_read(out, observe_sums(engine, layer), values * sizeof(double));
   return 0;
 }
 

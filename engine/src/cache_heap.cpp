@@ -1,8 +1,7 @@
 #include "cache_heap.h"
 
-#include <string.h>
-
 #include "leanedge/status.h"
+#include "memory_ops.h"
 
 namespace leanedge {
 namespace {
@@ -49,7 +48,7 @@ int32_t compact(CacheHeap* heap) {
       unlink(heap, record);
     } else {
       if (block.offset != offset) {
-        memmove(heap->base + offset, heap->base + block.offset, static_cast<size_t>(block.bytes));
+        memory_slide(heap->base + offset, heap->base + block.offset, block.bytes);
         block.offset = offset;
         ++heap->moves;
       }

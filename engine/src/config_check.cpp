@@ -2,11 +2,12 @@
 
 #include "error.h"
 #include "numeric.h"
+#include "weights.h"
 
 namespace leanedge {
 namespace {
 
-constexpr int32_t kBatchRowsMax = 1024;
+constexpr int32_t kBatchRowsMax = 4096;
 
 // An integer field, its name and its range.
 struct IntRange {
@@ -113,6 +114,7 @@ Status options_check(const EngineOptions& o, const ModelConfig& c, ErrorDetail* 
       {"batch_rows_max is #, not in # .. #", o.batch_rows_max, 1, kBatchRowsMax},
       {"context_tokens_max is #, not in # .. # (the model's)", o.context_tokens_max, 1,
        c.context_tokens_max},
+      {"weight_form is #, not in # .. # (the backend's)", o.weight_form, 0, kWeightForms - 1},
   };
   return check_ranges(ranges, sizeof(ranges) / sizeof(ranges[0]), Status::kInvalidArgument, detail);
 }

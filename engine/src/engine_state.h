@@ -73,6 +73,13 @@ struct EntryState {
 
 struct Run;
 
+// A token to draw for a sequence, and what was drawn (draw.h).
+struct Draw {
+  Sequence* sequence;
+  int32_t logits_row;  // of Engine::logits
+  SampleResult result;
+};
+
 // The restore under way; one at a time.
 struct Restore {
   enum Word : int32_t { kKind = 0, kCount = 1, kFirstId = 2, kId = 3 };
@@ -82,6 +89,7 @@ struct Restore {
   uint64_t offset;                         // bytes that came
   SnapshotHeader header;                   // checked once `offset` is beyond it
   uint8_t buffer[sizeof(SnapshotHeader)];  // what has come of the header, or of a word of the log
+  uint16_t row[kHeadDimMax];               // what has come of a row
   Word expects;                            // next word of the log
   int32_t kind;                            // of the segment under way
   int32_t count;                           // ids that it still needs
@@ -112,6 +120,7 @@ struct Engine {
   Run* runs;               // (kStepEntriesMax) of the pass under way
   int32_t* sampling_runs;  // (kStepEntriesMax) runs of the pass that want logits
   int32_t* sampling_rows;  // (kStepEntriesMax) their rows in the batch
+  Draw* draws;             // (logits_rows) of the sampling under way
   int32_t* recent_ids;     // (kRepetitionWindowMax) ids for the penalty
   float* logits;           // (logits_rows, vocab_size)
   int32_t* logits_owner;   // (logits_rows) sequence of each row; -1: none

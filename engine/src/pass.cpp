@@ -279,6 +279,10 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
   }
 }
 
+// Kernels of a CPU are done when their call is.
+Status pass_wait(Engine*) { return Status::kOk; }
+bool pass_failed(const Engine&, const Sequence&) { return false; }
+
 void pass_logits(Engine* engine, const int32_t* rows, int32_t count, int32_t first) {
   const ModelConfig& c = engine->config;
   PassScratch& s = engine->scratch;
@@ -292,6 +296,10 @@ void pass_logits(Engine* engine, const int32_t* rows, int32_t count, int32_t fir
   kernels::prepare_activations(engine->context, input);
   kernels::matmul(engine->context, engine->weights.output, input,
                   engine->logits + elements(first, c.vocab_size));
+}
+
+const float* pass_logits_row(Engine* engine, int32_t row) {
+  return engine->logits + elements(row, engine->config.vocab_size);
 }
 
 }  // namespace leanedge

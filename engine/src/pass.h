@@ -51,7 +51,17 @@ void pass_last_layer(const Pass& pass);
 // dropped. What the last layer gave for each run's last row stays in scratch.x.
 void pass_compute(Engine* engine, Run* runs, int32_t run_count);
 
+// Waits for the kernels of all passes so far, where they run beside the host. kDeviceLost, with the
+// error set, where one of them failed.
+Status pass_wait(Engine* engine);
+// Whether a row of the sequence that this step computed had K or V that are not finite, as far as
+// Run::failed has not told: known after pass_wait.
+bool pass_failed(const Engine& engine, const Sequence& sequence);
+
 // Logits of rows `rows` (count) of scratch.x into logits rows from `first` on.
 void pass_logits(Engine* engine, const int32_t* rows, int32_t count, int32_t first);
+// Logits row `row` (vocab_size) where the host can read it, until the next call; null where the
+// device is lost.
+const float* pass_logits_row(Engine* engine, int32_t row);
 
 }  // namespace leanedge

@@ -11,7 +11,7 @@ struct PhiloxWords {
 };
 
 // Ten rounds over `counter` under the key (key0, key1).
-inline PhiloxWords philox4x32(PhiloxWords counter, uint32_t key0, uint32_t key1) {
+constexpr PhiloxWords philox4x32(PhiloxWords counter, uint32_t key0, uint32_t key1) {
   PhiloxWords c = counter;
   for (int32_t round = 0; round < 10; ++round) {
     const uint64_t product0 = uint64_t{0xd2511f53u} * c.x[0];
@@ -25,7 +25,7 @@ inline PhiloxWords philox4x32(PhiloxWords counter, uint32_t key0, uint32_t key1)
 }
 
 // Uniform in [0, 1) with 53 bits, for the token at `position` of a log under `seed`.
-inline double philox_uniform(uint64_t seed, int32_t position) {
+constexpr double philox_uniform(uint64_t seed, int32_t position) {
   const PhiloxWords counter = {{static_cast<uint32_t>(position), 0, 0, 0}};
   const PhiloxWords words =
       philox4x32(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));

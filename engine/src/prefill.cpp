@@ -1,30 +1,15 @@
 // A prompt segment, layer by layer. Between two layers the hidden state of each of its rows stands
-// somewhere, and the room for that is found where the cache will need it last: in the last layer's
-// part of the pages that the segment adds, and of the region that it will leave. Nothing is written
-// there before the last layer is done, and by then hidden states are needed no more. What is left
-// over lies in a block of its own, beside the K and V of one layer.
+// where prefill_states.h puts it: in part in the prefill's block, beside the K and V of one layer.
 #include "prefill.h"
 
-#include <string.h>
-
 #include "error.h"
-#include "hidden_rows.h"
+#include "memory_ops.h"
 #include "observe.h"
 #include "pass.h"
+#include "prefill_states.h"
 
 namespace leanedge {
 namespace {
-
-bool is_exact(const ModelConfig& config, int32_t rows) {
-  return static_cast<uint64_t>(rows) * static_cast<uint64_t>(config.dim) * sizeof(float) <=
-         kPrefillExactBytes;
-}
-
-// Bytes of one row's hidden state.
-uint64_t state_bytes(const ModelConfig& config, int32_t rows) {
-  return is_exact(config, rows) ? static_cast<uint64_t>(config.dim) * sizeof(float)
-                                : hidden_row_bytes(config.dim);
-}
 
 uint64_t kv_bytes(const ModelConfig& config, int32_t rows) {
   return align_up(static_cast<uint64_t>(rows) * static_cast<uint64_t>(config.kv_heads) *
@@ -32,94 +17,16 @@ uint64_t kv_bytes(const ModelConfig& config, int32_t rows) {
                   16);
 }
 
-// How many rows' hidden states stand where.
-struct Places {
-  uint64_t bytes;    // of one state
-  int32_t per_page;  // in the last layer's part of a page
-  int32_t in_pages;  // of all pages that the segment adds
-  int32_t in_region; // in the last layer's part of the region
-  int32_t in_block;  // the others
-};
-
-int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
-
-Places places_of(const Engine& engine, int32_t plan, int32_t rows, int32_t pages) {
-  const PlanEntry& entry = engine.pool.plans[plan];
-  const PageLayer& last = plan_layer(*entry.plan, engine.config.layers - 1);
-  Places places;
-  places.bytes = state_bytes(engine.config, rows);
-  places.per_page = static_cast<int32_t>(last.bytes / places.bytes);
-  places.in_pages = min_i32(rows, places.per_page * pages);
-  places.in_region =
-      min_i32(rows - places.in_pages, static_cast<int32_t>(entry.layer_bytes / places.bytes));
-  places.in_block = rows - places.in_pages - places.in_region;
-  return places;
+uint64_t block_bytes(const Engine& engine, int32_t plan, int32_t rows, int32_t pages) {
+  return align_up(states_bytes(engine, plan, rows, pages) + 2 * kv_bytes(engine.config, rows),
+                  kHeapAlign);
 }
 
-// Bytes of the states in the block.
-uint64_t states_bytes(const Places& places) {
-  return align_up(static_cast<uint64_t>(places.in_block) * places.bytes, 16);
-}
-
-uint64_t block_bytes(const Engine& engine, const Places& places, int32_t rows) {
-  return align_up(states_bytes(places) + 2 * kv_bytes(engine.config, rows), kHeapAlign);
-}
-
-Places places_of(const Engine& engine, const Sequence& sequence) {
+// Bytes of the states in the block of a prefill that is under way.
+uint64_t held_states(const Engine& engine, const Sequence& sequence) {
   const Prefill& prefill = sequence.prefill;
-  return places_of(engine, sequence.cache.plan, prefill.rows,
-                   sequence.cache.page_count - prefill.first_page);
-}
-
-// Where the state of row `row` of the segment stands until the next heap allocation.
-uint8_t* state_of(const Engine& engine, const Sequence& sequence, const Places& places,
-                  int32_t row) {
-  const CachePool& pool = engine.pool;
-  const Prefill& prefill = sequence.prefill;
-  const PlanEntry& entry = pool.plans[sequence.cache.plan];
-  const int32_t last = engine.config.layers - 1;
-  if (row < places.in_pages) {
-    const int32_t page = sequence.cache.pages[prefill.first_page + row / places.per_page];
-    return heap_address(pool.heap, page) + plan_layer(*entry.plan, last).offset +
-           static_cast<uint64_t>(row % places.per_page) * places.bytes;
-  }
-  row -= places.in_pages;
-  if (row < places.in_region) {
-    return heap_address(pool.heap, prefill.region) +
-           entry.layer_bytes * static_cast<uint64_t>(last) +
-           static_cast<uint64_t>(row) * places.bytes;
-  }
-  row -= places.in_region;
-  return heap_address(pool.heap, prefill.block) + static_cast<uint64_t>(row) * places.bytes;
-}
-
-// Copies the states of a run between their places and the batch.
-void load_states(Engine* engine, const Sequence& sequence, const Places& places, const Run& run) {
-  const int32_t dim = engine->config.dim;
-  const bool exact = is_exact(engine->config, sequence.prefill.rows);
-  for (int32_t r = 0; r < run.rows; ++r) {
-    const uint8_t* state = state_of(*engine, sequence, places, run.dense_row + r);
-    float* x = engine->scratch.x + static_cast<size_t>(r) * static_cast<size_t>(dim);
-    if (exact) {
-      memcpy(x, state, static_cast<size_t>(places.bytes));
-    } else {
-      hidden_unpack(state, dim, x);
-    }
-  }
-}
-
-void store_states(Engine* engine, const Sequence& sequence, const Places& places, const Run& run) {
-  const int32_t dim = engine->config.dim;
-  const bool exact = is_exact(engine->config, sequence.prefill.rows);
-  for (int32_t r = 0; r < run.rows; ++r) {
-    uint8_t* state = state_of(*engine, sequence, places, run.dense_row + r);
-    const float* x = engine->scratch.x + static_cast<size_t>(r) * static_cast<size_t>(dim);
-    if (exact) {
-      memcpy(state, x, static_cast<size_t>(places.bytes));
-    } else {
-      hidden_pack(x, dim, state);
-    }
-  }
+  return states_bytes(engine, sequence.cache.plan, prefill.rows,
+                      sequence.cache.page_count - prefill.first_page);
 }
 
 // K and V of the layer under way, until the next heap allocation.
@@ -128,10 +35,11 @@ struct DenseRows {
   uint16_t* v;  // (kv_heads, rows, head_dim)
 };
 
-DenseRows dense_rows(const Engine& engine, const Prefill& prefill, const Places& places) {
-  uint8_t* at = heap_address(engine.pool.heap, prefill.block) + states_bytes(places);
+DenseRows dense_rows(const Engine& engine, const Sequence& sequence) {
+  uint8_t* at =
+      heap_address(engine.pool.heap, sequence.prefill.block) + held_states(engine, sequence);
   return {reinterpret_cast<uint16_t*>(at),
-          reinterpret_cast<uint16_t*>(at + kv_bytes(engine.config, prefill.rows))};
+          reinterpret_cast<uint16_t*>(at + kv_bytes(engine.config, sequence.prefill.rows))};
 }
 
 // All rows of the layer are done: its zones move on, in the new region.
@@ -143,8 +51,8 @@ void finish_layer(Engine* engine, Sequence* sequence, const DenseRows& dense) {
   if (sequence->cache.region != kNoBlock) {
     const uint64_t bytes = pool.plans[next.plan].layer_bytes;
     const uint64_t at = bytes * static_cast<uint64_t>(prefill.layer);
-    memcpy(heap_address(pool.heap, next.region) + at,
-           heap_address(pool.heap, sequence->cache.region) + at, static_cast<size_t>(bytes));
+    memory_copy(heap_address(pool.heap, next.region) + at,
+                heap_address(pool.heap, sequence->cache.region) + at, bytes);
   }
   cache_push(&pool, &next, engine->context, prefill.layer, dense.k, dense.v, prefill.rows);
   ++prefill.layer;
@@ -156,7 +64,7 @@ void finish_segment(Engine* engine, Sequence* sequence, const Run& run) {
   Prefill& prefill = sequence->prefill;
   float* x = engine->scratch.x;
   const size_t dim = static_cast<size_t>(engine->config.dim);
-  if (run.x_row) memcpy(x, x + static_cast<size_t>(run.x_row) * dim, dim * sizeof(float));
+  if (run.x_row) memory_copy(x, x + static_cast<size_t>(run.x_row) * dim, dim * sizeof(float));
   heap_release(&engine->pool.heap, prefill.block);
   if (sequence->cache.region != kNoBlock) heap_release(&engine->pool.heap, sequence->cache.region);
   sequence->cache.region = prefill.region;
@@ -169,13 +77,14 @@ void finish_segment(Engine* engine, Sequence* sequence, const Run& run) {
 }  // namespace
 
 uint64_t prefill_bytes_max(const Engine& engine, int32_t rows) {
-  // Packed states of many rows may take less than exact ones of few.
-  const uint64_t states = static_cast<uint64_t>(rows) * hidden_row_bytes(engine.config.dim);
-  return align_up(states + kPrefillExactBytes + 16 + 2 * kv_bytes(engine.config, rows), kHeapAlign);
+  return align_up(states_bytes_max(engine, rows) + 16 + 2 * kv_bytes(engine.config, rows),
+                  kHeapAlign);
 }
 
 uint64_t prefill_bytes(const Engine& engine, const Sequence& sequence) {
-  return block_bytes(engine, places_of(engine, sequence), sequence.prefill.rows);
+  return align_up(
+      held_states(engine, sequence) + 2 * kv_bytes(engine.config, sequence.prefill.rows),
+      kHeapAlign);
 }
 
 Status prefill_begin(Engine* engine, Sequence* sequence) {
@@ -188,8 +97,7 @@ Status prefill_begin(Engine* engine, Sequence* sequence) {
   const int32_t rows = end - cache.computed;
   const int32_t pages = cache_pages(pool, cache.plan, end);
   const int32_t more = pages - cache.page_count;
-  const uint64_t block =
-      block_bytes(*engine, places_of(*engine, cache.plan, rows, more), rows);
+  const uint64_t block = block_bytes(*engine, cache.plan, rows, more);
   const uint64_t bytes =
       entry.page_bytes * static_cast<uint64_t>(more) + entry.region_bytes + block;
   if (bytes > pool.heap.bytes_free) {
@@ -216,8 +124,7 @@ Status prefill_begin(Engine* engine, Sequence* sequence) {
 
 int32_t prefill_advance(Engine* engine, Sequence* sequence, int32_t rows_max) {
   Prefill& prefill = sequence->prefill;
-  const Places places = places_of(*engine, *sequence);
-  const DenseRows dense = dense_rows(*engine, prefill, places);
+  const DenseRows dense = dense_rows(*engine, *sequence);
   int32_t rows = prefill.rows - prefill.row;
   if (rows > rows_max) rows = rows_max;
   if (rows > engine->options.batch_rows_max) rows = engine->options.batch_rows_max;
@@ -229,11 +136,11 @@ int32_t prefill_advance(Engine* engine, Sequence* sequence, int32_t rows_max) {
   run.dense_v = dense.v;
   run.dense_stride = prefill.rows;
   run.dense_row = prefill.row;
-  const Pass pass = {engine, &run, 1, rows, engine->scratch.x};
+  const Pass pass = {engine, &run, 1, rows, states_batch(*engine, *sequence, run)};
   if (prefill.layer == 0) {
     pass_embed(pass);
   } else {
-    load_states(engine, *sequence, places, run);
+    states_load(engine, *sequence, run);
   }
   // Computed again for every layer: about 2 us a row, next to the row's products.
   pass_angles(pass);
@@ -241,7 +148,7 @@ int32_t prefill_advance(Engine* engine, Sequence* sequence, int32_t rows_max) {
   const bool last_row = prefill.row + rows == prefill.rows;
   if (!last_layer) {
     pass_layer(pass, prefill.layer);
-    store_states(engine, *sequence, places, run);
+    states_store(engine, *sequence, run);
   } else if (last_row || observes(pass)) {
     pass_last_layer(pass);
   } else {

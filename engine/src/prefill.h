@@ -5,10 +5,6 @@
 
 namespace leanedge {
 
-// Hidden states of a segment stay f32 between layers where they take at most this together, and are
-// packed (hidden_rows.h) where they would take more: 2,048 rows of a model of dim 512.
-inline constexpr uint64_t kPrefillExactBytes = 4 * 1024 * 1024;
-
 // Most bytes that reading a prompt of `rows` rows takes besides the cache that it leaves, and
 // besides the region that it replaces.
 uint64_t prefill_bytes_max(const Engine& engine, int32_t rows);

@@ -1,8 +1,6 @@
 #include "sequence_cache.h"
 
-#include <string.h>
-
-#include "leanedge/half.h"
+#include "memory_ops.h"
 
 namespace leanedge {
 namespace {
@@ -13,12 +11,6 @@ int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 uint64_t rows_values(const CachePool& pool, int32_t rows) {
   return static_cast<uint64_t>(pool.kv_heads) * static_cast<uint64_t>(rows) *
          static_cast<uint64_t>(pool.head_dim);
-}
-
-// First value of row `row` of head `head` in (kv_heads, stride, head_dim).
-size_t row_at(const CachePool& pool, int32_t head, int32_t stride, int32_t row) {
-  return (static_cast<size_t>(head) * static_cast<size_t>(stride) + static_cast<size_t>(row)) *
-         static_cast<size_t>(pool.head_dim);
 }
 
 // Whether a page holds every channel of every head as f16.
@@ -33,49 +25,8 @@ bool plan_lossless(const CachePlan& plan) {
   return true;
 }
 
-uint8_t* page_layer(const CachePool& pool, const SequenceCache& cache, int32_t page,
-                    int32_t layer) {
-  const CachePlan& plan = *pool.plans[cache.plan].plan;
-  return heap_address(pool.heap, cache.pages[page]) + plan_layer(plan, layer).offset;
-}
-
 void release_pages(CachePool* pool, SequenceCache* cache, int32_t keep) {
   while (cache->page_count > keep) heap_release(&pool->heap, cache->pages[--cache->page_count]);
-}
-
-// Copies a row out of a lossless page; false if a value is not finite, as a restored page may have.
-bool read_page_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
-                   int32_t position, bool value, uint16_t* out) {
-  const PlanEntry& entry = pool.plans[cache.plan];
-  ENGINE_ASSERT(entry.lossless);
-  const int32_t page = (position - entry.plan->sink) / kPageSlots;
-  const size_t slot = static_cast<size_t>((position - entry.plan->sink) % kPageSlots);
-  const uint8_t* block = page_layer(pool, cache, page, layer);
-  const PageHead& layout = plan_head(*entry.plan, layer, head);
-  const size_t dim = static_cast<size_t>(pool.head_dim);
-  if (value) {
-    memcpy(out, block + layout.v_values + slot * dim * 2, dim * 2);  // (32, dim)
-  } else {
-    const uint16_t* k = reinterpret_cast<const uint16_t*>(block + layout.k_values);  // (dim, 32)
-    for (size_t d = 0; d < dim; ++d) out[d] = k[d * kPageSlots + slot];
-  }
-  for (size_t d = 0; d < dim; ++d) {
-    if (!f16_finite(out[d])) return false;
-  }
-  return true;
-}
-
-// Brings the row of `position` back from its page to the ring; false if a value is not finite.
-bool restore_row(const CachePool& pool, const SequenceCache& cache, int32_t position) {
-  for (int32_t layer = 0; layer < pool.layers; ++layer) {
-    for (int32_t head = 0; head < pool.kv_heads; ++head) {
-      uint16_t* k = cache_full_row(pool, cache, layer, head, position, false);
-      uint16_t* v = cache_full_row(pool, cache, layer, head, position, true);
-      if (!read_page_row(pool, cache, layer, head, position, false, k)) return false;
-      if (!read_page_row(pool, cache, layer, head, position, true, v)) return false;
-    }
-  }
-  return true;
 }
 
 }  // namespace
@@ -157,8 +108,7 @@ void cache_truncate(CachePool* pool, SequenceCache* cache, int32_t rows) {
     cache_drop(pool, cache);
     return;
   }
-  for (int32_t p = ring_begin; p < rows && p < ring_from; ++p) {
-    if (restore_row(*pool, *cache, p)) continue;
+  if (!cache_restore_rows(*pool, *cache, ring_begin, min_i32(rows, ring_from))) {
     cache_drop(pool, cache);
     return;
   }
@@ -173,8 +123,8 @@ bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
   const PlanEntry& entry = pool->plans[from.plan];
   const int32_t region = heap_alloc(&pool->heap, entry.region_bytes);
   if (region == kNoBlock) return false;
-  memcpy(heap_address(pool->heap, region), heap_address(pool->heap, from.region),
-         static_cast<size_t>(entry.region_bytes));
+  memory_copy(heap_address(pool->heap, region), heap_address(pool->heap, from.region),
+              entry.region_bytes);
   to->region = region;
   to->computed = from.computed;
   to->ring_from = from.ring_from;
@@ -185,6 +135,12 @@ bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to) {
     to->pages[i] = from.pages[i];
   }
   return true;
+}
+
+uint8_t* cache_page(const CachePool& pool, const SequenceCache& cache, int32_t page,
+                    int32_t layer) {
+  const CachePlan& plan = *pool.plans[cache.plan].plan;
+  return heap_address(pool.heap, cache.pages[page]) + plan_layer(plan, layer).offset;
 }
 
 LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int32_t layer) {
@@ -201,30 +157,6 @@ LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int3
   return region;
 }
 
-uint16_t* cache_full_row(const CachePool& pool, const SequenceCache& cache, int32_t layer,
-                         int32_t head, int32_t position, bool value) {
-  const PlanEntry& entry = pool.plans[cache.plan];
-  const LayerRegion region = cache_region(pool, cache, layer);
-  const int32_t sink = entry.plan->sink;
-  if (position < sink) {
-    return (value ? region.sink_v : region.sink_k) + row_at(pool, head, entry.sink_rows, position);
-  }
-  return (value ? region.ring_v : region.ring_k) +
-         row_at(pool, head, entry.ring_rows, (position - sink) % entry.ring_rows);
-}
-
-void cache_read_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
-                    int32_t position, bool value, uint16_t* out) {
-  const PlanEntry& entry = pool.plans[cache.plan];
-  ENGINE_ASSERT(position >= 0 && position < cache.computed);
-  if (position >= entry.plan->sink && position < cache.ring_from) {
-    read_page_row(pool, cache, layer, head, position, value, out);
-    return;
-  }
-  memcpy(out, cache_full_row(pool, cache, layer, head, position, value),
-         static_cast<size_t>(pool.head_dim) * 2);
-}
-
 void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t layer,
                  const uint8_t** pages, kernels::AttentionTask* task) {
   const PlanEntry& entry = pool.plans[cache.plan];
@@ -233,7 +165,7 @@ void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t laye
   task->pages = pages;
   task->page_count = cache_pages(pool, cache.plan, cache.computed);
   task->span_count = 0;
-  for (int32_t i = 0; i < task->page_count; ++i) pages[i] = page_layer(pool, cache, i, layer);
+  for (int32_t i = 0; i < task->page_count; ++i) pages[i] = cache_page(pool, cache, i, layer);
   if (cache.computed == 0) return;
 
   const LayerRegion region = cache_region(pool, cache, layer);
@@ -250,32 +182,6 @@ void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t laye
     task->spans[task->span_count++] = {region.ring_k + at, region.ring_v + at, entry.ring_rows, run,
                                        position};
     position += run;
-  }
-}
-
-void cache_push(CachePool* pool, SequenceCache* cache, kernels::Context* context, int32_t layer,
-                const uint16_t* k, const uint16_t* v, int32_t rows) {
-  const PlanEntry& entry = pool->plans[cache->plan];
-  const CachePlan& plan = *entry.plan;
-  const LayerRegion region = cache_region(*pool, *cache, layer);
-  const size_t row_bytes = static_cast<size_t>(pool->head_dim) * 2;
-  int32_t pages = cache_pages(*pool, cache->plan, cache->computed);
-  for (int32_t i = 0; i < rows; ++i) {
-    const int32_t position = cache->computed + i;
-    const bool in_sink = position < plan.sink;
-    const int32_t stride = in_sink ? entry.sink_rows : entry.ring_rows;
-    const int32_t row = in_sink ? position : (position - plan.sink) % entry.ring_rows;
-    for (int32_t head = 0; head < pool->kv_heads; ++head) {
-      const size_t from = row_at(*pool, head, rows, i);
-      const size_t to = row_at(*pool, head, stride, row);
-      memcpy((in_sink ? region.sink_k : region.ring_k) + to, k + from, row_bytes);
-      memcpy((in_sink ? region.sink_v : region.ring_v) + to, v + from, row_bytes);
-    }
-    if (cache_pages(*pool, cache->plan, position + 1) == pages) continue;
-    kernels::page_flush(context, plan, layer, pool->kv_heads, pool->head_dim, region.ring_k,
-                        region.ring_v, entry.ring_rows, pages * kPageSlots % entry.ring_rows,
-                        page_layer(*pool, *cache, pages, layer));
-    ++pages;
   }
 }
 

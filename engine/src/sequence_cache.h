@@ -73,20 +73,25 @@ void cache_truncate(CachePool* pool, SequenceCache* cache, int32_t rows);
 // region is copied. False, and `to` stays empty, if the memory is not free.
 bool cache_fork(CachePool* pool, const SequenceCache& from, SequenceCache* to);
 
+// Where layer `layer` of page number `page` of the cache lies until the next heap allocation.
+uint8_t* cache_page(const CachePool& pool, const SequenceCache& cache, int32_t page, int32_t layer);
 // Where layer `layer` of the region lies until the next heap allocation.
 LayerRegion cache_region(const CachePool& pool, const SequenceCache& cache, int32_t layer);
 // Fills in pages and spans of the zones as they stand now, for one layer. `pages`
 // (cache_pages(computed)) is where the task's page addresses go.
 void cache_zones(const CachePool& pool, const SequenceCache& cache, int32_t layer,
                  const uint8_t** pages, kernels::AttentionTask* task);
-// Row of `position` (in the sink or the ring by the reserved number of pages) of K, or of V where
-// `value`: (head_dim) f16, to be written by a restore.
-uint16_t* cache_full_row(const CachePool& pool, const SequenceCache& cache, int32_t layer,
-                         int32_t head, int32_t position, bool value);
-// Copies the row of `position` of K, or of V where `value`, to `out` (head_dim) f16; rows that have
-// left the ring are read from a lossless plan's pages.
-void cache_read_row(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
-                    int32_t position, bool value, uint16_t* out);
+// Copies rows [position, position + rows) of one head's K, or of V where `value`, to `out` (rows,
+// head_dim) f16; rows that have left the ring are read from a lossless plan's pages.
+void cache_read_rows(const CachePool& pool, const SequenceCache& cache, int32_t layer, int32_t head,
+                     int32_t position, int32_t rows, bool value, uint16_t* out);
+// Writes rows likewise, to where the sink and the ring have them; for restores.
+void cache_write_rows(const CachePool& pool, const SequenceCache& cache, int32_t layer,
+                      int32_t head, int32_t position, int32_t rows, bool value, const uint16_t* in);
+// Brings rows [begin, end), none if end <= begin, back from a lossless plan's pages to the ring;
+// false if a value is not finite.
+bool cache_restore_rows(const CachePool& pool, const SequenceCache& cache, int32_t begin,
+                        int32_t end);
 // Moves `rows` new rows of one layer (positions computed .. computed + rows - 1) into the zones;
 // flushes the pages that this fills. k, v: (kv_heads, rows, head_dim) f16. Every layer gets the
 // same rows before cache_commit raises `computed`.

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "memory_ops.h"
 #include "snapshot_io.h"
 
 namespace leanedge {
@@ -19,6 +20,14 @@ void put(const Window& window, uint64_t at, const void* data, uint64_t bytes) {
   if (begin >= end) return;
   memcpy(window.out + (begin - window.begin), static_cast<const uint8_t*>(data) + (begin - at),
          static_cast<size_t>(end - begin));
+}
+
+// The same of bytes that lie in cache memory.
+void put_cache(const Window& window, uint64_t at, const uint8_t* data, uint64_t bytes) {
+  const uint64_t begin = at > window.begin ? at : window.begin;
+  const uint64_t end = at + bytes < window.end ? at + bytes : window.end;
+  if (begin < end)
+    memory_read(window.out + (begin - window.begin), data + (begin - at), end - begin);
 }
 
 // Rows that a snapshot can end with: all, or, inside a prompt segment, those before it.
@@ -55,13 +64,21 @@ void put_head_rows(const Engine& engine, const Sequence& sequence, const Snapsho
   uint64_t at = snapshot_rows_offset(header, layer, head);
   const int32_t rows = static_cast<int32_t>(header.sink_rows + header.recent_rows);
   if (at >= window.end || at + 2 * static_cast<uint64_t>(rows) * row_bytes <= window.begin) return;
+  const int32_t in_sink = static_cast<int32_t>(header.sink_rows);
   const int32_t archived = static_cast<int32_t>(header.pages) * kPageSlots;
+  uint16_t read[kPageSlots * kHeadDimMax];
   for (int32_t value = 0; value < 2; ++value) {
-    for (int32_t i = 0; i < rows; ++i, at += row_bytes) {
-      const int32_t position = i < static_cast<int32_t>(header.sink_rows) ? i : i + archived;
-      uint16_t row[kHeadDimMax];
-      cache_read_row(engine.pool, sequence.cache, layer, head, position, value == 1, row);
-      put(window, at, row, row_bytes);
+    for (int32_t i = 0, count = 0; i < rows; i += count) {
+      const int32_t rest = (i < in_sink ? in_sink : rows) - i;
+      count = rest < kPageSlots ? rest : kPageSlots;
+      const uint64_t bytes = static_cast<uint64_t>(count) * row_bytes;
+      if (at < window.end && at + bytes > window.begin) {
+        const int32_t position = i < in_sink ? i : i + archived;
+        cache_read_rows(engine.pool, sequence.cache, layer, head, position, count, value == 1,
+                        read);
+        put(window, at, read, bytes);
+      }
+      at += bytes;
     }
   }
 }
@@ -89,8 +106,8 @@ void snapshot_copy(const Engine& engine, const Sequence& sequence, uint64_t offs
     }
   }
   for (uint32_t page = 0; page < header.pages; ++page) {
-    put(window, header.pages_offset + static_cast<uint64_t>(page) * header.page_bytes,
-        heap_address(engine.pool.heap, sequence.cache.pages[page]), header.page_bytes);
+    put_cache(window, header.pages_offset + static_cast<uint64_t>(page) * header.page_bytes,
+              heap_address(engine.pool.heap, sequence.cache.pages[page]), header.page_bytes);
   }
 }
 

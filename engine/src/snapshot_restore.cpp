@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "leanedge/half.h"
+#include "memory_ops.h"
 #include "snapshot_io.h"
 
 namespace leanedge {
@@ -100,12 +101,46 @@ Status check_log(Engine* engine) {
                  "snapshot: the cache ends inside a prompt, at # of # tokens");
 }
 
-// Bytes of the rows section: each goes to its row. Padding must be zero.
-Status take_row_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size_t bytes) {
+// Rows of the rows section, complete and one behind the other, of which there are as many as one
+// head has of one kind: they go to their places. page_flush relies on finite rows; a page has no
+// such reader.
+Status take_rows(Engine* engine, uint64_t row, int32_t count, const uint16_t* values) {
   const SnapshotHeader& header = engine->restore.header;
+  const int32_t rows = static_cast<int32_t>(header.sink_rows + header.recent_rows);
+  const int32_t dim = static_cast<int32_t>(header.head_dim);
+  for (int32_t d = 0; d < count * dim; ++d) {
+    if (f16_finite(values[d])) continue;
+    return corrupt(engine, values[d], 0x7bff,
+                   "snapshot: a row holds f16 bits #, finite ones end at #");
+  }
+  const int32_t index = static_cast<int32_t>(row / static_cast<uint64_t>(rows));  // head and kind
+  const int32_t i = static_cast<int32_t>(row % static_cast<uint64_t>(rows));
+  const int32_t position = i < static_cast<int32_t>(header.sink_rows)
+                               ? i
+                               : i + static_cast<int32_t>(header.pages) * kPageSlots;
+  const int32_t kv_heads = engine->config.kv_heads;
+  cache_write_rows(engine->pool, target(engine)->cache, index / 2 / kv_heads, index / 2 % kv_heads,
+                   position, count, index % 2 == 1, values);
+  return Status::kOk;
+}
+
+// Rows, of at most `most`, that follow row `row` without a gap in positions, itself included.
+int32_t rows_in_line(const SnapshotHeader& header, uint64_t row, uint64_t most) {
+  const uint64_t i = row % (header.sink_rows + header.recent_rows);
+  const uint64_t line =
+      i < header.sink_rows ? header.sink_rows - i : header.sink_rows + header.recent_rows - i;
+  const uint64_t rows = line < most ? line : most;
+  return static_cast<int32_t>(rows < kPageSlots ? rows : kPageSlots);
+}
+
+// Bytes of the rows section. A row that chunks have split is put together in Restore::row; whole
+// ones go on in batches. Padding must be zero.
+Status take_row_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size_t bytes) {
+  Restore& restore = engine->restore;
+  const SnapshotHeader& header = restore.header;
   const uint64_t row_bytes = static_cast<uint64_t>(header.head_dim) * 2;
-  const uint64_t head_rows = 2ull * (header.sink_rows + header.recent_rows);
-  const uint64_t all = head_rows * header.layers * header.kv_heads;
+  const uint64_t all =
+      2ull * (header.sink_rows + header.recent_rows) * header.layers * header.kv_heads;
   while (bytes) {
     const uint64_t row = (offset - header.rows_offset) / row_bytes;
     if (row >= all) {
@@ -115,27 +150,20 @@ Status take_row_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size
       return Status::kOk;
     }
     const uint64_t within = (offset - header.rows_offset) % row_bytes;
-    const size_t rest = static_cast<size_t>(row_bytes - within);
-    const size_t take = bytes < rest ? bytes : rest;
-    const int32_t index = static_cast<int32_t>(row / head_rows);
-    const int32_t value_row = static_cast<int32_t>(row % head_rows);
-    const int32_t rows = static_cast<int32_t>(head_rows / 2);
-    const int32_t i = value_row % rows;
-    const int32_t position = i < static_cast<int32_t>(header.sink_rows)
-                                 ? i
-                                 : i + static_cast<int32_t>(header.pages) * kPageSlots;
-    uint16_t* to =
-        cache_full_row(engine->pool, target(engine)->cache, index / engine->config.kv_heads,
-                       index % engine->config.kv_heads, position, value_row >= rows);
-    memcpy(reinterpret_cast<uint8_t*>(to) + within, data, take);
-    // page_flush relies on finite rows; a page has no such reader.
-    const int32_t complete = within + take == row_bytes ? static_cast<int32_t>(header.head_dim) : 0;
-    for (int32_t d = 0; d < complete; ++d) {
-      if (!f16_finite(to[d])) {
-        return corrupt(engine, to[d], 0x7bff,
-                       "snapshot: a row holds f16 bits #, finite ones end at #");
-      }
+    size_t take = static_cast<size_t>(row_bytes - within);
+    Status status = Status::kOk;
+    if (within || bytes < row_bytes) {
+      if (bytes < take) take = bytes;
+      memcpy(reinterpret_cast<uint8_t*>(restore.row) + within, data, take);
+      if (within + take == row_bytes) status = take_rows(engine, row, 1, restore.row);
+    } else {
+      uint16_t rows[kPageSlots * kHeadDimMax];
+      const int32_t count = rows_in_line(header, row, bytes / row_bytes);
+      take = static_cast<size_t>(count) * static_cast<size_t>(row_bytes);
+      memcpy(rows, data, take);
+      status = take_rows(engine, row, count, rows);
     }
+    if (status != Status::kOk) return status;
     offset += take;
     data += take;
     bytes -= take;
@@ -151,34 +179,12 @@ void take_page_bytes(Engine* engine, uint64_t offset, const uint8_t* data, size_
     const uint64_t within = at % header.page_bytes;
     const size_t rest = static_cast<size_t>(header.page_bytes - within);
     const size_t take = bytes < rest ? bytes : rest;
-    memcpy(heap_address(engine->pool.heap, cache.pages[at / header.page_bytes]) + within, data,
-           take);
+    memory_write(heap_address(engine->pool.heap, cache.pages[at / header.page_bytes]) + within,
+                 data, take);
     offset += take;
     data += take;
     bytes -= take;
   }
-}
-
-// All rows are there: they will become pages, whose quantiser needs finite values.
-Status check_rows(Engine* engine) {
-  const SnapshotHeader& header = engine->restore.header;
-  const SequenceCache& cache = target(engine)->cache;
-  const int32_t rows = static_cast<int32_t>(header.sink_rows + header.recent_rows);
-  for (int32_t i = 0; i < rows * engine->config.layers * engine->config.kv_heads * 2; ++i) {
-    const int32_t index = i / rows / 2;
-    const int32_t row = i % rows;
-    const int32_t position = row < static_cast<int32_t>(header.sink_rows)
-                                 ? row
-                                 : row + static_cast<int32_t>(header.pages) * kPageSlots;
-    const uint16_t* values =
-        cache_full_row(engine->pool, cache, index / engine->config.kv_heads,
-                       index % engine->config.kv_heads, position, i / rows % 2 == 1);
-    for (int32_t d = 0; d < engine->config.head_dim; ++d) {
-      if (f16_finite(values[d])) continue;
-      return corrupt(engine, position, values[d], "snapshot: row # has a value that is not finite");
-    }
-  }
-  return Status::kOk;
 }
 
 // Bytes [begin, end) that a chunk has of the section which ends at `end`.
@@ -234,8 +240,6 @@ Status restore_write(Engine* engine, const uint8_t* data, int32_t byte_count) {
     left -= take;
   }
   if (status != Status::kOk || restore.offset != restore.bytes) return status;
-  status = check_rows(engine);
-  if (status != Status::kOk) return status;
   Sequence* sequence = target(engine);
   const int32_t sink = engine->pool.plans[sequence->cache.plan].plan->sink;
   sequence->cache.computed = static_cast<int32_t>(header.cache_tokens);

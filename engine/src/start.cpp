@@ -1,21 +1,14 @@
 // Gives the memory that the weights leave to scratch, logs and cache.
 #include "engine_state.h"
 #include "error.h"
-#include "leanedge/half.h"
+#include "memory_ops.h"
 #include "numeric.h"
 #include "pass.h"
 #include "prefill.h"
+#include "scratch.h"
 
 namespace leanedge {
 namespace {
-
-// Logits are kept for le_logits and drawn from in groups, so that the output matrix is read once a
-// group: up to this many rows, and bytes unless one row is larger.
-constexpr int32_t kLogitsRowsMax = 32;
-constexpr uint64_t kLogitsBytesMax = 4 * 1024 * 1024;
-
-// Tasks of one attention call share a table of page addresses: one long sequence, or many short.
-constexpr int32_t kTaskPagesMin = 1024;
 
 // The part of the memory that weights leave which logs may take, where not all logs can be full.
 constexpr uint64_t kLogShare = 64;
@@ -28,58 +21,16 @@ bool place(Arena* arena, T** out, uint64_t count) {
   return *out != nullptr;
 }
 
-bool place_pass(Engine* e, int32_t pages_max) {
-  const ModelConfig& c = e->config;
-  PassScratch& s = e->scratch;
+bool place_step(Engine* e) {
   Arena* a = &e->arena;
-  const uint64_t rows = static_cast<uint64_t>(e->options.batch_rows_max);
-  const uint64_t dim = static_cast<uint64_t>(c.dim);
-  const uint64_t q_dim = static_cast<uint64_t>(c.heads) * static_cast<uint64_t>(c.head_dim);
-  const uint64_t kv_dim = static_cast<uint64_t>(c.kv_heads) * static_cast<uint64_t>(c.head_dim);
-  const uint64_t ff_dim = static_cast<uint64_t>(c.ff_dim);
-  const uint64_t pairs = static_cast<uint64_t>(c.rope_dim / 2);
-  const int32_t widest = max_i32(max_i32(c.dim, c.ff_dim), c.heads * c.head_dim);
-  s.pages_max = max_i32(pages_max, kTaskPagesMin);
-  return place(a, &s.x, rows * dim) && place(a, &s.normed, rows * dim) &&
-         place(a, &s.q, rows * q_dim) && place(a, &s.k, rows * kv_dim) &&
-         place(a, &s.v, rows * kv_dim) && place(a, &s.attended, rows * q_dim) &&
-         place(a, &s.gate, rows * ff_dim) && place(a, &s.up, rows * ff_dim) &&
-         place(a, &s.k_rows, rows * kv_dim) && place(a, &s.v_rows, rows * kv_dim) &&
-         place(a, &s.k_dense, rows * kv_dim) && place(a, &s.v_dense, rows * kv_dim) &&
-         place(a, &s.cosines, rows * pairs) && place(a, &s.sines, rows * pairs) &&
-         place(a, &s.prepared, kernels::activations_bytes(e->options.batch_rows_max, widest)) &&
-         place(a, &s.attention,
-               kernels::attention_scratch_bytes(e->options.batch_rows_max, c.heads, c.head_dim,
-                                                pages_max)) &&
-         place(a, &s.pages, static_cast<uint64_t>(s.pages_max)) &&
-         place(a, &s.tasks, kStepEntriesMax);
-}
-
-bool place_sampling(Engine* e) {
-  Arena* a = &e->arena;
-  const uint64_t row_bytes = static_cast<uint64_t>(e->config.vocab_size) * sizeof(float);
-  uint64_t rows = kLogitsBytesMax / row_bytes;
-  if (rows > kLogitsRowsMax) rows = kLogitsRowsMax;
-  if (rows > static_cast<uint64_t>(e->options.sequences_max)) {
-    rows = static_cast<uint64_t>(e->options.sequences_max);
-  }
-  if (rows > static_cast<uint64_t>(e->options.batch_rows_max)) {
-    rows = static_cast<uint64_t>(e->options.batch_rows_max);
-  }
-  if (rows == 0) rows = 1;
-  e->logits_rows = static_cast<int32_t>(rows);
-  e->logits_next = 0;
-  e->sampler.vocab_size = e->config.vocab_size;
+  const uint64_t rows = static_cast<uint64_t>(e->logits_rows);
   const bool placed =
-      place(a, &e->logits, rows * static_cast<uint64_t>(e->config.vocab_size)) &&
-      place(a, &e->logits_owner, rows) &&
-      place(a, &e->sampler.candidates, static_cast<uint64_t>(e->config.vocab_size)) &&
+      place(a, &e->logits_owner, rows) && place(a, &e->draws, rows) &&
       place(a, &e->recent_ids, kRepetitionWindowMax) && place(a, &e->entries, kStepEntriesMax) &&
       place(a, &e->runs, kStepEntriesMax) && place(a, &e->sampling_runs, kStepEntriesMax) &&
       place(a, &e->sampling_rows, kStepEntriesMax);
-  if (!placed) return false;
-  for (int32_t i = 0; i < e->logits_rows; ++i) e->logits_owner[i] = -1;
-  return true;
+  for (int32_t i = 0; placed && i < e->logits_rows; ++i) e->logits_owner[i] = -1;
+  return placed;
 }
 
 bool place_sequences(Engine* e, int32_t pages_max) {
@@ -132,7 +83,7 @@ bool place_cache(Engine* e) {
     }
     if (full > most) most = full;
   }
-  const uint64_t rest = arena_room(*a);
+  const uint64_t rest = memory_room(*e);
   uint64_t bytes = most * static_cast<uint64_t>(e->options.sequences_max);
   // Records of the heap's blocks come out of the same memory.
   const uint64_t per_block = 2 * sizeof(HeapBlock);
@@ -142,11 +93,11 @@ bool place_cache(Engine* e) {
   const uint64_t records = heap_records(blocks);
   HeapBlock* table = nullptr;
   if (!place(a, &table, records)) return false;
-  uint64_t left = arena_room(*a) / kHeapAlign * kHeapAlign;
+  uint64_t left = memory_room(*e) / kHeapAlign * kHeapAlign;
   if (left > bytes) left = align_up(bytes, kHeapAlign);
   if (left > blocks * least) left = blocks * least;
   if (left < first) return false;
-  uint8_t* memory = arena_alloc_unwritten(a, left);
+  uint8_t* memory = memory_take(e, left);
   if (!memory) return false;
   heap_init(&pool.heap, memory, left, table, static_cast<int32_t>(records));
   return true;
@@ -168,6 +119,14 @@ Status check_rope_factors(Engine* e) {
 
 }  // namespace
 
+Status scratch_too_large(Engine* e) {
+  const int64_t limit = static_cast<int64_t>(e->arena.limit);
+  const int64_t used = static_cast<int64_t>(e->arena.used);
+  return error_set(&e->error, Status::kOutOfMemory, used, limit,
+                   "scratch memory does not fit: # bytes are in use, the engine may have #",
+                   {used, limit});
+}
+
 Status engine_start(Engine* e) {
   if (e->weights.slot_next != e->weights.slot_count) {
     return error_set(&e->error, Status::kWrongState, e->weights.slot_next, e->weights.slot_count,
@@ -186,17 +145,15 @@ Status engine_start(Engine* e) {
     pages_max = max_i32(pages_max, e->pool.plans[i].pages_max);
   }
   const uint64_t before = e->arena.used;
-  if (!place_pass(e, pages_max) || !place_sampling(e) || !place_sequences(e, pages_max)) {
-    const int64_t limit = static_cast<int64_t>(e->arena.limit);
-    const int64_t used = static_cast<int64_t>(e->arena.used);
-    return error_set(&e->error, Status::kOutOfMemory, used, limit,
-                     "scratch memory does not fit: # bytes are in use, the engine may have #",
-                     {used, limit});
+  const Status scratch = scratch_place(e, pages_max);
+  if (scratch != Status::kOk) return scratch;
+  if (!place_step(e) || !place_sequences(e, pages_max)) {
+    return scratch_too_large(e);
   }
   e->observation = {-1, 0, kNoBlock};
   e->scratch_bytes = e->arena.used - before;
   if (!place_cache(e)) {
-    const int64_t rest = static_cast<int64_t>(e->arena.limit - e->arena.used);
+    const int64_t rest = static_cast<int64_t>(memory_room(*e));
     const int64_t needed = static_cast<int64_t>(e->pool.plans[0].region_bytes);
     return error_set(&e->error, Status::kOutOfMemory, needed, rest,
                      "# bytes are left for the cache, the shortest sequence needs #",

@@ -1,5 +1,6 @@
 #include "step.h"
 
+#include "draw.h"
 #include "error.h"
 #include "pass.h"
 #include "prefill.h"
@@ -137,25 +138,11 @@ Status not_finite(Engine* engine) {
                    "K or V of a row is not finite: the cache of the sequence was dropped", {0});
 }
 
-// Ids that the penalty looks back on.
-int32_t recent_ids(const Engine& engine, const Sequence& sequence) {
-  const int32_t count = min_i32(sequence.log.tokens, sequence.sampling.repetition_window);
-  const int32_t begin = sequence.log.tokens - count;
-  for (int32_t i = 0; i < count; ++i) {
-    const uint32_t word = log_word(engine.logs, sequence.log, begin + i);
-    engine.recent_ids[i] = static_cast<int32_t>(word & kWordId);
-  }
-  return count;
-}
-
-// Draws a token from the sequence's logits and appends it.
-Status draw_token(Engine* engine, Sequence* sequence, StepResult* result) {
+// Appends the token that was drawn for a sequence.
+Status take_token(Engine* engine, const Draw& draw, StepResult* result) {
+  Sequence* sequence = draw.sequence;
+  const SampleResult& drawn = draw.result;
   const int32_t position = sequence->log.tokens;
-  const float* logits = engine->logits + static_cast<size_t>(sequence->logits_row) *
-                                             static_cast<size_t>(engine->config.vocab_size);
-  const int32_t recent = recent_ids(*engine, *sequence);
-  const SampleResult drawn =
-      sample(&engine->sampler, sequence->sampling, logits, engine->recent_ids, recent, position);
   if (drawn.status != Status::kOk) {
     return error_set(&engine->error, drawn.status, position, 0,
                      "a logit of the token at position # is not finite", {position});
@@ -188,8 +175,13 @@ void sample_group(Engine* engine, int32_t begin, int32_t count, StepResult* resu
     if (before >= 0) engine->sequences[before].logits_row = -1;
     engine->logits_owner[row] = static_cast<int32_t>(run.sequence - engine->sequences);
     run.sequence->logits_row = row;
+    engine->draws[i] = {run.sequence, row, {}};
+  }
+  draw_tokens(engine, engine->draws, count);
+  for (int32_t i = 0; i < count; ++i) {
+    const Run& run = engine->runs[engine->sampling_runs[begin + i]];
     finish(&engine->entries[run.entry], &results[run.entry],
-           draw_token(engine, run.sequence, &results[run.entry]));
+           take_token(engine, engine->draws[i], &results[run.entry]));
   }
 }
 
@@ -263,19 +255,28 @@ bool prefill_block(Engine* engine, int32_t index, StepResult* result) {
 
 }  // namespace
 
-void step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results) {
+Status step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results) {
   ++engine->steps;
   for (int32_t i = 0; i < count; ++i) admit(engine, entries, i, &results[i]);
   for (bool more = true; more;) {
     more = shared_pass(engine, count, results);
     for (int32_t i = 0; i < count; ++i) more = prefill_block(engine, i, &results[i]) || more;
   }
+  const Status status = pass_wait(engine);
+  if (status != Status::kOk) return status;
   for (int32_t i = 0; i < count; ++i) {
     const int32_t handle = entries[i].sequence;
     if (handle < 0 || handle >= engine->options.sequences_max) continue;
-    if (engine->sequences[handle].used)
-      results[i].rows_pending = pending(engine->sequences[handle]);
+    Sequence* sequence = &engine->sequences[handle];
+    if (!sequence->used) continue;
+    if (pass_failed(*engine, *sequence)) {
+      prefill_drop(engine, sequence);
+      cache_drop(&engine->pool, &sequence->cache);
+      finish(&engine->entries[i], &results[i], not_finite(engine));
+    }
+    results[i].rows_pending = pending(*sequence);
   }
+  return Status::kOk;
 }
 
 }  // namespace leanedge

@@ -5,7 +5,7 @@
 
 namespace leanedge {
 
-// See le_step. `count` is in range.
-void step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results);
+// See le_step. `count` is in range. kDeviceLost where kernels did not come to their end.
+Status step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results);
 
 }  // namespace leanedge

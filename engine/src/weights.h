@@ -25,6 +25,9 @@ struct LayerWeights {
   kernels::PackedMatrix down;  // (dim, ff_dim)
 };
 
+// Forms of EngineOptions::weight_form that the backend knows.
+extern const int32_t kWeightForms;
+
 // Where one tensor of the file goes. One of `matrix` and `vector` is set.
 struct TensorSlot {
   TensorDesc desc;
@@ -52,11 +55,21 @@ struct Weights {
 // right shapes and types. kInvalidModel otherwise.
 Status weights_check(const ModelConfig& config, const TensorDesc* tensors, int32_t count,
                      ErrorDetail* detail);
+// Where the vector of a tensor's role is kept; null for matrices.
+const float** weights_vector(Weights* weights, const TensorDesc& tensor);
+// Where row (or, of a vector, element) `row` of a file's tensor goes. Interleaved files have
+// channels 2i and 2i + 1 of a head of Q and K where the engine has i and i + rope_dim / 2.
+int32_t rotated_row(const ModelConfig& config, TensorRole role, int32_t row);
 // Lays out a checked table; kOutOfMemory if it does not fit.
 Status weights_reserve(Weights* weights, Arena* arena, const ModelConfig& config,
                        const TensorDesc* tensors, int32_t count, ErrorDetail* detail);
 // Takes the next chunk (see le_weights_write).
 Status weights_write(Weights* weights, const ModelConfig& config, int32_t index, uint64_t offset,
                      const uint8_t* data, int32_t bytes, ErrorDetail* detail);
+
+// Takes rows [row, row + count) of the file's tensor, a matrix, whole. A CPU links weights.cpp for
+// this and for weights_reserve.
+void weights_take_rows(const TensorSlot& slot, const ModelConfig& config, int32_t row,
+                       int32_t count, const uint8_t* data);
 
 }  // namespace leanedge

@@ -27,9 +27,10 @@ inline constexpr int32_t kPlansMax = 8;              // plans of one engine
 struct EngineOptions {
   uint64_t memory_bytes_max;  // all memory: code's statics, weights, cache and scratch together
   int32_t sequences_max;      // 1 .. kSequencesMax
-  int32_t batch_rows_max;     // rows that one matrix product takes, 1 .. 1024; sizes the scratch
+  int32_t batch_rows_max;     // rows that one matrix product takes, 1 .. 4096; sizes the scratch
   int32_t context_tokens_max; // at most the model's; longest log of a sequence
-  int32_t reserved;           // 0
+  int32_t weight_form;  // 0: matrices as the file has them. 1, on a device: those of F32, F16 and
+                        // BF16 become FP8 with a scale a row
 };
 static_assert(sizeof(EngineOptions) == 24, "EngineOptions is written by TypeScript");
 

@@ -19,7 +19,7 @@ export const plansMax = 8;
 /** Most sequences of an engine (kSequencesMax). */
 export const sequencesMax = 1024;
 /** Most rows that one matrix product takes. */
-export const batchRowsMax = 1024;
+export const batchRowsMax = 4096;
 /** Bytes of a page of WebAssembly memory. */
 export const wasmPageBytes = 65536;
 /** Pages of a module's statics and stack: what its memory begins with (scripts/build-wasm.sh). */
