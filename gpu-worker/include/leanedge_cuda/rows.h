@@ -1,13 +1,13 @@
-// What a pass does to rows between its matrix products: embedding, norm, rotation and the write of
-// K and V, SwiGLU, the residual sum. Each launch is one kernel.
+// What a pass does to rows between its matrix products: norm, rotation and the write of K and V,
+// SwiGLU, the residual sum. Each launch is one kernel. The embedding is matrix_rows_launch (matrix.h).
 //
 // Rules of every launch here:
 // - No allocation, no synchronisation; it can be captured in a CUDA graph. Whatever changes from
 //   step to step lies in device memory; `rows` may be a bucket larger than the real rows: a row of
 //   padding has position -1, is computed like the others where that is harmless, and writes neither
 //   K nor V.
-// - It waits for the end of the kernel before it in the stream before it reads or writes anything
-//   (programmatic dependent launch where the device has it), so it may follow any kernel.
+// - It waits for the end of the kernel before it in the stream before it reads or writes anything but
+//   weights (programmatic dependent launch where the device has it), so it may follow any kernel.
 // - Pointers are 16-byte aligned, rows contiguous unless a stride says otherwise.
 // - The same arguments give the same bits; a row's bits do not depend on other rows.
 // - cudaErrorInvalidValue for shapes outside the ranges below, before anything is launched.
@@ -123,7 +123,7 @@ struct SwiGlu {
   Dtype type;           // kF32 or kBF16
   Dtype y_type;         // kF32 or kBF16
   int32_t rows;         // 1 .. kRowsMax
-  int32_t ff_dim;       // a multiple of 4, a multiple of run
+  int32_t ff_dim;       // a multiple of 4 and of run, 4 .. kDimMax
   int32_t run;          // 1, or a multiple of 4
 };
 cudaError_t swiglu_launch(const SwiGlu& call, cudaStream_t stream);

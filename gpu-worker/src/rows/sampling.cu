@@ -1,0 +1,488 @@
+// Drawing one token a row. Eight thread blocks (one before sm_90) share a row's vocabulary and agree
+// through each other's shared memory.
+//
+// No sort: a token's place in the order is a 50-bit key (its distance from the greatest score in units
+// of 2^-27 nats, then its id; or the id alone where no filter orders), and the token at which a
+// running count or a running sum of weights crosses a limit is found digit by digit: a histogram of
+// 2,048 digits with counts and sums, a scan, then the same within the digit that holds the crossing.
+// Weights are integers (units of 2^-44), so sums do not depend on the order of additions. The cut of
+// top_k and top_p is one such search, the draw within what is left another.
+#include <math.h>
+
+#include "../../../engine/src/philox.h"
+#include "cluster.cuh"
+#include "leanedge_cuda/sampling.h"
+#include "row_ops.cuh"
+
+namespace leanedge::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
+constexpr int kRanksMax = 8;
+constexpr int kDigitBits = 11;
+constexpr int kBins = 1 << kDigitBits;
+constexpr int kIdBits = 18;
+constexpr int kKeyBits = 32 + kIdBits;
+static_assert(kSampleVocabMax == 1 << kIdBits);
+constexpr float kDistanceMax = 32;             // nats: beyond, weights are 0 in units of 2^-44
+constexpr float kDistanceUnits = 0x1p27f;      // a nat; 32 of them fill 32 bits
+constexpr float kWeightUnits = 0x1p44f;
+constexpr uint64_t kNoLimit = ~uint64_t{0};
+
+// Counts and sums of weights, by digit. A sum is two words, so that its atomics are those of 32 bits.
+struct Histogram {
+  uint32_t count[kBins];
+  uint32_t low[kBins];
+  uint32_t high[kBins];
+};
+
+// The histograms of all blocks added up: each block holds its share of the digits.
+template <int kRanks>
+struct Totals {
+  uint64_t sum[kBins / kRanks];
+  uint32_t count[kBins / kRanks];
+};
+
+// What a block has seen of the row, and what follows from all blocks.
+struct Greatest {
+  float logit;
+  float score;
+  int32_t token;  // of the score; the lowest of equals
+  int32_t finite;
+};
+struct Sums {
+  double exponentials;  // of logits, relative to the greatest
+  uint64_t weights;
+};
+
+// Where a search stands: the digit that holds the crossing, and what lies before it.
+struct Found {
+  uint64_t sum_before;
+  uint64_t sum;        // of the digit
+  uint64_t sum_all;    // of all digits that were searched
+  uint32_t count_before;
+  uint32_t count;
+  int32_t digit;       // -1: the limits are not reached
+};
+
+template <int kRanks>
+struct Shared {
+  Histogram histogram;
+  Totals<kRanks> totals[2];  // of the first digit, and of the digit at hand
+  Greatest greatest;
+  Sums sums;
+  Found found;
+  Greatest warp_greatest[kWarps];
+  Sums warp_sums[kWarps];
+  uint64_t scan_sum[kWarps];
+  uint32_t scan_count[kWarps];
+  uint32_t penalised[1];  // a bit a token of the slice: its real length is the launch's
+};
+
+// The part of the vocabulary that a block looks after.
+struct Slice {
+  const float* logits;
+  const uint32_t* penalised;  // null: none is
+  float penalty;
+  int32_t begin;
+  int32_t count;
+
+  __device__ __forceinline__ float score(int32_t i) const {
+    const float logit = logits[i];
+    if (!penalised || !(penalised[i / 32] >> i % 32 & 1)) return logit;
+    return logit > 0 ? logit / penalty : logit * penalty;
+  }
+};
+
+// How scores become weights and keys.
+struct Rule {
+  float greatest;
+  float temperature;
+  float min_p;
+  bool by_id;  // no filter needs an order: ids are the order, as in the scalar sampler
+
+  __device__ __forceinline__ float distance(float score) const {
+    return (greatest - score) / temperature;
+  }
+  __device__ __forceinline__ uint64_t weight(float exponential) const {
+    return static_cast<uint64_t>(exponential * kWeightUnits + 0.5f);
+  }
+  __device__ __forceinline__ uint64_t key(float distance, int32_t token) const {
+    const uint64_t place = by_id ? 0 : static_cast<uint64_t>(distance * kDistanceUnits);
+    return place << kIdBits | static_cast<uint32_t>(token);
+  }
+  // Whether a token can be drawn at all, and its weight and key.
+  __device__ __forceinline__ bool candidate(float score, int32_t token, uint64_t* weight_out,
+                                            uint64_t* key_out) const {
+    const float d = distance(score);
+    if (!(d < kDistanceMax)) return false;
+    const float exponential = expf(-d);
+    *weight_out = weight(exponential);
+    *key_out = key(d, token);
+    return exponential >= min_p && *weight_out > 0;
+  }
+};
+
+__device__ __forceinline__ void histogram_clear(Histogram* h) {
+  for (int b = static_cast<int>(threadIdx.x); b < kBins; b += kThreads) {
+    h->count[b] = h->low[b] = h->high[b] = 0;
+  }
+}
+
+__device__ __forceinline__ void histogram_add(Histogram* h, int digit, uint64_t weight) {
+  const uint32_t low = static_cast<uint32_t>(weight);
+  uint32_t high = static_cast<uint32_t>(weight >> 32);
+  atomicAdd(&h->count[digit], 1u);
+  const uint32_t before = atomicAdd(&h->low[digit], low);
+  if (before + low < before) ++high;
+  if (high) atomicAdd(&h->high[digit], high);
+}
+
+__device__ __forceinline__ Greatest greater(Greatest a, Greatest b) {
+  Greatest c = a;
+  c.logit = fmaxf(a.logit, b.logit);
+  if (b.score > a.score || (b.score == a.score && b.token < a.token)) {
+    c.score = b.score;
+    c.token = b.token;
+  }
+  c.finite = a.finite & b.finite;
+  return c;
+}
+
+__device__ __forceinline__ Greatest warp_greatest(Greatest x) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    const Greatest other = {__shfl_xor_sync(0xffffffffu, x.logit, step),
+                            __shfl_xor_sync(0xffffffffu, x.score, step),
+                            __shfl_xor_sync(0xffffffffu, x.token, step),
+                            __shfl_xor_sync(0xffffffffu, x.finite, step)};
+    x = greater(x, other);
+  }
+  return x;
+}
+
+__device__ __forceinline__ Sums warp_sums(Sums x) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    x.exponentials += __shfl_xor_sync(0xffffffffu, x.exponentials, step);
+    x.weights += __shfl_xor_sync(0xffffffffu, x.weights, step);
+  }
+  return x;
+}
+
+__device__ __forceinline__ Greatest none() { return {-INFINITY, -INFINITY, INT32_MAX, 1}; }
+
+template <int kRanks>
+struct Row {
+  Shared<kRanks>* shared;
+  Slice slice;
+  int rank;
+
+  // Greatest logit and score of the row.
+  __device__ Greatest find_greatest() {
+    Greatest mine = none();
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
+      const float logit = slice.logits[i];
+      mine = greater(mine, {logit, slice.score(i), slice.begin + i, isfinite(logit) ? 1 : 0});
+    }
+    mine = warp_greatest(mine);
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (lane == 0) shared->warp_greatest[threadIdx.x / 32] = mine;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      const Greatest all = warp_greatest(lane < kWarps ? shared->warp_greatest[lane] : none());
+      if (lane == 0) shared->greatest = all;
+    }
+    Cluster<kRanks>::sync();
+    Greatest all = *Cluster<kRanks>::of(&shared->greatest, 0);
+    for (int r = 1; r < kRanks; ++r) {
+      all = greater(all, *Cluster<kRanks>::of(&shared->greatest, r));
+    }
+    return all;
+  }
+
+  // Sums over the row; with a temperature also the histogram of the first digit.
+  __device__ Sums add_up(float greatest_logit, const Rule& rule, int shift) {
+    const bool draws = rule.temperature > 0;
+    if (draws) histogram_clear(&shared->histogram);
+    __syncthreads();
+    float exponentials = 0;
+    uint64_t weights = 0;
+#pragma unroll 2
+    for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
+      exponentials += expf(slice.logits[i] - greatest_logit);
+      if (!draws) continue;
+      const float d = rule.distance(slice.score(i));
+      if (!(d < kDistanceMax)) continue;
+      const float exponential = expf(-d);
+      const uint64_t weight = rule.weight(exponential);
+      weights += weight;
+      if (exponential >= rule.min_p && weight > 0) {
+        histogram_add(&shared->histogram,
+                      static_cast<int>(rule.key(d, slice.begin + i) >> shift), weight);
+      }
+    }
+    const Sums mine = warp_sums({static_cast<double>(exponentials), weights});
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (lane == 0) shared->warp_sums[threadIdx.x / 32] = mine;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      const Sums all = warp_sums(lane < kWarps ? shared->warp_sums[lane] : Sums{0, 0});
+      if (lane == 0) shared->sums = all;
+    }
+    Cluster<kRanks>::sync();
+    Sums all = {0, 0};
+    for (int r = 0; r < kRanks; ++r) {
+      const Sums other = *Cluster<kRanks>::of(&shared->sums, r);
+      all.exponentials += other.exponentials;
+      all.weights += other.weights;
+    }
+    return all;
+  }
+
+  // Adds the blocks' histograms up. All blocks have filled theirs before, with a sync in between.
+  __device__ void total(int which) {
+    constexpr int kShare = kBins / kRanks;
+    for (int b = static_cast<int>(threadIdx.x); b < kShare; b += kThreads) {
+      uint64_t sum = 0;
+      uint32_t count = 0;
+      for (int r = 0; r < kRanks; ++r) {
+        const Histogram* h = Cluster<kRanks>::of(&shared->histogram, r);
+        const int digit = rank * kShare + b;
+        sum += h->low[digit] + (static_cast<uint64_t>(h->high[digit]) << 32);
+        count += h->count[digit];
+      }
+      shared->totals[which].sum[b] = sum;
+      shared->totals[which].count[b] = count;
+    }
+    Cluster<kRanks>::sync();
+  }
+
+  // The digit in which the count before it and in it reaches `count_limit`, or the sum `sum_limit`,
+  // whichever comes first; counts and sums start at those given.
+  __device__ Found cross(int which, uint32_t count_start, uint64_t sum_start, uint64_t count_limit,
+                         uint64_t sum_limit) {
+    constexpr int kShare = kBins / kRanks;
+    constexpr int kEach = kBins / kThreads;
+    const int first = static_cast<int>(threadIdx.x) * kEach;
+    const Totals<kRanks>* totals = Cluster<kRanks>::of(&shared->totals[which], first / kShare);
+    uint64_t sums[kEach], sum = 0;
+    uint32_t counts[kEach], count = 0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      sums[j] = totals->sum[first % kShare + j];
+      counts[j] = totals->count[first % kShare + j];
+      sum += sums[j];
+      count += counts[j];
+    }
+    // Inclusive sums over the warp's threads, then over warps.
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    uint64_t sum_to = sum;
+    uint32_t count_to = count;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const uint64_t s = __shfl_up_sync(0xffffffffu, sum_to, step);
+      const uint32_t c = __shfl_up_sync(0xffffffffu, count_to, step);
+      if (lane >= step) {
+        sum_to += s;
+        count_to += c;
+      }
+    }
+    if (lane == 31) {
+      shared->scan_sum[warp] = sum_to;
+      shared->scan_count[warp] = count_to;
+    }
+    if (threadIdx.x == 0) shared->found.digit = -1;
+    __syncthreads();
+    uint64_t sum_before = sum_start + sum_to - sum;
+    uint32_t count_before = count_start + count_to - count;
+    uint64_t sum_all = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) {
+        sum_before += shared->scan_sum[w];
+        count_before += shared->scan_count[w];
+      }
+      sum_all += shared->scan_sum[w];
+    }
+    if (threadIdx.x == 0) shared->found.sum_all = sum_all;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const bool before = count_before >= count_limit || sum_before >= sum_limit;
+      const bool within = count_before + counts[j] >= count_limit || sum_before + sums[j] >= sum_limit;
+      if (!before && within) {
+        shared->found.sum_before = sum_before;
+        shared->found.sum = sums[j];
+        shared->found.count_before = count_before;
+        shared->found.count = counts[j];
+        shared->found.digit = first + j;
+      }
+      sum_before += sums[j];
+      count_before += counts[j];
+    }
+    __syncthreads();
+    const Found found = shared->found;
+    __syncthreads();
+    return found;
+  }
+
+  // From the first digit's crossing on: digit by digit until one token is left. Its key is
+  // `*key` << `*shift` and below it nothing.
+  __device__ Found narrow(const Rule& rule, Found found, uint64_t count_limit, uint64_t sum_limit,
+                          int* shift, uint64_t* key) {
+    *key = static_cast<uint64_t>(found.digit);
+    while (found.count > 1 && *shift > 0) {
+      const int next = *shift > kDigitBits ? *shift - kDigitBits : 0;
+      const uint64_t mask = (uint64_t{1} << (*shift - next)) - 1;
+      histogram_clear(&shared->histogram);
+      __syncthreads();
+#pragma unroll 2
+      for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
+        uint64_t weight, k;
+        if (!rule.candidate(slice.score(i), slice.begin + i, &weight, &k)) continue;
+        if (k >> *shift != *key) continue;
+        histogram_add(&shared->histogram, static_cast<int>(k >> next & mask), weight);
+      }
+      Cluster<kRanks>::sync();
+      total(1);
+      found = cross(1, found.count_before, found.sum_before, count_limit, sum_limit);
+      *key = *key << (*shift - next) | static_cast<uint32_t>(found.digit);
+      *shift = next;
+    }
+    return found;
+  }
+};
+
+template <int kRanks>
+__global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call) {
+  extern __shared__ __align__(16) uint8_t shared_bytes[];
+  Shared<kRanks>* shared = reinterpret_cast<Shared<kRanks>*>(shared_bytes);
+  wait_for_previous_kernel();
+  const int out_row = static_cast<int>(blockIdx.x) / kRanks;
+  const SampleRow params = call.rows[out_row];
+  if (params.position < 0) return;  // the same for all blocks of the row
+
+  const int rank = Cluster<kRanks>::rank();
+  const int share = (call.vocab_size + kRanks - 1) / kRanks;
+  const int begin = rank * share < call.vocab_size ? rank * share : call.vocab_size;
+  const int end = begin + share < call.vocab_size ? begin + share : call.vocab_size;
+  const float* logits =
+      call.logits + static_cast<size_t>(params.logits_row) * call.logits_stride + begin;
+  Row<kRanks> row = {shared, {logits, nullptr, params.repetition_penalty, begin, end - begin}, rank};
+  if (params.repetition_penalty != 1.0f && params.recent_count > 0) {
+    for (int w = static_cast<int>(threadIdx.x); w < (share + 31) / 32; w += kThreads) {
+      shared->penalised[w] = 0;
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < params.recent_count; i += kThreads) {
+      const int at = call.recent[params.recent_begin + i] - begin;
+      if (at >= 0 && at < row.slice.count) atomicOr(&shared->penalised[at / 32], 1u << at % 32);
+    }
+    __syncthreads();
+    row.slice.penalised = shared->penalised;
+  }
+
+  const Greatest greatest = row.find_greatest();
+  const bool by_id = params.top_k == 0 && params.top_p >= 1.0f;
+  const Rule rule = {greatest.score, params.temperature, params.min_p, by_id};
+  const int first_shift = (by_id ? kIdBits : kKeyBits) - kDigitBits;
+  const Sums sums = row.add_up(greatest.logit, rule, first_shift);
+  auto write = [&](int32_t token, float logit) {
+    const double normaliser = static_cast<double>(greatest.logit) + log(sums.exponentials);
+    call.out[out_row] = {token, static_cast<float>(static_cast<double>(logit) - normaliser),
+                         static_cast<int32_t>(Status::kOk), 0};
+    if (call.tokens) call.tokens[out_row] = token;
+  };
+
+  // What the filters keep, the sum of its weights, and the token that the noise falls on.
+  uint64_t key = 0;
+  int shift = first_shift;
+  bool drawn = false;
+  if (greatest.finite && params.temperature > 0) {
+    row.total(0);
+    const uint64_t count_limit = params.top_k > 0 ? static_cast<uint64_t>(params.top_k) : kNoLimit;
+    const uint64_t sum_limit =
+        params.top_p < 1.0f ? static_cast<uint64_t>(ceil(static_cast<double>(params.top_p) *
+                                                         static_cast<double>(sums.weights)))
+                            : kNoLimit;
+    Found cut = row.cross(0, 0, 0, count_limit, sum_limit);
+    uint64_t kept = cut.sum_all;
+    if (cut.digit >= 0) {
+      int cut_shift = first_shift;
+      uint64_t cut_key;
+      cut = row.narrow(rule, cut, count_limit, sum_limit, &cut_shift, &cut_key);
+      kept = cut.sum_before + cut.sum;
+    }
+    if (kept > 0) {
+      uint64_t noise = static_cast<uint64_t>(philox_uniform(params.seed, params.position) *
+                                             static_cast<double>(kept));
+      if (noise >= kept) noise = kept - 1;
+      // The scalar sampler adds up from the least likely of an ordered set, from the lowest id else.
+      const uint64_t drawn_limit = by_id ? noise + 1 : kept - noise;
+      const Found first = row.cross(0, 0, 0, kNoLimit, drawn_limit);
+      drawn = first.digit >= 0;
+      if (drawn) row.narrow(rule, first, kNoLimit, drawn_limit, &shift, &key);
+    }
+  }
+  if (!greatest.finite) {
+    if (rank == 0 && threadIdx.x == 0) {
+      call.out[out_row] = {-1, 0.0f, static_cast<int32_t>(Status::kNotFinite), 0};
+    }
+  } else if (drawn) {
+    for (int i = static_cast<int>(threadIdx.x); i < row.slice.count; i += kThreads) {
+      uint64_t weight, k;
+      if (!rule.candidate(row.slice.score(i), begin + i, &weight, &k) || k >> shift != key) continue;
+      write(begin + i, row.slice.logits[i]);
+    }
+  } else if (rank == 0 && threadIdx.x == 0) {
+    // Greedy; or penalties beyond f32's range left no weight at all.
+    const int32_t token = greatest.token < call.vocab_size ? greatest.token : 0;
+    write(token, (logits - begin)[token]);
+  }
+  Cluster<kRanks>::sync();  // others may still read this block's shared memory
+}
+
+template <int kRanks>
+cudaError_t launch(const Sampling& call, cudaStream_t stream) {
+  const size_t share = static_cast<size_t>((call.vocab_size + kRanks - 1) / kRanks);
+  const size_t bytes = sizeof(Shared<kRanks>) + (share + 31) / 32 * sizeof(uint32_t);
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel_sampling<kRanks>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = kRanks;
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(call.row_count * kRanks));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = kRanks > 1 ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel_sampling<kRanks>, call);
+}
+
+}  // namespace
+
+cudaError_t sampling_launch(const Sampling& call, cudaStream_t stream) {
+  if (call.row_count < 1 || call.row_count > kSampleRowsMax || call.vocab_size < 1 ||
+      call.vocab_size > kSampleVocabMax) {
+    return cudaErrorInvalidValue;
+  }
+  int device = 0;
+  int major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error != cudaSuccess) return error;
+  return major >= 9 ? launch<kRanksMax>(call, stream) : launch<1>(call, stream);
+}
+
+}  // namespace leanedge::cuda
