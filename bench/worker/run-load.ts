@@ -8,9 +8,10 @@ import {
   startWorkerProcess,
   type WorkerClient,
 } from "../../test/support/worker-process.js";
-import { isProgram, runAsChild } from "../support/child.js";
+import { isProgram } from "../support/child.js";
 import { median } from "../support/stats.js";
-import type { LoadRun, Workload } from "./workload.js";
+import { takeTurns, type Turns } from "../support/turns.js";
+import type { AmongOthersRun, LoadRun, Workload } from "./workload.js";
 
 /** One answer as its client saw it. */
 type Seen = {
@@ -98,65 +99,73 @@ async function engineShare(
   return (1000 * seconds) / (to.atMs - from.atMs);
 }
 
-/** Runs a workload against a worker that is started for it. */
-export async function runLoad(workload: Workload): Promise<LoadRun> {
+/** Starts a worker; a turn runs the workload, or a part of it, against it. */
+export async function openLoad(workload: Workload): Promise<Turns<LoadRun | AmongOthersRun>> {
   const worker = await startWorkerProcess(
     ...["--model", workload.modelPath, "--model-id", embeddedModelId],
     ...["--memory", String(workload.memoryMib)],
   );
-  try {
-    const client = openWorkerClient(worker.url, "2");
-    const sessions = Array.from({ length: workload.sessions }, (_, index) => `s${index}`);
-    const { prompt: text, generate: maxTokens } = workload;
-    let waiting = sessions.length;
-    const decoding: { atMs: number; engine: Promise<{ seconds: number }> }[] = [];
-    const look = (): void => {
-      decoding.push({ atMs: performance.now(), engine: engineTime(worker.url) });
-    };
-    const onFirstToken = (): void => {
-      if (--waiting === 0) look();
-    };
-    const first = await Promise.all(
-      sessions.map(async (id) => {
-        const seen = await answer(client, { id, text, maxTokens }, undefined, onFirstToken);
-        if (decoding.length === 1) look();
-        return seen;
+  const client = openWorkerClient(worker.url, "2");
+  return {
+    turn: async (what) => {
+      if (what === "throughput") return allSessions(client, worker.url, workload);
+      return {
+        ...(await shortAmongLong(client, workload)),
+        cancelSteps: await stepsAfterCancel(client, workload.prompt),
+        residentBytes: residentBytes(worker.pid),
+      };
+    },
+    close: () => worker.kill(),
+  };
+}
+
+/** All sessions at once, and a second turn of each; none is left behind. */
+async function allSessions(
+  client: WorkerClient,
+  url: string,
+  workload: Workload,
+): Promise<LoadRun> {
+  const sessions = Array.from({ length: workload.sessions }, (_, index) => `s${index}`);
+  const { prompt: text, generate: maxTokens } = workload;
+  let waiting = sessions.length;
+  const decoding: { atMs: number; engine: Promise<{ seconds: number }> }[] = [];
+  const look = (): void => {
+    decoding.push({ atMs: performance.now(), engine: engineTime(url) });
+  };
+  const onFirstToken = (): void => {
+    if (--waiting === 0) look();
+  };
+  const first = await Promise.all(
+    sessions.map(async (id) => {
+      const seen = await answer(client, { id, text, maxTokens }, undefined, onFirstToken);
+      if (decoding.length === 1) look();
+      return seen;
+    }),
+  );
+  const measured = { ...throughput(first), engineShare: await engineShare(decoding) };
+
+  // Ids of an answer that ran into its limit are all computed but the last one.
+  const second = await Promise.all(
+    first.map(({ prefix }, index) =>
+      answer(client, {
+        id: sessions[index] ?? "",
+        text: "Go on.",
+        maxTokens: 2,
+        ...(prefix === undefined ? {} : { prefix }),
       }),
-    );
-    const measured = { ...throughput(first), engineShare: await engineShare(decoding) };
-
-    // Ids of an answer that ran into its limit are all computed but the last one.
-    const second = await Promise.all(
-      first.map(({ prefix }, index) =>
-        answer(client, {
-          id: sessions[index] ?? "",
-          text: "Go on.",
-          maxTokens: 2,
-          ...(prefix === undefined ? {} : { prefix }),
-        }),
-      ),
-    );
-    const computed = first.map(({ prefix }) => (prefix?.tokens ?? 0) - 1);
-    const shares = second.map(({ cachedTokens }, i) => cachedTokens / (computed[i] ?? Infinity));
-
-    const firstToken = await shortAmongLong(client, workload);
-    return {
-      ...measured,
-      ...firstToken,
-      cancelSteps: await stepsAfterCancel(client, text),
-      cachedShare: Math.min(...shares, 1),
-      residentBytes: residentBytes(worker.pid),
-    };
-  } finally {
-    await worker.kill();
-  }
+    ),
+  );
+  const computed = first.map(({ prefix }) => (prefix?.tokens ?? 0) - 1);
+  const shares = second.map(({ cachedTokens }, i) => cachedTokens / (computed[i] ?? Infinity));
+  await Promise.all(sessions.map((sequenceId) => client.release({ sequenceId, generation: 1n })));
+  return { ...measured, cachedShare: Math.min(...shares, 1) };
 }
 
 /** A short prompt while four long ones are read and some sessions answer. */
 async function shortAmongLong(
   client: WorkerClient,
   { prompt, longPrompt }: Workload,
-): Promise<Pick<LoadRun, "firstTokenSteps" | "firstTokenMs">> {
+): Promise<Pick<AmongOthersRun, "firstTokenSteps" | "firstTokenMs">> {
   const leaving = new AbortController();
   const background = [
     ...[1, 2, 3, 4].map((n) => ({ id: `long${n}`, text: longText(longPrompt, n), maxTokens: 4 })),
@@ -223,4 +232,4 @@ function residentBytes(pid: number): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
 }
 
-if (isProgram(import.meta.url)) await runAsChild(runLoad);
+if (isProgram(import.meta.url)) takeTurns(openLoad);

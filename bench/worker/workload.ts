@@ -21,20 +21,27 @@ export type BareRun = {
   stepMs: number;
 };
 
-/** A worker and its clients. */
+/** A worker while all its sessions answer. */
 export type LoadRun = {
-  /** Tokens a second while all sessions answer. */
+  /** Tokens a second. */
   tokensPerSecond: number;
   stepMs: number;
   /** 99th percentile of the time between two tokens of a session. */
   gapMs: number;
-  /** Share of the time that the engine computes while all sessions answer. */
+  /** Share of the time that the engine computes. */
   engineShare: number;
+  /** Share of earlier tokens that second turns of all sessions found in the cache. */
+  cachedShare: number;
+};
+
+/** What single clients see of a worker that has other work. */
+export type AmongOthersRun = {
   firstTokenSteps: number;
   firstTokenMs: number;
   cancelSteps: number;
-  /** Share of earlier tokens that the second turns found in the cache. */
-  cachedShare: number;
-  /** Bytes of the worker process at its end. */
+  /** Bytes of the worker process. */
   residentBytes: number;
 };
+
+/** What a worker's clients may be told to measure. */
+export type LoadTurn = "throughput" | "among-others";
