@@ -1,0 +1,185 @@
+"""Products at the shapes of Llama-3.1-8B: GB/s of weights against the run's device copy, TFLOP/s against
+its bf16 product rate, torch's matmul beside them. Medians over CUDA-graph replays; each graph walks
+through copies of the matrix that are far more than the cache holds. Writes matrix.json and a Markdown
+table into $OUT."""
+
+import json
+import os
+import statistics
+import sys
+
+import torch
+
+from matrix_harness import FORMS, NATIVE, Context, Matrix, captured, file_rows
+
+SHAPES = {
+    "qkv": (6144, 4096, "bf16", True),
+    "output": (4096, 4096, "residual", False),
+    "gate+up": (28672, 4096, "swiglu", True),
+    "down": (4096, 14336, "residual", False),
+    "logits": (128256, 4096, "f32", True),
+}
+LAYERS = 32
+SET_BYTES = 600 << 20
+ROUNDS = 9
+
+
+def median_us(run, rounds=ROUNDS):
+    run()
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(rounds):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1e3)
+    return statistics.median(times)
+
+
+def copy_rate():
+    a = torch.empty(2 << 30, dtype=torch.uint8, device="cuda").random_(0, 255)
+    b = torch.empty_like(a)
+    return 2 * a.numel() / median_us(lambda: b.copy_(a)) / 1e3
+
+
+def product_rate():
+    a = torch.randn((8192, 8192), device="cuda", dtype=torch.bfloat16)
+    b = torch.randn((8192, 8192), device="cuda", dtype=torch.bfloat16)
+    return 2 * 8192**3 / median_us(lambda: a @ b) / 1e6
+
+
+def random_matrix(form, rows, cols, gen):
+    matrix = Matrix(form, rows, cols)
+    piece = min(rows, 4096)
+    raw, _ = file_rows(NATIVE[form], piece, cols, gen)
+    for at in range(0, rows, piece):
+        matrix.pack(raw, NATIVE[form], min(piece, rows - at), to_row=at)
+    return matrix
+
+
+def buffers(rows, cols, inputs, output):
+    x = torch.randn((inputs, cols), device="cuda").to(torch.bfloat16)
+    width = rows // 2 if output == "swiglu" else rows
+    dtype = torch.bfloat16 if output in ("bf16", "swiglu") else torch.float32
+    out = torch.zeros((inputs, width), device="cuda", dtype=dtype)
+    return x, out
+
+
+def single(context, form, name, inputs, results, copy, rate):
+    """One shape by itself, launch after launch."""
+    rows, cols, output, norm = SHAPES[name]
+    gen = torch.Generator(device="cuda").manual_seed(1)
+    bytes_ = Matrix(form, rows, cols).bytes
+    count = max(2, min(24, -(-SET_BYTES // bytes_)))
+    matrices = [random_matrix(form, rows, cols, gen) for _ in range(count)]
+    x, out = buffers(rows, cols, inputs, output)
+    given = (x.float(), torch.ones(cols, device="cuda"), 1e-5) if norm and inputs <= 8 else None
+
+    def run():
+        for matrix in matrices:
+            context.product(matrix, out, output, x=None if given else x, norm=given)
+
+    us = median_us(captured(run)) / count
+    gbs, tflops = bytes_ / us / 1e3, 2 * rows * cols * inputs / us / 1e6
+    entry = {"form": form, "shape": name, "inputs": inputs, "us": us, "gbs": gbs, "tflops": tflops}
+    peer = ""
+    if form == "bf16":
+        weights = [m.data[: 2 * rows * cols].view(torch.bfloat16).view(rows, cols) for m in matrices]
+        y = torch.empty((inputs, rows), device="cuda", dtype=torch.bfloat16)
+
+        def run_peer():
+            for w in weights:
+                torch.matmul(x, w.T, out=y)
+
+        entry["torch_us"] = median_us(captured(run_peer)) / count
+        peer = f"  torch {entry['torch_us']:8.2f} us"
+    results.append(entry)
+    print(
+        f"{form:5} {name:8} x {inputs:4}: {us:9.2f} us {gbs:7.0f} GB/s {100 * gbs / copy:5.1f} % "
+        f"{tflops:6.1f} TFLOP/s {100 * tflops / rate:5.1f} %{peer}",
+        flush=True,
+    )
+
+
+def model(context, form, inputs, results, copy, head="same"):
+    """All products of a decode step: 32 layers and the logits, one graph."""
+    gen = torch.Generator(device="cuda").manual_seed(2)
+    layer = {name: SHAPES[name] for name in SHAPES if name != "logits"}
+    matrices = [
+        {name: random_matrix(form, s[0], s[1], gen) for name, s in layer.items()}
+        for _ in range(LAYERS)
+    ]
+    logits = random_matrix(form, SHAPES["logits"][0], 4096, gen)
+    stream = torch.randn((inputs, 4096), device="cuda")
+    weight = torch.ones(4096, device="cuda")
+    outs = {name: buffers(s[0], s[1], inputs, s[2]) for name, s in SHAPES.items()}
+    norm = (stream, weight, 1e-5) if inputs <= 8 else None
+
+    def normed(name, matrix):
+        x, out = outs[name]
+        context.product(matrix, out, SHAPES[name][2], x=None if norm else x, norm=norm)
+
+    def run():
+        for m in matrices:
+            normed("qkv", m["qkv"])
+            context.product(m["output"], stream, "residual", x=outs["output"][0])
+            normed("gate+up", m["gate+up"])
+            context.product(m["down"], stream, "residual", x=outs["gate+up"][1])
+        normed("logits", logits)
+
+    total = sum(m.bytes for group in matrices for m in group.values()) + logits.bytes
+    us = median_us(captured(run))
+    entry = {"form": form, "shape": "model", "inputs": inputs, "us": us, "gbs": total / us / 1e3}
+    results.append(entry)
+    print(
+        f"{form:5} model    x {inputs:4}: {us:9.1f} us {entry['gbs']:7.0f} GB/s "
+        f"{100 * entry['gbs'] / copy:5.1f} %  {1e6 * inputs / us:8.1f} tokens/s of products alone",
+        flush=True,
+    )
+
+
+def argument(name, default):
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+
+
+def main():
+    forms = argument("--forms", ",".join(FORMS)).split(",")
+    singles = [int(n) for n in argument("--inputs", "1,4,8,16,64,128,2048").split(",") if n]
+    models = [int(n) for n in argument("--model", "1,8").split(",") if n]
+    names = argument("--shapes", ",".join(SHAPES)).split(",")
+    context, results = Context(), []
+    copy, rate = copy_rate(), product_rate()
+    print(f"{torch.cuda.get_device_name()}: copy {copy:.0f} GB/s, bf16 product {rate:.0f} TFLOP/s")
+    for form in forms:
+        for inputs in singles:
+            for name in names:
+                try:
+                    single(context, form, name, inputs, results, copy, rate)
+                except Exception as error:
+                    print(f"FAIL {form} {name} x {inputs}: {error}", flush=True)
+                torch.cuda.empty_cache()
+        for inputs in models:
+            try:
+                model(context, form, inputs, results, copy)
+            except Exception as error:
+                print(f"FAIL {form} model x {inputs}: {error}", flush=True)
+            torch.cuda.empty_cache()
+    if "OUT" in os.environ:
+        with open(os.path.join(os.environ["OUT"], "matrix.json"), "w") as file:
+            json.dump(
+                {
+                    "device": torch.cuda.get_device_name(),
+                    "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
+                    "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
+                    "copy_gbs": copy,
+                    "bf16_tflops": rate,
+                    "results": results,
+                },
+                file,
+                indent=1,
+            )
+
+
+main()

@@ -1,0 +1,126 @@
+// Host side of the product with few rows of activations: how a matrix is shared out, and the launch.
+#include <cuda_runtime.h>
+
+#include "layout.h"
+#include "vector_product.h"
+
+namespace leanedge::cuda {
+namespace {
+
+// Bytes of each block's weights that are asked for beyond the rings while the kernel before runs:
+// 132 blocks then hold 12 MB of a second-level cache of 50 MB.
+constexpr int32_t kPrefetchBytes = 64 * 1024;
+// Steps that a warp should have of a tile, so that its barrier is rare.
+constexpr int32_t kWarpStepsMin = 2;
+
+VectorForm form_of(MatrixForm form) {
+  switch (form) {
+    case MatrixForm::kBf16: return vector_form_bf16();
+    case MatrixForm::kF16: return vector_form_f16();
+    case MatrixForm::kFp8: return vector_form_fp8();
+    case MatrixForm::kInt8: return vector_form_int8();
+    case MatrixForm::kInt4: return vector_form_int4();
+  }
+  return {};
+}
+
+// Warps that share a tile: as many as leave each a few steps.
+int32_t warps_of_tile(int32_t steps) {
+  int32_t warps = kVectorWarps;
+  while (warps > 1 && steps < warps * kWarpStepsMin) warps /= 2;
+  return warps;
+}
+
+// One kernel over columns col .. col + cols - 1 and activations from row `first` on.
+cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const VectorForm& form,
+                        int32_t first, int32_t inputs, int32_t col, int32_t cols,
+                        int32_t processors, bool overlap, cudaStream_t stream) {
+  VectorArgs args = {};
+  const bool row_major = form_row_major(matrix.form);
+  const size_t out_row = static_cast<size_t>(call.output == MatrixOutput::kSwiglu ? matrix.rows / 2
+                                                                                 : matrix.rows) *
+                         (call.output == MatrixOutput::kF32 || call.output == MatrixOutput::kResidual
+                              ? sizeof(float)
+                              : sizeof(uint16_t));
+  const size_t x_at = static_cast<size_t>(first) * static_cast<size_t>(matrix.cols) +
+                      static_cast<size_t>(col);
+  args.data = matrix.data + (row_major ? static_cast<size_t>(col) * 2
+                                       : static_cast<size_t>(col / kStepCols) *
+                                             static_cast<size_t>(step_bytes(matrix.form)));
+  args.row_scales = matrix.form == MatrixForm::kFp8 ? row_scales_of(matrix) : nullptr;
+  args.x = call.x ? call.x + x_at : nullptr;
+  args.norm_x = call.norm_x ? call.norm_x + x_at : nullptr;
+  args.norm_weight = call.norm_weight;
+  args.norm_eps = call.norm_eps;
+  args.bias = col == 0 ? call.bias : nullptr;
+  args.out = static_cast<uint8_t*>(call.out) + static_cast<size_t>(first) * out_row;
+  args.tile_bytes = static_cast<int64_t>(tile_bytes(matrix.form, matrix.cols));
+  args.rows = matrix.rows;
+  args.cols = cols;
+  args.row_bytes = 2 * matrix.cols;
+  args.x_pitch = matrix.cols;
+  args.tiles = tiles_of(matrix.rows);
+  args.steps = (cols + form.step_cols - 1) / form.step_cols;
+  args.k_warps = warps_of_tile(args.steps);
+  args.inputs = inputs;
+  args.prefetch_bytes = overlap ? kPrefetchBytes : 0;
+  args.output = call.output;
+
+  const int32_t groups = kVectorWarps / args.k_warps;
+  const int32_t blocks = (args.tiles + groups - 1) / groups;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks < processors ? blocks : processors));
+  config.blockDim = dim3(kVectorThreads);
+  config.dynamicSmemBytes = static_cast<size_t>(vector_shared_bytes(form, cols, inputs));
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
+  void* arguments[] = {&args};
+  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(form.kernel), arguments);
+}
+
+}  // namespace
+
+cudaError_t vector_prepare(int32_t shared_max) {
+  for (const VectorForm& form : {vector_form_bf16(), vector_form_f16(), vector_form_fp8(),
+                                 vector_form_int8(), vector_form_int4()}) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(form.kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared_max);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors,
+                          int32_t shared_max, cudaStream_t stream) {
+  const VectorForm form = form_of(matrix.form);
+  int32_t inputs = call.inputs;
+  int32_t cols = matrix.cols;
+  // Activations that do not fit shared memory: where the output is added to, the columns are taken
+  // in parts, and weights are still read once; else the rows are.
+  const bool adds = call.output == MatrixOutput::kResidual && !call.norm_x;
+  while (vector_shared_bytes(form, cols, inputs) > shared_max) {
+    if (adds) {
+      cols = (cols / 2 + kStepCols - 1) / kStepCols * kStepCols;
+    } else {
+      inputs = (inputs + 1) / 2;
+    }
+  }
+  bool overlap = call.overlap != 0;
+  for (int32_t first = 0; first < call.inputs; first += inputs) {
+    for (int32_t col = 0; col < matrix.cols; col += cols) {
+      const cudaError_t error = launch_part(
+          matrix, call, form, first, inputs < call.inputs - first ? inputs : call.inputs - first,
+          col, cols < matrix.cols - col ? cols : matrix.cols - col, processors, overlap, stream);
+      if (error != cudaSuccess) return error;
+      overlap = true;  // weights were complete before the first of them
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace leanedge::cuda

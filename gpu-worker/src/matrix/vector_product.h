@@ -1,0 +1,67 @@
+// The product with up to kMatrixVectorRowsMax rows of activations: what its kernel takes.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#include "leanedge_cuda/matrix.h"
+
+namespace leanedge::cuda {
+
+inline constexpr int32_t kVectorWarps = 8;
+inline constexpr int32_t kVectorThreads = 32 * kVectorWarps;
+
+struct VectorArgs {
+  const uint8_t* data;
+  const float* row_scales;   // (rows), or null
+  const uint16_t* x;         // (inputs, x_pitch) bf16, or null
+  const float* norm_x;       // (inputs, x_pitch) f32, or null
+  const float* norm_weight;  // (cols)
+  const float* bias;         // (rows), or null
+  void* out;
+  int64_t tile_bytes;        // from one tile of 16 rows to the next
+  float norm_eps;
+  int32_t rows;
+  int32_t cols;       // of this launch's part of the columns
+  int32_t row_bytes;  // row-major forms: from one row to the next
+  int32_t x_pitch;
+  int32_t tiles;
+  int32_t steps;      // of this launch's part of a tile
+  int32_t k_warps;    // 1, 2, 4 or 8 warps share a tile, each takes some of its steps
+  int32_t inputs;     // 1 .. kMatrixVectorRowsMax
+  int32_t prefetch_bytes;  // of each block's weights, to the second-level cache before the wait
+  MatrixOutput output;
+};
+
+using VectorKernel = void (*)(VectorArgs);
+
+// What a launch must know of a form's kernel.
+struct VectorForm {
+  VectorKernel kernel;
+  int32_t step_cols;   // columns of a step
+  int32_t ring_bytes;  // shared memory of all warps' rings
+};
+
+// Shared memory: rings, then sums of warps, then 1/rms parts, then activations.
+inline constexpr int32_t kVectorSumBytes = 2 * kVectorWarps * 8 * 16 * 4;
+inline constexpr int32_t kVectorNormBytes = kVectorWarps * 4;
+inline int32_t vector_shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs) {
+  const int32_t units = (cols + 127) / 128 * 4;
+  return form.ring_bytes + kVectorSumBytes + kVectorNormBytes * 4 + units * inputs * 64;
+}
+
+VectorForm vector_form_bf16();
+VectorForm vector_form_f16();
+VectorForm vector_form_fp8();
+VectorForm vector_form_int8();
+VectorForm vector_form_int4();
+
+// Lets the kernels take as much shared memory as the device has.
+cudaError_t vector_prepare(int32_t shared_max);
+
+// Launches one or, where the activations are too many for shared memory, a few kernels.
+// Arguments have been checked.
+cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors,
+                          int32_t shared_max, cudaStream_t stream);
+
+}  // namespace leanedge::cuda
