@@ -46,7 +46,7 @@ def prefill(model: Transformer, ids: Tensor, lengths: Tensor, query_rows: int = 
         if query_rows > 0:
             rows = last.clamp(min=0)[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
             queries.append(q.gather(2, rows))
-        return causal_attention(layer, q, k, v)
+        return causal_attention(q, k, v)
 
     with torch.no_grad():
         hidden = model(ids, attend=attend)

@@ -5,6 +5,8 @@ RoPE, which is what a cache holds, and returns what the heads read.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -20,17 +22,21 @@ class Attend(Protocol):
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
 
+# The same for a layer that is known. Layers share one function while training, so that one
+# compiled block serves all of them.
+LayerAttend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 def expand_heads(x: Tensor, groups: int) -> Tensor:
     """(B, KV, T, D) -> (B, KV * groups, T, D): query head h reads KV head h // groups."""
     return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
 
-def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Dense causal attention: FlashAttention where torch has it, plain arithmetic elsewhere."""
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Dense causal attention: a fused kernel where torch has it, plain arithmetic elsewhere."""
     groups = q.shape[1] // k.shape[1]
     if hasattr(F, "scaled_dot_product_attention"):
-        k, v = expand_heads(k, groups), expand_heads(v, groups)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
     k, v = expand_heads(k, groups), expand_heads(v, groups)
     rows = q.shape[2]
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, H, T, T)
@@ -74,9 +80,9 @@ class RmsNorm(nn.Module):
 class Block(nn.Module):
     """One layer."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.layer = config, layer
+        self.config = config
         q_dim, kv_dim = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.attn_norm = RmsNorm(config.dim, config.rms_eps)
         self.attn_q = nn.Linear(config.dim, q_dim, bias=config.qkv_bias)
@@ -95,13 +101,13 @@ class Block(nn.Module):
         """(B, T, heads * D) -> (B, heads, T, D)."""
         return product.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: LayerAttend) -> Tensor:
         normed = self.attn_norm(x)  # (B, T, dim)
         q, k = self.heads_of(self.attn_q(normed)), self.heads_of(self.attn_k(normed))
         v = self.heads_of(self.attn_v(normed))
         if self.config.qk_norm:
             q, k = self.attn_q_norm(q), self.attn_k_norm(k)
-        read = attend(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        read = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
         x = x + self.attn_output(read.transpose(1, 2).flatten(2))
         normed = self.ffn_norm(x)
         return x + self.ffn_down(F.silu(self.ffn_gate(normed)) * self.ffn_up(normed))
@@ -114,7 +120,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.token_embd = nn.Embedding(config.vocab_size, config.dim)
-        self.blk = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.blk = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.output_norm = RmsNorm(config.dim, config.rms_eps)
         if not config.tied_embeddings:
             self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -125,17 +131,22 @@ class Transformer(nn.Module):
         return self.token_embd.weight if self.config.tied_embeddings else self.output.weight
 
     def forward(
-        self, ids: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention
+        self, ids: Tensor, positions: Tensor | None = None, attend: Attend | None = None
     ) -> Tensor:
-        """Hidden states after the last norm (B, T, dim) of ids (B, T); positions (T) or (B, T)."""
+        """Hidden states after the last norm (B, T, dim) of ids (B, T); positions (T) or (B, T).
+
+        Attention is dense and causal unless `attend` says otherwise."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         cos, sin = rope_table(self.config, positions)
         if positions.dim() == 2:
             cos, sin = cos[:, None], sin[:, None]  # one for all heads
         x = self.token_embd(ids)
-        for block in self.blk:
-            x = block(x, cos, sin, attend)
+        if torch.is_autocast_enabled():
+            x = x.bfloat16()  # the stream too: half the traffic
+        for layer, block in enumerate(self.blk):
+            read = causal_attention if attend is None else partial(attend, layer)
+            x = block(x, cos, sin, read)
         return self.output_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

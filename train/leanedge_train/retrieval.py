@@ -1,0 +1,324 @@
+"""Generated retrieval tasks, after the definitions of RULER (Hsieh et al. 2024, arXiv 2404.06654).
+
+A task is a chat: the first message holds a text of about `chars` characters with facts hidden in
+it, and a question; more questions about the same text follow, so that most of what is read is used.
+`level` in 0 .. 1 is the curriculum: at 0 few facts and values of one token, at 1 the whole range.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from . import words
+
+Messages = list[tuple[str, str]]
+
+QUESTIONS_MAX = 8
+# "The grass is green ...": RULER's filler of tracking and of the first needle task.
+NOISE = (
+    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+)
+UNKNOWN_SHARE = 0.08  # questions about what the text does not say
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """Paragraphs of books that are trained on."""
+
+    paragraphs: tuple[str, ...]
+
+    def take(self, random: Random, chars: int) -> list[str]:
+        """Neighbouring paragraphs, about `chars` characters of them."""
+        at = random.randrange(len(self.paragraphs))
+        taken: list[str] = []
+        size = 0
+        while size < chars:
+            paragraph = self.paragraphs[at % len(self.paragraphs)]
+            taken.append(paragraph[: max(80, chars - size)])
+            size += len(paragraph) + 1
+            at += 1
+        return taken
+
+
+def noise(chars: int) -> list[str]:
+    """RULER's repeated filler, about `chars` characters."""
+    return [NOISE] * max(1, chars // (len(NOISE) + 1))
+
+
+def scatter(random: Random, lines: list[str], facts: list[str]) -> str:
+    """The facts between the lines, each at a place of its own choice, in any order."""
+    places = sorted(random.randrange(len(lines) + 1) for _ in facts)
+    order = random.sample(facts, len(facts))
+    merged: list[str] = []
+    for index, line in enumerate([*lines, ""]):
+        while places and places[0] == index:
+            places.pop(0)
+            merged.append(order.pop())
+        if line:
+            merged.append(line)
+    return "\n".join(merged)
+
+
+def spoken_list(items: list[str]) -> str:
+    """a / a and b / a, b, and c."""
+    if len(items) <= 2:
+        return " and ".join(items)
+    return ", ".join(items[:-1]) + ", and " + items[-1]
+
+
+def digits(random: Random, count: int) -> str:
+    """A number of `count` digits."""
+    return str(random.randrange(10 ** (count - 1), 10**count))
+
+
+def uuid(random: Random) -> str:
+    """A random UUID, as RULER's keys and values of the hardest needle tasks."""
+    text = f"{random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def fresh(random: Random, make: Callable[[Random], str], count: int) -> list[str]:
+    """`count` different values."""
+    values: dict[str, None] = {}
+    while len(values) < count:
+        values[make(random)] = None
+    return list(values)
+
+
+def make_key(random: Random, level: float) -> Callable[[Random], str]:
+    """How this task names its keys."""
+    if random.random() < 0.06 * level:
+        return uuid
+    if random.random() < 0.3 + 0.3 * level:
+        return lambda r: f"{r.choice(words.ADJECTIVES)}-{r.choice(words.NOUNS)}"
+    return lambda r: r.choice(words.NOUNS)
+
+
+def make_value(random: Random, level: float) -> tuple[str, Callable[[Random], str]]:
+    """What kind of value this task hides: its name, and how one is made."""
+    draw = random.random()
+    if draw < 0.05 * level:
+        return "uuid", uuid
+    if draw < 0.3:
+        return "word", lambda r: r.choice(words.ADJECTIVES) + "-" + r.choice(words.NOUNS)
+    if draw < 0.3 + 0.5 * (1 - level):
+        return "number", lambda r: digits(r, 3)
+    count = 7 if random.random() < 0.7 else random.randint(4, 8)
+    return "number", lambda r: digits(r, count)
+
+
+def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
+    """Single, multi-key, multi-value and multi-query needles in essays, noise or other needles."""
+    kind, value = make_value(random, level)
+    key = make_key(random, level)
+    plural = kind + "s"
+    one_of = random.random() < 0.5
+    values_each = random.choice((2, 3, 4)) if random.random() < 0.35 else 1
+    room = max(1, chars // (160 if values_each == 1 else 220))
+    count = min(room, 1 + random.randrange(1 + round(2 + 14 * level)))
+    background = random.random()
+    if background < 0.25:  # nothing but needles: the dense form
+        count = max(2, min(400, chars // 62 // values_each))
+    keys = fresh(random, key, min(count, 100 if key is not uuid else 400))
+    values = {name: fresh(random, value, values_each) for name in keys}
+    form = "One of the special magic {p} for {k} is: {v}." if one_of or values_each > 1 else (
+        "The special magic {s} for {k} is {v}."
+    )  # fmt: skip
+    facts = [
+        form.format(p=plural, s=kind, k=name, v=item) for name in keys for item in values[name]
+    ]
+    rest = chars - sum(len(fact) + 1 for fact in facts)
+    if background < 0.25 or rest < 100:
+        lines: list[str] = []
+    elif background < 0.4:
+        lines = noise(rest)
+    else:
+        lines = haystack.take(random, rest)
+    intro = random.choice((
+        f"Some special magic {plural} are hidden within the following text. Make sure to memorize "
+        f"it. I will quiz you about the {plural} afterwards.\n",
+        f"A special magic {kind} is hidden within the following text. Make sure to memorize it. "
+        f"I will quiz you about the {kind} afterwards.\n",
+        "Read this text.\n",
+        "",
+    ))  # fmt: skip
+    text = intro + scatter(random, lines, facts) + "\n"
+    questions = []
+    where = random.choice(("the text", "the provided text"))
+    for _ in range(min(random.randint(2, QUESTIONS_MAX), 1 + len(keys))):
+        asked = random.sample(keys, min(len(keys), random.choice((1, 1, 1, 2, 3, 4))))
+        named = spoken_list(asked)
+        if random.random() < UNKNOWN_SHARE:
+            stranger = key(random)
+            if stranger in values:
+                continue
+            question = f"What is the special magic {kind} for {stranger} mentioned in {where}?"
+            answer = f"The text does not mention a special magic {kind} for {stranger}."
+        elif len(asked) == 1 and values_each == 1:
+            question = f"What is the special magic {kind} for {named} mentioned in {where}?"
+            answer = f"The special magic {kind} for {named} mentioned in {where} is "
+            answer += f"{values[named][0]}."
+        else:
+            asked = asked[: max(1, 6 // values_each)]
+            named = spoken_list(asked)
+            found = [item for name in asked for item in values[name]]
+            question = f"What are all the special magic {plural} for {named} mentioned in {where}?"
+            answer = f"The special magic {plural} for {named} mentioned in {where} are "
+            answer += spoken_list(found) + "."
+        questions.append((question, answer))
+    return dialogue(text, questions)
+
+
+def dialogue(text: str, questions: list[tuple[str, str]]) -> Messages:
+    """The text with the first question, then the others one by one."""
+    messages: Messages = []
+    for index, (question, answer) in enumerate(questions):
+        messages.append(("user", text + question if index == 0 else question))
+        messages.append(("assistant", answer))
+    return messages
+
+
+def key_values(random: Random, chars: int, level: float, _: Haystack) -> Messages:
+    """Lines of `key: value`, asked by key."""
+    _, value = make_value(random, level)
+    key = make_key(random, level)
+    count = max(2, min(random.randint(2, 8 + round(300 * level)), chars // 22))
+    keys = fresh(random, key, min(count, 150) if key is not uuid else min(count, 40))
+    table = {name: value(random) for name in keys}
+    lines = "\n".join(f"{name}: {item}" for name, item in table.items())
+    questions = []
+    for name in random.sample(keys, min(len(keys), random.randint(2, QUESTIONS_MAX))):
+        questions.append((f"What is the value of {name}?", f"The value of {name} is {table[name]}."))
+    if random.random() < 0.2:
+        stranger = key(random)
+        if stranger not in table:
+            questions.append((f"What is the value of {stranger}?", f"The list has no {stranger}."))
+    return dialogue(lines + "\n", questions)
+
+
+def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
+    """Chains of variables: `VAR B = VAR A`; which of them have a value?"""
+    hops = random.randint(1, 1 + round(3 * level))
+    chains = random.randint(1, 1 + round(3 * level))
+
+    def name(r: Random) -> str:
+        return "".join(r.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(5 if level > 0.3 else 3))
+
+    names = fresh(random, name, chains * (hops + 1))
+    values = fresh(random, lambda r: digits(r, 5), chains)
+    steps: list[list[str]] = []
+    members: list[list[str]] = []
+    for index in range(chains):
+        chain = names[index * (hops + 1) : (index + 1) * (hops + 1)]
+        first = f"VAR {chain[0]} = {values[index]}"
+        steps.append(
+            [first] + [f"VAR {b} = VAR {a}" for a, b in zip(chain, chain[1:], strict=False)]
+        )
+        members.append(chain)
+    rest = max(0, chars - sum(len(step) + 1 for chain in steps for step in chain))
+    use_noise = random.random() < 0.6
+    lines = noise(rest) if use_noise else haystack.take(random, max(100, rest))
+    # Each chain keeps its order; chains interleave at random.
+    places = sorted(
+        (random.random(), index) for index, chain in enumerate(steps) for _ in chain
+    )
+    merged: list[str] = []
+    at = 0
+    for place, index in places:
+        until = round(place * len(lines))
+        merged += lines[at:until] + [steps[index].pop(0)]
+        at = max(at, until)
+    merged += lines[at:]
+    text = (
+        "Memorize and track the chain(s) of variable assignment hidden in the following text.\n"
+        + "\n".join(merged) + "\n"
+    )  # fmt: skip
+    questions = []
+    for index in random.sample(range(chains), chains):
+        chain = members[index]
+        questions.append((
+            f"Find all variables that are assigned the value {values[index]} in the text above.",
+            f"{len(chain)} variables are assigned the value {values[index]}, they are: "
+            + ", ".join(chain) + ".",
+        ))  # fmt: skip
+    for index in range(min(2, chains)):
+        which = random.choice(members[index])
+        questions.append((f"What is the value of {which}?", f"The value of {which} is {values[index]}."))
+    return dialogue(text, questions[:QUESTIONS_MAX])
+
+
+def common_words(random: Random, chars: int, level: float, _: Haystack) -> Messages:
+    """A numbered list in which a few words occur often: which?"""
+    top = random.randint(1, 2 + round(8 * level))
+    often, rare = 6 + round(24 * level), 1 + round(2 * level)
+    size = max(top * often + 4, min(chars // 13, 1500))
+    pool = random.sample(words.NOUNS, min(len(words.NOUNS), top + max(4, (size - top * often) // rare)))
+    listed = [word for word in pool[:top] for _ in range(often)]
+    others = [word for word in pool[top:] for _ in range(rare)]
+    listed += others[: max(0, size - len(listed))]
+    random.shuffle(listed)
+    lines = " ".join(f"{index}. {word}" for index, word in enumerate(listed, 1))
+    question = f"What are the {top} most common words in the above list?"
+    if top == 1:
+        question = "What is the most common word in the above list?"
+    return dialogue(
+        "Below is a numbered list of words. Memorize the ones that appear most often.\n" + lines + "\n",
+        [(question, "The most common words are: " + ", ".join(pool[:top]) + ".")],
+    )
+
+
+def biographies(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
+    """Question answering over generated facts about people, one hop or two."""
+    count = max(2, min(2 + round(40 * level), chars // 190))
+    people = fresh(
+        random, lambda r: f"{r.choice(words.FIRST_NAMES)} {r.choice(words.SURNAMES)}", count
+    )
+    facts = {
+        name: {
+            "city": random.choice(words.PLACES),
+            "job": words.with_articles("a " + random.choice(words.JOBS)),
+            "year": str(random.randint(1900, 2005)),
+            "hobby": random.choice(words.HOBBIES),
+            "friend": random.choice([other for other in people if other != name]),
+        }
+        for name in people
+    }
+    lines = [
+        f"{name} was born in {fact['city']} in {fact['year']}. {name} works as {fact['job']}. "
+        f"{name} likes {fact['hobby']}. The best friend of {name} is {fact['friend']}."
+        for name, fact in facts.items()
+    ]
+    rest = chars - sum(len(line) + 1 for line in lines)
+    if rest > 200:
+        lines = scatter(random, haystack.take(random, rest), lines).split("\n")
+    asked: list[tuple[str, str]] = []
+    for name in random.sample(people, min(count, random.randint(2, QUESTIONS_MAX))):
+        fact, friend = facts[name], facts[name]["friend"]
+        asked.append(random.choice((
+            (f"Where was {name} born?", f"{name} was born in {fact['city']}."),
+            (f"When was {name} born?", f"{name} was born in {fact['year']}."),
+            (f"What does {name} do for a living?", f"{name} works as {fact['job']}."),
+            (f"What does {name} like?", f"{name} likes {fact['hobby']}."),
+            (f"Who is the best friend of {name}?", f"The best friend of {name} is {friend}."),
+            (
+                f"Where was the best friend of {name} born?",
+                f"The best friend of {name} is {friend}, who was born in {facts[friend]['city']}.",
+            ),
+        )))  # fmt: skip
+    return dialogue("Answer the questions from these facts.\n" + "\n".join(lines) + "\n", asked)
+
+
+# What is drawn, and how often.
+TASKS: tuple[tuple[float, Callable[[Random, int, float, Haystack], Messages]], ...] = (
+    (0.52, needles),
+    (0.18, key_values),
+    (0.15, tracking),
+    (0.03, common_words),
+    (0.12, biographies),
+)
+
+
+def retrieval_task(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
+    """One task of about `chars` characters."""
+    make = random.choices([task for _, task in TASKS], [share for share, _ in TASKS])[0]
+    return make(random, chars, level, haystack)

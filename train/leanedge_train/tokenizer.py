@@ -1,0 +1,134 @@
+"""The tokenizer: byte-level BPE of 8,192 tokens in which every number up to 999 is one token.
+
+Long numbers are cut into groups of three digits (pre-tokenizer `llama-bpe`), so that copying one
+takes two or three nearly unique tokens. With single digits, as the seed has them, a model saw no
+reason to copy for the first 380M tokens (gpu.md of the research): a digit predicts nothing.
+
+The file vocabulary.txt holds the learned merges; everything else follows from it.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from .gguf_file import Vocabulary
+
+SPECIALS = ("<|pad|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+PAD, BOS, SYSTEM, USER, ASSISTANT, END = range(len(SPECIALS))
+VOCAB_SIZE = 8192
+NUMBER_TOKENS = 100 + 1000  # 00 .. 99 and 000 .. 999; the digits are bytes
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+MERGES_FILE = Path(__file__).parent / "vocabulary.txt"
+
+_CONTROL, _NORMAL = 3, 1  # gguf.TokenType
+
+
+def words(digits: str) -> str:
+    """Llama 3's expression for words, with the given one for digits."""
+    return (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )  # fmt: skip
+
+
+def pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
+    """How text is cut into words, by the name that GGUF files use."""
+    if pre == "llama-bpe":
+        split = pre_tokenizers.Split(Regex(words(r"\p{N}{1,3}")), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([split, byte_level])
+    if pre == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        return pre_tokenizers.Sequence([digits, byte_level])
+    raise ValueError(f"pre-tokenizer {pre!r}: llama-bpe or smollm expected")
+
+
+def number_merges() -> Iterator[tuple[str, str]]:
+    """Merges that make every run of two or three digits one token, whatever its digits."""
+    for number in range(100):
+        yield f"{number:02d}"[0], f"{number:02d}"[1]
+    for number in range(1000):
+        a, b, c = f"{number:03d}"
+        # The pair of lower rank is merged first, and ranks follow the numbers.
+        yield (a + b, c) if a + b <= b + c else (a, b + c)
+
+
+def learn_merges(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Learns the merges of everything but digits."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(words(r"\p{N}")), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    trainer = BpeTrainer(
+        vocab_size=VOCAB_SIZE - len(SPECIALS) - NUMBER_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    import json
+
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
+
+
+def vocabulary_of(merges: list[tuple[str, str]]) -> Vocabulary:
+    """The whole vocabulary from its learned merges."""
+    everything = [*merges, *number_merges()]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = (*SPECIALS, *alphabet, *(first + second for first, second in everything))
+    if len(set(tokens)) != len(tokens):
+        raise ValueError(f"{len(tokens) - len(set(tokens))} tokens of the vocabulary occur twice")
+    return Vocabulary(
+        pre="llama-bpe",
+        tokens=tokens,
+        types=tuple([_CONTROL] * len(SPECIALS) + [_NORMAL] * (len(tokens) - len(SPECIALS))),
+        merges=tuple(f"{first} {second}" for first, second in everything),
+        bos_id=BOS,
+        eos_id=END,
+        padding_id=PAD,
+        add_bos=True,
+        chat_template=TEMPLATE,
+    )
+
+
+def write_merges(path: Path, merges: list[tuple[str, str]]) -> None:
+    """One merge a line."""
+    path.write_text("".join(f"{first} {second}\n" for first, second in merges))
+
+
+def embedded_vocabulary(path: Path = MERGES_FILE) -> Vocabulary:
+    """The vocabulary of the embedded model."""
+    lines = path.read_text().splitlines()
+    return vocabulary_of([tuple(line.split(" ")) for line in lines])  # type: ignore[misc]
+
+
+def tokenizer_of(vocabulary: Vocabulary) -> Tokenizer:
+    """The fast tokenizer of a vocabulary; special tokens are ids only, never text."""
+    tokens = {token: index for index, token in enumerate(vocabulary.tokens)}
+    merges = [tuple(merge.split(" ")) for merge in vocabulary.merges]
+    model = BPE(vocab=tokens, merges=merges, ignore_merges=vocabulary.pre == "llama-bpe")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizer(vocabulary.pre)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def render(tokenizer: Tokenizer, messages: list[tuple[str, str]]) -> tuple[list[int], list[int]]:
+    """A chat of (role, text) as ids, and 1 for each id that the assistant says (its end too)."""
+    roles = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+    ids, spoken = [BOS], [0]
+    for (role, _), encoding in zip(
+        messages, tokenizer.encode_batch([text for _, text in messages]), strict=True
+    ):
+        says = 1 if role == "assistant" else 0
+        ids += [roles[role], *encoding.ids, END]
+        spoken += [0] + [says] * (len(encoding.ids) + 1)
+    return ids, spoken
