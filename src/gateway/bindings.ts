@@ -1,6 +1,7 @@
 /** What the runtime hands to the gateway. wrangler.toml declares the same names. */
 import type { GatewayVariables } from "./config.js";
 import type { KeyringObject } from "./objects/keyring-object.js";
+import type { PoolObject } from "./objects/pool-object.js";
 import type { SessionObject } from "./objects/session-object.js";
 import type { TenantObject } from "./objects/tenant-object.js";
 
@@ -12,6 +13,8 @@ export interface GatewayEnv extends GatewayVariables {
   readonly TENANT: DurableObjectNamespace<TenantObject>;
   /** One object in all: API keys. */
   readonly KEYRING: DurableObjectNamespace<KeyringObject>;
+  /** One object a pool: its workers, their state and load. */
+  readonly POOL: DurableObjectNamespace<PoolObject>;
   /** WASM engines; `MODEL/INDEX` names one. It speaks leanedge.worker.v1 over Connect. */
   readonly ENGINE: DurableObjectNamespace;
   /** The page and the shards of embedded models. */

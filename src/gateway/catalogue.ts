@@ -7,9 +7,15 @@ import type { GatewayEnv } from "./bindings.js";
 import { gatewayConfig } from "./config.js";
 import type { ModelConfig } from "./config.js";
 import { unavailable } from "./errors.js";
-import { catalogueTtlMs, workerUnaryTimeoutMs } from "./limits.js";
+import {
+  catalogueAsksMax,
+  catalogueTtlMs,
+  workerProbeMsMax,
+  workerUnaryTimeoutMs,
+} from "./limits.js";
 import type { SamplingDefaults } from "./objects/request-rules.js";
-import { engineDirectory, workersOf } from "./worker-client/directory.js";
+import type { GetStatusResponse } from "../gen/leanedge/worker/v1/worker_pb.js";
+import { engineDirectory } from "./worker-client/directory.js";
 
 interface Known {
   readonly info: ModelInfo;
@@ -20,29 +26,26 @@ interface Known {
 const known = new Map<string, Known>();
 
 /**
- * One model in full. Asks its first engine, which loads the model if it has not; the answer holds for catalogueTtlMs.
- * Throws UNAVAILABLE if the engine does not answer.
+ * One model in full. Asks a worker that serves it, which loads the model if it has not; the answer holds for
+ * catalogueTtlMs, and longer where no worker answers after that. Throws UNAVAILABLE if none ever did.
  */
 export async function modelInfo(env: GatewayEnv, entry: ModelConfig): Promise<ModelInfo> {
   const remembered = known.get(entry.model);
   if (remembered !== undefined && remembered.expiresMs > Date.now()) {
     return remembered.info;
   }
-  const [first = ""] = workersOf(gatewayConfig(env), entry);
-  const worker = engineDirectory(env).open(first);
-  if (worker === undefined) {
-    throw new Error(`model ${entry.model} has no engine`);
-  }
-  let status;
-  try {
-    status = await worker.getStatus({}, { timeoutMs: workerUnaryTimeoutMs });
-  } catch (error) {
-    console.warn(`the engine of model ${entry.model} does not answer:`, error);
-    throw unavailable(`the engine of model "${entry.model}" does not answer`);
-  }
-  const served = status.models.find((model) => model.model === entry.model);
+  const status = await askForStatus(env, entry, remembered !== undefined);
+  const served = status?.models.find((model) => model.model === entry.model);
   if (served === undefined) {
-    throw unavailable(`the engine of model "${entry.model}" does not serve it`);
+    if (remembered !== undefined) {
+      known.set(entry.model, { ...remembered, expiresMs: Date.now() + catalogueTtlMs });
+      return remembered.info;
+    }
+    throw unavailable(
+      status === undefined
+        ? `the engine of model "${entry.model}" does not answer`
+        : `the engine of model "${entry.model}" does not serve it`,
+    );
   }
   const info =
     served.info === undefined ? create(ModelInfoSchema) : clone(ModelInfoSchema, served.info);
@@ -53,6 +56,27 @@ export async function modelInfo(env: GatewayEnv, entry: ModelConfig): Promise<Mo
   info.fingerprint ||= served.fingerprints?.model ?? "";
   known.set(entry.model, { info, expiresMs: Date.now() + catalogueTtlMs });
   return info;
+}
+
+/** Status of a worker of a model. The last that is asked, and an only one, has time to load its model. */
+async function askForStatus(
+  env: GatewayEnv,
+  entry: ModelConfig,
+  hasOld: boolean,
+): Promise<GetStatusResponse | undefined> {
+  const directory = engineDirectory(env);
+  const places = (await directory.served(entry.model)).slice(0, catalogueAsksMax);
+  for (const [index, { worker, address }] of places.entries()) {
+    const patient = !hasOld && index === places.length - 1;
+    try {
+      return await directory
+        .open(worker, address)
+        ?.getStatus({}, { timeoutMs: patient ? workerUnaryTimeoutMs : workerProbeMsMax });
+    } catch (error) {
+      console.warn(`worker ${worker} of model ${entry.model} does not answer:`, error);
+    }
+  }
+  return undefined;
 }
 
 /** What a model says about sampling. */

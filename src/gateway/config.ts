@@ -1,6 +1,7 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
 import { parseRemoteWorkers, type RemoteWorkers } from "./remote-workers.js";
 import { engineMemoryBytesDefault, snapshotIdleMsDefault } from "./limits.js";
+import { parsePools, parseToken, type PoolConfig } from "./pool/pool-config.js";
 
 /** Variables and secrets of the Worker. */
 export interface GatewayVariables {
@@ -16,8 +17,14 @@ export interface GatewayVariables {
   readonly LEANEDGE_SNAPSHOT_IDLE_SECONDS?: string;
   /** Workers that serve a model in the place of embedded engines: `MODEL=URL`, separated by commas. */
   readonly LEANEDGE_WORKERS?: string;
-  /** Token that these workers ask for. */
+  /** Token that all workers ask for, registered ones included. */
   readonly LEANEDGE_WORKER_TOKEN?: string;
+  /** Pools, `NAME` or `NAME@LOCATION`, separated by commas, the nearest first; `default` alone if unset. */
+  readonly LEANEDGE_POOLS?: string;
+  /** Token with which workers register; unset: none can. */
+  readonly LEANEDGE_POOL_TOKEN?: string;
+  /** Token of those who run the gateway; unset: nobody may. */
+  readonly LEANEDGE_ADMIN_TOKEN?: string;
   /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
   readonly LEANEDGE_CORS_ORIGINS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
@@ -35,10 +42,20 @@ export interface ModelConfig {
    * context range holds what its first turn can reach, and keeps everything in f16 if none does.
    */
   readonly plans: readonly string[];
-  /** EngineObjects that serve it, 1 to 64; sessions spread over them. */
+  /** EngineObjects that serve it, 0 to 64; sessions spread over them. With workers they are the last resort. */
   readonly engines: number;
+  /** Model that may answer when all workers of this one are full or gone; undefined: none may. */
+  readonly fallback: ModelFallback | undefined;
   /** Name for people; the id if unset. */
   readonly displayName: string;
+}
+
+/** A model that answers in the place of another one. */
+export interface ModelFallback {
+  /** Its id. */
+  readonly model: string;
+  /** It answers unless a request forbids it; otherwise only where a request allows it. */
+  readonly unasked: boolean;
 }
 
 /** A key that the configuration brings; the key itself is known to its owner only. */
@@ -61,8 +78,14 @@ export interface GatewayConfig {
   readonly snapshotIdleMs: number;
   /** Workers of models that no embedded engine serves. */
   readonly workers: RemoteWorkers;
-  /** Token that they ask for; undefined: none. */
+  /** Token that all workers ask for; undefined: none. */
   readonly workerToken: string | undefined;
+  /** Pools in the order in which they are tried; at least one. */
+  readonly pools: readonly [PoolConfig, ...PoolConfig[]];
+  /** Token with which workers register; undefined: none can. */
+  readonly poolToken: string | undefined;
+  /** Token of those who run the gateway; undefined: nobody may. */
+  readonly adminToken: string | undefined;
   /** Keys of the configuration, beside those of the keyring; taken out of it, they are void. */
   readonly keys: readonly ConfiguredKey[];
   /** Allowed origins of browsers. */
@@ -77,6 +100,7 @@ export const embeddedModel: ModelConfig = {
   manifest: "/models/leanedge-seed-29m/manifest.json",
   plans: ["/models/leanedge-seed-29m/plans/leank-70-int4.json"],
   engines: 1,
+  fallback: undefined,
   displayName: "leanedge seed 29M",
 };
 
@@ -111,6 +135,9 @@ export function parseConfig(env: GatewayVariables): GatewayConfig {
     models: withRemote(parseModels(env.LEANEDGE_MODELS), workers),
     workers,
     workerToken: nonEmpty(env.LEANEDGE_WORKER_TOKEN),
+    pools: parsePools(nonEmpty(env.LEANEDGE_POOLS)),
+    poolToken: parseToken("LEANEDGE_POOL_TOKEN", nonEmpty(env.LEANEDGE_POOL_TOKEN)),
+    adminToken: parseToken("LEANEDGE_ADMIN_TOKEN", nonEmpty(env.LEANEDGE_ADMIN_TOKEN)),
     devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
     engineMemoryBytesMax: parseMemory(nonEmpty(env.LEANEDGE_ENGINE_MEMORY_MIB)),
     snapshotIdleMs: parseIdle(nonEmpty(env.LEANEDGE_SNAPSHOT_IDLE_SECONDS)),
@@ -132,7 +159,10 @@ function withRemote(
 ): GatewayConfig["models"] {
   const known = new Set(models.map(({ model }) => model));
   const added = [...workers.keys()].filter((model) => !known.has(model));
-  return [...models, ...added.map((model, index) => parseModel({ model }, models.length + index))];
+  return [
+    ...models,
+    ...added.map((model, index) => parseModel({ model, engines: 0 }, models.length + index)),
+  ];
 }
 
 function nonEmpty(value: string | undefined): string | undefined {
@@ -163,6 +193,14 @@ function parseModels(value: unknown): readonly [ModelConfig, ...ModelConfig[]] {
   if (twice !== undefined) {
     throw new Error(`LEANEDGE_MODELS names the model "${twice}" twice`);
   }
+  const missing = [first, ...rest].find(
+    ({ fallback }) => fallback !== undefined && !ids.includes(fallback.model),
+  );
+  if (missing !== undefined) {
+    throw new Error(
+      `LEANEDGE_MODELS names the fallback "${missing.fallback?.model ?? ""}", which is no model of it`,
+    );
+  }
   return [first, ...rest];
 }
 
@@ -185,16 +223,36 @@ function parseModel(value: unknown, index: number): ModelConfig {
   if (
     typeof engines !== "number" ||
     !Number.isInteger(engines) ||
-    engines < 1 ||
+    engines < 0 ||
     engines > enginesMax
   ) {
-    throw new Error(`${where}.engines must be a whole number from 1 to ${enginesMax}`);
+    throw new Error(`${where}.engines must be a whole number from 0 to ${enginesMax}`);
   }
   const displayName = fields.get("displayName") ?? model;
   if (typeof displayName !== "string") {
     throw new Error(`${where}.displayName must be a string`);
   }
-  return { model, manifest, plans, engines, displayName };
+  const fallback = parseFallback(fields.get("fallback"), model, where);
+  return { model, manifest, plans, engines, fallback, displayName };
+}
+
+/** `"fallback": "MODEL"` answers unasked, `"fallback": {"model": "MODEL", "unasked": false}` where a request allows it. */
+function parseFallback(value: unknown, model: string, where: string): ModelFallback | undefined {
+  if (value === undefined) {
+    return undefined;
+  }
+  const fields: ReadonlyMap<string, unknown> = new Map(
+    typeof value === "object" && value !== null ? Object.entries(value) : [["model", value]],
+  );
+  const other = fields.get("model");
+  const unasked = fields.get("unasked") ?? true;
+  if (typeof other !== "string" || !modelIdPattern.test(other) || other === model) {
+    throw new Error(`${where}.fallback must name another model`);
+  }
+  if (typeof unasked !== "boolean") {
+    throw new Error(`${where}.fallback.unasked must be true or false`);
+  }
+  return { model: other, unasked };
 }
 
 /** Paths that start with "/" stand for themselves, others lie in `plans/` beside the manifest. */

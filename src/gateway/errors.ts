@@ -3,11 +3,14 @@
  * thing, the value and the bound. Whatever is not a ConnectError is our bug and leaves as "internal error".
  */
 import { Code, ConnectError } from "@connectrpc/connect";
+import { fullRetryAfterSeconds } from "./limits.js";
 
 /** Metadata of an error: which of the causes of its code it is, for programs; as workers name it. */
 export const errorReasonHeader = "x-error-reason";
 /** The reason that OpenAI's clients know by the same name. */
 const contextLengthExceeded = "context_length_exceeded";
+/** All workers of a model are full. */
+const workersFull = "workers_full";
 
 /** Wrong in any state. */
 export function invalidArgument(message: string): ConnectError {
@@ -32,6 +35,23 @@ export function alreadyExists(message: string): ConnectError {
 /** A size or a quota. */
 export function resourceExhausted(message: string): ConnectError {
   return new ConnectError(message, Code.ResourceExhausted);
+}
+
+/** Metadata of an error: seconds after which a retry may help; HTTP's own header. */
+export const retryAfterHeader = "retry-after";
+
+/** All workers of a model are full, or none was ready for as long as a request may wait. */
+export function allFull(model: string): ConnectError {
+  return new ConnectError(
+    `all workers of model "${model}" are full; come again in ${fullRetryAfterSeconds} s`,
+    Code.ResourceExhausted,
+    { [retryAfterHeader]: String(fullRetryAfterSeconds), [errorReasonHeader]: workersFull },
+  );
+}
+
+/** Whether an error is allFull's. */
+export function isAllFull(error: unknown): boolean {
+  return error instanceof ConnectError && error.metadata.get(errorReasonHeader) === workersFull;
 }
 
 /** A retry helps. */

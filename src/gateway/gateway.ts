@@ -1,6 +1,8 @@
 /** Wires the gateway together: Hono owns HTTP, Connect owns RPC, objects own state. */
+import type { HandlerContext } from "@connectrpc/connect";
 import { Hono } from "hono";
 import { Health } from "../gen/grpc/health/v1/health_pb.js";
+import { PoolAdminService, PoolService } from "../gen/leanedge/pool/v1/pool_pb.js";
 import { ModelService } from "../gen/leanedge/v1/model_pb.js";
 import { SessionService } from "../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "./bindings.js";
@@ -17,6 +19,9 @@ import { mountStatus } from "./http/status.js";
 import { authenticate } from "./services/authenticate.js";
 import { createHealthService } from "./services/health-service.js";
 import { createModelService } from "./services/model-service.js";
+import { requireToken } from "./services/bearer-token.js";
+import { createPoolAdminService } from "./services/pool-admin-service.js";
+import { createPoolService } from "./services/pool-service.js";
 import { createSessionService } from "./services/session-service.js";
 
 const callKey = createCallKey<GatewayEnv>();
@@ -34,15 +39,13 @@ export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {
     (router) => {
       router.service(SessionService, createSessionService(callKey));
       router.service(ModelService, createModelService(callKey));
+      router.service(PoolService, createPoolService(callKey));
+      router.service(PoolAdminService, createPoolAdminService(callKey));
       router.service(Health, createHealthService());
     },
     {
       call: callKey,
-      gate: (context, call) =>
-        // Probes have no key.
-        context.service.typeName === Health.typeName
-          ? undefined
-          : authenticate(context.requestHeader, call.env),
+      gate: (context, call) => gate(context, call.env),
       limits: { messageReadBytesMax: bodyBytesMax, deadlineMsMax },
       requestId: (c) => c.get("requestId"),
       ...(config.corsOrigins === undefined
@@ -62,4 +65,24 @@ export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {
   mountStatus(app);
   mountPage(app);
   return app;
+}
+
+/** Who may call a service: tenants with their keys, workers and operators with their tokens, and probes with nothing. */
+function gate(
+  { requestHeader, service }: HandlerContext,
+  env: GatewayEnv,
+): Promise<string> | undefined {
+  const { adminToken, poolToken } = gatewayConfig(env);
+  switch (service.typeName) {
+    case Health.typeName:
+      return undefined;
+    case PoolService.typeName:
+      requireToken(requestHeader, poolToken, "LEANEDGE_POOL_TOKEN");
+      return undefined;
+    case PoolAdminService.typeName:
+      requireToken(requestHeader, adminToken, "LEANEDGE_ADMIN_TOKEN");
+      return undefined;
+    default:
+      return authenticate(requestHeader, env);
+  }
 }

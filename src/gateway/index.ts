@@ -6,6 +6,7 @@ import { openAiError } from "./http/openai-error.js";
 
 export { EngineObject } from "./objects/engine-object.js";
 export { KeyringObject } from "./objects/keyring-object.js";
+export { PoolObject } from "./objects/pool-object.js";
 export { SessionObject } from "./objects/session-object.js";
 export { TenantObject } from "./objects/tenant-object.js";
 

@@ -107,6 +107,8 @@ export const workerUnaryTimeoutMs = 10_000;
 
 /** How long an isolate trusts what a worker said of its models. */
 export const catalogueTtlMs = 60_000;
+/** Workers that are asked what a model is before the gateway gives up. */
+export const catalogueAsksMax = 3;
 
 /** How long an isolate trusts a key it has looked up; a revoked key works no longer than this. */
 export const keyCacheTtlMs = 5_000;
@@ -162,3 +164,50 @@ export const snapshotTokensMin = 64;
 
 /** Deadline for saving or restoring one snapshot; a turn that waits for it is replayed after that. */
 export const snapshotTimeoutMs = 30_000;
+
+/** Time between two heartbeats of a worker. */
+export const heartbeatMs = 2_000;
+/** Heartbeats that may be missing before a worker counts as not ready. */
+export const heartbeatsMissedMax = 3;
+/** How long a registered worker may stay pending; its address is asked with each of its heartbeats. */
+export const workerPendingMsMax = 60_000;
+/** Silence after which a registered worker counts as failed: longer than a restart of its machine. */
+export const workerLostMs = 10 * 60_000;
+/** How long a failed worker is still listed, for people who look for it. */
+export const workerForgetMs = 60 * 60_000;
+/** Workers of one pool. */
+export const poolWorkersMax = 1_024;
+/** Pools of a gateway. */
+export const poolsMax = 16;
+/** Models that one worker serves. */
+export const workerModelsMax = 16;
+/** Plans that one worker serves a model with; an engine knows no more (kPlansMax). */
+export const workerPlansMax = 8;
+
+/** Failures in a row that open a worker's circuit breaker: one may be chance, three are not. */
+export const breakerFailuresMax = 3;
+/** How long a breaker stays open at first. */
+export const breakerOpenMs = 5_000;
+/** Longest time that a breaker stays open. */
+export const breakerOpenMsMax = 60_000;
+/** How long the pool waits for the outcome of a trial; as long as an attempt may take to be accepted, with slack. */
+export const breakerTrialMsMax = 30_000;
+
+/** Requests that wait on one worker before it counts as full: they would wait longer than people do. */
+export const placeQueuedMax = 16;
+/** Share of free pages below which a worker that runs something counts as full. */
+export const freePagesShareMin = 0.02;
+/** Requests that wait in a pool for a worker with room. */
+export const placeWaitersMax = 1_024;
+/** How long a request waits in a pool for a worker with room. */
+export const placeWaitMsMax = 10_000;
+/** How long a gateway waits for a pool that does not answer, beyond the time that a request may wait in it. */
+export const poolAnswerMsMax = 3_000;
+/** Time after which a client that found all workers full should come again, in seconds. */
+export const fullRetryAfterSeconds = 2;
+/** Age from which an isolate renews its view of a pool. */
+export const poolViewMs = 2_000;
+/** Oldest view that places sessions while a pool does not answer. */
+export const poolViewMsMax = 10 * 60_000;
+/** Deadline of the pool's own questions to workers. */
+export const workerProbeMsMax = 2_000;

@@ -20,13 +20,13 @@ export function parseRemoteWorkers(value: string | undefined): RemoteWorkers {
   const workers = new Map<string, string[]>();
   entries.forEach((entry, index) => {
     const { model, url } = entryPattern.exec(entry)?.groups ?? {};
-    const address = url === undefined || !URL.canParse(url) ? undefined : new URL(url);
-    if (model === undefined || address === undefined || !/^https?:$/.test(address.protocol)) {
+    const address = url === undefined ? undefined : httpUrl(url);
+    if (model === undefined || address === undefined) {
       throw new Error(
         `LEANEDGE_WORKERS[${index}] is "${entry}"; it must read MODEL=URL, the URL with http or https`,
       );
     }
-    if (address.pathname !== "/" || address.search !== "" || address.username !== "") {
+    if (!isBare(address)) {
       // A password in it would be shown to all who read the configuration.
       throw new Error(`LEANEDGE_WORKERS[${index}] must name a host and a port, and nothing else`);
     }
@@ -37,4 +37,19 @@ export function parseRemoteWorkers(value: string | undefined): RemoteWorkers {
     workers.set(model, [...known, address.origin]);
   });
   return workers;
+}
+
+/** Whether a text is an http or https address of host and port, and nothing else. */
+export function isOrigin(text: string): boolean {
+  const url = httpUrl(text);
+  return url !== undefined && isBare(url);
+}
+
+function httpUrl(text: string): URL | undefined {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  return url !== undefined && /^https?:$/.test(url.protocol) ? url : undefined;
+}
+
+function isBare({ pathname, search, hash, username, password }: URL): boolean {
+  return pathname === "/" && `${search}${hash}${username}${password}` === "";
 }

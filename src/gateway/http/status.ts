@@ -14,7 +14,7 @@ import type { GetStatusResponse } from "../../gen/leanedge/worker/v1/worker_pb.j
 import { workerUnaryTimeoutMs } from "../limits.js";
 import { authenticate } from "../services/authenticate.js";
 import { engineDirectory } from "../worker-client/directory.js";
-import type { WorkerDirectory } from "../worker-client/directory.js";
+import type { WorkerDirectory, WorkerPlace } from "../worker-client/directory.js";
 import { backendName } from "./backend-name.js";
 import type { GatewayHonoEnv } from "./frame.js";
 import type { GatewayStatus, LostWorker, WorkerStatus } from "./status-figures.js";
@@ -30,16 +30,17 @@ export function mountStatus(app: Hono<GatewayHonoEnv>): void {
 
 /** Asks all workers at once. */
 export async function gatewayStatus(directory: WorkerDirectory): Promise<GatewayStatus> {
-  const workers = directory.workers().map((worker) => askWorker(directory, worker));
+  await directory.refresh();
+  const workers = directory.workers().map((place) => askWorker(directory, place));
   return { object: "status", workers: await Promise.all(workers) };
 }
 
 async function askWorker(
   directory: WorkerDirectory,
-  worker: string,
+  { worker, address }: WorkerPlace,
 ): Promise<WorkerStatus | LostWorker> {
   try {
-    const client = directory.open(worker);
+    const client = directory.open(worker, address);
     if (client === undefined) {
       return { worker, error: "the worker is not known any more" };
     }

@@ -92,8 +92,8 @@ describe("GET /v1/status", () => {
     const real = engineDirectory(testEnv);
     const directory: WorkerDirectory = {
       ...real,
-      workers: () => ["gone", "engine:scripted/0"],
-      open: (worker) => (worker === "gone" ? undefined : real.open(worker)),
+      workers: () => ["gone", "engine:scripted/0"].map((worker) => ({ worker, address: "" })),
+      open: (worker) => (worker === "gone" ? undefined : real.open(worker, "")),
     };
     expect(await gatewayStatus(directory)).toMatchObject({
       object: "status",

@@ -234,6 +234,7 @@ function started(options: AnswerStreamOptions, turn: TurnRecord): GenerateRespon
     seed: turn.sampling.seed ?? 0n,
     resumed: options.resumed,
     offset: BigInt(options.offset),
+    placement: turn.placement,
   });
   return create(GenerateResponseSchema, { event: { case: "started", value } });
 }

@@ -24,6 +24,8 @@ export interface SessionCopy {
   readonly plan: PlanRecord | undefined;
   /** Worker that holds the cache of what is copied; empty if none does. */
   readonly worker: string;
+  /** Where it is reached; empty where its name says it. */
+  readonly address: string;
   /** Messages that the log covers. */
   readonly messagesCovered: number;
   readonly turns: readonly CopiedTurn[];
@@ -75,6 +77,7 @@ export function copySession(
     fingerprintPlan: session.fingerprints.plan,
     plan: store.cache.plan(),
     worker: store.binding()?.worker ?? "",
+    address: store.binding()?.address ?? "",
     messagesCovered: Math.min(session.messagesCovered, messages.length),
     turns: store.turnsUpTo(turn).map((record) => ({
       ...record,
@@ -134,7 +137,7 @@ export function storeCopy(store: SessionStore, copy: SessionCopy, nowMs: number)
       store.cache.setPlan(copy.plan);
     }
     if (copy.worker !== "") {
-      store.bind(copy.worker, store.issueGeneration(), nowMs + bindingTtlMs);
+      store.bind(copy, store.issueGeneration(), nowMs + bindingTtlMs);
     }
     store.touch(nowMs);
   });

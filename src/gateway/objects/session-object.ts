@@ -56,6 +56,7 @@ import {
   workerUnaryTimeoutMs,
 } from "../limits.js";
 import { engineDirectory } from "../worker-client/directory.js";
+import type { WorkerPlace } from "../worker-client/directory.js";
 import { namePrefix } from "../worker-client/segments.js";
 import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
 import { AnswerStreams } from "./answer-streams.js";
@@ -360,7 +361,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       const copy = copySession(this.#store, session, request.turn, request.newSessionId);
       result = await stub.importCopy(copy);
       if (result.taken) {
-        await this.#forkCache(session, request.turn, copy.worker, result.sequenceId);
+        await this.#forkCache(session, request.turn, copy, result.sequenceId);
       }
     }
     if (!result.taken) {
@@ -375,11 +376,11 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   async #forkCache(
     session: SessionRecord,
     turn: number,
-    worker: string,
+    { worker, address }: WorkerPlace,
     newSequenceId: string,
   ): Promise<void> {
     const segments = this.#store.segmentsUpTo(turn);
-    const client = worker === "" ? undefined : engineDirectory(this.env).open(worker);
+    const client = worker === "" ? undefined : engineDirectory(this.env).open(worker, address);
     if (client === undefined || segments.length === 0) {
       return;
     }
@@ -419,7 +420,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     if (binding === undefined || binding.worker === "") {
       return;
     }
-    const client = engineDirectory(this.env).open(binding.worker);
+    const client = engineDirectory(this.env).open(binding.worker, binding.address);
     const work = client?.release(
       { sequenceId: this.sequenceId(), generation: BigInt(binding.issued) },
       { timeoutMs: workerUnaryTimeoutMs },
@@ -501,11 +502,15 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   }
 
   #run(turn: number, fresh: boolean): void {
+    const directory = engineDirectory(this.env);
+    // Beside the turn: a bound session waits for no pool.
+    this.ctx.waitUntil(directory.refresh());
     const runner = new TurnRunner({
       store: this.#store,
       turn,
       fresh,
-      directory: engineDirectory(this.env),
+      directory,
+      background: (work) => this.ctx.waitUntil(work),
       sequenceId: this.sequenceId(),
       samplingDefaults: (model) => modelDefaults(this.env, model),
       snapshots: this.#snapshots,

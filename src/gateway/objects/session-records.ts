@@ -2,7 +2,12 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
-import type { Backend, FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
+import type {
+  Backend,
+  FinishReason,
+  PlacementReason,
+  Role,
+} from "../../gen/leanedge/v1/session_pb.js";
 import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { bytes, flag, int, member, text } from "./sql-row.js";
@@ -37,6 +42,8 @@ export interface DeletionRecord {
 /** Which worker holds the cache. */
 export interface BindingRecord {
   readonly worker: string;
+  /** Where it is reached; empty where its name says it. */
+  readonly address: string;
   readonly generation: number;
   readonly issued: number;
   readonly expiresMs: number;
@@ -66,6 +73,7 @@ export interface TurnRecord {
   readonly model: string;
   readonly backend: Backend;
   readonly worker: string;
+  readonly placement: PlacementReason;
   readonly cacheBytes: number;
 }
 
@@ -150,6 +158,7 @@ export function turnRecord(row: Row): TurnRecord {
     model: text(row, "model"),
     backend: member<Backend>(row, "backend"),
     worker: text(row, "worker"),
+    placement: member<PlacementReason>(row, "placement"),
     cacheBytes: int(row, "cache_bytes"),
   };
 }

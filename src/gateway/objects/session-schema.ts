@@ -124,6 +124,18 @@ export const sessionSchema: readonly string[] = [
   )`,
 ];
 
+/** Columns that came later: each is added to a table that was made without it. */
+export const sessionColumns: readonly {
+  readonly table: string;
+  readonly column: string;
+  readonly definition: string;
+}[] = [
+  // Where the worker of the binding is reached; empty where its name says it.
+  { table: "binding", column: "address", definition: "TEXT NOT NULL DEFAULT ''" },
+  // leanedge.v1.PlacementReason of the turn's worker.
+  { table: "turn", column: "placement", definition: "INTEGER NOT NULL DEFAULT 0" },
+];
+
 /** Tables that a deletion empties. */
 export const sessionTables = [
   "session",

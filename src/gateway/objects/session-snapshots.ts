@@ -9,7 +9,11 @@ import {
   RestoreRequestSchema,
   SnapshotFaultSchema,
 } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import type { RestoreRequest } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type {
+  PrefixName,
+  RestoreRequest,
+  SnapshotResponse,
+} from "../../gen/leanedge/worker/v1/worker_pb.js";
 import {
   snapshotBytesMax,
   snapshotRowBytesMax,
@@ -112,6 +116,46 @@ export class SessionSnapshots {
     }
   }
 
+  /**
+   * Carries the cache from one worker to another, piece by piece: neither it nor this object holds all of it. The
+   * receiver checks bytes, log and fingerprints.
+   * @returns tokens of the log that the receiver has now; 0 if the cache could not be carried
+   */
+  async carry(
+    from: WorkerClient,
+    to: WorkerClient,
+    generation: number,
+    signal: AbortSignal,
+  ): Promise<number> {
+    const fingerprints = this.#store.session()?.fingerprints;
+    const prefix = namePrefix(this.#store.segments(), fingerprints);
+    if (prefix.tokens < snapshotTokensMin) {
+      return 0;
+    }
+    const stop = new AbortController();
+    const onAbort = (): void => stop.abort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      const sequenceId = this.#options.sequenceId();
+      const pieces = from.snapshot(
+        { sequenceId, prefix },
+        { signal: stop.signal, timeoutMs: snapshotTimeoutMs },
+      );
+      await to.restore(carried(pieces, { sequenceId, prefix, generation }), {
+        signal: stop.signal,
+        timeoutMs: snapshotTimeoutMs,
+      });
+      return prefix.tokens;
+    } catch (error) {
+      signal.throwIfAborted();
+      console.info(`the cache of ${prefix.tokens} tokens was not carried over:`, error);
+      return 0;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      stop.abort();
+    }
+  }
+
   async *#pieces(
     snapshot: SnapshotRecord,
     generation: number,
@@ -146,8 +190,8 @@ export class SessionSnapshots {
   async #save(): Promise<void> {
     const { cache } = this.#store;
     cache.setSaveDue(0);
-    const worker = this.#store.binding()?.worker ?? "";
-    const client = worker === "" ? undefined : this.#options.directory().open(worker);
+    const { worker, address } = this.#store.binding() ?? { worker: "", address: "" };
+    const client = worker === "" ? undefined : this.#options.directory().open(worker, address);
     const session = this.#store.session();
     const segments = this.#store.segments();
     const saved = cache.snapshot();
@@ -207,5 +251,37 @@ export class SessionSnapshots {
     } finally {
       stop.abort();
     }
+  }
+}
+
+/** Pieces of one worker's Snapshot as messages of another one's Restore. */
+async function* carried(
+  pieces: AsyncIterable<SnapshotResponse>,
+  target: {
+    readonly sequenceId: string;
+    readonly prefix: PrefixName;
+    readonly generation: number;
+  },
+): AsyncGenerator<RestoreRequest, void, undefined> {
+  let bytes = 0;
+  let first = true;
+  for await (const { data, engineVersion } of pieces) {
+    bytes += data.byteLength;
+    if (bytes > snapshotBytesMax) {
+      throw new ConnectError(
+        `the snapshot has ${bytes} bytes so far, at most ${snapshotBytesMax}`,
+        Code.ResourceExhausted,
+      );
+    }
+    yield first
+      ? create(RestoreRequestSchema, {
+          sequenceId: target.sequenceId,
+          prefix: target.prefix,
+          generation: BigInt(target.generation),
+          engineVersion,
+          data,
+        })
+      : create(RestoreRequestSchema, { data });
+    first = false;
   }
 }

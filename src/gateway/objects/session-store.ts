@@ -4,7 +4,7 @@ import { toBinary } from "@bufbuild/protobuf";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { Role } from "../../gen/leanedge/v1/session_pb.js";
-import type { Backend } from "../../gen/leanedge/v1/session_pb.js";
+import type { Backend, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import { SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { packIds, segmentTokens } from "../worker-client/segments.js";
@@ -20,7 +20,7 @@ import type {
   TurnEnd,
   TurnRecord,
 } from "./session-records.js";
-import { sessionSchema, sessionTables } from "./session-schema.js";
+import { sessionColumns, sessionSchema, sessionTables } from "./session-schema.js";
 import { blob, bytes, int, member, text } from "./sql-row.js";
 import type { Row, SqlValue } from "./sql-row.js";
 
@@ -45,6 +45,12 @@ export class SessionStore {
   createTables(): void {
     for (const statement of sessionSchema) {
       this.#sql.exec(statement);
+    }
+    for (const { table, column, definition } of sessionColumns) {
+      const known = this.#all(`PRAGMA table_info(${table})`).some((row) => row["name"] === column);
+      if (!known) {
+        this.#sql.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${definition}`);
+      }
     }
   }
 
@@ -160,6 +166,7 @@ export class SessionStore {
       ? undefined
       : {
           worker: text(row, "worker"),
+          address: text(row, "address"),
           generation: int(row, "generation"),
           issued: int(row, "issued"),
           expiresMs: int(row, "expires_ms"),
@@ -176,12 +183,17 @@ export class SessionStore {
   }
 
   /** Binds the session to a worker that has answered. */
-  bind(worker: string, generation: number, expiresMs: number): void {
+  bind(
+    { worker, address }: { readonly worker: string; readonly address: string },
+    generation: number,
+    expiresMs: number,
+  ): void {
     this.#sql.exec(
-      `INSERT INTO binding (one, worker, generation, issued, expires_ms) VALUES (1, ?, ?, ?, ?)
-       ON CONFLICT (one) DO UPDATE SET worker = excluded.worker, generation = excluded.generation,
-         issued = MAX(issued, excluded.issued), expires_ms = excluded.expires_ms`,
+      `INSERT INTO binding (one, worker, address, generation, issued, expires_ms) VALUES (1, ?, ?, ?, ?, ?)
+       ON CONFLICT (one) DO UPDATE SET worker = excluded.worker, address = excluded.address,
+         generation = excluded.generation, issued = MAX(issued, excluded.issued), expires_ms = excluded.expires_ms`,
       worker,
+      address,
       generation,
       generation,
       expiresMs,
@@ -301,15 +313,18 @@ export class SessionStore {
       readonly model: string;
       readonly backend: Backend;
       readonly worker: string;
+      readonly placement: PlacementReason;
     },
   ): void {
     this.#sql.exec(
-      `UPDATE turn SET prompt_tokens = ?, cached_tokens = ?, model = ?, backend = ?, worker = ? WHERE number = ?`,
+      `UPDATE turn SET prompt_tokens = ?, cached_tokens = ?, model = ?, backend = ?, worker = ?, placement = ?
+       WHERE number = ?`,
       served.promptTokens,
       served.cachedTokens,
       served.model,
       served.backend,
       served.worker,
+      served.placement,
       number,
     );
   }

@@ -19,6 +19,7 @@ import {
   segmentIdsMax,
   turnAttemptsMax,
   workerSilenceMsMax,
+  workerUnaryTimeoutMs,
 } from "../limits.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { logTokens, namePrefix, samePrefix } from "../worker-client/segments.js";
@@ -30,6 +31,8 @@ import type { TurnRecord } from "./session-records.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { WorkerAttempt, WorkerFault } from "./worker-attempt.js";
+import { WorkerChooser } from "./worker-chooser.js";
+import type { WorkerChoice } from "./worker-chooser.js";
 
 /** Keeps a byte order mark that a model writes: offsets count it. */
 const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
@@ -49,6 +52,8 @@ export interface TurnRunnerOptions {
   /** Saved caches of the session. */
   readonly snapshots: SessionSnapshots;
   readonly clock: Clock;
+  /** Keeps work alive that nobody waits for. */
+  readonly background: (work: Promise<unknown>) => void;
   /** Something changed that subscribers want to know. */
   readonly onChange: () => void;
 }
@@ -66,7 +71,7 @@ export class TurnRunner {
   readonly #options: TurnRunnerOptions;
   readonly #store: SessionStore;
   readonly #stop = new AbortController();
-  #fresh: boolean;
+  readonly #chooser: WorkerChooser;
   /** Bytes of the answer that are durable, and may be shown. */
   #durableBytes: number;
   /** Bytes of the answer that were received, durable or not. */
@@ -87,7 +92,7 @@ export class TurnRunner {
   constructor(options: TurnRunnerOptions) {
     this.#options = options;
     this.#store = options.store;
-    this.#fresh = options.fresh;
+    this.#chooser = new WorkerChooser(options);
     this.#durableBytes = this.#turn().textBytes;
     this.#receivedBytes = this.#durableBytes;
     this.#receivedTokens = this.#turn().completionTokens;
@@ -146,35 +151,47 @@ export class TurnRunner {
 
   async #attempts(): Promise<void> {
     let rebuild = false;
+    let choice: WorkerChoice | undefined;
     for (;;) {
       this.#stop.signal.throwIfAborted();
       const attempts = this.#store.countAttempt(this.turn);
       if (attempts > turnAttemptsMax) {
         throw unavailable(`no worker completed turn ${this.turn} in ${turnAttemptsMax} attempts`);
       }
-      if (attempts > 1) {
-        const pause = Math.min(attemptBackoffMs * 2 ** (attempts - 2), attemptBackoffMsMax);
-        await this.#options.clock.sleep(pause, this.#stop.signal);
-        this.#stop.signal.throwIfAborted();
+      if (attempts > 1 && choice === undefined) {
+        await this.#pause(attempts);
       }
+      choice = undefined;
       try {
         const sampling = await this.#resolveSampling();
         this.#tokensMax = sampling.maxTokens ?? 0;
-        await this.#attempt(sampling, rebuild);
+        choice = await this.#chooser.choose(this.#turn());
+        if (attempts > 1 && choice.again) {
+          await this.#pause(attempts);
+        }
+        await this.#attempt(choice, sampling, rebuild);
         return;
       } catch (error) {
         this.#stop.signal.throwIfAborted();
         await this.#flush();
-        const verdict = judge(error, this.#turn().accepted, rebuild);
+        const verdict = judge(error, this.#turn().accepted, rebuild, choice !== undefined);
         if (verdict === "refuse") {
           throw error;
         }
         rebuild ||= verdict === "rebuild";
-        this.#fresh = false;
-        this.#store.unbind();
+        if (choice !== undefined) {
+          this.#chooser.failed(choice, error, verdict !== "rebuild");
+        }
         console.warn(`turn ${this.turn}, attempt ${attempts}: ${describe(error)}`);
       }
     }
+  }
+
+  /** Waits before a worker, or the search for one, is tried again; another worker is tried at once. */
+  async #pause(attempts: number): Promise<void> {
+    const pause = Math.min(attemptBackoffMs * 2 ** (attempts - 2), attemptBackoffMsMax);
+    await this.#options.clock.sleep(pause, this.#stop.signal);
+    this.#stop.signal.throwIfAborted();
   }
 
   async #resolveSampling(): Promise<SamplingParams> {
@@ -190,56 +207,52 @@ export class TurnRunner {
     return sampling;
   }
 
-  async #attempt(sampling: SamplingParams, rebuild: boolean): Promise<void> {
-    const { clock, directory, sequenceId, snapshots } = this.#options;
-    const turn = this.#turn();
-    const { worker, generation } = this.#choose(turn.model);
-    const client = directory.open(worker);
+  async #attempt(choice: WorkerChoice, sampling: SamplingParams, rebuild: boolean): Promise<void> {
+    const { clock, sequenceId, snapshots } = this.#options;
+    const { client, generation, worker } = choice;
     if (client === undefined) {
       throw new WorkerFault(`worker ${worker} is not known any more`);
     }
     const attempt = new WorkerAttempt({
       store: this.#store,
       client,
-      turn,
+      turn: this.#turn(),
       sampling,
       sequenceId,
       generation,
       rebuild,
       snapshots,
+      leaving: choice.leaving?.client,
       clock,
       signal: this.#stop.signal,
     });
     try {
       const accepted = await attempt.open();
       // Durable with the first token: until then another attempt would get the same ids again.
-      this.#accept(accepted, worker, generation, attempt.rebuilt);
+      this.#accept(accepted, choice, attempt.rebuilt);
       this.#options.onChange();
+      this.#releaseLeft(choice);
       await this.#read(attempt, worker, generation);
+      this.#chooser.succeeded(choice);
     } finally {
       attempt.close();
     }
   }
 
-  #choose(model: string): { readonly worker: string; readonly generation: number } {
-    const { clock, directory, sequenceId } = this.#options;
-    const binding = this.#store.binding();
-    const bound =
-      binding !== undefined && binding.worker !== "" && binding.expiresMs > clock.nowMs();
-    if (bound && directory.open(binding.worker) !== undefined) {
-      // A stream of this generation may still be open on the worker unless this is the turn's first attempt.
-      return {
-        worker: binding.worker,
-        generation: this.#fresh ? binding.generation : this.#store.issueGeneration(),
+  /** The session moved on purpose: the worker that it left need not keep its cache. */
+  #releaseLeft({ leaving }: WorkerChoice): void {
+    if (leaving !== undefined) {
+      const request = {
+        sequenceId: this.#options.sequenceId,
+        generation: BigInt(leaving.generation),
       };
+      this.#options.background(
+        leaving.client.release(request, { timeoutMs: workerUnaryTimeoutMs }).catch(() => undefined),
+      );
     }
-    return {
-      worker: directory.place(model, sequenceId),
-      generation: this.#store.issueGeneration(),
-    };
   }
 
-  #accept(accepted: Accepted, worker: string, generation: number, rebuilt: boolean): void {
+  #accept(accepted: Accepted, choice: WorkerChoice, rebuilt: boolean): void {
     const store = this.#store;
     const turn = this.#turn();
     const known = rebuilt ? 0 : logTokens(store.segments());
@@ -272,6 +285,7 @@ export class TurnRunner {
         model: turn.model,
         backend: accepted.backend,
         worker: accepted.worker,
+        placement: choice.reason,
       });
       const { plan } = accepted;
       if (plan !== undefined) {
@@ -281,7 +295,7 @@ export class TurnRunner {
           bytesMax: Number(plan.sessionBytesMax),
         });
       }
-      store.bind(worker, generation, this.#options.clock.nowMs() + bindingTtlMs);
+      store.bind(choice, choice.generation, this.#options.clock.nowMs() + bindingTtlMs);
     });
     this.#progress = {
       promptTokensDone: accepted.cachedTokens,
@@ -442,7 +456,7 @@ export class TurnRunner {
       }
       const binding = store.binding();
       if (turn.accepted && binding !== undefined && binding.worker !== "") {
-        store.bind(binding.worker, binding.generation, nowMs + bindingTtlMs);
+        store.bind(binding, binding.generation, nowMs + bindingTtlMs);
       }
       store.touch(nowMs);
     });
@@ -471,7 +485,8 @@ export class TurnRunner {
 /** What a failed attempt means. */
 type Verdict = "retry" | "rebuild" | "refuse";
 
-function judge(error: unknown, accepted: boolean, rebuilt: boolean): Verdict {
+/** @param asked a worker was asked; otherwise none could be found */
+function judge(error: unknown, accepted: boolean, rebuilt: boolean, asked: boolean): Verdict {
   if (error instanceof WorkerFault) {
     return "retry";
   }
@@ -479,8 +494,10 @@ function judge(error: unknown, accepted: boolean, rebuilt: boolean): Verdict {
     return "refuse";
   }
   switch (error.code) {
-    case Code.InvalidArgument:
     case Code.ResourceExhausted:
+      // Another worker may have room; the chooser gives up where there is none.
+      return accepted || asked ? "retry" : "refuse";
+    case Code.InvalidArgument:
     case Code.NotFound:
       return accepted ? "retry" : "refuse";
     case Code.FailedPrecondition:

@@ -4,7 +4,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
-import { Backend, FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
+import { Backend, FinishReason, PlacementReason, Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse as ClientEvent } from "../../gen/leanedge/v1/session_pb.js";
 import { GenerateResponseSchema, SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { GenerateRequest, GenerateResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
@@ -16,6 +16,7 @@ import {
 } from "../limits.js";
 import { testEnv } from "../testing/gateway-clients.js";
 import { SteeredClock, settle } from "../testing/steered-clock.js";
+import { workerWithoutPool } from "../pool/standing.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import type { WorkerClient } from "../worker-client/worker-client.js";
 import { ChangeBell, streamAnswer } from "./answer-stream.js";
@@ -75,10 +76,15 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
     });
     store.insertMessage(1, Role.USER, "hello", false, nowMs);
     const worker = steeredWorker(calls);
+    const place = { worker: "w", address: "", reason: PlacementReason.CONFIGURED };
     const directory: WorkerDirectory = {
-      workers: () => ["w"],
-      place: () => "w",
+      workers: () => [place],
+      served: async () => [place],
+      place: async () => place,
       open: (name) => (name === "w" ? worker : undefined),
+      standing: () => workerWithoutPool,
+      report: () => Promise.resolve(),
+      refresh: () => Promise.resolve(),
     };
     const runner = new TurnRunner({
       store,
@@ -93,6 +99,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
       sequenceId: "q",
       samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
       clock,
+      background: (work) => void work,
       onChange: () => bell.ring(),
     });
     let live = true;

@@ -43,6 +43,8 @@ export interface WorkerAttemptOptions {
   readonly rebuild: boolean;
   /** Saved caches of the session. */
   readonly snapshots: SessionSnapshots;
+  /** Worker that the session leaves on purpose: its cache is carried over. */
+  readonly leaving: WorkerClient | undefined;
   readonly clock: Clock;
   /** Ends the attempt. */
   readonly signal: AbortSignal;
@@ -155,10 +157,16 @@ export class WorkerAttempt {
     return samePrefix(have, namePrefix(segments.slice(0, count), undefined)) ? count : 0;
   }
 
-  /** Lets the worker have the saved cache where that is more than it holds. Segments that it has then. */
+  /** Lets the worker have the cache of another one, or the saved one, where that is more than it holds. Segments that it has then. */
   async #restore(held: number): Promise<number> {
-    const { client, generation, snapshots } = this.#options;
+    const { client, generation, leaving, snapshots } = this.#options;
     const { segments } = this.#log();
+    if (leaving !== undefined && held < this.#options.store.segments().length) {
+      const carried = await snapshots.carry(leaving, client, generation, this.#closed.signal);
+      if (carried > 0) {
+        return segmentsBefore(segments, carried) ?? 0;
+      }
+    }
     if (snapshots.usableTokens() <= logTokens(segments.slice(0, held))) {
       return held;
     }

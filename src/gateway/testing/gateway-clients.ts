@@ -186,7 +186,7 @@ export function words(count: number): string {
 
 /** What the real engine of model `tiny` says of itself. */
 export async function tinyStatus(): Promise<GetStatusResponse> {
-  const worker = engineDirectory(testEnv).open("engine:tiny/0");
+  const worker = engineDirectory(testEnv).open("engine:tiny/0", "");
   if (worker === undefined) throw new Error("there is no model tiny");
   return worker.getStatus({});
 }

@@ -1,90 +1,207 @@
-/** Which workers there are, how they are reached, and which one a session goes to first. */
+/** Which workers there are, how they are reached, and which one a session goes to. */
+import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig, findModel } from "../config.js";
 import type { GatewayConfig, ModelConfig } from "../config.js";
-import { notFound } from "../errors.js";
+import { allFull, notFound, unavailable } from "../errors.js";
+import { placeWaitMsMax } from "../limits.js";
+import { PoolClient } from "../pool/pool-client.js";
+import type { ChoiceReason } from "../pool/placement.js";
+import type { Outcome } from "../pool/pool-calls.js";
+import { highestWeight } from "../pool/rendezvous.js";
+import { workerWithoutPool } from "../pool/standing.js";
+import type { Standing } from "../pool/standing.js";
 import { openWorker } from "./worker-client.js";
 import type { WorkerClient } from "./worker-client.js";
+import { configuredNames, engineNames, parseWorkerName, remoteNames } from "./worker-names.js";
+
+/** A worker and where it is. */
+export interface WorkerPlace {
+  /** Its name (worker-names.ts). */
+  readonly worker: string;
+  /** Its address; empty where the name says it all. */
+  readonly address: string;
+}
+
+/** A place for a session, and why it is this one. */
+export interface Placed extends WorkerPlace {
+  readonly reason: PlacementReason;
+}
+
+/** A session that looks for a worker. */
+export interface SessionToPlace {
+  readonly model: string;
+  /** The session, for rendezvous hashing. */
+  readonly key: string;
+  /** Workers that it comes from or that failed it; chosen only where no other can be. */
+  readonly avoid?: readonly string[];
+  /** Fingerprints of model and plan that its log has; empty or unset: any. */
+  readonly fingerprints?: { readonly model: string; readonly plan: string } | undefined;
+  /** How long it may wait for a worker with room, in milliseconds; placeWaitMsMax if unset. */
+  readonly waitMs?: number;
+}
 
 /** The workers that a gateway knows. */
 export interface WorkerDirectory {
-  /** Names of all workers, in the order of the configuration. */
-  workers(): readonly string[];
-  /** Name of the worker that a new session goes to. Throws NOT_FOUND for an unknown model. */
-  place(model: string, sessionKey: string): string;
+  /** All workers of the configuration, and those of the pools as far as this isolate knows. */
+  workers(): readonly WorkerPlace[];
+  /** Workers to ask what a model is, the best first; at least one for a model that has any. */
+  served(model: string): Promise<readonly WorkerPlace[]>;
+  /**
+   * A place for a session. Throws NOT_FOUND for an unknown model, UNAVAILABLE if no worker of it is known, and
+   * RESOURCE_EXHAUSTED if all are full, or none was ready for placeWaitMsMax.
+   */
+  place(session: SessionToPlace): Promise<Placed>;
   /** Client of a worker; undefined if its name is not known any more. */
-  open(worker: string): WorkerClient | undefined;
+  open(worker: string, address: string): WorkerClient | undefined;
+  /** How a worker stands, as far as this isolate knows. */
+  standing(worker: string): Standing;
+  /** Tells the worker's pool what became of a call; never rejects. */
+  report(worker: string, outcome: Outcome): Promise<void>;
+  /** Renews what this isolate knows of the pools, if it is old; never rejects. */
+  refresh(): Promise<void>;
 }
 
-const enginePrefix = "engine:";
-const remotePrefix = "worker:";
-
-/**
- * The workers of the configuration. An EngineObject's name is `engine:MODEL/INDEX`, that of a worker in a process of its
- * own `worker:MODEL/INDEX`; a model that has any of those has no EngineObject.
- */
+/** The workers of the configuration and of its pools. */
 export function engineDirectory(env: GatewayEnv): WorkerDirectory {
   const config = gatewayConfig(env);
+  const pools = hasPools(config) ? new PoolClient(env, config) : undefined;
+  function modelEntry(model: string): ModelConfig {
+    const entry = findModel(config, model);
+    if (entry === undefined) {
+      throw notFound(`there is no model "${model}"`);
+    }
+    return entry;
+  }
+  function known(model: string): readonly WorkerPlace[] {
+    return (pools?.ready(model) ?? []).map(({ worker, address }) => ({ worker, address }));
+  }
   return {
-    workers: () => config.models.flatMap((entry) => workersOf(config, entry)),
-    place(model, sessionKey) {
-      const entry = findModel(config, model);
-      if (entry === undefined) {
-        throw notFound(`there is no model "${model}"`);
-      }
-      return highestWeight(workersOf(config, entry), sessionKey);
+    workers() {
+      const names = config.models.flatMap((entry) => configuredNames(config, entry));
+      const others = config.models
+        .flatMap(({ model }) => known(model))
+        .filter(({ worker }) => !names.includes(worker));
+      const byName = new Map(others.map((place) => [place.worker, place]));
+      return [...names.map(place), ...byName.values()];
     },
-    open(worker) {
-      const [, prefix, model = "", digits] = namePattern.exec(worker) ?? [];
-      const entry = findModel(config, model);
-      if (entry === undefined || !workersOf(config, entry).includes(worker)) {
-        return undefined;
+    async served(model) {
+      const entry = modelEntry(model);
+      const names = configuredNames(config, entry).map(place);
+      if (pools === undefined || !isPooled(config, entry)) {
+        return names;
       }
-      if (prefix === remotePrefix) {
-        const url = config.workers.get(model)?.[Number(digits)] ?? "";
-        return openWorker(
-          { fetch: (address, init) => fetch(address, init) },
-          url,
-          config.workerToken,
-        );
+      if (known(model).length === 0) {
+        await pools.refresh();
       }
-      const stub = env.ENGINE.getByName(`${model}/${digits ?? ""}`);
-      return openWorker({ fetch: (url, init) => stub.fetch(url, init) }, "http://engine");
+      const ready = known(model);
+      const others = names.filter(({ worker }) => ready.every((other) => other.worker !== worker));
+      return [...ready, ...others];
     },
+    async place({ model, key, avoid = [], fingerprints, waitMs = placeWaitMsMax }) {
+      const entry = modelEntry(model);
+      if (pools === undefined || !isPooled(config, entry)) {
+        return byConfiguration(config, entry, key, avoid);
+      }
+      const answer = await pools.place({
+        model: entry.model,
+        key,
+        avoid,
+        fingerprint: fingerprints?.model ?? "",
+        planFingerprint: fingerprints?.plan ?? "",
+        waitMs,
+      });
+      switch (answer?.kind) {
+        case "placed":
+          return { ...answer, reason: reasons[answer.reason] };
+        case "full":
+          throw allFull(entry.model);
+        case "none":
+          throw unavailable(`no worker of model "${model}" is there`);
+        default: {
+          // No pool answers: what was seen last places the session, or else the configuration.
+          const ready = known(entry.model).filter(({ worker }) => !avoid.includes(worker));
+          const worker = highestWeight(
+            ready.map((other) => other.worker),
+            key,
+          );
+          const found = ready.find((other) => other.worker === worker);
+          return found === undefined
+            ? byConfiguration(config, entry, key, avoid)
+            : { ...found, reason: PlacementReason.CONFIGURED };
+        }
+      }
+    },
+    open(worker, address) {
+      const name = parseWorkerName(worker);
+      switch (name?.kind) {
+        case "engine": {
+          const entry = findModel(config, name.model);
+          if (entry === undefined || !engineNames(entry).includes(worker)) {
+            return undefined;
+          }
+          const stub = env.ENGINE.getByName(`${name.model}/${name.index}`);
+          return openWorker({ fetch: (url, init) => stub.fetch(url, init) }, "http://engine");
+        }
+        case "worker":
+          return openRemote(config, config.workers.get(name.model)?.[name.index] ?? "");
+        case "pool":
+          return config.pools.some((pool) => pool.name === name.pool)
+            ? openRemote(config, address)
+            : undefined;
+        default:
+          return undefined;
+      }
+    },
+    standing: (worker) => pools?.standing(worker) ?? workerWithoutPool,
+    report: async (worker, outcome) => pools?.report(worker, outcome),
+    refresh: async () => pools?.refresh(),
   };
 }
 
-const namePattern = /^(engine:|worker:)([^/]+)\/(\d+)$/;
+const reasons: Readonly<Record<ChoiceReason, PlacementReason>> = {
+  only: PlacementReason.ONLY,
+  load: PlacementReason.LOAD,
+  hash: PlacementReason.HASH,
+  lastResort: PlacementReason.LAST_RESORT,
+};
 
-/** Names of a model's workers, in the order of the configuration; at least one. */
-export function workersOf(config: GatewayConfig, { model, engines }: ModelConfig): string[] {
-  const remote = config.workers.get(model);
-  const prefix = remote === undefined ? enginePrefix : remotePrefix;
-  const count = remote?.length ?? engines;
-  return Array.from({ length: count }, (_, index) => `${prefix}${model}/${index}`);
+/** Whether any model of this gateway can have workers that are not its own engines. */
+function hasPools(config: GatewayConfig): boolean {
+  return config.poolToken !== undefined || config.workers.size > 0;
 }
 
-/** Rendezvous hashing: adding or removing a name moves only the sessions of that name. */
-function highestWeight(names: readonly string[], key: string): string {
-  let best = "";
-  let bestWeight = -1;
-  for (const name of names) {
-    const weight = fnv1a(`${name}\n${key}`);
-    if (weight > bestWeight) {
-      best = name;
-      bestWeight = weight;
-    }
-  }
-  return best;
+/** Whether a model's sessions are placed by the pools; one that has engines only needs none. */
+function isPooled(config: GatewayConfig, { model }: ModelConfig): boolean {
+  return config.poolToken !== undefined || config.workers.has(model);
 }
 
-/** FNV-1a, 32 bits, with a final mix so that names that differ in the last character spread. */
-function fnv1a(text: string): number {
-  let hash = 0x811c9dc5;
-  for (let index = 0; index < text.length; index++) {
-    hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
+function place(worker: string): WorkerPlace {
+  return { worker, address: "" };
+}
+
+/** Rendezvous hashing over the workers of the configuration; its engines only where it names no others. */
+function byConfiguration(
+  config: GatewayConfig,
+  entry: ModelConfig,
+  key: string,
+  avoid: readonly string[],
+): Placed {
+  const remote = remoteNames(config, entry.model);
+  const groups = [
+    remote.filter((worker) => !avoid.includes(worker)),
+    engineNames(entry).filter((worker) => !avoid.includes(worker)),
+    configuredNames(config, entry),
+  ];
+  const names = groups.find((group) => group.length > 0);
+  if (names === undefined) {
+    throw unavailable(`no worker of model "${entry.model}" is there`);
   }
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
+  return { ...place(highestWeight(names, key)), reason: PlacementReason.CONFIGURED };
+}
+
+function openRemote(config: GatewayConfig, address: string): WorkerClient | undefined {
+  return address === ""
+    ? undefined
+    : openWorker({ fetch: (url, init) => fetch(url, init) }, address, config.workerToken);
 }

@@ -1,0 +1,187 @@
+/**
+ * A gateway's side of its pools: asks them for places, tells them what became of calls, and keeps a view of each for the
+ * time that a pool does not answer. A pool that fails or is slow costs a session its best place, never its answer.
+ */
+import { workerWithoutPool } from "./standing.js";
+import type { Standing } from "./standing.js";
+import type { GatewayEnv } from "../bindings.js";
+import type { GatewayConfig } from "../config.js";
+import { poolAnswerMsMax, poolViewMs, poolViewMsMax } from "../limits.js";
+import { systemClock, timeIsUp, within } from "../objects/clock.js";
+import type { PoolObject } from "../objects/pool-object.js";
+import type { PoolConfig } from "./pool-config.js";
+import type { Outcome, PlaceAnswer, PlaceRequest, PoolView } from "./pool-calls.js";
+import type { WorkerRecord } from "./pool-entry.js";
+
+interface KeptView {
+  readonly view: PoolView;
+  /** By this isolate's clock. */
+  readonly fetchedMs: number;
+}
+
+/** Views of this isolate, by pool. Plain data: any request may read it. */
+const views = new Map<string, KeptView>();
+/** When a request of this isolate last asked for a view, so that not all of them do. */
+const askedMs = new Map<string, number>();
+
+/** The object of a pool. */
+export function poolObject(
+  env: GatewayEnv,
+  { name, location }: PoolConfig,
+): DurableObjectStub<PoolObject> {
+  return env.POOL.getByName(name, location === undefined ? {} : { locationHint: location });
+}
+
+/** See the head of this file. One a request. */
+export class PoolClient {
+  readonly #env: GatewayEnv;
+  readonly #pools: GatewayConfig["pools"];
+
+  constructor(env: GatewayEnv, config: GatewayConfig) {
+    this.#env = env;
+    this.#pools = config.pools;
+  }
+
+  /**
+   * Asks the pools in order for a place. All of them are asked without waiting before the first is asked to wait.
+   * @returns undefined if no pool answered
+   */
+  async place(request: PlaceRequest): Promise<PlaceAnswer | undefined> {
+    let best: PlaceAnswer | undefined;
+    let fullPool: PoolConfig | undefined;
+    let spare: PlaceAnswer | undefined;
+    for (const pool of this.#pools) {
+      const answer = await this.#ask(pool, { ...request, waitMs: 0 });
+      if (answer?.kind === "placed") {
+        // A worker in a farther pool is better than the last resort, or one that is to be avoided, in a nearer one.
+        if (!request.avoid.includes(answer.worker) && answer.reason !== "lastResort") {
+          return answer;
+        }
+        spare ??= answer;
+      } else if (answer?.kind === "full") {
+        fullPool ??= pool;
+      }
+      best ??= answer;
+    }
+    if (spare !== undefined) {
+      return spare;
+    }
+    return fullPool === undefined
+      ? best
+      : ((await this.#ask(fullPool, request)) ?? { kind: "full" });
+  }
+
+  /** What the pools say of a worker, as far as this isolate knows. */
+  standing(worker: string): Standing {
+    const record = this.#record(worker);
+    return record === undefined ? workerWithoutPool : standingOf(record);
+  }
+
+  /** Workers that are ready for a model, as far as this isolate knows; of a view that is not too old. */
+  ready(model: string): readonly WorkerRecord[] {
+    return this.#views().flatMap(({ workers }) =>
+      workers.filter(
+        (record) =>
+          record.state === "ready" &&
+          record.breaker === "closed" &&
+          record.models.some((served) => served.model === model),
+      ),
+    );
+  }
+
+  /** Tells a pool what became of a call. Never rejects: a pool that does not hear it learns it the next time. */
+  async report(worker: string, outcome: Outcome): Promise<void> {
+    const pool = this.#poolOf(worker);
+    if (pool === undefined) {
+      return;
+    }
+    try {
+      await within(
+        Promise.resolve(poolObject(this.#env, pool).report(worker, outcome)),
+        poolAnswerMsMax,
+        systemClock,
+      );
+    } catch (error) {
+      console.warn(`pool "${pool.name}" did not hear that worker ${worker} ${outcome}:`, error);
+    }
+  }
+
+  /** Renews views that are older than poolViewMs. Never rejects. */
+  async refresh(): Promise<void> {
+    await Promise.all(this.#pools.map((pool) => this.#refresh(pool)));
+  }
+
+  async #refresh(pool: PoolConfig): Promise<void> {
+    const nowMs = systemClock.nowMs();
+    if (nowMs - (askedMs.get(pool.name) ?? 0) < poolViewMs) {
+      return;
+    }
+    askedMs.set(pool.name, nowMs);
+    try {
+      const view = await within(
+        Promise.resolve(poolObject(this.#env, pool).view()),
+        poolAnswerMsMax,
+        systemClock,
+      );
+      if (view !== timeIsUp) {
+        views.set(pool.name, { view, fetchedMs: systemClock.nowMs() });
+      }
+    } catch (error) {
+      console.warn(`pool "${pool.name}" does not answer:`, error);
+    }
+  }
+
+  async #ask(pool: PoolConfig, request: PlaceRequest): Promise<PlaceAnswer | undefined> {
+    try {
+      const answer = await within(
+        Promise.resolve(poolObject(this.#env, pool).place(request)),
+        request.waitMs + poolAnswerMsMax,
+        systemClock,
+      );
+      return answer === timeIsUp ? undefined : answer;
+    } catch (error) {
+      console.warn(`pool "${pool.name}" does not answer:`, error);
+      return undefined;
+    }
+  }
+
+  #views(): PoolView[] {
+    const nowMs = systemClock.nowMs();
+    return this.#pools.flatMap(({ name }) => {
+      const kept = views.get(name);
+      return kept === undefined || nowMs - kept.fetchedMs > poolViewMsMax ? [] : [kept.view];
+    });
+  }
+
+  #record(worker: string): WorkerRecord | undefined {
+    for (const { workers } of this.#views()) {
+      const record = workers.find((candidate) => candidate.worker === worker);
+      if (record !== undefined) {
+        return record;
+      }
+    }
+    return undefined;
+  }
+
+  /** Pool that a worker is in: its name says so, or the place that workers of the configuration have. */
+  #poolOf(worker: string): PoolConfig | undefined {
+    const [, name] = /^pool:([^/]+)\//.exec(worker) ?? [];
+    if (name !== undefined) {
+      return this.#pools.find((pool) => pool.name === name);
+    }
+    return worker.startsWith("engine:") ? this.#pools.at(-1) : this.#pools[0];
+  }
+}
+
+function standingOf({ state, breaker, suspect, shutsDown }: WorkerRecord): Standing {
+  return {
+    kind:
+      state === "draining"
+        ? "leaving"
+        : state === "notReady" || state === "failed" || breaker === "open"
+          ? "gone"
+          : "serving",
+    suspect,
+    shutsDown,
+  };
+}

@@ -1,0 +1,136 @@
+/** A worker of a pool: what its object keeps of it, and what it tells others. Plain data: it travels between objects. */
+import { breakerState, closedBreaker } from "./breaker.js";
+import type { Breaker, BreakerState } from "./breaker.js";
+import type { CandidateLoad } from "./placement.js";
+import { entered, reasonOf, stateOf } from "./worker-state.js";
+import type { WorkerFacts, WorkerState } from "./worker-state.js";
+
+/** Where a worker comes from; leanedge.pool.v1.WorkerOrigin. */
+export type WorkerOrigin = "registered" | "configured" | "embedded";
+
+/** One model of a worker. */
+export interface WorkerModel {
+  readonly model: string;
+  /** Fingerprints of the model file and of the chat template, and of the plans that it may be served with. */
+  readonly fingerprint: string;
+  readonly templateFingerprint: string;
+  readonly planFingerprints: readonly string[];
+}
+
+/** Load of a worker, as it says it. */
+export interface WorkerLoad {
+  readonly running: number;
+  readonly queued: number;
+  readonly sequences: number;
+  readonly pages: number;
+  readonly pagesFree: number;
+  readonly tokensPerSecond: number;
+}
+
+/** Load of a worker that has not said any. */
+export const noLoad: WorkerLoad = {
+  running: 0,
+  queued: 0,
+  sequences: 0,
+  pages: 0,
+  pagesFree: 0,
+  tokensPerSecond: 0,
+};
+
+/** What never changes in an entry's life. */
+export interface WorkerIdentity {
+  /** Name in bindings: `pool:POOL/NAME`, `worker:MODEL/INDEX` or `engine:MODEL/INDEX`. */
+  readonly worker: string;
+  /** Name within the pool. */
+  readonly name: string;
+  readonly origin: WorkerOrigin;
+}
+
+/** One worker of a pool, as its object keeps it. */
+export interface PoolEntry extends WorkerIdentity {
+  /** Where it is reached; empty for an embedded engine. */
+  address: string;
+  /** Its process; empty unless it registered. */
+  incarnation: string;
+  /** When its process started, by its own clock; milliseconds since 1970. */
+  startMs: number;
+  models: readonly WorkerModel[];
+  facts: WorkerFacts;
+  breaker: Breaker;
+  load: WorkerLoad;
+  /** Sessions placed since it last said its load. */
+  placed: number;
+  /** Since the object started. */
+  placedTotal: number;
+  failuresTotal: number;
+  /** A question to it is under way. */
+  asking: boolean;
+}
+
+/** What others may know of a worker. */
+export interface WorkerRecord extends WorkerIdentity {
+  readonly pool: string;
+  readonly address: string;
+  readonly state: WorkerState;
+  readonly reason: string;
+  readonly breaker: BreakerState;
+  /** A call there failed since one last succeeded. */
+  readonly suspect: boolean;
+  readonly models: readonly WorkerModel[];
+  readonly load: WorkerLoad;
+  readonly shutsDown: boolean;
+  /** Milliseconds since it was last heard. */
+  readonly heardMsAgo: number;
+  readonly placedTotal: number;
+  readonly failuresTotal: number;
+}
+
+/** An entry without a past. */
+export function newEntry(
+  identity: WorkerIdentity,
+  nowMs: number,
+  rest: Partial<Pick<PoolEntry, "address" | "incarnation" | "startMs" | "models" | "facts">> = {},
+): PoolEntry {
+  return {
+    ...identity,
+    address: "",
+    incarnation: "",
+    startMs: 0,
+    models: [],
+    facts: entered(nowMs, { reports: identity.origin === "registered" }),
+    breaker: closedBreaker,
+    load: noLoad,
+    placed: 0,
+    placedTotal: 0,
+    failuresTotal: 0,
+    asking: false,
+    ...rest,
+  };
+}
+
+/** What others may know of an entry at a time. */
+export function recordOf(pool: string, entry: PoolEntry, nowMs: number): WorkerRecord {
+  return {
+    pool,
+    worker: entry.worker,
+    name: entry.name,
+    origin: entry.origin,
+    address: entry.address,
+    state: stateOf(entry.facts, nowMs),
+    reason: reasonOf(entry.facts, nowMs),
+    breaker: breakerState(entry.breaker, nowMs),
+    suspect: entry.breaker.failures > 0,
+    models: entry.models,
+    load: entry.load,
+    shutsDown: entry.facts.shutsDown,
+    heardMsAgo: Math.max(0, nowMs - entry.facts.heardMs),
+    placedTotal: entry.placedTotal,
+    failuresTotal: entry.failuresTotal,
+  };
+}
+
+/** Load of an entry as placement looks at it. */
+export function candidateLoad(entry: PoolEntry): CandidateLoad {
+  const { running, queued, sequences, pages, pagesFree } = entry.load;
+  return { running, queued, sequences, pages, pagesFree, placed: entry.placed };
+}

@@ -1,0 +1,272 @@
+/**
+ * The workers of one pool in memory: who enters and leaves, what is heard of them, and which of them a session gets.
+ * Knows no storage and no network; time and chance come in. The PoolObject around it keeps what must last.
+ */
+import { poolWorkersMax, placeQueuedMax } from "../limits.js";
+import { admits, closedBreaker, failed, placedOn, succeeded } from "./breaker.js";
+import { choose } from "./placement.js";
+import type { Candidate, ChoiceReason } from "./placement.js";
+import type {
+  Beat,
+  MemberAnswer,
+  Outcome,
+  PlaceAnswer,
+  PlaceRequest,
+  Registration,
+} from "./pool-calls.js";
+import { candidateLoad, newEntry } from "./pool-entry.js";
+import type { PoolEntry, WorkerLoad, WorkerModel } from "./pool-entry.js";
+import { after, entered, isForgotten, stateOf } from "./worker-state.js";
+import type { WorkerEvent } from "./worker-state.js";
+
+/** See the head of this file. */
+export class PoolRoster {
+  readonly #pool: string;
+  readonly #random: () => number;
+  readonly #entries = new Map<string, PoolEntry>();
+  readonly #placed: Record<ChoiceReason, number> = { only: 0, load: 0, hash: 0, lastResort: 0 };
+
+  /**
+   * @param pool name of the pool
+   * @param random draws from [0, 1)
+   */
+  constructor(pool: string, random: () => number) {
+    this.#pool = pool;
+    this.#random = random;
+  }
+
+  /** Placements by reason so far. */
+  get placed(): Readonly<Record<ChoiceReason, number>> {
+    return { ...this.#placed };
+  }
+
+  /** Puts an entry in, as the configuration or the storage has it. */
+  add(entry: PoolEntry): void {
+    this.#entries.set(entry.worker, entry);
+  }
+
+  /** All entries, by name. */
+  entries(): PoolEntry[] {
+    return [...this.#entries.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** The entry of a name within the pool. */
+  byName(name: string): PoolEntry | undefined {
+    return [...this.#entries.values()].find((entry) => entry.name === name);
+  }
+
+  /** Enters a process; a later one takes the place of an earlier one. */
+  register(request: Registration, nowMs: number): MemberAnswer {
+    const worker = `pool:${this.#pool}/${request.name}`;
+    const known = this.#entries.get(worker);
+    const sameProcess = known?.incarnation === request.incarnation;
+    if (known === undefined && this.byName(request.name) !== undefined) {
+      return { kind: "out", message: `the configuration has a worker named "${request.name}"` };
+    }
+    if (known === undefined && this.#entries.size >= poolWorkersMax) {
+      return {
+        kind: "full",
+        message: `pool "${this.#pool}" has ${this.#entries.size} workers, at most ${poolWorkersMax}`,
+      };
+    }
+    if (known !== undefined) {
+      const refusal = sameProcess ? evicted(known) : replaced(known, request, nowMs);
+      if (refusal !== undefined) {
+        return refusal;
+      }
+    }
+    const keeps = known !== undefined && sameProcess && stateOf(known.facts, nowMs) !== "failed";
+    const entry = keeps
+      ? known
+      : newEntry({ worker, name: request.name, origin: "registered" }, nowMs, {
+          incarnation: request.incarnation,
+          startMs: request.startMs,
+          facts: entered(nowMs, { reports: true, drainWanted: known?.facts.drainWanted ?? false }),
+        });
+    entry.models = request.models;
+    if (entry.address !== request.address) {
+      entry.address = request.address;
+      entry.facts = { ...entry.facts, answered: false, enteredMs: nowMs };
+    }
+    this.#entries.set(worker, entry);
+    return this.#heard(entry, request, nowMs);
+  }
+
+  /** Takes a heartbeat. */
+  heartbeat(beat: Beat, nowMs: number): MemberAnswer {
+    const entry = this.#entries.get(`pool:${this.#pool}/${beat.name}`);
+    if (entry === undefined) {
+      return { kind: "unknown" };
+    }
+    if (entry.incarnation !== beat.incarnation) {
+      return { kind: "out", message: `a later process of worker "${beat.name}" is in the pool` };
+    }
+    if (stateOf(entry.facts, nowMs) === "failed") {
+      return evicted(entry) ?? { kind: "unknown" };
+    }
+    return this.#heard(entry, beat, nowMs);
+  }
+
+  /** Takes a process out; false if it is not in. */
+  deregister(name: string, incarnation: string): boolean {
+    const worker = `pool:${this.#pool}/${name}`;
+    // A wish of people and an eviction outlive the process.
+    const entry = this.#entries.get(worker);
+    if (entry?.incarnation !== incarnation) {
+      return false;
+    }
+    return entry.facts.evictedMs > 0 || this.#entries.delete(worker);
+  }
+
+  /** Something happened to an entry. */
+  apply(entry: PoolEntry, event: WorkerEvent, nowMs: number): void {
+    entry.facts = after(entry.facts, event, nowMs);
+    if (event.kind === "resume") {
+      entry.breaker = closedBreaker;
+    }
+  }
+
+  /** An entry's own status arrived. */
+  answered(
+    entry: PoolEntry,
+    status: {
+      readonly models: readonly WorkerModel[];
+      readonly load: WorkerLoad;
+      readonly shutsDown: boolean;
+    },
+    nowMs: number,
+  ): void {
+    this.apply(entry, { kind: "answered" }, nowMs);
+    this.apply(entry, { kind: "heard", shutsDown: status.shutsDown }, nowMs);
+    entry.models = status.models;
+    this.#setLoad(entry, status.load);
+  }
+
+  /** Takes note of what became of a call. */
+  report(worker: string, outcome: Outcome, nowMs: number): void {
+    const entry = this.#entries.get(worker);
+    if (entry === undefined) {
+      return;
+    }
+    switch (outcome) {
+      case "succeeded":
+        entry.breaker = succeeded(entry.breaker, nowMs);
+        break;
+      case "failed":
+        entry.failuresTotal++;
+        entry.breaker = failed(entry.breaker, nowMs);
+        break;
+      case "full":
+        // Until it says its load again, it is taken at its word.
+        entry.load = { ...entry.load, queued: Math.max(entry.load.queued, placeQueuedMax) };
+        break;
+      case "shutsDown":
+        entry.facts = { ...entry.facts, shutsDown: true };
+        break;
+    }
+  }
+
+  /** Places a session now. `full` where waiting may help. */
+  place(request: PlaceRequest, nowMs: number): PlaceAnswer {
+    const serving = [...this.#entries.values()].filter(
+      (entry) =>
+        stateOf(entry.facts, nowMs) !== "failed" &&
+        (entry.models.length === 0
+          ? entry.origin === "configured" && entry.worker.startsWith(`worker:${request.model}/`)
+          : entry.models.some(({ model }) => model === request.model)),
+    );
+    if (serving.length === 0) {
+      return { kind: "none" };
+    }
+    const open = serving.filter(
+      (entry) => stateOf(entry.facts, nowMs) === "ready" && admits(entry.breaker, nowMs),
+    );
+    const avoid = new Set(request.avoid);
+    const fresh = open.filter(({ worker }) => !avoid.has(worker));
+    // Those that it avoids only where there is no other; first whoever understands the session's log.
+    const may = fresh.length > 0 ? fresh : open;
+    for (const group of [may.filter((entry) => understands(entry, request)), may]) {
+      const choice = choose(group.map(candidate), request.key, this.#random);
+      const entry = choice === undefined ? undefined : this.#entries.get(choice.worker);
+      if (choice !== undefined && entry !== undefined) {
+        entry.placed++;
+        entry.placedTotal++;
+        entry.breaker = placedOn(entry.breaker, nowMs);
+        this.#placed[choice.reason]++;
+        return {
+          kind: "placed",
+          worker: entry.worker,
+          address: entry.address,
+          reason: choice.reason,
+        };
+      }
+    }
+    return { kind: "full" };
+  }
+
+  /** Forgets those that have been failed for long. */
+  prune(nowMs: number): PoolEntry[] {
+    const gone = [...this.#entries.values()].filter((entry) => isForgotten(entry.facts, nowMs));
+    for (const entry of gone) {
+      this.#entries.delete(entry.worker);
+    }
+    return gone;
+  }
+
+  #heard(
+    entry: PoolEntry,
+    said: { readonly load: WorkerLoad; readonly shutsDown: boolean },
+    nowMs: number,
+  ): MemberAnswer {
+    this.apply(entry, { kind: "heard", shutsDown: said.shutsDown }, nowMs);
+    this.#setLoad(entry, said.load);
+    return { kind: "member", state: stateOf(entry.facts, nowMs) };
+  }
+
+  #setLoad(entry: PoolEntry, load: WorkerLoad): void {
+    entry.load = load;
+    entry.placed = 0;
+  }
+}
+
+function candidate(entry: PoolEntry): Candidate {
+  return {
+    worker: entry.worker,
+    lastResort: entry.origin === "embedded",
+    load: candidateLoad(entry),
+  };
+}
+
+/** Whether a worker can go on with the ids and the cache of a session's log. One that has not said is taken to. */
+function understands(
+  entry: PoolEntry,
+  { model, fingerprint, planFingerprint }: PlaceRequest,
+): boolean {
+  const served = entry.models.find((candidate) => candidate.model === model);
+  return (
+    served === undefined ||
+    ((fingerprint === "" || served.fingerprint === "" || served.fingerprint === fingerprint) &&
+      (planFingerprint === "" ||
+        served.planFingerprints.length === 0 ||
+        served.planFingerprints.includes(planFingerprint)))
+  );
+}
+
+function evicted(entry: PoolEntry): MemberAnswer | undefined {
+  return entry.facts.evictedMs > 0
+    ? { kind: "out", message: `worker "${entry.name}" was evicted by an operator` }
+    : undefined;
+}
+
+/** An earlier process does not take the place of a later one that lives. */
+function replaced(
+  known: PoolEntry,
+  request: Registration,
+  nowMs: number,
+): MemberAnswer | undefined {
+  const state = stateOf(known.facts, nowMs);
+  const lives = state !== "notReady" && state !== "failed";
+  return lives && request.startMs < known.startMs
+    ? { kind: "out", message: `a later process of worker "${request.name}" is in the pool` }
+    : undefined;
+}

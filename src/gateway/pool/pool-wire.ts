@@ -1,0 +1,87 @@
+/** Workers of a pool as messages of leanedge.pool.v1, and back. */
+import { create } from "@bufbuild/protobuf";
+import {
+  BreakerState as WireBreaker,
+  PoolWorkerSchema,
+  WorkerOrigin as WireOrigin,
+  WorkerState as WireState,
+} from "../../gen/leanedge/pool/v1/pool_pb.js";
+import type {
+  PoolWorker,
+  WorkerLoad as WireLoad,
+  WorkerModel as WireModel,
+} from "../../gen/leanedge/pool/v1/pool_pb.js";
+import type { BreakerState } from "./breaker.js";
+import { noLoad } from "./pool-entry.js";
+import type { WorkerLoad, WorkerModel, WorkerOrigin, WorkerRecord } from "./pool-entry.js";
+import type { WorkerState } from "./worker-state.js";
+
+/** States on the wire. */
+export const wireStates: Readonly<Record<WorkerState, WireState>> = {
+  pending: WireState.PENDING,
+  ready: WireState.READY,
+  draining: WireState.DRAINING,
+  notReady: WireState.NOT_READY,
+  failed: WireState.FAILED,
+};
+
+const wireBreakers: Readonly<Record<BreakerState, WireBreaker>> = {
+  closed: WireBreaker.CLOSED,
+  open: WireBreaker.OPEN,
+  halfOpen: WireBreaker.HALF_OPEN,
+};
+
+const wireOrigins: Readonly<Record<WorkerOrigin, WireOrigin>> = {
+  registered: WireOrigin.REGISTERED,
+  configured: WireOrigin.CONFIGURED,
+  embedded: WireOrigin.EMBEDDED,
+};
+
+/** A load from the wire; figures that are no numbers count as 0. */
+export function readLoad(load: WireLoad | undefined): WorkerLoad {
+  if (load === undefined) {
+    return noLoad;
+  }
+  const { running, queued, sequences, tokensPerSecond } = load;
+  return {
+    running,
+    queued,
+    sequences,
+    pages: Number(load.pages),
+    pagesFree: Number(load.pagesFree),
+    tokensPerSecond: Number.isFinite(tokensPerSecond) ? Math.max(0, tokensPerSecond) : 0,
+  };
+}
+
+/** A model from the wire. */
+export function readModel(model: WireModel): WorkerModel {
+  const { fingerprint, planFingerprints, templateFingerprint } = model;
+  return { model: model.model, fingerprint, templateFingerprint, planFingerprints };
+}
+
+/** A worker on the wire. */
+export function wireWorker(record: WorkerRecord): PoolWorker {
+  const { load, pool, name, address, reason, models } = record;
+  return create(PoolWorkerSchema, {
+    pool,
+    name,
+    address,
+    reason,
+    origin: wireOrigins[record.origin],
+    state: wireStates[record.state],
+    breaker: wireBreakers[record.breaker],
+    models: models.map((model) => ({
+      ...model,
+      planFingerprints: [...model.planFingerprints],
+    })),
+    load: {
+      ...load,
+      pages: BigInt(load.pages),
+      pagesFree: BigInt(load.pagesFree),
+      draining: record.shutsDown,
+    },
+    heardMsAgo: BigInt(record.heardMsAgo),
+    placed: BigInt(record.placedTotal),
+    failures: BigInt(record.failuresTotal),
+  });
+}
