@@ -2,6 +2,7 @@
 import { hostname } from "node:os";
 import { basename } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
+import type { Registration } from "../worker/registration/index.js";
 
 /** Options of the command. */
 export interface WorkerOptions {
@@ -25,6 +26,11 @@ export interface WorkerOptions {
   readonly context: number | undefined;
   /** Seconds that running answers have to end. */
   readonly drain: number | undefined;
+  /** Gateways to register with: `URL`, or `URL#POOL`. */
+  readonly pool: readonly string[];
+  readonly poolTokenFile: string | undefined;
+  /** Address at which gateways reach this worker; the one that it listens on if unset. */
+  readonly address: string | undefined;
 }
 
 const quantisation = /-(?:q\d_\w+|iq\d_\w+|bf16|f16|f32)$/i;
@@ -40,15 +46,22 @@ export async function worker(options: WorkerOptions): Promise<void> {
     readTokenFile,
     startWorkerProcess,
   } = await import("../worker/process/index.js");
+  const { openRegistrations } = await import("../worker/registration/index.js");
   const { resolveModel } = await import("../pull/index.js");
   const token =
     options.tokenFile === undefined ? undefined : await readTokenFile(options.tokenFile);
   const address = await listenAddress(options.listen);
+  if (options.pool.length > 0 && options.poolTokenFile === undefined) {
+    throw new Error("--pool needs --pool-token-file: gateways take no worker without a token");
+  }
+  const poolToken =
+    options.poolTokenFile === undefined ? "" : await readTokenFile(options.poolTokenFile);
   const { path } = await resolveModel(options.model);
   const model = options.modelId ?? basename(path, ".gguf").replace(quantisation, "");
+  const name = options.name ?? `${hostname()}:${address.port}`;
   const running = await startWorkerProcess({
     model,
-    name: options.name ?? `${hostname()}:${address.port}`,
+    name,
     load: await openModel({
       modelPath: path,
       planPaths: options.plan,
@@ -76,13 +89,29 @@ export async function worker(options: WorkerOptions): Promise<void> {
       });
     }
   });
+  let registrations: Registration[] = [];
   try {
+    registrations = openRegistrations({
+      gateways: options.pool,
+      token: poolToken,
+      address: options.address ?? running.url,
+      name,
+      status: () => running.status(),
+      log: (line) => console.log(line),
+    });
     await Promise.race([signal, running.givenUp]);
   } catch (error) {
+    await leave(registrations);
     await running.close();
     throw error;
   }
+  for (const registration of registrations) registration.shutDown();
   await running.drain();
+  await leave(registrations);
+}
+
+async function leave(registrations: readonly Registration[]): Promise<void> {
+  await Promise.all(registrations.map((registration) => registration.close()));
 }
 
 /** Adds the command to a program. */
@@ -123,6 +152,14 @@ export function addWorkerCommand(
       "time that running answers have to end",
       numbers("a time in seconds", 3_600),
     )
+    .option(
+      "--pool <url>",
+      "gateway to register with, URL or URL#POOL (may be repeated)",
+      (url: string, before: readonly string[]) => [...before, url],
+      [],
+    )
+    .option("--pool-token-file <file>", "file with the token that these gateways ask for")
+    .option("--address <url>", "where these gateways reach this worker (default: where it listens)")
     .action((options: WorkerOptions) => worker(options));
 }
 

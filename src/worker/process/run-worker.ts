@@ -3,7 +3,7 @@
  * options are read.
  */
 import { createClient, createRouterTransport } from "@connectrpc/connect";
-import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { WorkerService, type GetStatusResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { WorkerMetrics, type WorkerLevels } from "../metrics.js";
 import { startWorker } from "../worker-service.js";
 import { EngineHost, type LoadedModel } from "./engine-host.js";
@@ -40,6 +40,8 @@ export interface WorkerProcess {
   readonly port: number;
   /** Rejects if the engine is given up; never resolves. */
   readonly givenUp: Promise<never>;
+  /** What the worker says of itself; rejects while its engine starts again. */
+  status(): Promise<GetStatusResponse>;
   /** Refuses new work, lets running answers end, hands out snapshots, closes. Takes a bounded time. */
   drain(): Promise<void>;
   /** Closes at once. */
@@ -114,6 +116,7 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
     url: server.url,
     port: server.port,
     givenUp: host.givenUp,
+    status: () => askStatus(service),
     async drain() {
       service.drain();
       log(`draining: ${service.calls} calls run`);
@@ -153,9 +156,13 @@ async function drained(service: HostedService, ms: number): Promise<boolean> {
 }
 
 /** What the worker says of itself, as its callers are told. */
-async function readLevels({ handlers }: HostedService): Promise<WorkerLevels> {
+function askStatus({ handlers }: HostedService): Promise<GetStatusResponse> {
   const transport = createRouterTransport((router) => router.service(WorkerService, handlers));
-  const status = await createClient(WorkerService, transport).getStatus({});
+  return createClient(WorkerService, transport).getStatus({});
+}
+
+async function readLevels(service: HostedService): Promise<WorkerLevels> {
+  const status = await askStatus(service);
   return {
     running: status.running,
     queued: status.queued,
