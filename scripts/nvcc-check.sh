@@ -12,6 +12,8 @@ readonly wheels=(
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
   nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 )
+# Of cuBLAS (400 MB) only the headers are kept: nothing is linked here.
+readonly cublas=nvidia-cublas==13.0.2.14
 readonly architectures=(80 90a)
 # A kernel may spill this much: a few values around a merge, none in a loop over pages.
 readonly spill_bytes_max=64
@@ -24,6 +26,18 @@ if [[ -z ${NVCC_HOME-} ]]; then
     python3 -m venv "$cache"
     "$cache/bin/pip" install --quiet --disable-pip-version-check --no-deps "${wheels[@]}"
     touch "$cache/complete"
+  fi
+  if [[ ! -f $cache/cublas-complete ]]; then
+    echo "fetching $cublas"
+    "$cache/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$cache/cublas" "$cublas"
+    for wheel in "$cache"/cublas/*.whl; do
+      "$cache/bin/python" -c 'import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+wheel.extractall(sys.argv[2], [name for name in wheel.namelist() if "/include/" in name])' \
+        "$wheel" "$(echo "$cache"/lib/python3*/site-packages)"
+    done
+    rm -rf "$cache/cublas"
+    touch "$cache/cublas-complete"
   fi
   NVCC_HOME=$(echo "$PWD/$cache"/lib/python3*/site-packages/nvidia/cu13)
 fi
@@ -70,7 +84,7 @@ for kernel in "${kernels[@]}"; do
 done
 
 # What is plain C++: the launchers compile without warnings, the division of work is tested.
-for source in gpu-worker/src/kernels/*.cpp gpu-worker/test/harness.cpp; do
+for source in gpu-worker/src/kernels/*.cpp gpu-worker/src/matrix/*.cpp gpu-worker/test/*harness.cpp; do
   if g++ -std=c++20 -fsyntax-only -Wall -Wextra -Wconversion -Wshadow -Werror -fno-exceptions -fno-rtti \
     -I engine/include -I gpu-worker/include -isystem "$NVCC_HOME/include" "$source"; then
     echo "ok   $source"
