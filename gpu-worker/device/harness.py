@@ -46,7 +46,7 @@ def error():
 class Plan:
     """A plan's block on host and device, with the offsets of its sections."""
 
-    def __init__(self, kept, head_dim, sink, recent, k, v, selects=False):
+    def __init__(self, kept, head_dim, sink, recent, k, v, selects=False, per_step=64, floor=None):
         self.layers, self.kv_heads = len(kept), len(kept[0])
         self.head_dim, self.sink, self.recent, self.k, self.v = head_dim, sink, recent, k, v
         widths = np.array([[len(head) for head in layer] for layer in kept], dtype=np.uint32)
@@ -60,7 +60,8 @@ class Plan:
                 recent,
                 k,
                 v,
-                int(selects),
+                per_step if selects else 0,
+                (per_step if floor is None else floor) if selects else 0,
                 widths.ctypes.data_as(ctypes.c_void_p),
                 channels.ctypes.data_as(ctypes.c_void_p),
             )
@@ -88,6 +89,8 @@ class Plan:
         ]
         self.channels_at = at + 56 * self.layers * self.kv_heads
         self.kept = kept
+        self.per_step = per_step if selects else 0
+        self.floor = (per_step if floor is None else floor) if selects else 0
 
     @property
     def channels(self):
@@ -108,7 +111,9 @@ class Layer:
         library.harness_decode_shape(self.handle, out)
         return tuple(out)
 
-    def launch(self, step, arena, q, out, scratch, zone_layer, zone_index=None, overlap=1):
+    def launch(
+        self, step, arena, q, out, scratch, zone_layer, zone_index=None, overlap=1, table_pitch=0
+    ):
         code = library.harness_decode(
             self.handle,
             pointer(step.rows),
@@ -123,6 +128,7 @@ class Layer:
             ctypes.c_size_t(zone_layer),
             self.layer if zone_index is None else zone_index,
             self.heads,
+            table_pitch,
             overlap,
             ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
         )

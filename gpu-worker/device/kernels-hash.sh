@@ -18,7 +18,9 @@ case $family in
     )
     ;;
   matrix) files=(include/leanedge_cuda/matrix.h src/matrix) ;;
-  prefill-attention) files=(include/leanedge_cuda/{prefill_attention,page_selection}.h src/prefill) ;;
+  prefill-attention)
+    files=(include/leanedge_cuda/{prefill_attention,page_selection}.h src/prefill src/selection)
+    ;;
   rows) files=(include/leanedge_cuda/{rows,sampling}.h src/rows) ;;
   engine) files=(include src) ;;
   *)

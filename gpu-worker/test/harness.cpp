@@ -24,8 +24,8 @@ const char* harness_error() { return last_error.message; }
 
 // A plan block, or null. widths (layers, kv_heads); channels: all lists, one after the other.
 CachePlan* harness_plan(int32_t layers, int32_t kv_heads, int32_t head_dim, int32_t sink,
-                        int32_t recent, int32_t k_storage, int32_t v_storage, int32_t selects,
-                        const uint32_t* widths, const uint16_t* channels) {
+                        int32_t recent, int32_t k_storage, int32_t v_storage,
+                        int32_t pages_per_step, int32_t pages_floor, const uint32_t* widths, const uint16_t* channels) {
   size_t count = 0;
   for (int32_t i = 0; i < layers * kv_heads; ++i) count += widths[i];
   const size_t bytes = plan_bytes(layers, kv_heads, count);
@@ -40,8 +40,8 @@ CachePlan* harness_plan(int32_t layers, int32_t kv_heads, int32_t head_dim, int3
   plan->recent = recent;
   plan->k_storage = static_cast<PageStorage>(k_storage);
   plan->v_storage = static_cast<PageStorage>(v_storage);
-  plan->pages_per_step = selects ? 64 : 0;
-  plan->pages_floor = selects ? 64 : 0;
+  plan->pages_per_step = pages_per_step;
+  plan->pages_floor = pages_floor;
   plan->context_tokens_max = 1 << 20;
   plan->channel_count = static_cast<uint32_t>(count);
   for (int32_t l = 0; l < layers; ++l) {
@@ -84,8 +84,8 @@ size_t harness_decode_scratch(int32_t rows, int32_t kv_heads, int32_t head_dim) 
 int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const void* tiles_before,
                        const void* pages_before, int32_t row_count, const void* channels,
                        const void* arena, const void* q, void* out, void* scratch,
-                       size_t zone_layer, int32_t layer_index, int32_t heads, int32_t overlap,
-                       void* stream) {
+                       size_t zone_layer, int32_t layer_index, int32_t heads,
+                       int32_t table_pitch, int32_t overlap, void* stream) {
   cuda::DecodeAttention call = {};
   call.step.rows = static_cast<const cuda::DecodeRow*>(rows);
   call.step.tiles_before = static_cast<const int32_t*>(tiles_before);
@@ -99,6 +99,7 @@ int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const v
   call.zone_layer = zone_layer;
   call.layer = layer_index;
   call.heads = heads;
+  call.table_pitch = table_pitch;
   call.overlap = overlap;
   return cuda::decode_attention_launch(*layer, call, static_cast<cudaStream_t>(stream));
 }

@@ -37,15 +37,16 @@ struct PageSelection {
   const uint16_t* channels;  // the plan's list of kept channels, in device memory
   const uint8_t* arena;      // this layer's blocks: number i at arena + i * block_bytes
   const float* q;            // (row_count, heads, head_dim) f32, after RoPE
-  uint32_t* chosen;          // (row_count, kv_heads, chosen_pitch) block numbers, in the table's order
+  uint32_t* chosen;          // (row_count, kv_heads, chosen_pitch) numbers, in the table's order
   uint8_t* scratch;          // page_selection_scratch_bytes(); zero before its first use, then left
                              // alone. All layers of a stream share it
   int32_t chosen_pitch;      // at least selected_pages_max(plan)
   int32_t pages_max;         // most pages of a row, what the scratch was sized for
-  int32_t row_count;         // 1 .. kSequencesMax; fixed in a captured graph. A row with page_count 0
+  int32_t row_count;         // 1 .. kSequencesMax; fixed in a captured graph. A row without pages
                              // (padding too) is left alone
   int32_t heads;
-  int32_t overlap;  // as in DecodeAttention; q must come from the kernel before it, tables from before
+  int32_t overlap;           // as in DecodeAttention: rows and tables must have been written before
+                             // the kernel before this one began; q may come from that kernel
 };
 
 // Bytes of scratch of launches of up to `rows_max` rows of up to `pages_max` pages.
@@ -53,8 +54,8 @@ size_t page_selection_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t 
 
 // Launches. `layer` is the plan's layer as decode_layer() gives it. Scores are f32 sums: two pages
 // whose scores differ by less than kernels.h' page_score_error_max may change places against the
-// reference; equal scores go to the older page. cudaErrorInvalidValue where the plan does not select
-// or a list is too short for it.
+// reference; equal scores go to the older page. cudaErrorInvalidValue where the plan does not
+// select or a list is too short for it.
 cudaError_t page_selection_launch(const DecodeLayer& layer, const PageSelection& call,
                                   cudaStream_t stream);
 

@@ -29,14 +29,15 @@ inline constexpr int32_t kPrefillRowsMax = 1 << 20;
 enum class RowType : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2 };
 
 // Consecutive query rows of one segment of one sequence. Lies in device memory; the host keeps a
-// copy for prefill_tiles(). Query row i sees dense rows 0 .. first + i, all full rows of `before` and
-// all pages.
+// copy for prefill_tiles(). Query row i sees dense rows 0 .. first + i, all full rows of `before`
+// and all pages.
 struct PrefillRun {
   DecodeSpan before[kDecodeSpansMax];  // (span_count) full rows before the segment, layer 0 (others
                                        // at the pitch zone_layer); none of them empty
-  const uint32_t* pages;               // (page_count) block numbers, the same in every layer's arena
-  const uint16_t* k;   // (kv_heads, stride, head_dim) f16, after RoPE: dense rows of the segment, at
-  const uint16_t* v;   // least the first `first + rows` of them; scratch that all layers share
+  const uint32_t* pages;  // (page_count) block numbers, the same in every layer's arena
+  // Dense rows of the segment, at least the first `first + rows`; scratch that all layers share.
+  const uint16_t* k;      // (kv_heads, stride, head_dim) f16, after RoPE
+  const uint16_t* v;      // (kv_heads, stride, head_dim) f16
   int32_t page_count;  // archive pages before the segment
   int32_t span_count;  // 0 .. kDecodeSpansMax
   int32_t stride;      // dense rows between heads
@@ -48,14 +49,16 @@ struct PrefillRun {
 // One unit of work. Lies in device memory.
 struct PrefillTile {
   int32_t run;
-  int32_t row;  // first packed row: a multiple of kPrefillTileRows
+  int32_t row;    // first packed row: a multiple of kPrefillTileRows
+  int32_t units;  // runs of 32 slots that it reads: what the list is ordered by
+  int32_t reserved;
 };
 
 // Tiles of all runs: what `out` of prefill_tiles() must hold.
 int32_t prefill_tile_count(const PrefillRun* runs, int32_t run_count, int32_t group);
 
-// Lists the tiles of all runs, those with most to read first. `group` is query heads a KV head. On the
-// host; upload the list with the runs.
+// Lists the tiles of all runs, those with most to read first. `group` is query heads a KV head. On
+// the host; upload the list with the runs.
 //   out  (prefill_tile_count(...))
 void prefill_tiles(const PrefillRun* runs, int32_t run_count, int32_t group, PrefillTile* out);
 
@@ -63,12 +66,13 @@ void prefill_tiles(const PrefillRun* runs, int32_t run_count, int32_t group, Pre
 struct PrefillAttention {
   const PrefillRun* runs;    // in device memory
   const PrefillTile* tiles;  // (tile_count) in device memory
-  const uint16_t* channels;  // the plan's list of kept channels, in device memory; not read where no
-                             // run has pages
-  const uint8_t* arena;      // this layer's blocks: number i at arena + i * block_bytes; the same
+  // The plan's list of kept channels, in device memory, and this layer's blocks: number i at
+  // arena + i * block_bytes. Neither is read where no run has pages.
+  const uint16_t* channels;
+  const uint8_t* arena;
   const void* q;   // (rows, heads, head_dim) q_type, after RoPE; row r at q + r * q_pitch elements.
                    // Used as f16: |q| < 65,504. 16-byte aligned, q_pitch a multiple of 8
-  void* out;       // (rows, heads, head_dim) out_type; row r at out + r * out_pitch. 16-byte aligned
+  void* out;       // (rows, heads, head_dim) out_type; row r at out + r * out_pitch; aligned as q
   size_t q_pitch;  // elements from one row to the next: heads * head_dim, or more
   size_t out_pitch;
   size_t zone_layer;  // f16 elements from one layer of a `before` span to the next
@@ -78,15 +82,16 @@ struct PrefillAttention {
   int32_t layer;
   int32_t heads;
   int32_t has_pages;  // 0: no run has pages (a faster kernel); else 1
-  // 1: the kernel may start while the one before it in the stream still runs; it touches nothing until
-  // that one has finished. 0: plain stream order.
+  // 1: the kernel may start while the one before it in the stream still runs; it touches nothing
+  // until that one has finished. 0: plain stream order.
   int32_t overlap;
 };
 
 // Launches. `layer` is the plan's layer as decode_layer() gives it, which also says what is not
-// served (evicting plans, head sizes other than 64 and 128, groups above 8). The same arguments over
-// the same cache give the same bits. cudaErrorInvalidValue, with nothing launched, where a field is
-// outside of its range. Error of an output row of a head as in decode attention: docs/cuda.md.
+// served (evicting plans, head sizes other than 64 and 128, groups above 8). The same arguments
+// over the same cache give the same bits. cudaErrorInvalidValue, with nothing launched, where a
+// field is outside of its range. Error of an output row of a head as in decode attention:
+// docs/cuda.md.
 cudaError_t prefill_attention_launch(const DecodeLayer& layer, const PrefillAttention& call,
                                      cudaStream_t stream);
 

@@ -172,7 +172,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   const int page_begin = max(begin - tiles, 0);
   const int page_end = max(end - tiles, page_begin);
   PageStream stream;
-  stream.table = row.pages + page_begin + warp;
+  stream.table =
+      row.pages + static_cast<size_t>(kv_head) * p.table_pitch + page_begin + warp;
   stream.count = (page_end - page_begin - warp + kWarps - 1) / kWarps;
   stream.values = p.arena + head.k_values + 16 * lane;
   stream.to_v = opaque(head.v_values - head.k_values);
@@ -394,6 +395,8 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
                p.kv_heads +
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
+  // Lists of chosen pages come from the kernel before this one.
+  if (p.table_pitch != 0) wait_for_previous_kernel();
   const SplitShare split = split_share(row_begin(rows), gridDim.x);
   const int64_t begin = blockIdx.x * split.share;
   const int64_t end = min(begin + split.share, split.total);

@@ -44,6 +44,7 @@ struct DecodeParams {
   int32_t stage_bytes;
   int32_t warp_bytes;
   int32_t tile_stages;  // tiles of full rows in flight of a warp
+  int32_t table_pitch;  // entries between the page tables of a row's heads; 0: they share one
   int32_t tile_cost;   // chunks, split.h
   int32_t start_cost;  // chunks, split.h
   float scale;         // log2(e) / sqrt(head_dim)

@@ -95,6 +95,8 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
   out->kv_heads = plan.kv_heads;
   out->head_dim = plan.head_dim;
   out->block_bytes = plan_layer(plan, layer).bytes;
+  out->pages_per_step = plan.pages_per_step;
+  out->pages_floor = plan.pages_floor;
 
   int device = 0;
   int processors = 0;
@@ -174,6 +176,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.warp_bytes = layer.warp_bytes;
   params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
   params.tile_stages = layer.tile_stages;
+  params.table_pitch = call.table_pitch;
   // Tiles of full rows take a quarter longer than pages of as many bytes.
   params.tile_cost = kDecodeTileRows * layer.head_dim / 4 * 5 / 4;
   params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16 / layer.blocks_per_sm;

@@ -1,0 +1,138 @@
+"""Prefill attention at the geometry of Llama-3.1-8B against cuDNN and FlashAttention (torch), medians:
+a segment alone at several lengths, and 2,048 rows behind a history in the archive. A rate counts the
+products of every query with every slot that it may see over all of head_dim, 4 operations a pair and
+channel, whatever the archive drops. Writes prefill-attention.json into $OUT."""
+
+import json
+import os
+import sys
+import time
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import prefill_runs
+from bench import median_ms
+from harness import STORAGES, Layer, Plan, archive_pages
+from prefill_runs import Runs, Segment
+
+HEADS, KV_HEADS, DIM, SINK, RECENT = 32, 8, 128, 16, 112
+LAYERS = (0, 5, 9, 14, 20, 27)  # of the mask: the mean of these stands for all
+
+
+def operations(history, rows):
+    return 4 * HEADS * DIM * (rows * history + rows * (rows + 1) / 2)
+
+
+def peers(rows):
+    q = torch.randn((1, HEADS, rows, DIM), device="cuda", dtype=torch.bfloat16)
+    k, v = (torch.randn((1, KV_HEADS, rows, DIM), device="cuda", dtype=torch.bfloat16) for _ in "kv")
+    out = {}
+    for name, backend in (
+        ("cudnn", SDPBackend.CUDNN_ATTENTION),
+        ("flash", SDPBackend.FLASH_ATTENTION),
+    ):
+
+        def run():
+            with sdpa_kernel(backend):
+                torch.nn.functional.scaled_dot_product_attention(
+                    q, k, v, is_causal=True, enable_gqa=True
+                )
+
+        out[name] = operations(0, rows) / median_ms(run, 7) / 1e9
+    return out
+
+
+class Zones:
+    """The zones of one sequence of `history` tokens with random bytes, many layers sharing full rows."""
+
+    def __init__(self, plan, history, gen):
+        self.pages = archive_pages(history, SINK, RECENT)
+        full = history - 32 * self.pages
+        self.rows = torch.randn(
+            (2, KV_HEADS, full, DIM), device="cuda", generator=gen, dtype=torch.float32
+        ).half()
+        self.table = torch.randperm(self.pages, device="cuda").to(torch.int32)
+        size = max(plan.layer_bytes) * self.pages
+        self.arena = (
+            torch.randn(size // 2, device="cuda", generator=gen, dtype=torch.float32) * 0.05
+        ).half()
+        self.before = (
+            [(self.rows[0].data_ptr(), self.rows[1].data_ptr(), full, full)],
+            self.table.data_ptr(),
+            self.pages,
+        )
+
+
+def measure(plan, layers, history, rows, gen):
+    segment = Segment(KV_HEADS, DIM, rows, gen)
+    zones = Zones(plan, history, gen) if history else None
+    runs = Runs([(zones.before if zones else None, segment, 0, 0, rows)], HEADS // KV_HEADS)
+    q = torch.randn((rows, HEADS, DIM), device="cuda", generator=gen).to(torch.bfloat16)
+    out = torch.empty_like(q)
+    ready = [Layer(plan, layer, HEADS) for layer in layers]
+
+    def run():
+        for layer in ready:
+            prefill_runs.launch(
+                layer, runs, q, out, zones.arena.data_ptr() if zones else 0, 0, 0, overlap=1
+            )
+
+    time_ms = median_ms(run, 7) / len(ready)
+    if not torch.isfinite(out).all():
+        raise RuntimeError("attention gave NaN")
+    return time_ms, operations(history, rows) / time_ms / 1e9
+
+
+def main():
+    gen = torch.Generator(device="cuda").manual_seed(1)
+    quick = "--quick" in sys.argv
+    lines = []
+    identity = Plan([[list(range(DIM))] * KV_HEADS], DIM, SINK, RECENT, 0, 0)
+    for rows in (512, 2048, 8192, 32768) + (() if quick else (131072,)):
+        time_ms, rate = measure(identity, [0], 0, rows, gen)
+        other = peers(rows)
+        lines.append({"rows": rows, "history": 0, "us": 1000 * time_ms, "tflops": rate, **other})
+        print(
+            f"prefill {rows:6} rows: {1000 * time_ms:9.1f} us {rate:6.1f} TFLOP/s, "
+            f"cuDNN {other['cudnn']:.1f}, Flash {other['flash']:.1f}",
+            flush=True,
+        )
+    path = os.path.join(os.environ["LEANEDGE_MASKS"], "llama-3.1-8b-instruct.leank.json")
+    kept = json.load(open(path))["kept"]
+    for mask, storages in ((False, (0,)), (True, (0, 1, 2, 3))):
+        for storage in storages:
+            chosen = [kept[layer] for layer in LAYERS] if mask else identity.kept
+            plan = Plan(chosen, DIM, SINK, RECENT, storage, storage)
+            for history, rows in ((32768, 2048), (32768, 128)):
+                time_ms, rate = measure(plan, range(plan.layers), history, rows, gen)
+                line = {
+                    "rows": rows,
+                    "history": history,
+                    "mask": "leank" if mask else "dense",
+                    "storage": STORAGES[storage],
+                    "us": 1000 * time_ms,
+                    "tflops": rate,
+                }
+                lines.append(line)
+                print(
+                    f"prefill {rows:6} rows behind {history} {line['mask']:5} {line['storage']:4}: "
+                    f"{1000 * time_ms:9.1f} us, as dense {rate:6.1f} TFLOP/s",
+                    flush=True,
+                )
+    head = {
+        "device": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
+        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"),
+        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
+    }
+    with open(os.path.join(os.environ.get("OUT", "."), "prefill-attention.json"), "w") as file:
+        json.dump({"head": head, "lines": lines}, file, indent=1)
+        file.write("\n")
+
+
+if __name__ == "__main__":
+    main()

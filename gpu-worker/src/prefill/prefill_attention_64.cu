@@ -1,0 +1,10 @@
+// Prefill attention for a head_dim of 64.
+#include "prefill_attention.cuh"
+
+namespace leanedge::cuda {
+
+PrefillKernel prefill_kernel_64(bool pages) {
+  return pages ? kernel_prefill_attention<64, true> : kernel_prefill_attention<64, false>;
+}
+
+}  // namespace leanedge::cuda

@@ -1,0 +1,198 @@
+// One step of prefill attention: 32 packed query rows of a warp against 64 keys in shared memory,
+// on tensor cores (mma.m16n8k16), with the running softmax of FlashAttention-2 (Dao 2023).
+//
+// Probabilities become f16 operands. They are taken relative to a reference kept near the greatest
+// score so far, times 2^kLift: so that keys which are many and far below the greatest still count
+// (2^-24 is f16's least number), and that outputs are rescaled only when the greatest score moves
+// by more than kSlack.
+//
+// r = lane / 4, t = lane % 4. Operands and sums lie as warp_ops.cuh says of multiply_add().
+#pragma once
+
+#include <math_constants.h>
+
+#include "../kernels/warp_ops.cuh"
+#include "page_tile.cuh"
+#include "prefill_params.h"
+
+namespace leanedge::cuda {
+
+inline constexpr float kPrefillLift = 10.0f;
+inline constexpr float kPrefillSlack = 4.0f;  // kLift + kSlack < 16: f16's greatest number
+
+// What a warp keeps of its rows: m-tile of 16 rows, then rows r and r + 8.
+template <int D>
+struct PrefillState {
+  float out[2][D / 8][4];
+  float reference[2][2];  // units of log2
+  float sum[2][2];        // this lane's keys only
+};
+
+template <int D>
+__device__ __forceinline__ void prefill_reset(PrefillState<D>& state) {
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) state.out[m][n][i] = 0;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      state.reference[m][half] = -CUDART_INF_F;
+      state.sum[m][half] = 0;
+    }
+  }
+}
+
+// Where a lane's rows of the matrix loads lie: addresses of chunk 0, to be combined by XOR with a
+// chunk and moved by whole runs of 16 rows.
+struct PrefillLane {
+  uint32_t q;
+  uint32_t k;
+  uint32_t v;
+};
+
+template <int D>
+__device__ __forceinline__ PrefillLane prefill_lane(uint32_t q, uint32_t k, uint32_t v) {
+  const int lane = threadIdx.x & 31;
+  const int warp = threadIdx.x >> 5;
+  constexpr int kPitch = 2 * D;
+  const int low = lane & 7;
+  const int eight = (lane >> 3) & 1;
+  const int sixteen = lane >> 4;
+  PrefillLane at;
+  at.q = q + static_cast<uint32_t>((32 * warp + (lane & 15)) * kPitch +
+                                   ((sixteen ^ low ^ eight) << 4));
+  at.k = k + static_cast<uint32_t>((8 * sixteen + low) * kPitch + ((eight ^ low ^ sixteen) << 4));
+  at.v = v + static_cast<uint32_t>((8 * eight + low) * kPitch + ((sixteen ^ low ^ eight) << 4));
+  return at;
+}
+
+// Adds the products of channels 16 s .. 16 s + 15 to the scores.
+template <int D>
+__device__ __forceinline__ void scores_step(const PrefillLane& at, int s,
+                                            float (&scores)[2][8][4]) {
+  constexpr int kPitch = 2 * D;
+  uint32_t a[2][4];
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+    load_matrices(a[m], (at.q ^ static_cast<uint32_t>((2 * s ^ 2 * m) << 4)) + 16 * m * kPitch);
+  }
+#pragma unroll
+  for (int n = 0; n < 4; ++n) {
+    uint32_t b[4];
+    load_matrices(b, (at.k ^ static_cast<uint32_t>((2 * s ^ (2 * n & 2)) << 4)) + 16 * n * kPitch);
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      multiply_add(scores[m][2 * n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
+      multiply_add(scores[m][2 * n + 1], a[m][0], a[m][1], a[m][2], a[m][3], b[2], b[3]);
+    }
+  }
+}
+
+// Turns scores into probabilities, in place, and moves the reference where it must.
+template <int D>
+__device__ __forceinline__ void softmax_step(float (&scores)[2][8][4], float scale,
+                                             PrefillState<D>& state) {
+  float next[2][2];
+  bool moves = false;
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float max = -CUDART_INF_F;
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        max = fmaxf(max, fmaxf(scores[m][n][2 * half], scores[m][n][2 * half + 1]));
+      }
+      max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
+      max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
+      max *= scale;
+      const float reference = state.reference[m][half];
+      next[m][half] = max > reference + kPrefillSlack ? max : reference;
+      moves = moves || next[m][half] != reference;
+    }
+  }
+  if (__any_sync(0xffffffffu, moves)) {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float factor = exp2_fast(state.reference[m][half] - next[m][half]);
+        state.reference[m][half] = next[m][half];
+        state.sum[m][half] *= factor;
+#pragma unroll
+        for (int n = 0; n < D / 8; ++n) {
+          state.out[m][n][2 * half] *= factor;
+          state.out[m][n][2 * half + 1] *= factor;
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float shift = kPrefillLift - state.reference[m][half];
+      float sum = 0;
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; ++i) {
+          scores[m][n][i] = exp2_fast(fmaf(scores[m][n][i], scale, shift));
+          sum += scores[m][n][i];
+        }
+      }
+      state.sum[m][half] += sum;
+    }
+  }
+}
+
+// Adds the values of 64 keys, weighted by their probabilities.
+template <int D>
+__device__ __forceinline__ void outputs_step(const PrefillLane& at, const float (&p)[2][8][4],
+                                             PrefillState<D>& state) {
+  constexpr int kPitch = 2 * D;
+#pragma unroll
+  for (int s = 0; s < 4; ++s) {
+    uint32_t a[2][4];
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a[m][i] = pack_half2(p[m][2 * s + (i >> 1)][2 * (i & 1)],
+                             p[m][2 * s + (i >> 1)][2 * (i & 1) + 1]);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < D / 16; ++n) {
+      uint32_t b[4];
+      load_matrices_transposed(
+          b, (at.v ^ static_cast<uint32_t>((2 * n ^ (2 * s & 2)) << 4)) + 16 * s * kPitch);
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        multiply_add(state.out[m][2 * n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
+        multiply_add(state.out[m][2 * n + 1], a[m][0], a[m][1], a[m][2], a[m][3], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Hides keys from `limit` of each row on; keys of the tile are numbered from `first`.
+__device__ __forceinline__ void scores_mask(float (&scores)[2][8][4], int first,
+                                            const int (&limit)[2][2]) {
+  const int key = first + 2 * (threadIdx.x & 3);
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (key + 8 * n + (i & 1) >= limit[m][i >> 1]) scores[m][n][i] = -CUDART_INF_F;
+      }
+    }
+  }
+}
+
+}  // namespace leanedge::cuda
