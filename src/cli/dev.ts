@@ -28,8 +28,12 @@ export interface DevOptions {
   readonly snapshotIdle: number | undefined;
   /** Workers in processes of their own, `MODEL=URL`, in the place of embedded engines. */
   readonly worker: readonly string[];
-  /** File with the token that they ask for. */
+  /** File with the token that all workers ask for. */
   readonly workerTokenFile: string | undefined;
+  /** File with the token with which workers register; none can if unset. */
+  readonly poolTokenFile: string | undefined;
+  /** File with the token of `leanedge pool`; nobody may if unset. */
+  readonly adminTokenFile: string | undefined;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -40,10 +44,6 @@ export async function dev(options: DevOptions): Promise<void> {
   const assets = packagePath("dist/public");
   const key = await developmentKey(state);
   for (const line of await build(assets)) console.log(line);
-  const workerToken =
-    options.workerTokenFile === undefined
-      ? ""
-      : (await readFile(options.workerTokenFile, "utf8")).trim();
   const models = await servedModels(options.plan, assets);
 
   const wrangler = await startWrangler({
@@ -57,7 +57,9 @@ export async function dev(options: DevOptions): Promise<void> {
       LEANEDGE_KEYS: options.key.join(","),
       LEANEDGE_FRONT_PORT: String(options.grpcPort),
       LEANEDGE_WORKERS: options.worker.join(","),
-      LEANEDGE_WORKER_TOKEN: workerToken,
+      LEANEDGE_WORKER_TOKEN: await tokenOf(options.workerTokenFile),
+      LEANEDGE_POOL_TOKEN: await tokenOf(options.poolTokenFile),
+      LEANEDGE_ADMIN_TOKEN: await tokenOf(options.adminTokenFile),
       ...(models === undefined ? {} : { LEANEDGE_MODELS: models }),
       ...(options.engineMemory === undefined
         ? {}
@@ -97,4 +99,9 @@ Stop with Ctrl+C. Sessions stay in ${options.state}.`);
   await front.close();
   await wrangler.stop();
   if (why !== "signal") throw new Error(`the Workers runtime ended with code ${why ?? "none"}`);
+}
+
+/** The token in a file; empty where none is named. */
+async function tokenOf(file: string | undefined): Promise<string> {
+  return file === undefined ? "" : (await readFile(file, "utf8")).trim();
 }

@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
 import { dev, type DevOptions } from "./dev.js";
+import { addPoolCommands } from "./pool.js";
 import { addPullCommands } from "./pull.js";
 import { addWorkerCommand } from "./worker.js";
 
@@ -64,11 +65,13 @@ program
   )
   .option(
     "--worker <model=url>",
-    "worker that serves a model in the place of the embedded engine (may be repeated)",
+    "worker that serves a model, before the embedded engine (may be repeated)",
     (entry: string, before: readonly string[]) => [...before, entry],
     [],
   )
-  .option("--worker-token-file <file>", "file with the token that these workers ask for")
+  .option("--worker-token-file <file>", "file with the token that workers ask for")
+  .option("--pool-token-file <file>", "let workers register that show the token in this file")
+  .option("--admin-token-file <file>", "file with the token for `leanedge pool`")
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 
@@ -80,6 +83,7 @@ program
     for (const line of await build(out)) console.log(line);
   });
 
+addPoolCommands(program);
 addPullCommands(program);
 addWorkerCommand(program, wholeNumber);
 

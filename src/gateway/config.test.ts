@@ -48,7 +48,7 @@ describe("parseConfig()", () => {
     ],
     [
       '[{"model":"a","engines":65}]',
-      "LEANEDGE_MODELS[0].engines must be a whole number from 1 to 64",
+      "LEANEDGE_MODELS[0].engines must be a whole number from 0 to 64",
     ],
     ['[{"model":"a","displayName":1}]', "LEANEDGE_MODELS[0].displayName must be a string"],
     ['[{"model":"a"},{"model":"a"}]', 'LEANEDGE_MODELS names the model "a" twice'],

@@ -27,7 +27,7 @@ import { createSessionService } from "./services/session-service.js";
 const callKey = createCallKey<GatewayEnv>();
 
 /** Response headers of ours that scripts in browsers may read. */
-const exposedHeaders = ["x-request-id", "x-session-id", "x-served-by", "x-affinity"];
+const exposedHeaders = ["x-request-id", "x-session-id", "x-served-by", "x-affinity", "x-placement"];
 
 /** The gateway for one set of bindings. */
 export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {

@@ -17,6 +17,7 @@ import { acceptWaitMs, requestIdCharsMax, wholePatienceMs } from "../limits.js";
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
 import { authenticate } from "../services/authenticate.js";
 import { backendName } from "./backend-name.js";
+import { placementName } from "./placement-name.js";
 import { parseChatRequest } from "./chat-request.js";
 import type { ChatRequest } from "./chat-request.js";
 import { chatSessionId, runChat } from "./chat-session.js";
@@ -85,6 +86,7 @@ async function complete(c: GatewayContext, body: RequestBody): Promise<Response>
   if (started !== undefined && started.backend !== Backend.UNSPECIFIED) {
     c.header("x-served-by", headerText(servedBy(started)));
     c.header("x-affinity", affinity(started, run.workerBefore));
+    c.header("x-placement", placementName(started.placement));
   }
   return request.stream
     ? c.body(eventStream(answer, request, leave), 200, {

@@ -2,7 +2,7 @@
 import type { ConnectError } from "@connectrpc/connect";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { errorReason, httpErrorForm } from "../errors.js";
+import { errorReason, httpErrorForm, retryAfterHeader } from "../errors.js";
 
 /** The inner object. */
 export interface OpenAiError {
@@ -47,13 +47,23 @@ export function openAiError(error: ConnectError): OpenAiError {
 /** The answer to a request that failed. */
 export function errorResponse(c: Context, error: ConnectError): Response {
   // 499 is for logs only: its client is gone.
-  return httpError(c, httpErrorForm(error.code).status as ContentfulStatusCode, openAiError(error));
+  return httpError(
+    c,
+    httpErrorForm(error.code).status as ContentfulStatusCode,
+    openAiError(error),
+    error.metadata.get(retryAfterHeader) ?? undefined,
+  );
 }
 
-/** An answer with a status and an error. */
-export function httpError(c: Context, status: ContentfulStatusCode, error: OpenAiError): Response {
+/** An answer with a status and an error. `retryAfter`: seconds after which a retry may help, 1 if unset. */
+export function httpError(
+  c: Context,
+  status: ContentfulStatusCode,
+  error: OpenAiError,
+  retryAfter = "1",
+): Response {
   if (status === 429 || status === 503) {
-    c.header("retry-after", "1");
+    c.header("retry-after", retryAfter);
   }
   return c.json({ error }, status);
 }

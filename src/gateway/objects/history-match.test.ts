@@ -6,6 +6,7 @@ import {
   FinishReason,
   GenerateRequestSchema,
   MessageSchema,
+  PlacementReason,
   Role,
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { Message } from "../../gen/leanedge/v1/session_pb.js";
@@ -89,6 +90,7 @@ function record(number: number, turn: Turn, messages: readonly MessageRecord[]):
     model: "m",
     backend: Backend.WASM,
     worker: "w",
+    placement: PlacementReason.UNSPECIFIED,
     cacheBytes: 0,
   };
 }

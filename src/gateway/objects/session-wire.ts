@@ -4,13 +4,13 @@
  * bytes of length (big endian), and the payload. The last frame is `end` or `error`; without it the object was lost.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
-import { errorReason, errorReasonHeader } from "../errors.js";
+import { errorReason, errorReasonHeader, retryAfterHeader } from "../errors.js";
 
 /** Kinds of frames. */
 export const frameKind = {
   /** Protobuf bytes of the response message. */
   message: 0,
-  /** JSON: `{code, message, reason}`. */
+  /** JSON: `{code, message, reason, retryAfter}`. */
   error: 1,
   /** No payload. */
   end: 2,
@@ -45,6 +45,7 @@ export function encodeErrorFrame(error: ConnectError): Uint8Array<ArrayBuffer> {
     code: error.code,
     message: error.rawMessage,
     reason: errorReason(error),
+    retryAfter: error.metadata.get(retryAfterHeader) ?? "",
   });
 }
 
@@ -142,11 +143,12 @@ function decodeError(payload: Uint8Array): ConnectError {
     typeof value.message === "string"
   ) {
     const reason = "reason" in value && typeof value.reason === "string" ? value.reason : "";
-    return new ConnectError(
-      value.message,
-      value.code,
-      reason === "" ? undefined : { [errorReasonHeader]: reason },
-    );
+    const after =
+      "retryAfter" in value && typeof value.retryAfter === "string" ? value.retryAfter : "";
+    return new ConnectError(value.message, value.code, {
+      ...(reason === "" ? {} : { [errorReasonHeader]: reason }),
+      ...(after === "" ? {} : { [retryAfterHeader]: after }),
+    });
   }
   throw new Error("an error frame without code and message");
 }

@@ -1,0 +1,35 @@
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, it } from "vitest";
+import {
+  BreakerState,
+  PoolWorkerSchema,
+  WorkerOrigin,
+  WorkerState,
+} from "../gen/leanedge/pool/v1/pool_pb.js";
+import { poolTable } from "./pool.js";
+
+describe("the table of a pool", () => {
+  it("aligns its columns and names states in words", () => {
+    const [head = "", first = "", second = ""] = poolTable([
+      create(PoolWorkerSchema, {
+        pool: "default",
+        name: "gpu-1",
+        origin: WorkerOrigin.REGISTERED,
+        state: WorkerState.NOT_READY,
+        breaker: BreakerState.HALF_OPEN,
+        reason: "3 heartbeats are missing",
+        address: "http://10.0.0.1:9000",
+        models: [{ model: "a" }, { model: "b" }],
+        load: { running: 3, pages: 100n, pagesFree: 40n, tokensPerSecond: 120.6 },
+        placed: 12n,
+      }),
+      create(PoolWorkerSchema, { pool: "default", name: "engine:a/0" }),
+    ]);
+    expect(head).toMatch(/^POOL +WORKER +ORIGIN +STATE +BREAKER +RUNNING/);
+    expect(first).toMatch(/gpu-1 +registered +not ready +half open +3 +0 +0 +40\/100 +121 +12 +0/);
+    expect(first.indexOf("gpu-1")).toBe(head.indexOf("WORKER"));
+    expect(second.indexOf("engine:a/0")).toBe(head.indexOf("WORKER"));
+    expect(first).toMatch(/a,b +http:\/\/10\.0\.0\.1:9000 +3 heartbeats are missing$/);
+    expect(second).not.toMatch(/ $/);
+  });
+});
