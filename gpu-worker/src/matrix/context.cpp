@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../cuda_status.h"
+#include "block_product.h"
 #include "vector_product.h"
 
 namespace leanedge::cuda {
@@ -105,7 +106,9 @@ Status choose(MatrixContext* context, const LtShape& shape, const LtDescriptors&
 
 }  // namespace
 
-size_t matrix_context_bytes() { return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes; }
+size_t matrix_context_bytes() {
+  return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes + kCounterBytes;
+}
 
 Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail* detail) {
   *out = nullptr;
@@ -115,6 +118,7 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
   context->wide = scratch + kWorkspaceBytes;
   context->narrow = context->wide + kWideBytes;
   context->sums = context->narrow + kNarrowBytes;
+  context->counters = context->sums + kSumsBytes;
   int device = 0;
   int processors = 0;
   int shared_max = 0;
@@ -126,6 +130,13 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
     error = cudaDeviceGetAttribute(&shared_max, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
   if (error == cudaSuccess) error = vector_prepare(shared_max);
+  if (error == cudaSuccess) error = block_prepare();
+  if (error == cudaSuccess) error = cudaMemset(context->counters, 0, kCounterBytes);
+  // Streams that do not wait for the default one must find the zeros.
+  if (error == cudaSuccess) error = cudaDeviceSynchronize();
+  if (error == cudaSuccess && block_parts_bytes(processors) > kSumsBytes) {
+    error = cudaErrorInvalidConfiguration;
+  }
   if (error != cudaSuccess) {
     free(context);
     return cuda_failed(detail, error, "matrix_context_create");

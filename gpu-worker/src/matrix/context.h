@@ -37,6 +37,7 @@ struct MatrixContext {
   uint8_t* wide;       // kWideBytes
   uint8_t* narrow;     // kNarrowBytes
   uint8_t* sums;       // kSumsBytes
+  uint8_t* counters;   // kCounterBytes, zero between launches
   int32_t processors;  // multiprocessors of the device
   int32_t shared_max;  // bytes of shared memory that a block may have
   int32_t algorithm_count;

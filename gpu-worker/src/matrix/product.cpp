@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "../cuda_status.h"
+#include "block_product.h"
 #include "check.h"
 #include "context.h"
 #include "epilogue.h"
@@ -153,6 +154,12 @@ Status matrix_product_launch(MatrixContext* context, const Matrix& matrix, const
   if (call.inputs <= kMatrixVectorRowsMax) {
     LEANEDGE_CUDA_TRY(
         vector_launch(matrix, call, context->processors, context->shared_max, stream), detail);
+    return Status::kOk;
+  }
+  if (block_serves(matrix, call)) {
+    LEANEDGE_CUDA_TRY(block_launch(matrix, call, context->processors, context->sums,
+                                   context->counters, stream),
+                      detail);
     return Status::kOk;
   }
   return wide_product(context, matrix, call, stream, detail);
