@@ -94,13 +94,16 @@ for source in gpu-worker/src/kernels/*.cpp gpu-worker/src/matrix/*.cpp gpu-worke
     failed=$((failed + 1))
   fi
 done
-g++ -std=c++20 -O1 -g -Wall -Wextra -Wconversion -Wshadow -Werror -fsanitize=address,undefined \
-  -fno-sanitize-recover=all gpu-worker/test/split_test.cpp -o "$out/split_test"
-if "$out/split_test"; then
-  passed=$((passed + 1))
-else
-  failed=$((failed + 1))
-fi
+for source in gpu-worker/test/*_test.cpp; do
+  test=$out/$(basename "$source" .cpp)
+  if g++ -std=c++20 -O1 -g -Wall -Wextra -Wconversion -Wshadow -Werror -fsanitize=address,undefined \
+    -fno-sanitize-recover=all -I engine/include -I gpu-worker/include -isystem "$NVCC_HOME/include" \
+    "$source" -o "$test" && "$test"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
+done
 
 # Results name a hash of their family's sources, which is theirs in every commit that has these kernels.
 for family in decode-attention matrix prefill-attention rows engine; do
