@@ -16,12 +16,18 @@ size_t row_at(const CachePool& pool, int32_t head, int32_t stride, int32_t row) 
 
 void cache_push(CachePool* pool, SequenceCache* cache, kernels::Context* context, int32_t layer,
                 const uint16_t* k, const uint16_t* v, int32_t rows) {
+  cache_push_part(pool, cache, context, layer, k, v, rows, 0, rows);
+}
+
+void cache_push_part(CachePool* pool, SequenceCache* cache, kernels::Context* context,
+                     int32_t layer, const uint16_t* k, const uint16_t* v, int32_t rows,
+                     int32_t begin, int32_t end) {
   const PlanEntry& entry = pool->plans[cache->plan];
   const CachePlan& plan = *entry.plan;
   const LayerRegion region = cache_region(*pool, *cache, layer);
   const size_t row_bytes = static_cast<size_t>(pool->head_dim) * 2;
-  int32_t pages = cache_pages(*pool, cache->plan, cache->computed);
-  for (int32_t i = 0; i < rows; ++i) {
+  int32_t pages = cache_pages(*pool, cache->plan, cache->computed + begin);
+  for (int32_t i = begin; i < end; ++i) {
     const int32_t position = cache->computed + i;
     const bool in_sink = position < plan.sink;
     const int32_t stride = in_sink ? entry.sink_rows : entry.ring_rows;

@@ -41,27 +41,30 @@ struct Sequence {
   SamplingParams sampling;
 };
 
-// Buffers of one pass over the layers; B = batch_rows_max.
+// Buffers of one pass over the layers; B = batch_rows_max, F = feed_rows. On a CPU some share
+// memory (lay_shared in scratch.cpp).
 struct PassScratch {
   float* x;                       // (B, dim) the residual stream
-  float* normed;                  // (B, dim)
+  float* normed;                  // (B, dim) inputs of products, and their outputs to add to x
   float* q;                       // (B, heads * head_dim)
+  float* projected;               // (B, dim) what attention adds to x
   float* k;                       // (B, kv_heads * head_dim)
   float* v;                       // (B, kv_heads * head_dim)
   float* attended;                // (B, heads * head_dim)
-  float* gate;                    // (B, ff_dim)
-  float* up;                      // (B, ff_dim)
+  float* gate;                    // (F, ff_dim)
+  float* up;                      // (F, ff_dim)
   uint16_t* k_rows;               // (B, kv_heads, head_dim) f16
   uint16_t* v_rows;               // (B, kv_heads, head_dim) f16
   uint16_t* k_dense;              // per run: (kv_heads, rows, head_dim) f16
   uint16_t* v_dense;              // per run: (kv_heads, rows, head_dim) f16
   float* cosines;                 // (B, rope_dim / 2)
   float* sines;                   // (B, rope_dim / 2)
-  uint8_t* prepared;              // activations_bytes(B, widest input)
+  uint8_t* prepared;              // activations_bytes(B, dim or heads * head_dim), (F, ff_dim)
   uint8_t* attention;             // attention_scratch_bytes(B, ...)
   const uint8_t** pages;          // (pages_max) page addresses of the tasks of one attention call
   kernels::AttentionTask* tasks;  // (kStepEntriesMax)
   int32_t pages_max;
+  int32_t feed_rows;              // rows whose feed-forward is computed at a time
 };
 
 // What a step still has to do for one of its entries.

@@ -12,9 +12,9 @@ size_t elements(int32_t rows, int32_t cols) {
   return static_cast<size_t>(rows) * static_cast<size_t>(cols);
 }
 
-kernels::Activations prepare(const Pass& pass, const float* x, int32_t cols) {
-  kernels::Activations activations = {x, pass.engine->scratch.prepared, pass.rows, cols};
-  kernels::prepare_activations(pass.engine->context, activations);
+kernels::Activations prepare(Engine& engine, const float* x, int32_t rows, int32_t cols) {
+  kernels::Activations activations = {x, engine.scratch.prepared, rows, cols};
+  kernels::prepare_activations(engine.context, activations);
   return activations;
 }
 
@@ -57,7 +57,7 @@ kernels::Activations layer_input(const Pass& pass, const LayerWeights& layer) {
   Engine& e = *pass.engine;
   kernels::rmsnorm(e.context, pass.x, layer.attn_norm, e.config.rms_eps, pass.rows, e.config.dim,
                    e.scratch.normed);
-  return prepare(pass, e.scratch.normed, e.config.dim);
+  return prepare(e, e.scratch.normed, pass.rows, e.config.dim);
 }
 
 bool all_finite(const uint16_t* values, size_t count) {
@@ -139,28 +139,34 @@ void attend(const Pass& pass, int32_t layer, Rows rows) {
   kernels::attention(e.context, shape, s.tasks, tasks, s.attention);
 }
 
-// x += W_down(silu(W_gate(n)) * W_up(n)), n = norm(x).
+// x += W_down(silu(W_gate(n)) * W_up(n)), n = norm(x), feed_rows rows at a time.
 void feed_forward(const Pass& pass, const LayerWeights& layer) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
   PassScratch& s = e.scratch;
-  kernels::rmsnorm(e.context, pass.x, layer.ffn_norm, c.rms_eps, pass.rows, c.dim, s.normed);
-  const kernels::Activations input = prepare(pass, s.normed, c.dim);
-  kernels::matmul(e.context, layer.gate, input, s.gate);
-  kernels::matmul(e.context, layer.up, input, s.up);
-  kernels::swiglu(e.context, s.gate, s.up, pass.rows, c.ff_dim);
-  const kernels::Activations hidden = prepare(pass, s.gate, c.ff_dim);
-  kernels::matmul(e.context, layer.down, hidden, s.normed);
-  kernels::add(e.context, pass.x, s.normed, pass.rows, c.dim);
+  for (int32_t begin = 0; begin < pass.rows; begin += s.feed_rows) {
+    const int32_t left = pass.rows - begin;
+    const int32_t rows = left < s.feed_rows ? left : s.feed_rows;
+    float* x = pass.x + elements(begin, c.dim);
+    kernels::rmsnorm(e.context, x, layer.ffn_norm, c.rms_eps, rows, c.dim, s.normed);
+    const kernels::Activations input = prepare(e, s.normed, rows, c.dim);
+    kernels::matmul(e.context, layer.gate, input, s.gate);
+    kernels::matmul(e.context, layer.up, input, s.up);
+    kernels::swiglu(e.context, s.gate, s.up, rows, c.ff_dim);
+    const kernels::Activations hidden = prepare(e, s.gate, rows, c.ff_dim);
+    kernels::matmul(e.context, layer.down, hidden, s.normed);
+    kernels::add(e.context, x, s.normed, rows, c.dim);
+  }
 }
 
 // x += W_o(attended).
 void attention_output(const Pass& pass, const LayerWeights& layer) {
   Engine& e = *pass.engine;
   const ModelConfig& c = e.config;
-  const kernels::Activations attended = prepare(pass, e.scratch.attended, c.heads * c.head_dim);
-  kernels::matmul(e.context, layer.o, attended, e.scratch.normed);
-  kernels::add(e.context, pass.x, e.scratch.normed, pass.rows, c.dim);
+  const kernels::Activations attended =
+      prepare(e, e.scratch.attended, pass.rows, c.heads * c.head_dim);
+  kernels::matmul(e.context, layer.o, attended, e.scratch.projected);
+  kernels::add(e.context, pass.x, e.scratch.projected, pass.rows, c.dim);
 }
 
 }  // namespace
@@ -236,7 +242,7 @@ void pass_last_layer(const Pass& pass) {
   }
   const Pass rest = {pass.engine, pass.runs, pass.run_count, pass.run_count, pass.x};
   const LayerWeights& weights = e.weights.layers[layer];
-  project_queries(rest, weights, prepare(rest, s.normed, e.config.dim));
+  project_queries(rest, weights, prepare(e, s.normed, rest.rows, e.config.dim));
   attend(rest, layer, Rows::kLast);
   attention_output(rest, weights);
   feed_forward(rest, weights);

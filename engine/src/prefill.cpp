@@ -54,7 +54,7 @@ void finish_layer(Engine* engine, Sequence* sequence, const DenseRows& dense) {
     memory_copy(heap_address(pool.heap, next.region) + at,
                 heap_address(pool.heap, sequence->cache.region) + at, bytes);
   }
-  cache_push(&pool, &next, engine->context, prefill.layer, dense.k, dense.v, prefill.rows);
+  states_push(engine, *sequence, &next, dense.k, dense.v);
   ++prefill.layer;
   prefill.row = 0;
 }

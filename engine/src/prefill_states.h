@@ -19,5 +19,9 @@ float* states_batch(const Engine& engine, const Sequence& sequence, const Run& r
 void states_load(Engine* engine, const Sequence& sequence, const Run& run);
 // Takes them back.
 void states_store(Engine* engine, const Sequence& sequence, const Run& run);
+// All rows of the layer under way are there: cache_push of its K and V, as the prefill's block has
+// them, to `next`. Where states stand in what that writes to, they move first.
+void states_push(Engine* engine, const Sequence& sequence, SequenceCache* next, const uint16_t* k,
+                 const uint16_t* v);
 
 }  // namespace leanedge

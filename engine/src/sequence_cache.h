@@ -97,6 +97,10 @@ bool cache_restore_rows(const CachePool& pool, const SequenceCache& cache, int32
 // same rows before cache_commit raises `computed`.
 void cache_push(CachePool* pool, SequenceCache* cache, kernels::Context* context, int32_t layer,
                 const uint16_t* k, const uint16_t* v, int32_t rows);
+// The same for rows [begin, end) of them, behind those before `begin`. Builds for a CPU only.
+void cache_push_part(CachePool* pool, SequenceCache* cache, kernels::Context* context,
+                     int32_t layer, const uint16_t* k, const uint16_t* v, int32_t rows,
+                     int32_t begin, int32_t end);
 // All layers have `rows` new rows.
 void cache_commit(const CachePool& pool, SequenceCache* cache, int32_t rows);
 

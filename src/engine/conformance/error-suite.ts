@@ -116,7 +116,7 @@ const refusals: readonly {
     status: "invalidArgument",
     message: /257 entries in one step, at most 256/,
     call: (engine) =>
-      engine.stepSync?.(
+      engine.stepSync(
         Array.from({ length: 257 }, () => ({ sequence: 0, workMax: 1, sample: false })),
       ),
   },
@@ -197,7 +197,10 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
 
     it("a model that does not fit its memory", async () => {
       const error = await refusal(async () =>
-        openEngine(await module(), tinyModel, { memoryBytesMax: 1024 * 1024 + 65536 }),
+        openEngine(await module(), tinyModel, {
+          memoryBytesMax: 1024 * 1024 + 65536,
+          batchRowsMax: 512,
+        }),
       );
       expect(error.status).toBe("outOfMemory");
       expect(error.message).toMatch(/\d+ bytes .*\d+/);

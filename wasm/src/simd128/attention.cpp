@@ -209,7 +209,7 @@ size_t unit_queries(int32_t rows_max, int32_t heads) {
 
 // Bytes of one thread, a multiple of 64.
 size_t thread_bytes(int32_t rows_max, int32_t heads, int32_t head_dim, int32_t pages_max) {
-  const size_t bytes = 2 * kRoomBytes +
+  const size_t bytes = 2 * room_bytes(head_dim) +
                        unit_queries(rows_max, heads) *
                            (2 * query_stride(head_dim) * sizeof(float) + sizeof(Softmax)) +
                        static_cast<size_t>(pages_max) * (sizeof(float) + sizeof(int32_t));
@@ -239,8 +239,8 @@ void run_units(void* arg, int32_t begin, int32_t end, int32_t thread) {
   unit.group = shape.heads / shape.kv_heads;
   unit.scale = 1.0f / sqrtf(static_cast<float>(shape.head_dim));
   unit.k_room = work.scratch + static_cast<size_t>(thread) * work.thread_bytes;
-  unit.v_room = unit.k_room + kRoomBytes;
-  unit.q_full = reinterpret_cast<float*>(unit.v_room + kRoomBytes);
+  unit.v_room = unit.k_room + room_bytes(shape.head_dim);
+  unit.q_full = reinterpret_cast<float*>(unit.v_room + room_bytes(shape.head_dim));
   unit.q_kept = unit.q_full + floats;
   unit.states = reinterpret_cast<Softmax*>(unit.q_kept + floats);
   unit.scores = reinterpret_cast<float*>(unit.states + queries);

@@ -11,8 +11,8 @@ namespace leanedge::kernels {
 // Query rows of a unit: enough to share what preparing a block costs, few enough to share the work.
 inline constexpr int32_t kUnitRows = 16;
 
-// Room for K, and for V, of a batch of pages in the form that many query heads share.
-inline constexpr size_t kRoomBytes = 65536;
+// Most room for K, and for V, of a batch of pages in the form that many query heads share.
+inline constexpr size_t kRoomBytesMax = 65536;
 
 inline int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 
@@ -25,15 +25,20 @@ inline size_t room_page_bytes(int32_t head_dim) {
   const int32_t groups = (head_dim + kGroupChannels - 1) / kGroupChannels;
   return static_cast<size_t>(kPageSlots * groups * kGroupChannels) * sizeof(float);
 }
-static_assert(kRoomBytes >= kPageSlots * kHeadDimMax * sizeof(float));
+static_assert(kRoomBytesMax >= kPageSlots * kHeadDimMax * sizeof(float));
 static_assert(kPairPlanes * sizeof(v128_t) <= 2 * kPageSlots * sizeof(float));   // of two channels
 static_assert((kPageSlots / 2) * kPairPlanes * sizeof(v128_t) <=
               kPageSlots * kGroupChannels * sizeof(float));                      // of a V group
 
 // Pages of a batch: as many as the room holds. A function of the head's size alone.
 inline int32_t batch_pages(int32_t head_dim) {
-  const int32_t fit = static_cast<int32_t>(kRoomBytes / room_page_bytes(head_dim));
+  const int32_t fit = static_cast<int32_t>(kRoomBytesMax / room_page_bytes(head_dim));
   return fit < kBatchPages ? fit : kBatchPages;
+}
+
+// Room for K, and for V, of a batch.
+inline size_t room_bytes(int32_t head_dim) {
+  return static_cast<size_t>(batch_pages(head_dim)) * room_page_bytes(head_dim);
 }
 
 struct Unit {
@@ -47,8 +52,8 @@ struct Unit {
   int32_t head_end;
   float scale;         // 1 / sqrt(head_dim)
   // Scratch of the thread.
-  uint8_t* k_room;     // (kRoomBytes)
-  uint8_t* v_room;     // (kRoomBytes)
+  uint8_t* k_room;     // (room_bytes(head_dim))
+  uint8_t* v_room;     // (room_bytes(head_dim))
   float* q_full;       // (rows, query heads, query_stride(head_dim)) as full rows meet them
   float* q_kept;       // (rows, query heads, query_stride(head_dim)) as pages meet them
   Softmax* states;     // (rows, query heads)
