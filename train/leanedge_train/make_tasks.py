@@ -1,0 +1,106 @@
+"""Writes tasks of the training generators as evaluation tasks, from held-out books and new seeds.
+
+A quick look between two trainings; the evaluation that counts makes its own tasks.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from random import Random
+
+from .corpus import paragraphs_of, read_corpus
+from .load import open_model
+from .reference_eval import ANSWER_TOKENS
+from .retrieval import Haystack, biographies, digits, key_values, scatter, spoken_list, tracking
+from .rows import CHARS_PER_TOKEN
+from .tokenizer import render, tokenizer_of
+from .words import ADJECTIVES, NOUNS
+
+KINDS = ("single", "multi-key", "multi-value", "multi-query", "key-value", "tracking", "facts")
+
+
+def needle_task(random: Random, kind: str, chars: int, haystack: Haystack) -> tuple[str, list[str]]:
+    """A needle task's prompt and answers: seven-digit numbers in essays."""
+    keys = random.sample(NOUNS, 8) if kind != "single" else [random.choice(NOUNS)]
+    each = 4 if kind == "multi-value" else 1
+    values = {key: [digits(random, 7) for _ in range(each)] for key in keys}
+    if kind == "multi-value":
+        values = {key: values[key] for key in keys[:2]}
+    facts = [
+        f"One of the special magic numbers for {key} is: {value}."
+        for key, listed in values.items() for value in listed
+    ]  # fmt: skip
+    text = scatter(random, haystack.take(random, chars), facts)
+    intro = (
+        "Some special magic numbers are hidden within the following text. Make sure to memorize "
+        "it. I will quiz you about the numbers afterwards.\n"
+    )
+    asked = random.sample(list(values), 4 if kind == "multi-query" else 1)
+    answers = [value for key in asked for value in values[key]]
+    if len(answers) == 1:
+        question = f"What is the special magic number for {asked[0]} mentioned in the provided text?"
+    else:
+        question = (
+            f"What are all the special magic numbers for {spoken_list(asked)} mentioned in the "
+            "provided text?"
+        )
+    return f"{intro}{text}\n{question}", answers
+
+
+def generated_task(
+    random: Random, kind: str, chars: int, haystack: Haystack
+) -> tuple[str, list[str]]:
+    """A prompt and the answers that count."""
+    if kind == "key-value":
+        count = chars // 24
+        keys = {f"{random.choice(ADJECTIVES)}-{random.choice(NOUNS)}" for _ in range(count)}
+        table = {key: digits(random, 7) for key in sorted(keys)}
+        asked = random.choice(list(table))
+        lines = "\n".join(f"{key}: {value}" for key, value in table.items())
+        return f"{lines}\nWhat is the value of {asked}?", [table[asked]]
+    if kind == "tracking":
+        messages = tracking(random, chars, 1.0, haystack)
+        return messages[0][1], messages[1][1].split("they are: ")[1].rstrip(".").split(", ")
+    if kind == "facts":
+        messages = biographies(random, chars, 1.0, haystack)
+        return messages[0][1], [messages[1][1].rstrip(".").split(" ")[-1]]
+    return needle_task(random, kind, chars, haystack)
+
+
+def main() -> None:
+    """The command."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--model", type=Path, required=True, help="whose tokenizer")
+    options.add_argument("--corpus", type=Path, required=True)
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096])
+    options.add_argument("--count", type=int, default=32, help="of each kind and length")
+    options.add_argument("--seed", type=int, default=1000)
+    arguments = options.parse_args()
+    _, file = open_model(arguments.model)
+    if file is None:
+        raise ValueError(f"{arguments.model} has no vocabulary")
+    tokenizer = tokenizer_of(file.vocabulary)
+    corpus = read_corpus(arguments.corpus)
+    haystack = Haystack(tuple(p for book in corpus.held_out for p in paragraphs_of(book)))
+    with arguments.out.open("w") as out:
+        for length in arguments.lengths:
+            for kind in KINDS:
+                for index in range(arguments.count):
+                    random = Random(f"{arguments.seed}/{kind}/{length}/{index}")
+                    chars = round((length - ANSWER_TOKENS) * CHARS_PER_TOKEN)
+                    while True:
+                        prompt, answers = generated_task(random, kind, chars, haystack)
+                        ids, _ = render(tokenizer, [("user", prompt), ("assistant", "")])
+                        if len(ids) <= length - ANSWER_TOKENS:
+                            break
+                        chars = round(chars * 0.93)
+                    score = "any" if kind == "facts" else "all"
+                    out.write(json.dumps({
+                        "task": kind, "length": length, "ids": ids[:-1], "answers": answers,
+                        "score": score, "seed": index,
+                    }) + "\n")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
