@@ -9,7 +9,7 @@
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
-import { ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { DurableObject } from "cloudflare:workers";
 import {
   CancelTurnRequestSchema,
@@ -372,7 +372,10 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     return fromBinary(ForkSessionResponseSchema, result.view);
   }
 
-  /** Lets the worker share the cache with the fork. If it cannot, the fork's first turn replays the log. */
+  /**
+   * Lets the worker share the cache with the fork. Where it has lost it, the fork begins with the saved one; otherwise the
+   * fork's first turn replays the log.
+   */
   async #forkCache(
     session: SessionRecord,
     turn: number,
@@ -385,13 +388,23 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       return;
     }
     const prefix = namePrefix(segments, session.fingerprints);
+    let shared = 0;
     try {
-      await client.fork(
+      const { cachedTokens } = await client.fork(
         { sequenceId: this.sequenceId(), prefix, newSequenceId },
         { timeoutMs: workerUnaryTimeoutMs },
       );
+      shared = cachedTokens;
     } catch (error) {
       console.info(`the cache of turn ${turn} was not shared with its fork:`, error);
+      if (!(error instanceof ConnectError) || error.code !== Code.NotFound) {
+        return;
+      }
+    }
+    const saved = this.#snapshots.usableTokens();
+    if (saved > shared && saved <= prefix.tokens) {
+      // Under the fork's own name, and older than its first turn, which may come meanwhile.
+      await this.#snapshots.restore(client, 0, new AbortController().signal, newSequenceId);
     }
   }
 

@@ -91,16 +91,22 @@ export class SessionSnapshots {
 
   /**
    * Brings the snapshot to a worker. The caller has asked usableTokens.
+   * @param sequenceId the session's sequence, or that of a fork of it
    * @returns tokens of the log that the worker has now; 0 if it could not take them
    */
-  async restore(client: WorkerClient, generation: number, signal: AbortSignal): Promise<number> {
+  async restore(
+    client: WorkerClient,
+    generation: number,
+    signal: AbortSignal,
+    sequenceId = this.#options.sequenceId(),
+  ): Promise<number> {
     const { cache } = this.#store;
     const snapshot = cache.snapshot();
     if (snapshot === undefined) {
       return 0;
     }
     try {
-      await client.restore(this.#pieces(snapshot, generation), {
+      await client.restore(this.#pieces(snapshot, generation, sequenceId), {
         signal,
         timeoutMs: snapshotTimeoutMs,
       });
@@ -159,12 +165,13 @@ export class SessionSnapshots {
   async *#pieces(
     snapshot: SnapshotRecord,
     generation: number,
+    sequenceId: string,
   ): AsyncGenerator<RestoreRequest, void, undefined> {
     const segments = this.#store.segments();
     const count = segmentsBefore(segments, snapshot.tokens);
     // The first message goes alone, so that a snapshot whose rows are gone is refused as truncated.
     yield create(RestoreRequestSchema, {
-      sequenceId: this.#options.sequenceId(),
+      sequenceId,
       engineVersion: snapshot.engineVersion,
       prefix: namePrefix(segments.slice(0, count), snapshot.fingerprints),
       generation: BigInt(generation),

@@ -169,6 +169,34 @@ describe("the cache of an idle session", () => {
     expect(await rowCount("s")).toBe(0);
   });
 
+  it("is what a fork begins with where the engine lost it", async () => {
+    const [, calm] = await undisturbed();
+    const first = await turn("s", 1, opening);
+    await save("s");
+    await loseCaches();
+    await client.forkSession({ sessionId: "s", turn: 1, newSessionId: "f" });
+    const second = await turn("f", 2, goOn);
+    expect(second.text).toBe(calm?.text);
+    expect(tokens(second).cached).toBe(tokens(first).prompt + 11);
+    // The session itself is as it was.
+    const own = await turn("s", 2, goOn);
+    expect(own.text).toBe(calm?.text);
+    expect(tokens(own).cached).toBe(tokens(first).prompt + 11);
+  });
+
+  it("is of no use to a fork of an earlier turn, which replays its log", async () => {
+    const [, calm] = await undisturbed();
+    await turn("s", 1, opening);
+    await turn("s", 2, goOn);
+    await save("s");
+    await loseCaches();
+    await client.forkSession({ sessionId: "s", turn: 1, newSessionId: "f" });
+    const second = await turn("f", 2, goOn);
+    expect(second.text).toBe(calm?.text);
+    expect(tokens(second).cached).toBe(0);
+    expect((await tinyStatus()).snapshotsRestored).toBe(0n);
+  });
+
   it("shows in GetSession what the session holds, and would hold at its longest", async () => {
     await turn("s", 1, opening);
     const { session } = await client.getSession({ sessionId: "s" });
