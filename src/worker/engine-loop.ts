@@ -14,6 +14,8 @@ export interface LoopJob {
   readonly held: HeldSequence;
   /** Bytes of cache that the sequence holds at most, its whole answer included. */
   readonly cacheBytesMax: number;
+  /** Bytes that it holds at most until its prompt is read. */
+  readonly readingBytesMax: number;
   /** The job was admitted. */
   onStart(): void;
   /** `workDone` rows x layers were computed without giving a token yet; `rowsPending` rows are left. */
@@ -85,8 +87,10 @@ export class EngineLoop {
     const id = this.#lastJobId + 1;
     scheduler.add({
       id,
-      rowsPending: stats.tokens - stats.computed,
+      // Where all rows are there the last one is computed again, for the token after it.
+      rowsPending: Math.max(1, stats.tokens - stats.computed),
       cacheBytesMax: job.cacheBytesMax,
+      readingBytesMax: job.readingBytesMax,
     });
     this.#lastJobId = id;
     this.#jobs.set(id, job);
@@ -204,7 +208,7 @@ export class EngineLoop {
         job.onError(result.error);
         return;
       }
-      scheduler.report(id, result.rowsPending);
+      scheduler.report(id, result.rowsPending, result.token !== undefined);
       if (result.token === undefined) {
         job.onProgress(result.rowsPending, result.workDone);
         return;
@@ -226,9 +230,9 @@ export class EngineLoop {
   }
 
   /**
-   * Jobs that found no page although their growth was reserved: caches of different plans or the
-   * transient rows of a prompt can use memory up for a while. Idle caches go first; otherwise they
-   * wait for the others, and where nothing at all moved, the youngest gives way.
+   * Jobs that found no page although their growth was reserved: other users of the same engine can
+   * use memory up for a while. Idle caches go first; otherwise they wait for the others, and where
+   * nothing at all moved, the youngest gives way.
    */
   #relieve(ids: readonly number[], workDone: number): void {
     if (ids.length === 0) return;

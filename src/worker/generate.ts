@@ -305,11 +305,28 @@ function openLog(
   return { promptIds: prompt.ids, promptTokens: prompt.tokens, answered: [] };
 }
 
+/** Bytes that a sequence holds at most at once until all of its log is computed. */
+function readingBytesMax({ config, plans }: GenerateContext, held: HeldSequence): number {
+  const { tokens, computed } = config.engine.sequenceStats(held.handle);
+  let before = 0;
+  let most = 0;
+  for (const segment of held.segments) {
+    const end = before + segment.tokens;
+    // The last segment may be read again although it is there: logits are not kept.
+    if (segment.kind === "prompt" && (end > computed || end === tokens)) {
+      most = Math.max(most, plans.readingBytesMax(held.plan, before, segment.tokens));
+    }
+    before = end;
+  }
+  return most;
+}
+
 /** The job of a call: what the engine loop calls, and the events that come of it. */
 class GenerateJob {
   readonly answer: Answer;
   readonly held: HeldSequence;
   readonly cacheBytesMax: number;
+  readonly readingBytesMax: number;
   readonly #context: GenerateContext;
   readonly #opened: Opened;
   readonly #mailbox: EventMailbox;
@@ -346,6 +363,7 @@ class GenerateJob {
     this.#mailbox = mailbox;
     this.#addedUs = nowUs();
     this.cacheBytesMax = engine.sequenceCacheBytes(held.plan, opened.promptTokens + tokensMax);
+    this.readingBytesMax = readingBytesMax(context, held);
     this.answer = new Answer({
       decoder: codec.decoder(),
       stop: createStopMatcher(checkStop(request.sampling?.stop ?? [])),

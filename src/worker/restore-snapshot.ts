@@ -196,8 +196,8 @@ class Restore {
   }
 
   /**
-   * Lets the engine take the memory. What was reserved can be in use by a prompt that is being read, which needs more
-   * than its cache for a while: then idle caches go, or the others end.
+   * Lets the engine take the memory. What was reserved can be in use by another worker on the same engine for a while:
+   * then idle caches go, or the others end.
    */
   async #begin(header: Uint8Array, plan: number, bytes: number): Promise<void> {
     const { config, gate, keepCache, table } = this.#context;

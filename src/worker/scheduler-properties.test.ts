@@ -99,12 +99,12 @@ class Simulation {
   #advance(job: Simulated, workMax: number): void {
     job.work += workMax;
     if (job.work < job.rows * layers) {
-      this.scheduler.report(job.id, job.rows);
+      this.scheduler.report(job.id, job.rows, false);
       return;
     }
     job.work = 0;
     job.rows = 1;
-    this.scheduler.report(job.id, 1);
+    this.scheduler.report(job.id, 1, true);
     if (job.lastTokenUs !== undefined) this.gapsUs.push(this.nowUs - job.lastTokenUs);
     job.firstTokenStep ??= this.step;
     job.firstTokenUs ??= this.nowUs;
@@ -249,7 +249,7 @@ describe("at 256 running sequences", () => {
     const { scheduler } = simulation;
     const step = (): void => {
       for (const { id } of scheduler.next().shares)
-        scheduler.report(id, simulation.jobs.get(id)?.rows ?? 1);
+        scheduler.report(id, simulation.jobs.get(id)?.rows ?? 1, false);
     };
     for (let i = 0; i < 200; i++) step();
     const rounds = Array.from({ length: 20 }, () => {

@@ -59,6 +59,26 @@ describe("Scheduler", () => {
     expect([scheduler.running, scheduler.queued, scheduler.reservedBytes]).toEqual([0, 0, 0]);
   });
 
+  it("reserves what the reading of a prompt takes, and gives it back with the first token", () => {
+    const scheduler = new Scheduler({ layers, cacheBytes: 100 });
+    scheduler.add({ id: 1, rowsPending: 70, cacheBytesMax: 30, readingBytesMax: 60 });
+    scheduler.add({ id: 2, rowsPending: 70, cacheBytesMax: 30, readingBytesMax: 60 });
+    expect(scheduler.next().admitted).toEqual([1]);
+    expect(scheduler.reservedBytes).toBe(60);
+    scheduler.report(1, 6, false);
+    expect(scheduler.next().admitted).toEqual([]);
+    scheduler.report(1, 1, true);
+    expect(scheduler.reservedBytes).toBe(30);
+    expect(scheduler.next()).toMatchObject({ admitted: [2], idleBytesMax: 10 });
+    scheduler.remove(2);
+    scheduler.remove(1);
+    expect(scheduler.reservedBytes).toBe(0);
+    const add = (): void => {
+      scheduler.add({ id: 3, rowsPending: 2, cacheBytesMax: 1, readingBytesMax: 101 });
+    };
+    expect(add).toThrow("the sequence needs 101 bytes of cache, the engine has 100");
+  });
+
   it("lets every job end, within bounds, over random arrivals, sizes and cancels", () => {
     for (let seed = 1; seed <= 50; seed++) {
       const source = new SeededRandom(seed);
@@ -69,7 +89,9 @@ describe("Scheduler", () => {
         runningMax: 6,
         promptRowsMax: 32,
       });
-      const left = new Map<number, { rows: number; decode: number; bytes: number }>();
+      type Left = { rows: number; decode: number; bytes: number; reading: number };
+      const left = new Map<number, Left>();
+      const running = new Set<number>();
       let ended = 0;
       let born = 0;
       for (let step = 0; ended < 60; step++) {
@@ -77,11 +99,21 @@ describe("Scheduler", () => {
         if (born < 60 && next() < 0.3) {
           const rows = 1 + Math.floor(next() * 500);
           const bytes = 1 + Math.floor(next() * 1000);
+          const reading = Math.floor(next() * 1000);
           born++;
-          left.set(born, { rows, decode: 1 + Math.floor(next() * 20), bytes });
-          scheduler.add({ id: born, rowsPending: rows, cacheBytesMax: bytes });
+          left.set(born, { rows, decode: 1 + Math.floor(next() * 20), bytes, reading });
+          const sizes = { cacheBytesMax: bytes, readingBytesMax: reading };
+          scheduler.add({ id: born, rowsPending: rows, ...sizes });
         }
         const plan = scheduler.next();
+        for (const id of plan.admitted) running.add(id);
+        // What the running jobs hold at most, by what they are at.
+        const held = [...running].reduce((sum, id) => {
+          const job = left.get(id);
+          return sum + (job === undefined ? 0 : Math.max(job.bytes, job.reading));
+        }, 0);
+        if (held !== scheduler.reservedBytes)
+          throw new Error(`seed ${seed}: ${held} bytes are held`);
         let promptRows = 0;
         for (const { id, workMax } of plan.shares) {
           const job = left.get(id);
@@ -90,11 +122,13 @@ describe("Scheduler", () => {
           if (rows > job.rows) throw new Error(`job ${id} got ${rows} rows, it has ${job.rows}`);
           if (job.rows > 1) promptRows += rows;
           job.rows -= rows;
-          if (job.rows === 0) {
+          const drewToken = job.rows === 0;
+          if (drewToken) {
             job.decode--;
             job.rows = 1;
+            job.reading = 0;
           }
-          scheduler.report(id, job.rows);
+          scheduler.report(id, job.rows, drewToken);
           if (job.decode <= 0 || next() < 0.005) {
             scheduler.remove(id);
             left.delete(id);

@@ -5,7 +5,7 @@
  * - Continuous batching: every admitted job that decodes takes part in every step; what a step
  *   can take besides goes to jobs that still read their prompt (or replay a lost cache).
  * - Admission by bytes: a job's growth is known from its plan before it starts, and is reserved as
- *   a whole. Jobs are admitted in order of arrival; the first that does not fit holds back the
+ *   a whole; what only the reading of its prompt takes is given back when that is done. Jobs are admitted in order of arrival; the first that does not fit holds back the
  *   others, so that a large one is not overtaken for ever.
  * - Prompt rows go to the shortest remainder first, which keeps the first token of short prompts
  *   near; a fixed share goes to the job that came first, so that none starves.
@@ -33,6 +33,8 @@ export interface JobSize {
   readonly rowsPending: number;
   /** Bytes of cache that the job holds at most, its whole answer included. */
   readonly cacheBytesMax: number;
+  /** Bytes that it holds at most until its prompt is read, if that takes more; 0 if unset. */
+  readonly readingBytesMax?: number;
 }
 
 /** One job's part in a step. */
@@ -69,6 +71,8 @@ export interface SchedulerOptions {
 interface Job {
   readonly id: number;
   readonly cacheBytesMax: number;
+  /** Bytes that are reserved for it, or will be. */
+  reservedBytes: number;
   rowsPending: number;
 }
 
@@ -123,16 +127,18 @@ export class Scheduler {
    */
   add(size: JobSize): void {
     const { cacheBytes, queuedMax } = this.#options;
-    if (size.cacheBytesMax > cacheBytes) {
+    const { id, rowsPending, cacheBytesMax, readingBytesMax = 0 } = size;
+    const reservedBytes = Math.max(cacheBytesMax, readingBytesMax);
+    if (reservedBytes > cacheBytes) {
       throw new SchedulerError(
         "tooLarge",
-        `the sequence needs ${size.cacheBytesMax} bytes of cache, the engine has ${cacheBytes}`,
+        `the sequence needs ${reservedBytes} bytes of cache, the engine has ${cacheBytes}`,
       );
     }
     if (this.#queued.length >= queuedMax) {
       throw new SchedulerError("queueFull", `${queuedMax} requests wait already`);
     }
-    this.#queued.push({ ...size });
+    this.#queued.push({ id, rowsPending, cacheBytesMax, reservedBytes });
   }
 
   /** Forgets a job, wherever it is; unknown ones are ignored. */
@@ -142,14 +148,21 @@ export class Scheduler {
     const job = this.#running.get(id);
     if (job !== undefined) {
       this.#running.delete(id);
-      this.#reservedBytes -= job.cacheBytesMax;
+      this.#reservedBytes -= job.reservedBytes;
     }
   }
 
-  /** Says how many rows of a job are left after a step. */
-  report(id: number, rowsPending: number): void {
+  /**
+   * Says how many rows of a job are left after a step.
+   * @param drewToken its whole log was computed: from now on it holds what its answer can grow to, and no more
+   */
+  report(id: number, rowsPending: number, drewToken: boolean): void {
     const job = this.#running.get(id);
-    if (job !== undefined) job.rowsPending = rowsPending;
+    if (job === undefined) return;
+    job.rowsPending = rowsPending;
+    if (!drewToken) return;
+    this.#reservedBytes -= job.reservedBytes - job.cacheBytesMax;
+    job.reservedBytes = job.cacheBytesMax;
   }
 
   /**
@@ -160,7 +173,7 @@ export class Scheduler {
     const { cacheBytes, runningMax } = this.#options;
     const job = this.#queued[0];
     if (job === undefined || this.#running.size >= runningMax) return undefined;
-    const left = cacheBytes - this.#reservedBytes - job.cacheBytesMax;
+    const left = cacheBytes - this.#reservedBytes - job.reservedBytes;
     return left < 0 ? undefined : left;
   }
 
@@ -182,10 +195,10 @@ export class Scheduler {
     while (admitted.length < admitMax && this.#running.size < this.#options.runningMax) {
       const job = this.#queued[0];
       if (job === undefined) break;
-      if (this.#reservedBytes + job.cacheBytesMax > this.#options.cacheBytes) break;
+      if (this.#reservedBytes + job.reservedBytes > this.#options.cacheBytes) break;
       this.#queued.shift();
       this.#running.set(job.id, job);
-      this.#reservedBytes += job.cacheBytesMax;
+      this.#reservedBytes += job.reservedBytes;
       admitted.push(job.id);
     }
     return admitted;

@@ -7,6 +7,7 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Engine, SegmentKind, SequenceHandle } from "../engine/engine.js";
 import { prefixHash } from "../engine/prefix.js";
+import { EngineError } from "../engine/status.js";
 import type { Fingerprints, PrefixName } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { PrefixNameSchema, SegmentKind as WireKind } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { keptTokensMin } from "./limits.js";
@@ -172,9 +173,22 @@ export class SequenceTable {
     return held.segments.reduce((sum, segment) => sum + segment.tokens, 0);
   }
 
-  /** Appends a segment to log and borders; a generated one continues a generated one. */
+  /**
+   * Appends a segment to log and borders; a generated one continues a generated one. Where the memory of all logs is full
+   * idle sequences go, the one that was used least recently first.
+   */
   append(held: HeldSequence, kind: SegmentKind, ids: ArrayLike<number>): void {
-    this.#engine.append(held.handle, kind, ids);
+    for (;;) {
+      try {
+        this.#engine.append(held.handle, kind, ids);
+        break;
+      } catch (error) {
+        const full = error instanceof EngineError && error.status === "outOfMemory";
+        const victim = full ? this.#idle().find((idle) => idle !== held) : undefined;
+        if (victim === undefined) throw error;
+        this.release(victim);
+      }
+    }
     this.noteAppended(held, kind, ids.length);
   }
 

@@ -2,10 +2,15 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Engine } from "../engine/engine.js";
-import { contextForMemory, planAllocation } from "../engine/plan/allocation.js";
+import {
+  contextForMemory,
+  planAllocation,
+  readingBytesMax,
+  type ModelGeometry,
+} from "../engine/plan/allocation.js";
 import { planCost } from "../engine/plan/cost.js";
 import { planForContext } from "../engine/plan/fit.js";
-import { identityPlan, type CacheGeometry, type CachePlan } from "../engine/plan/plan.js";
+import { identityPlan, type CachePlan } from "../engine/plan/plan.js";
 import { PlanInfoSchema, type PlanInfo } from "../gen/leanedge/v1/model_pb.js";
 
 /** A plan in its engine. */
@@ -24,12 +29,14 @@ export class ServedPlans {
   readonly #engine: Engine;
   /** Cache memory in all, bytes. */
   readonly #cacheBytes: number;
+  readonly #geometry: ModelGeometry;
 
   /**
    * @param plans those that the engine was loaded with, in the same order
    */
-  constructor(engine: Engine, geometry: CacheGeometry, plans: readonly CachePlan[]) {
+  constructor(engine: Engine, geometry: ModelGeometry, plans: readonly CachePlan[]) {
     this.#engine = engine;
+    this.#geometry = geometry;
     this.#cacheBytes = engine.stats().cacheBytes;
     const [identity, ...others] = engine.plans;
     if (identity === undefined || others.length !== plans.length) {
@@ -76,6 +83,25 @@ export class ServedPlans {
   /** The plan of an index in the engine. */
   at(index: number): ServedPlan {
     return this.#must(this.all.find((served) => served.index === index));
+  }
+
+  /**
+   * Bytes of cache memory that a sequence holds at once, at most, while a prompt of `tokens` tokens behind `before`
+   * others is read; some plans need more for that than the cache that comes of it. All that there is, if that is less:
+   * the engine knows better whether it can be done.
+   */
+  readingBytesMax(index: number, before: number, tokens: number): number {
+    const engine = this.#engine;
+    const { contextTokensMax, backend } = engine;
+    const beside = readingBytesMax(
+      this.at(index).plan,
+      this.#geometry,
+      contextTokensMax,
+      before,
+      tokens,
+      backend !== "cuda",
+    );
+    return Math.min(engine.sequenceCacheBytes(index, before + tokens) + beside, this.#cacheBytes);
   }
 
   /** A plan with its sizes in this engine. */

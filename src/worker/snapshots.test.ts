@@ -22,8 +22,8 @@ import { snapshotPieceBytes } from "./limits.js";
 import { byteCodec } from "./testing/byte-codec.js";
 import { openWorker } from "./testing/open-worker.js";
 
-const { layers, kvHeads, headDim } = tinyModel;
-const geometry = { layers, kvHeads, headDim };
+const { layers, kvHeads, headDim, dim } = tinyModel;
+const geometry = { layers, kvHeads, headDim, dim };
 const fingerprint = "ab".repeat(32);
 /** For long contexts only, and lossy. */
 const leanPlan: CachePlan = {
@@ -218,7 +218,7 @@ describe("a snapshot", () => {
 
   it("comes in pieces of at most 512 KiB, and steps go on between them", async () => {
     const large = { ...tinyModel, layers: 8, kvHeads: 6, headDim: 32, dim: 96 };
-    const shape = { layers: 8, kvHeads: 6, headDim: 32 };
+    const shape = { layers: 8, kvHeads: 6, headDim: 32, dim: 96 };
     const wide = await openEngine(module, large);
     const { client: connected } = openWorker(wide, {
       codec,

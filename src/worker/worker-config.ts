@@ -1,6 +1,7 @@
 /** What a worker serves: one model under its plans on one engine. */
 import type { Engine } from "../engine/engine.js";
-import type { CacheGeometry, CachePlan } from "../engine/plan/plan.js";
+import type { ModelGeometry } from "../engine/plan/allocation.js";
+import type { CachePlan } from "../engine/plan/plan.js";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ModelInfoSchema } from "../gen/leanedge/v1/model_pb.js";
 import type { KeepCache } from "./sequence-table.js";
@@ -14,8 +15,8 @@ export interface WorkerConfig {
   readonly model: string;
   readonly engine: Engine;
   readonly codec: TextCodec;
-  /** Shape of the model's cache. */
-  readonly geometry: CacheGeometry;
+  /** Shape of the model's cache and hidden states. */
+  readonly geometry: ModelGeometry;
   /** Plans that the engine was loaded with besides the identity plan, in the same order: a new sequence gets the
    * first whose context range holds the tokens that its first answer can reach, the identity plan if none does. */
   readonly plans: readonly CachePlan[];

@@ -9,6 +9,7 @@ import {
   type PrefixMissing,
   type PrefixName,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
+import { prefixHash } from "../engine/prefix.js";
 import { byteCodec } from "./testing/byte-codec.js";
 import {
   ModelEngine,
@@ -147,6 +148,25 @@ describe("WorkerService.generate", () => {
       sampling: { maxTokens: 6 },
     });
     expect(again5.finished?.generatedTokens).toBe(6);
+  });
+
+  it("resumes an answer without any token where the whole prompt is in the cache", async () => {
+    const sampling = { maxTokens: 6, seed: 3n };
+    const first = await run({ messages: hello, sampling });
+    const promptTokens = first.accepted?.promptTokens ?? 0;
+    const ids = Uint32Array.from(first.accepted?.promptIds ?? []);
+    const resumed = await run({
+      prefix: {
+        tokens: promptTokens,
+        sha256: prefixHash(ids),
+        segmentTokens: [promptTokens],
+        segmentKinds: [SegmentKind.PROMPT],
+      },
+      resume: { promptTokens, generatedTokens: 0, textBytes: 0n },
+      sampling,
+    });
+    expect(resumed.accepted?.cachedTokens).toBe(promptTokens);
+    expect(resumed.ids).toEqual(first.ids);
   });
 
   it("resumes after the last id and byte that the gateway has", async () => {

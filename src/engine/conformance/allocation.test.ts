@@ -3,7 +3,12 @@ import { existsSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { ModelSpec } from "../../../test/oracle/random-model.js";
-import { allocatedBytes, contextForMemory, planAllocation } from "../plan/allocation.js";
+import {
+  allocatedBytes,
+  contextForMemory,
+  planAllocation,
+  readingBytesMax,
+} from "../plan/allocation.js";
 import { cacheBytes, planCost } from "../plan/cost.js";
 import { parsePlan } from "../plan/parse.js";
 import { archivePages, identityPlan, pageSlots, type CachePlan } from "../plan/plan.js";
@@ -92,6 +97,26 @@ async function compare(plans: readonly CachePlan[], memoryBytesMax: number): Pro
       before = taken;
       engine.freeSequence(sequence);
       expect(engine.stats().cacheBytesFree).toBe(free);
+    }
+    for (const behind of [0, border + 5]) {
+      for (const tokens of [1, 40, contextTokensMax - border - 5]) {
+        const log = [{ kind: "prompt" as const, ids: randomIds(behind, 5) }];
+        const sequence = openSequence(engine, behind === 0 ? [] : log, undefined, index);
+        if (behind > 0) await engine.step([{ sequence, workMax: allWork, sample: false }]);
+        engine.append(sequence, "prompt", randomIds(tokens, 6));
+        // All that reading it takes is taken before its first row.
+        const [result] = await engine.step([{ sequence, workMax: 1, sample: false }]);
+        expect(result?.error).toBeUndefined();
+        const label = `${plan.name}, ${tokens} tokens behind ${behind}`;
+        const held = engine.sequenceStats(sequence).cacheBytes;
+        const least = allocatedBytes(plan, behind + tokens, contextTokensMax);
+        const model = modelOf(plan);
+        const beside = readingBytesMax(plan, model, contextTokensMax, behind, tokens, true);
+        expect(held, label).toBeLessThanOrEqual(least + beside);
+        // Some hidden states find room in the cache itself.
+        expect(held, label).toBeGreaterThanOrEqual(least + beside - tokens * model.dim * 4 - 64);
+        engine.freeSequence(sequence);
+      }
     }
     expect(engine.plans[index]?.pageBytes).toBe(planCost(plan).pageBytes);
     expect(engine.plans[index]?.sequenceBytes).toBe(allocation.sequenceBytes);

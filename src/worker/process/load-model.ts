@@ -63,11 +63,11 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
         stepThread: true,
         ...(contextTokensMax === undefined ? {} : { contextTokensMax }),
       });
-      const { layers, kvHeads, headDim } = loaded.modelFile.config;
+      const { layers, kvHeads, headDim, dim } = loaded.modelFile.config;
       return {
         engine: loaded.engine,
         codec: createModelCodec(loaded),
-        geometry: { layers, kvHeads, headDim },
+        geometry: { layers, kvHeads, headDim, dim },
         plans,
         modelFingerprint: loaded.fingerprint,
         info: modelInfo(loaded),

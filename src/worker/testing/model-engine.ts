@@ -20,7 +20,7 @@ export const modelPageBytes = 1024;
 /** Bytes of a sequence before its first page. */
 export const modelSequenceBytes = 2048;
 /** Shape of its cache; what a worker says of its plans follows from it. */
-export const modelGeometry = { layers: 4, kvHeads: 1, headDim: 2 } as const;
+export const modelGeometry = { layers: 4, kvHeads: 1, headDim: 2, dim: 2 } as const;
 const pageSlots = 32;
 const regionSlots = 64;
 
