@@ -23,7 +23,7 @@ import type {
 import { newEntry, recordOf } from "../pool/pool-entry.js";
 import type { PoolEntry, WorkerModel, WorkerRecord } from "../pool/pool-entry.js";
 import { PoolRoster } from "../pool/pool-roster.js";
-import { silenceMsMax, stateOf } from "../pool/worker-state.js";
+import { silenceMsMax } from "../pool/worker-state.js";
 import { engineNames, remoteNames } from "../worker-client/worker-names.js";
 import { openWorker } from "../worker-client/worker-client.js";
 import { systemClock } from "./clock.js";
@@ -265,11 +265,12 @@ export class PoolObject extends DurableObject<GatewayEnv> {
       }
       this.#serveWaiters();
     } catch (error) {
-      const before = stateOf(entry.facts, systemClock.nowMs());
-      this.#roster.apply(entry, { kind: "unanswered" }, systemClock.nowMs());
-      if (before !== "notReady") {
-        console.warn(`worker ${entry.worker} does not answer at ${address}:`, error);
+      // Said once: it is asked again and again.
+      if (!entry.facts.unanswered) {
+        const why = error instanceof Error ? error.message : String(error);
+        console.warn(`worker ${entry.worker} does not answer at ${address}: ${why}`);
       }
+      this.#roster.apply(entry, { kind: "unanswered" }, systemClock.nowMs());
     } finally {
       entry.asking = false;
     }

@@ -149,7 +149,8 @@ export class ScriptedEngine extends DurableObject {
       },
       getStatus: () =>
         create(GetStatusResponseSchema, {
-          worker: "scripted",
+          // One in a pool says its own name.
+          worker: this.ctx.id.name?.startsWith("pooled-") === true ? this.ctx.id.name : "scripted",
           backend: Backend.REFERENCE,
           models: ["scripted", "second"].map((model) => ({
             model,

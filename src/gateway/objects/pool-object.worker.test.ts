@@ -1,0 +1,163 @@
+import { evictDurableObject } from "cloudflare:test";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { placeQueuedMax } from "../limits.js";
+import { noLoad } from "../pool/pool-entry.js";
+import {
+  beat,
+  enterReady,
+  newPool,
+  newWorker,
+  reachScriptedWorkers,
+  registration,
+  session,
+  stateIn,
+} from "../testing/pool-bench.js";
+
+const full = { ...noLoad, queued: placeQueuedMax };
+
+beforeEach(reachScriptedWorkers);
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+describe("PoolObject", () => {
+  it("takes a worker in once its address answers with its name", async () => {
+    const { stub, name } = newPool();
+    const worker = newWorker();
+    expect(await stub.register(registration(worker))).toEqual({ kind: "member", state: "pending" });
+    await vi.waitFor(async () => expect(await stateIn(stub, worker)).toBe("ready"));
+    expect(await stub.place(session())).toEqual({
+      kind: "placed",
+      worker: `pool:${name}/${worker}`,
+      address: `http://${worker}`,
+      reason: "only",
+    });
+    const [record] = await stub.list();
+    expect(record).toMatchObject({
+      pool: name,
+      origin: "registered",
+      reason: "",
+      breaker: "closed",
+      placedTotal: 1,
+      // What the worker says of itself counts, not what was registered.
+      models: [{ model: "scripted", fingerprint: "model-1" }, { model: "second" }],
+    });
+  });
+
+  it("leaves a worker pending whose address is another one's, or answers nothing", async () => {
+    const { stub } = newPool();
+    const [real, liar, lost] = [newWorker(), newWorker(), newWorker()];
+    await enterReady(stub, real);
+    await stub.register(registration(liar, { address: `http://${real}` }));
+    await stub.register(registration(lost, { address: "http://nowhere" }));
+    await stub.heartbeat(beat(liar));
+    await stub.heartbeat(beat(lost));
+    expect(await stateIn(stub, liar)).toBe("pending");
+    expect(await stateIn(stub, lost)).toBe("pending");
+    for (const key of ["a", "b", "c"]) {
+      expect(await stub.place(session({ key }))).toMatchObject({ address: `http://${real}` });
+    }
+  });
+
+  it("asks a pending worker again with each heartbeat", async () => {
+    const { stub } = newPool();
+    const worker = newWorker();
+    await stub.register(registration(worker, { address: "http://nowhere" }));
+    await stub.register(registration(worker));
+    await vi.waitFor(async () => {
+      await stub.heartbeat(beat(worker));
+      expect(await stateIn(stub, worker)).toBe("ready");
+    });
+  });
+
+  it("keeps workers and wishes over an eviction, and counts the workers as heard", async () => {
+    const { stub } = newPool();
+    const [stays, drains, out] = [newWorker(), newWorker(), newWorker()];
+    await enterReady(stub, stays, drains, out);
+    await stub.operate(drains, "drain");
+    await stub.operate(out, "evict");
+    await evictDurableObject(stub);
+    expect(await stateIn(stub, stays)).toBe("ready");
+    expect(await stateIn(stub, drains)).toBe("draining");
+    expect(await stateIn(stub, out)).toBe("failed");
+    expect(await stub.heartbeat(beat(stays))).toEqual({ kind: "member", state: "ready" });
+    expect(await stub.heartbeat(beat(out))).toMatchObject({ kind: "out" });
+    expect(await stub.place(session())).toMatchObject({ address: `http://${stays}` });
+    expect(await stub.operate(drains, "resume")).toMatchObject({ state: "ready" });
+    await evictDurableObject(stub);
+    expect(await stateIn(stub, drains)).toBe("ready");
+  });
+
+  it("forgets over an eviction who had left", async () => {
+    const { stub } = newPool();
+    const worker = newWorker();
+    await enterReady(stub, worker);
+    expect(await stub.deregister(worker, "another")).toBe(false);
+    expect(await stub.deregister(worker, `${worker}-1`)).toBe(true);
+    await evictDurableObject(stub);
+    expect(await stateIn(stub, worker)).toBe("gone");
+    expect(await stub.heartbeat(beat(worker))).toEqual({ kind: "unknown" });
+  });
+
+  it("knows no worker that people name wrongly", async () => {
+    expect(await newPool().stub.operate("nobody", "drain")).toBeUndefined();
+  });
+
+  it("lets requests wait for room, in order, until a worker says that it has some", async () => {
+    const { stub } = newPool();
+    const worker = newWorker();
+    await enterReady(stub, worker);
+    await stub.heartbeat(beat(worker, { load: full }));
+    const served: string[] = [];
+    const waiting = ["first", "second"].map(async (key) => {
+      const answer = await stub.place(session({ key, waitMs: 5_000 }));
+      served.push(key);
+      return answer;
+    });
+    await vi.waitFor(async () => expect((await stub.counts()).waiting).toBe(2));
+    await stub.heartbeat(beat(worker, { load: full }));
+    expect((await stub.counts()).waiting).toBe(2);
+    await stub.heartbeat(beat(worker));
+    for (const answer of await Promise.all(waiting)) {
+      expect(answer).toMatchObject({ kind: "placed", address: `http://${worker}` });
+    }
+    expect(served).toEqual(["first", "second"]);
+    expect(await stub.counts()).toMatchObject({ waiting: 0, refused: 0 });
+  });
+
+  it("refuses when the wait is over, at once where none is allowed, and counts it", async () => {
+    const { stub } = newPool();
+    const worker = newWorker();
+    await enterReady(stub, worker);
+    await stub.heartbeat(beat(worker, { load: full }));
+    expect(await stub.place(session())).toEqual({ kind: "full" });
+    const startMs = Date.now();
+    expect(await stub.place(session({ waitMs: 200 }))).toEqual({ kind: "full" });
+    expect(Date.now() - startMs).toBeGreaterThanOrEqual(190);
+    expect(await stub.counts()).toMatchObject({ waiting: 0, refused: 2 });
+  });
+
+  it("has no place for a model that no worker serves", async () => {
+    const { stub } = newPool();
+    await enterReady(stub, newWorker());
+    expect(await stub.place(session({ model: "none", waitMs: 5_000 }))).toEqual({ kind: "none" });
+  });
+
+  it("has the engines of the configuration as the last resort, in the last pool", async () => {
+    const { testEnv } = await import("../testing/gateway-clients.js");
+    const stub = testEnv.POOL.getByName("default");
+    expect(await stub.place(session({ model: "second" }))).toMatchObject({
+      kind: "placed",
+      worker: expect.stringMatching(/^engine:second\/[0-2]$/) as unknown,
+      address: "",
+      reason: "lastResort",
+    });
+    const worker = newWorker();
+    await stub.register(registration(worker));
+    await vi.waitFor(async () => expect(await stateIn(stub, worker)).toBe("ready"));
+    expect(await stub.place(session({ model: "second" }))).toMatchObject({
+      address: `http://${worker}`,
+    });
+    await stub.deregister(worker, `${worker}-1`);
+  });
+});
