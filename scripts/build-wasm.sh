@@ -12,7 +12,7 @@ export LC_ALL=C
 root=$(cd "$(dirname "$0")/.." && pwd)
 prebuilt="$root/wasm/prebuilt"
 bytes_max=409600      # ceiling of one module
-initial_bytes=1048576 # statics and stack; src/engine/wasm/abi.ts has the same number
+initial_bytes=1048576 # statics and stack; src/engine/wasm/memory-pages.ts has the same number
 stack_bytes=262144
 
 check=no

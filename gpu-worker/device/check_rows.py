@@ -318,7 +318,7 @@ def draw_exact(logits, p, recent, noise, nudge):
 def random_params(rows, vocab):
     array = np.zeros(rows, dtype=SAMPLE_ROW)
     array["seed"] = numbers.integers(0, 2**63, rows, dtype=np.uint64) * 2 + 1
-    array["temperature"] = numbers.choice([0, 0.2, 0.7, 1.0, 1.3, 2.0], rows)
+    array["temperature"] = numbers.choice([0, 1e-40, 0.2, 0.7, 1.0, 1.3, 2.0], rows)
     array["top_p"] = numbers.choice([1.0, 0.999, 0.95, 0.9, 0.5, 0.01], rows)
     array["min_p"] = numbers.choice([0, 0, 0.01, 0.1, 1.0], rows)
     array["repetition_penalty"] = numbers.choice([1.0, 1.0, 1.1, 1.5, 0.8], rows)
@@ -596,7 +596,8 @@ def cases():
             yield f"sampling {rows} x {vocab}, {kind}", lambda r=rows, v=vocab, k=kind: (
                 check_sampling(r, v, k, stride_more=v % 3)
             )
-    yield "sampling 256 x 4097", lambda: check_sampling(256, 4097, "usual")
+    for rows in (17, 33, 65, 256):
+        yield f"sampling {rows} x 4097", lambda r=rows: check_sampling(r, 4097, "usual")
     for values in ((1.0, 0, 1.0, 0), (0.7, 0, 0.9, 0), (1.5, 5, 1.0, 0), (1.0, 0, 1.0, 0.1), (2.0, 12, 0.8, 0.05)):  # fmt: skip
         yield f"distribution {values}", lambda v=values: check_distribution(*v)
     yield "a graph", check_graph

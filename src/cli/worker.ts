@@ -11,6 +11,8 @@ export interface WorkerOptions {
   /** Plan files, in the order in which a new sequence is offered them. */
   readonly plan: readonly string[];
   readonly engine: "wasm" | "cuda";
+  /** The CUDA engine's addon; what LEANEDGE_CUDA_ADDON says if unset. */
+  readonly cudaAddon: string | undefined;
   readonly threads: number;
   /** HOST:PORT. */
   readonly listen: string;
@@ -66,6 +68,7 @@ export async function worker(options: WorkerOptions): Promise<void> {
       modelPath: path,
       planPaths: options.plan,
       engine: options.engine,
+      cudaAddon: options.cudaAddon,
       threads: options.threads,
       memoryBytesMax: options.memory * 1024 * 1024,
       sequencesMax: options.sequences,
@@ -130,6 +133,10 @@ export function addWorkerCommand(
       [],
     )
     .option("--engine <name>", "wasm or cuda", engineName, "wasm")
+    .option(
+      "--cuda-addon <file>",
+      "addon of the cuda engine, libleanedge_cuda.so beside it (default: LEANEDGE_CUDA_ADDON)",
+    )
     .option("--threads <n>", "threads of the wasm engine", numbers("a number of threads", 8), 1)
     .requiredOption("--listen <host:port>", "address to listen on, HTTP/1.1 and HTTP/2 without TLS")
     .option("--token-file <file>", "file with the token that callers must show")
@@ -138,7 +145,7 @@ export function addWorkerCommand(
     .option(
       "--memory <MiB>",
       "weights, cache and scratch together",
-      numbers("a size in MiB", 65_536),
+      numbers("a size in MiB", 1_048_576),
       1024,
     )
     .option("--sequences <n>", "most sequences held at once", numbers("a count", 1_024), 256)

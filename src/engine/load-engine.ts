@@ -1,4 +1,6 @@
 /** A running engine, tokenizer and chat template from one model file. */
+import { BoundaryEngine, type EngineLoadOptions } from "./boundary/boundary-engine.js";
+import type { EngineBoundary } from "./boundary/engine-boundary.js";
 import type { Engine } from "./engine.js";
 import { FingerprintHasher } from "./gguf/fingerprint.js";
 import { readModelFile, type ModelFile } from "./gguf/model-file.js";
@@ -6,13 +8,10 @@ import type { ModelSource } from "./gguf/source.js";
 import { sha256Hex } from "./sha256.js";
 import { ChatTemplate } from "./template/index.js";
 import { Tokenizer } from "./tokenizer/index.js";
-import { WasmEngine, type WasmEngineOptions } from "./wasm/wasm-engine.js";
+import { loadWasmEngine, type WasmEngineOptions } from "./wasm/wasm-engine.js";
 
-/** See loadEngine. The limits and zones are those of WasmEngineOptions. */
-export interface LoadEngineOptions extends Omit<
-  WasmEngineOptions,
-  "modelFile" | "source" | "stream"
-> {
+/** What is read from the model file, and by whom. */
+interface FromFile {
   /** The model file. */
   readonly source: ModelSource;
   /**
@@ -21,6 +20,17 @@ export interface LoadEngineOptions extends Omit<
    */
   readonly fingerprint?: string;
 }
+
+/** See loadEngine: an engine in WebAssembly. */
+export type LoadEngineOptions = FromFile &
+  Omit<WasmEngineOptions, "modelFile" | "source" | "stream">;
+
+/** See loadEngine: an engine behind a boundary that was opened for it, a native one for example. */
+export type LoadBoundaryOptions = FromFile &
+  Omit<EngineLoadOptions, "modelFile" | "source" | "stream"> & {
+    /** Fresh; the engine's from here on. */
+    readonly boundary: EngineBoundary;
+  };
 
 /** A model file that is being served. */
 export interface LoadedEngine {
@@ -38,25 +48,39 @@ export interface LoadedEngine {
 }
 
 /**
- * Reads the header, builds tokenizer and template, streams the weights into a WASM engine.
+ * Reads the header, builds tokenizer and template, streams the weights into an engine.
  *
  * @throws ModelFileError, TokenizerError, TemplateError or EngineError, whoever refuses first
  */
-export async function loadEngine(options: LoadEngineOptions): Promise<LoadedEngine> {
-  const { source, fingerprint, ...engineOptions } = options;
+export async function loadEngine(
+  options: LoadEngineOptions | LoadBoundaryOptions,
+): Promise<LoadedEngine> {
+  try {
+    return await load(options);
+  } catch (error) {
+    if ("boundary" in options) options.boundary.close();
+    throw error;
+  }
+}
+
+async function load(options: LoadEngineOptions | LoadBoundaryOptions): Promise<LoadedEngine> {
+  const { source, fingerprint } = options;
   const { vocabulary, ...modelFile } = await readModelFile(source);
   const { tokenizer, template } = modelText({ vocabulary, chatTemplate: modelFile.chatTemplate });
   // Its buffer is one block of the file: not taken where it is not needed.
   const hasher = fingerprint === undefined ? new FingerprintHasher() : undefined;
-  const engine = await WasmEngine.load({
-    ...engineOptions,
+  const from = {
     modelFile,
     source,
     stream:
       hasher === undefined
         ? {}
         : { wholeFile: true, onBytes: (bytes: Uint8Array) => hasher.update(bytes) },
-  });
+  };
+  const engine =
+    "boundary" in options
+      ? await BoundaryEngine.load(options.boundary, { ...options, ...from })
+      : await loadWasmEngine({ ...options, ...from });
   return {
     engine,
     modelFile,

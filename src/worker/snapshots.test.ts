@@ -6,7 +6,7 @@ import { openEngine, smallZones, tinyModel } from "../engine/conformance/engine-
 import { allocatedBytes, contextForMemory, planAllocation } from "../engine/plan/allocation.js";
 import { identityPlan, type CachePlan } from "../engine/plan/plan.js";
 import { readEngineModule } from "../engine/wasm/node-module.js";
-import type { WasmEngine } from "../engine/wasm/wasm-engine.js";
+import type { BoundaryEngine } from "../engine/boundary/boundary-engine.js";
 import { Role } from "../gen/leanedge/v1/session_pb.js";
 import {
   RestoreRequestSchema,
@@ -38,10 +38,10 @@ const module = await readEngineModule();
 type Worker = Client<typeof WorkerService>;
 type Request = Parameters<Worker["generate"]>[0];
 
-let engine: WasmEngine;
+let engine: BoundaryEngine;
 let client: Worker;
 
-function serve(served: WasmEngine, model = fingerprint): Worker {
+function serve(served: BoundaryEngine, model = fingerprint): Worker {
   const config = { codec, geometry, plans: [leanPlan], modelFingerprint: model };
   return openWorker(served, config).client;
 }

@@ -30,3 +30,8 @@ export const needsChromium = requirePath(chromiumPath, `Chromium at ${chromiumPa
 export const pythonPath = ".cache/python-clients/bin/python";
 /** Requirement of the Python clients. */
 export const needsPythonClients = requirePath(pythonPath, "npm run clients:python");
+/** A compiler of C++20; `CXX` names another one. */
+export const needsCompiler = requirePath(
+  process.env["CXX"] ?? "/usr/bin/g++",
+  "a C++20 compiler at /usr/bin/g++; CXX names another by its path",
+);

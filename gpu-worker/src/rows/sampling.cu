@@ -1,5 +1,5 @@
-// Drawing one token a row. Eight thread blocks (one before sm_90) share a row's vocabulary and agree
-// through each other's shared memory.
+// Drawing one token a row. Eight thread blocks (fewer where there are many rows, one before sm_90) share
+// a row's vocabulary and agree through each other's shared memory.
 //
 // No sort: a token's place in the order is a 50-bit key (its distance from the greatest score in units
 // of 2^-27 nats, then its id; or the id alone where no filter orders), and the token at which a
@@ -19,7 +19,6 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
-constexpr int kRanksMax = 8;
 constexpr int kDigitBits = 11;
 constexpr int kBins = 1 << kDigitBits;
 constexpr int kIdBits = 18;
@@ -88,8 +87,8 @@ struct Slice {
   int32_t begin;
   int32_t count;
 
-  __device__ __forceinline__ float score(int32_t i) const {
-    const float logit = logits[i];
+  __device__ __forceinline__ float score(int32_t i) const { return penalise(i, logits[i]); }
+  __device__ __forceinline__ float penalise(int32_t i, float logit) const {
     if (!penalised || !(penalised[i / 32] >> i % 32 & 1)) return logit;
     return logit > 0 ? logit / penalty : logit * penalty;
   }
@@ -100,6 +99,7 @@ struct Rule {
   float greatest;
   float temperature;
   float min_p;
+  float inverse;  // of the temperature
   bool by_id;  // no filter needs an order: ids are the order, as in the scalar sampler
 
   __device__ __forceinline__ float distance(float score) const {
@@ -111,6 +111,21 @@ struct Rule {
   __device__ __forceinline__ uint64_t key(float distance, int32_t token) const {
     const uint64_t place = by_id ? 0 : static_cast<uint64_t>(distance * kDistanceUnits);
     return place << kIdBits | static_cast<uint32_t>(token);
+  }
+  // The distances of keys that begin with `key`, with room for the error of distance_near.
+  __device__ __forceinline__ float2 range(uint64_t key, int shift) const {
+    const int up = shift > kIdBits ? shift - kIdBits : 0;
+    const uint64_t low = (shift < kIdBits ? key >> (kIdBits - shift) : key << up);
+    const float from = static_cast<float>(low) / kDistanceUnits;
+    const float to = static_cast<float>(low + (uint64_t{1} << up)) / kDistanceUnits;
+    return make_float2(from - to * 0x1p-20f - 0x1p-24f, to + to * 0x1p-20f + 0x1p-24f);
+  }
+  // Whether a token's key may begin with `key`: costs no division.
+  __device__ __forceinline__ bool may_begin(float score, int32_t token, uint64_t key, int shift,
+                                            float2 range) const {
+    if (by_id) return static_cast<uint64_t>(token) >> shift == key;
+    const float distance_near = (greatest - score) * inverse;
+    return !(distance_near < range.x) && !(distance_near > range.y);  // NaN: look closer
   }
   // Whether a token can be drawn at all, and its weight and key.
   __device__ __forceinline__ bool candidate(float score, int32_t token, uint64_t* weight_out,
@@ -137,6 +152,16 @@ __device__ __forceinline__ void histogram_add(Histogram* h, int digit, uint64_t 
   const uint32_t before = atomicAdd(&h->low[digit], low);
   if (before + low < before) ++high;
   if (high) atomicAdd(&h->high[digit], high);
+}
+
+// The same for a whole warp whose tokens share a digit.
+__device__ __forceinline__ void add_warp(Histogram* h, int digit, uint64_t weight) {
+  const uint32_t count = __popc(__ballot_sync(0xffffffffu, weight > 0));
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) weight += __shfl_xor_sync(0xffffffffu, weight, step);
+  if (count == 0 || threadIdx.x % 32 != 0) return;
+  atomicAdd(&h->count[digit], count - 1);
+  histogram_add(h, digit, weight);
 }
 
 __device__ __forceinline__ Greatest greater(Greatest a, Greatest b) {
@@ -210,18 +235,25 @@ struct Row {
     __syncthreads();
     float exponentials = 0;
     uint64_t weights = 0;
-#pragma unroll 2
-    for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
-      exponentials += expf(slice.logits[i] - greatest_logit);
+    // Whole warps, so that they can add up what they have of one digit.
+    const int rounded = (slice.count + 31) / 32 * 32;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < rounded; i += kThreads) {
+      const bool real = i < slice.count;
+      const float logit = real ? slice.logits[i] : -INFINITY;
+      exponentials += expf(logit - greatest_logit);
       if (!draws) continue;
-      const float d = rule.distance(slice.score(i));
-      if (!(d < kDistanceMax)) continue;
-      const float exponential = expf(-d);
+      const float d = real ? rule.distance(slice.penalise(i, logit)) : kDistanceMax;
+      const float exponential = d < kDistanceMax ? expf(-d) : 0.0f;
       const uint64_t weight = rule.weight(exponential);
       weights += weight;
-      if (exponential >= rule.min_p && weight > 0) {
+      const uint64_t counted = exponential >= rule.min_p ? weight : 0;
+      if (rule.by_id) {
+        // 32 ids in a row share a digit: slices begin at multiples of 128.
+        add_warp(&shared->histogram, (slice.begin + i) >> shift, counted);
+      } else if (counted > 0) {
         histogram_add(&shared->histogram,
-                      static_cast<int>(rule.key(d, slice.begin + i) >> shift), weight);
+                      static_cast<int>(rule.key(d, slice.begin + i) >> shift), counted);
       }
     }
     const Sums mine = warp_sums({static_cast<double>(exponentials), weights});
@@ -336,12 +368,15 @@ struct Row {
     while (found.count > 1 && *shift > 0) {
       const int next = *shift > kDigitBits ? *shift - kDigitBits : 0;
       const uint64_t mask = (uint64_t{1} << (*shift - next)) - 1;
+      const float2 range = rule.range(*key, *shift);
       histogram_clear(&shared->histogram);
       __syncthreads();
-#pragma unroll 2
+#pragma unroll 4
       for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
         uint64_t weight, k;
-        if (!rule.candidate(slice.score(i), slice.begin + i, &weight, &k)) continue;
+        const float score = slice.score(i);
+        if (!rule.may_begin(score, slice.begin + i, *key, *shift, range)) continue;
+        if (!rule.candidate(score, slice.begin + i, &weight, &k)) continue;
         if (k >> *shift != *key) continue;
         histogram_add(&shared->histogram, static_cast<int>(k >> next & mask), weight);
       }
@@ -355,6 +390,11 @@ struct Row {
   }
 };
 
+// Tokens of a block: a multiple of what shares a digit where ids are the order.
+__host__ __device__ constexpr int share_of(int vocab_size, int ranks) {
+  return (vocab_size + ranks * 128 - 1) / (ranks * 128) * 128;
+}
+
 template <int kRanks>
 __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call) {
   extern __shared__ __align__(16) uint8_t shared_bytes[];
@@ -365,7 +405,7 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
   if (params.position < 0) return;  // the same for all blocks of the row
 
   const int rank = Cluster<kRanks>::rank();
-  const int share = (call.vocab_size + kRanks - 1) / kRanks;
+  const int share = share_of(call.vocab_size, kRanks);
   const int begin = rank * share < call.vocab_size ? rank * share : call.vocab_size;
   const int end = begin + share < call.vocab_size ? begin + share : call.vocab_size;
   const float* logits =
@@ -386,7 +426,8 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
 
   const Greatest greatest = row.find_greatest();
   const bool by_id = params.top_k == 0 && params.top_p >= 1.0f;
-  const Rule rule = {greatest.score, params.temperature, params.min_p, by_id};
+  const Rule rule = {greatest.score, params.temperature, params.min_p, 1.0f / params.temperature,
+                     by_id};
   const int first_shift = (by_id ? kIdBits : kKeyBits) - kDigitBits;
   const Sums sums = row.add_up(greatest.logit, rule, first_shift);
   auto write = [&](int32_t token, float logit) {
@@ -431,9 +472,13 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
       call.out[out_row] = {-1, 0.0f, static_cast<int32_t>(Status::kNotFinite), 0};
     }
   } else if (drawn) {
+    const float2 range = rule.range(key, shift);
+#pragma unroll 4
     for (int i = static_cast<int>(threadIdx.x); i < row.slice.count; i += kThreads) {
       uint64_t weight, k;
-      if (!rule.candidate(row.slice.score(i), begin + i, &weight, &k) || k >> shift != key) continue;
+      const float score = row.slice.score(i);
+      if (!rule.may_begin(score, begin + i, key, shift, range)) continue;
+      if (!rule.candidate(score, begin + i, &weight, &k) || k >> shift != key) continue;
       write(begin + i, row.slice.logits[i]);
     }
   } else if (rank == 0 && threadIdx.x == 0) {
@@ -446,7 +491,7 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
 
 template <int kRanks>
 cudaError_t launch(const Sampling& call, cudaStream_t stream) {
-  const size_t share = static_cast<size_t>((call.vocab_size + kRanks - 1) / kRanks);
+  const size_t share = static_cast<size_t>(share_of(call.vocab_size, kRanks));
   const size_t bytes = sizeof(Shared<kRanks>) + (share + 31) / 32 * sizeof(uint32_t);
   const cudaError_t error = cudaFuncSetAttribute(
       kernel_sampling<kRanks>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
@@ -482,7 +527,10 @@ cudaError_t sampling_launch(const Sampling& call, cudaStream_t stream) {
     error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   }
   if (error != cudaSuccess) return error;
-  return major >= 9 ? launch<kRanksMax>(call, stream) : launch<1>(call, stream);
+  // Every block has costs of its own: no more of them than there are multiprocessors.
+  if (major < 9 || call.row_count > 64) return launch<1>(call, stream);
+  if (call.row_count > 32) return launch<2>(call, stream);
+  return call.row_count > 16 ? launch<4>(call, stream) : launch<8>(call, stream);
 }
 
 }  // namespace leanedge::cuda

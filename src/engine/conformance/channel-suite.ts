@@ -3,7 +3,14 @@ import { describe, expect, it } from "vitest";
 import { ggufBytes } from "../../../test/oracle/gguf.js";
 import { randomModel, randomModelBytes } from "../../../test/oracle/random-model.js";
 import type { CachePlan } from "../plan/plan.js";
-import { drawMany, openEngineOf, openSequence, randomIds, type Drawn } from "./engine-bench.js";
+import {
+  drawMany,
+  openEngineOf,
+  openSequence,
+  randomIds,
+  type Drawn,
+  type SuiteModule,
+} from "./engine-bench.js";
 import { firstDifference } from "./expectations.js";
 import { planCases, planZones, prunableModel } from "./plan-cases.js";
 
@@ -36,7 +43,7 @@ function misread(plan: CachePlan): CachePlan {
 }
 
 /** Runs the suite on a module. */
-export function runChannelSuite(module: () => Promise<WebAssembly.Module>): void {
+export function runChannelSuite(module: () => Promise<SuiteModule>): void {
   describe("files with Q and K in interleaved and in half-rotation order", () => {
     const pruned = planCases.filter(({ name }) => name.startsWith("LeanK"));
     const ids = randomIds(100, 8).map((id) => id % prunableModel.vocabulary);

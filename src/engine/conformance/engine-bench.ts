@@ -3,11 +3,14 @@ import { onTestFinished } from "vitest";
 import { randomModelBytes, type ModelSpec } from "../../../test/oracle/random-model.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
 import { tinyModel } from "../../../test/support/tiny-model.js";
+import type { NativePaths } from "../cuda/addon.js";
+import { NativeBoundary } from "../cuda/native-boundary.js";
 import type { Engine, LogSegment, Sampling, SequenceHandle } from "../engine.js";
 import { memorySource } from "../gguf/memory-source.js";
 import { readModelFile } from "../gguf/model-file.js";
 import { isThreaded } from "../wasm/threads.js";
-import { WasmEngine, type WasmEngineOptions } from "../wasm/wasm-engine.js";
+import { BoundaryEngine } from "../boundary/boundary-engine.js";
+import { loadWasmEngine, type WasmEngineOptions } from "../wasm/wasm-engine.js";
 
 export { tinyModel };
 
@@ -34,12 +37,20 @@ export const greedy: Sampling = {
 /** Draws among many tokens. */
 export const lively: Sampling = { ...greedy, temperature: 1.2, topK: 40, topP: 0.95, seed: 77n };
 
+/** What a suite runs on: a WASM module, or a native library. */
+export type SuiteModule = WebAssembly.Module | NativePaths;
+
+/** Whether it is a native library. */
+export function isNative(module: SuiteModule): module is NativePaths {
+  return "library" in module;
+}
+
 /** Loads a random model. */
 export async function openEngine(
-  module: WebAssembly.Module,
+  module: SuiteModule,
   spec: ModelSpec,
   options: Partial<WasmEngineOptions> = {},
-): Promise<WasmEngine> {
+): Promise<BoundaryEngine> {
   return openEngineOf(module, randomModelBytes(spec), options);
 }
 
@@ -47,17 +58,31 @@ export async function openEngine(
 const benchThreads = 2;
 
 /**
- * Loads a model file that is in memory. A threaded module computes on two threads; call it within a
- * test then, whose end is the engine's.
+ * Loads a model file that is in memory. A threaded module computes on two threads, a native library on one of
+ * its own; call it within a test then, whose end is the engine's.
  */
 export async function openEngineOf(
-  module: WebAssembly.Module,
+  module: SuiteModule,
   file: Uint8Array,
   options: Partial<WasmEngineOptions> = {},
-): Promise<WasmEngine> {
+): Promise<BoundaryEngine> {
   const source = memorySource(file);
+  if (isNative(module)) {
+    const boundary = await NativeBoundary.open(module, options.memoryBytesMax ?? benchMemoryBytes);
+    const modelFile = await readModelFile(source);
+    const engine = await BoundaryEngine.load(boundary, {
+      source,
+      modelFile,
+      ...smallZones,
+      ...options,
+    });
+    onTestFinished(() => {
+      engine.close();
+    });
+    return engine;
+  }
   const threaded = isThreaded(module);
-  const engine = await WasmEngine.load({
+  const engine = await loadWasmEngine({
     module,
     threads: threaded ? benchThreads : 1,
     source,

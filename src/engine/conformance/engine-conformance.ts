@@ -1,6 +1,7 @@
 /** What every engine must do, whatever computes: src/engine/engine.ts and docs/architecture.md. */
 import { describe } from "vitest";
 import { runChannelSuite } from "./channel-suite.js";
+import type { SuiteModule } from "./engine-bench.js";
 import { runErrorSuite } from "./error-suite.js";
 import { runLogitSuite } from "./logit-suite.js";
 import { runPlanSuite } from "./plan-suite.js";
@@ -12,16 +13,13 @@ import { runWalkSuite } from "./walk-suite.js";
  * Declares the engine suite for a module.
  *
  * @param name for titles
- * @param module the compiled module, or how to get it
+ * @param module how to get the compiled module, or the paths of a native library
  */
-export function runEngineConformance(
-  name: string,
-  module: () => Promise<WebAssembly.Module>,
-): void {
+export function runEngineConformance(name: string, module: () => Promise<SuiteModule>): void {
   describe(`an engine of ${name}`, () => {
     // Compiled once: instances share the code.
-    let compiled: Promise<WebAssembly.Module> | undefined;
-    const once = (): Promise<WebAssembly.Module> => (compiled ??= module());
+    let compiled: Promise<SuiteModule> | undefined;
+    const once = (): Promise<SuiteModule> => (compiled ??= module());
     runLogitSuite(once);
     runPlanSuite(once);
     runChannelSuite(once);

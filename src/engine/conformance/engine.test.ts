@@ -5,10 +5,14 @@ import { loadEngine } from "../load-engine.js";
 import { readEngineModule } from "../wasm/node-module.js";
 import { drawMany, openEngine, openSequence, randomIds, tinyModel } from "./engine-bench.js";
 import { runEngineConformance } from "./engine-conformance.js";
+import { runModuleMemorySuite } from "./error-suite.js";
 import { suiteModules } from "./suite-modules.js";
 import { missing, stories260k, titled } from "../../../test/peers/peers.js";
 
-for (const name of suiteModules()) runEngineConformance(name, () => readEngineModule(name));
+for (const name of suiteModules()) {
+  runEngineConformance(name, () => readEngineModule(name));
+  runModuleMemorySuite(name, () => readEngineModule(name));
+}
 
 /** RMS difference of log-probabilities between the backends; logits deviate by 3. */
 const differenceMax = 2e-3;

@@ -2,16 +2,18 @@
 import { describe, expect, it } from "vitest";
 import { EngineError, type EngineStatusName } from "../status.js";
 import { identityPlan } from "../plan/plan.js";
-import type { WasmEngine } from "../wasm/wasm-engine.js";
+import type { BoundaryEngine } from "../boundary/boundary-engine.js";
 import {
   allWork,
   benchMemoryBytes,
   drawMany,
   greedy,
+  isNative,
   openEngine,
   openSequence,
   randomIds,
   tinyModel,
+  type SuiteModule,
 } from "./engine-bench.js";
 
 /** The EngineError that `call` throws; anything else fails the test. */
@@ -29,7 +31,7 @@ const refusals: readonly {
   name: string;
   status: EngineStatusName;
   message: RegExp;
-  call: (engine: WasmEngine) => unknown;
+  call: (engine: BoundaryEngine) => unknown;
 }[] = [
   {
     name: "an id beyond the vocabulary",
@@ -116,9 +118,7 @@ const refusals: readonly {
     status: "invalidArgument",
     message: /257 entries in one step, at most 256/,
     call: (engine) =>
-      engine.stepSync(
-        Array.from({ length: 257 }, () => ({ sequence: 0, workMax: 1, sample: false })),
-      ),
+      engine.step(Array.from({ length: 257 }, () => ({ sequence: 0, workMax: 1, sample: false }))),
   },
   {
     name: "a snapshot that is none",
@@ -129,7 +129,7 @@ const refusals: readonly {
 ];
 
 /** Runs the suite on a module. */
-export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
+export function runErrorSuite(module: () => Promise<SuiteModule>): void {
   describe("refuses", () => {
     it.each(refusals)("$name", async ({ status, message, call }) => {
       const engine = await openEngine(await module(), tinyModel, { sequencesMax: 4 });
@@ -196,23 +196,17 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
     });
 
     it("a model that does not fit its memory", async () => {
+      const tightBytes = 1024 * 1024 + 65536;
       const error = await refusal(async () =>
         openEngine(await module(), tinyModel, {
-          memoryBytesMax: 1024 * 1024 + 65536,
+          memoryBytesMax: tightBytes,
           batchRowsMax: 512,
         }),
       );
       expect(error.status).toBe("outOfMemory");
       expect(error.message).toMatch(/\d+ bytes .*\d+/);
-      expect(error.bound).toBeLessThan(1024 * 1024 + 65536);
-    });
-
-    it("memory that is less than the module itself takes", async () => {
-      const error = await refusal(async () =>
-        openEngine(await module(), tinyModel, { memoryBytesMax: 1024 * 1024 - 1 }),
-      );
-      expect(error.status).toBe("outOfMemory");
-      expect(error.message).toMatch(/1048575 bytes.*1048576/);
+      // A module counts what it takes itself.
+      expect(error.bound).toBeLessThanOrEqual(tightBytes - (isNative(await module()) ? 0 : 65536));
     });
 
     it("limits and plans out of range", async () => {
@@ -249,12 +243,12 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
   });
 
   describe("memory", () => {
-    it("is the host's maximum at most, rounded down to whole pages", async () => {
-      const engine = await openEngine(await module(), tinyModel, {
-        memoryBytesMax: benchMemoryBytes + 1234,
-      });
+    it("is the host's maximum at most, rounded down to whole pages in WebAssembly", async () => {
+      const compiled = await module();
+      const memoryBytesMax = benchMemoryBytes + 1234;
+      const engine = await openEngine(compiled, tinyModel, { memoryBytesMax });
       const stats = engine.stats();
-      expect(stats.memoryBytesMax).toBe(benchMemoryBytes);
+      expect(stats.memoryBytesMax).toBe(isNative(compiled) ? memoryBytesMax : benchMemoryBytes);
       expect(stats.memoryBytes).toBeLessThanOrEqual(benchMemoryBytes);
       expect(stats.weightBytes).toBeGreaterThan(0);
       expect(stats.weightBytesPerRow).toBeLessThanOrEqual(stats.weightBytes);
@@ -280,6 +274,22 @@ export function runErrorSuite(module: () => Promise<WebAssembly.Module>): void {
       });
       const sequence = openSequence(tight, [{ kind: "prompt", ids: [1, 2, 3] }]);
       expect(await drawMany(tight, sequence, 2)).toHaveLength(2);
+    });
+  });
+}
+
+/** What only modules have: memory of their own that the host's maximum has to hold. */
+export function runModuleMemorySuite(
+  name: string,
+  module: () => Promise<WebAssembly.Module>,
+): void {
+  describe(`the memory of ${name}`, () => {
+    it("is refused where it is less than the module itself takes", async () => {
+      const error = await refusal(async () =>
+        openEngine(await module(), tinyModel, { memoryBytesMax: 1024 * 1024 - 1 }),
+      );
+      expect(error.status).toBe("outOfMemory");
+      expect(error.message).toMatch(/1048575 bytes.*1048576/);
     });
   });
 }

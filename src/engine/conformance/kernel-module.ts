@@ -4,7 +4,7 @@
  */
 import type { Dtype } from "../gguf/dtype.js";
 import { dtypeLayouts } from "../gguf/dtype.js";
-import { wasmPagesInitial } from "../wasm/abi.js";
+import { wasmPagesInitial } from "../wasm/memory-pages.js";
 import {
   isThreaded,
   startHelpers,

@@ -16,6 +16,7 @@ import {
   randomIds,
   tinyModel,
   type Drawn,
+  type SuiteModule,
 } from "./engine-bench.js";
 import { firstDifference } from "./expectations.js";
 
@@ -48,7 +49,7 @@ const models: readonly { name: string; spec: ModelSpec; rmsMax: number }[] = [
 ];
 
 /** Runs the suite on a module. */
-export function runLogitSuite(module: () => Promise<WebAssembly.Module>): void {
+export function runLogitSuite(module: () => Promise<SuiteModule>): void {
   const folder = mkdtempSync(join(tmpdir(), "leanedge-conformance-"));
   afterAll(() => rmSync(folder, { recursive: true }));
 

@@ -10,7 +10,7 @@ import { writeRandomModel } from "../../../test/oracle/random-model.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
 import type { Engine, LogSegment } from "../engine.js";
 import { archivePages, identityPlan, type CachePlan } from "../plan/plan.js";
-import { draw, openEngine, openSequence } from "./engine-bench.js";
+import { draw, openEngine, openSequence, type SuiteModule } from "./engine-bench.js";
 import { firstDifference } from "./expectations.js";
 import { planCases, planZones, prunableModel } from "./plan-cases.js";
 
@@ -68,7 +68,7 @@ function ends(log: readonly LogSegment[]): number[] {
 }
 
 /** Runs the suite on a module. */
-export function runPlanSuite(module: () => Promise<WebAssembly.Module>): void {
+export function runPlanSuite(module: () => Promise<SuiteModule>): void {
   const folder = mkdtempSync(join(tmpdir(), "leanedge-plans-"));
   const path = join(folder, "model.gguf");
   let oracle: Oracle;

@@ -9,10 +9,12 @@ import type { Logits } from "../../../test/oracle/oracle.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
 import { openFileSource } from "../gguf/file-source.js";
 import { readModelFile } from "../gguf/model-file.js";
+import { readingBytesMax } from "../plan/allocation.js";
 import { parsePlan } from "../plan/parse.js";
 import { pageStorages, type CachePlan } from "../plan/plan.js";
 import { readEngineModule } from "../wasm/node-module.js";
-import { WasmEngine } from "../wasm/wasm-engine.js";
+import type { BoundaryEngine } from "../boundary/boundary-engine.js";
+import { loadWasmEngine } from "../wasm/wasm-engine.js";
 import { draw, openSequence } from "./engine-bench.js";
 
 const modelPath = "models/leanedge-seed-29m-q4_0.gguf";
@@ -29,13 +31,13 @@ function leanPlan(percent: number): CachePlan {
 async function openSeed(
   plans: readonly CachePlan[],
   options: { readonly sequencesMax?: number } = {},
-): Promise<WasmEngine> {
+): Promise<BoundaryEngine> {
   const source = await openFileSource(modelPath);
   try {
     const modelFile = await readModelFile(source);
     const memoryBytesMax = 120 * mebibyte;
     const module = await readEngineModule("wasm");
-    return await WasmEngine.load({ module, source, modelFile, plans, memoryBytesMax, ...options });
+    return await loadWasmEngine({ module, source, modelFile, plans, memoryBytesMax, ...options });
   } finally {
     await source.close();
   }
@@ -47,7 +49,7 @@ function ids(count: number, seed: number): number[] {
   return Array.from({ length: count }, () => 300 + random.below(7000));
 }
 
-async function logitsOf(engine: WasmEngine, sequence: number): Promise<Logits> {
+async function logitsOf(engine: BoundaryEngine, sequence: number): Promise<Logits> {
   const { logits } = await draw(engine, sequence);
   const values = Float64Array.from(new Float32Array(logits.buffer));
   return { positions: 1, vocabulary: engine.vocabSize, values };
@@ -76,6 +78,7 @@ describe("memory of a prompt of 4,096 tokens of the embedded model", () => {
         const { cacheBytesPeak, scratchBytes } = engine.stats();
         const transient = cacheBytesPeak - engine.sequenceCacheBytes(1, 4096);
         expect(transient, plan.name).toBeLessThanOrEqual(besideBytesMax);
+        expect(readingBytesMax(plan, { dim: 512 }, 4096, 0, 4096, true)).toBeGreaterThan(transient);
         if (plan.name === "int2") continue;
         expect(transient + scratchBytes, plan.name).toBeLessThanOrEqual(besideBytesMax);
         engine.close();

@@ -15,6 +15,7 @@ import {
   tinyModel,
   turnPrompts,
   type Drawn,
+  type SuiteModule,
 } from "./engine-bench.js";
 import { firstDifference } from "./expectations.js";
 
@@ -41,7 +42,7 @@ function expectSame(actual: readonly Drawn[], expected: readonly Drawn[]): void 
 }
 
 /** Runs the suite on a module. */
-export function runReplaySuite(module: () => Promise<WebAssembly.Module>): void {
+export function runReplaySuite(module: () => Promise<SuiteModule>): void {
   describe.each([
     { plan: 0, name: "identity" },
     { plan: 1, name: "lean" },

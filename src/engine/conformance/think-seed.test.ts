@@ -7,7 +7,7 @@ import { readModelFile } from "../gguf/model-file.js";
 import { identityPlan } from "../plan/plan.js";
 import { thinkPlan, thinkQueries } from "../plan/think.js";
 import { readEngineModule } from "../wasm/node-module.js";
-import { WasmEngine } from "../wasm/wasm-engine.js";
+import { loadWasmEngine } from "../wasm/wasm-engine.js";
 import { allWork, openSequence } from "./engine-bench.js";
 import { oracleSums } from "./think-suite.js";
 
@@ -20,7 +20,7 @@ describe("ThinK on the embedded model", () => {
     const queryFrom = ids.length - thinkQueries;
     const source = await openFileSource(modelPath);
     const modelFile = await readModelFile(source);
-    const engine = await WasmEngine.load({
+    const engine = await loadWasmEngine({
       module: await readEngineModule("wasm"),
       source,
       modelFile,

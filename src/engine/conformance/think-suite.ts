@@ -8,7 +8,7 @@ import { plannedMix } from "../../../test/oracle/planned.js";
 import { writeRandomModel } from "../../../test/oracle/random-model.js";
 import { identityPlan } from "../plan/plan.js";
 import { thinkPlan, thinkQueries, type ChannelSums } from "../plan/think.js";
-import { allWork, openEngine, openSequence, randomIds } from "./engine-bench.js";
+import { allWork, openEngine, openSequence, randomIds, type SuiteModule } from "./engine-bench.js";
 import { worstError } from "./expectations.js";
 import { planCases, planZones, prunableModel } from "./plan-cases.js";
 
@@ -36,7 +36,7 @@ export function oracleSums(
 }
 
 /** Runs the suite on a module. */
-export function runThinkSuite(module: () => Promise<WebAssembly.Module>): void {
+export function runThinkSuite(module: () => Promise<SuiteModule>): void {
   describe("channel sums of a prompt", () => {
     const folder = mkdtempSync(join(tmpdir(), "leanedge-think-"));
     afterAll(() => rmSync(folder, { recursive: true }));

@@ -5,7 +5,14 @@
 import { describe, expect, it } from "vitest";
 import { SeededRandom } from "../../../test/oracle/random.js";
 import type { Engine, LogSegment, Sampling, SequenceHandle } from "../engine.js";
-import { allWork, draw, greedy, openEngine, openSequence } from "./engine-bench.js";
+import {
+  allWork,
+  draw,
+  greedy,
+  openEngine,
+  openSequence,
+  type SuiteModule,
+} from "./engine-bench.js";
 import { firstDifference } from "./expectations.js";
 import { planCases, planZones, prunableModel } from "./plan-cases.js";
 
@@ -182,7 +189,7 @@ class Walk {
 }
 
 /** Runs the suite on a module. */
-export function runWalkSuite(module: () => Promise<WebAssembly.Module>): void {
+export function runWalkSuite(module: () => Promise<SuiteModule>): void {
   describe("random walks under every plan", () => {
     it.each([
       {

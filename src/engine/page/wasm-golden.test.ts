@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { planBlock } from "../plan/binary.js";
 import { pageSlots } from "../plan/plan.js";
-import { wasmPagesInitial, wasmPagesMax } from "../wasm/abi.js";
+import { wasmPagesInitial, wasmPagesMax } from "../wasm/memory-pages.js";
 import { readEngineModule } from "../wasm/node-module.js";
 import { pageLayout } from "./layout.js";
 import { goldenCases, goldenPage, goldenRows, type GoldenCase } from "./testing/golden.js";

@@ -4,7 +4,7 @@
  * cheap form of ||Q[:, c] K[:, c]^T||. Queries are the prompt's last ones, after RoPE, of all query
  * heads that share the KV head. The best channels stay, equally many in every head.
  *
- * An engine adds the squares up (WasmEngine.observe) while it reads the prompt under any plan; the plan
+ * An engine adds the squares up (BoundaryEngine.observe) while it reads the prompt under any plan; the plan
  * made here is then for a second engine, or a second load of the same one: plans are fixed when an
  * engine starts. It is no serving path.
  */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { EngineError } from "../status.js";
-import { abiVersion, stagingBytes, wasmPageBytes, wasmPagesInitial } from "./abi.js";
+import { abiVersion, stagingBytes } from "../boundary/abi.js";
 import { WasmInstance } from "./instance.js";
+import { wasmPageBytes, wasmPagesInitial } from "./memory-pages.js";
 import { readEngineModule } from "./node-module.js";
 
 const memoryBytes = wasmPagesInitial * wasmPageBytes;

@@ -1,13 +1,8 @@
-/** One instance of a WASM module, its memory, and the errors of its calls. */
-import { engineStatusName, EngineError } from "../status.js";
-import {
-  abiVersion,
-  readError,
-  stagingBytes,
-  wasmPageBytes,
-  wasmPagesInitial,
-  wasmPagesMax,
-} from "./abi.js";
+/** One instance of a WASM module, its memory, and its calls. */
+import { abiVersion, stagingBytes } from "../boundary/abi.js";
+import { EngineBoundary, type EngineCalls } from "../boundary/engine-boundary.js";
+import { EngineError } from "../status.js";
+import { wasmPageBytes, wasmPagesInitial, wasmPagesMax } from "./memory-pages.js";
 import { StepThread } from "./step-thread.js";
 import {
   checkThreads,
@@ -17,49 +12,25 @@ import {
   type ThreadExports,
 } from "./threads.js";
 
-/** Functions that a module exports for engines (engine/include/leanedge/engine.h); 64-bit integers are bigint. */
-export interface EngineExports {
+/** Functions that a module exports for engines (engine/include/leanedge/engine.h). */
+export interface EngineExports extends EngineCalls {
   le_abi_version(): number;
   le_backend(): number;
-  le_error(): number;
   le_staging(): number;
   le_engine_create(options: number, config: number, tensors: number, count: number): number;
   le_weights_write(index: number, offset: bigint, data: number, bytes: number): number;
-  le_plan_add(plan: number, sink: number, recent: number): number;
   le_engine_start(): number;
-  le_sequence_create(plan: number): number;
-  le_sequence_free(sequence: number): number;
-  le_sequence_append(sequence: number, kind: number, ids: number, count: number): number;
-  le_sequence_truncate(sequence: number, tokens: number): number;
-  le_sequence_drop_cache(sequence: number): number;
-  le_sequence_fork(sequence: number, tokens: number): number;
-  le_sequence_sampling(sequence: number, params: number): number;
-  le_sequence_stats(sequence: number, out: number): number;
-  le_sequence_ids(sequence: number, begin: number, count: number, out: number): number;
-  le_plan_sequence_bytes(plan: number, tokens: number): bigint;
-  le_observe(sequence: number, queryFrom: number): number;
-  le_observed(layer: number, out: number): number;
-  le_step(entries: number, count: number, results: number): number;
   le_logits(sequence: number): number;
-  le_engine_stats(out: number): number;
-  le_snapshot_bytes(sequence: number): bigint;
-  le_snapshot_read(sequence: number, offset: bigint, out: number, bytes: number): number;
-  le_snapshot_begin(plan: number, bytes: bigint): number;
-  le_snapshot_write(sequence: number, offset: bigint, data: number, bytes: number): number;
 }
 
 /**
  * A module's memory and functions. The memory's buffer changes when the module grows it, so it is
  * asked for anew at each use and never kept.
  */
-export class WasmInstance {
-  #lost: string | undefined;
-  /** Whether the step thread is at work. */
-  #stepping = false;
-
+export class WasmInstance extends EngineBoundary<EngineExports> {
   private constructor(
     private readonly memory: WebAssembly.Memory,
-    private readonly exports: EngineExports,
+    protected readonly calls: EngineExports,
     /** Address of the staging buffer. */
     readonly staging: number,
     /** leanedge.v1.Backend of the module. */
@@ -68,7 +39,9 @@ export class WasmInstance {
     readonly memoryBytesMax: number,
     private readonly helpers: HelperThreads | undefined,
     private readonly stepThread: StepThread | undefined,
-  ) {}
+  ) {
+    super();
+  }
 
   /**
    * @param memoryBytesMax most bytes of memory, rounded down to whole pages of 64 KiB
@@ -123,37 +96,8 @@ export class WasmInstance {
     );
   }
 
-  /** Whether steps run on a thread of their own. */
-  get hasStepThread(): boolean {
+  get stepsElsewhere(): boolean {
     return this.stepThread !== undefined;
-  }
-
-  /** Whether a step is pending there; no other call may be made then. */
-  get stepping(): boolean {
-    return this.#stepping;
-  }
-
-  /** Ends the threads, if there are any; no call may follow. */
-  close(): void {
-    this.#lost ??= "the engine is closed";
-    this.helpers?.stop();
-    this.stepThread?.stop();
-  }
-
-  /** le_step on the step thread. Throws EngineError for a refusal, or if the thread is lost. */
-  async step(entries: number, count: number, results: number): Promise<void> {
-    if (this.stepThread === undefined) throw new EngineError("wrongState", "no step thread");
-    this.#checkCallable();
-    this.#stepping = true;
-    let status: number;
-    try {
-      status = await this.stepThread.step({ entries, count, results });
-    } catch (cause) {
-      this.#lose(cause instanceof Error ? cause.message : String(cause));
-    } finally {
-      this.#stepping = false;
-    }
-    if (status < 0) throw this.lastError(status);
   }
 
   /** The memory as it is now; take it again after any call. */
@@ -161,59 +105,39 @@ export class WasmInstance {
     return this.memory.buffer;
   }
 
-  /** Bytes [offset, offset + length) of the staging buffer; to be taken anew after any call. */
-  stagingView(length: number, offset = 0): Uint8Array {
-    if (offset + length > stagingBytes) {
-      throw new EngineError(
-        "invalidArgument",
-        `${offset + length} bytes do not fit the staging buffer of ${stagingBytes}`,
-        offset + length,
-        stagingBytes,
-      );
-    }
-    return new Uint8Array(this.memory.buffer, this.staging + offset, length);
+  createEngine(options: number, config: number, tensors: number, count: number): void {
+    this.check((x) => x.le_engine_create(options, config, tensors, count));
   }
 
-  /** Runs a call whose result means something in itself. */
-  run<T>(call: (exports: EngineExports) => T): T {
-    this.#checkCallable();
-    try {
-      return call(this.exports);
-    } catch (cause) {
-      if (!(cause instanceof WebAssembly.RuntimeError)) throw cause;
-      this.#lose(cause.message);
+  writeWeights(index: number, offset: number, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += stagingBytes) {
+      const piece = bytes.subarray(at, at + stagingBytes);
+      this.stagingView(piece.length).set(piece);
+      this.check((x) => x.le_weights_write(index, BigInt(offset + at), this.staging, piece.length));
     }
   }
 
-  #checkCallable(): void {
-    if (this.#lost !== undefined) throw new EngineError("deviceLost", this.#lost);
-    if (this.#stepping) throw new EngineError("wrongState", "a step is pending");
+  startEngine(): void {
+    this.check((x) => x.le_engine_start());
   }
 
-  /** A broken assertion: nothing in the module's memory can be trusted any more. */
-  #lose(reason: string): never {
-    this.#lost ??= `the engine stopped: ${reason}; all sequences are lost`;
+  logits(sequence: number, count: number): Float32Array | undefined {
+    const address = this.run((x) => x.le_logits(sequence));
+    return address === 0 ? undefined : new Float32Array(this.buffer, address, count).slice();
+  }
+
+  protected async stepElsewhere(entries: number, count: number, results: number): Promise<number> {
+    if (this.stepThread === undefined) throw new EngineError("wrongState", "no step thread");
+    return this.stepThread.step({ entries, count, results });
+  }
+
+  /** A broken assertion traps: nothing in the module's memory can be trusted any more. */
+  protected losesEngine(cause: unknown): boolean {
+    return cause instanceof WebAssembly.RuntimeError;
+  }
+
+  protected release(): void {
     this.helpers?.stop();
     this.stepThread?.stop();
-    throw new EngineError("deviceLost", this.#lost);
-  }
-
-  /** Runs a call that returns a Status or a non-negative number. Throws EngineError for a refusal. */
-  check(call: (exports: EngineExports) => number): number {
-    const result = this.run(call);
-    if (result < 0) throw this.lastError(result);
-    return result;
-  }
-
-  /** The error that the module remembers, as `status`. */
-  lastError(status: number): EngineError {
-    const raw = readError(this.memory.buffer, this.exports.le_error());
-    const same = raw.status === status;
-    return new EngineError(
-      engineStatusName(status) ?? "deviceLost",
-      same && raw.message !== "" ? raw.message : `engine status ${status}`,
-      same ? raw.value : 0,
-      same ? raw.bound : 0,
-    );
   }
 }

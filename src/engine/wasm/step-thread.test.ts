@@ -5,23 +5,23 @@ import { EngineError } from "../status.js";
 import { WasmInstance } from "./instance.js";
 import { readEngineModule } from "./node-module.js";
 import { StepThread } from "./step-thread.js";
-import type { WasmEngine } from "./wasm-engine.js";
+import type { BoundaryEngine } from "../boundary/boundary-engine.js";
 
 const prompt = [3, 1, 4, 1, 5, 9, 2, 6];
 
-async function open(stepThread: boolean, threads = 1): Promise<WasmEngine> {
+async function open(stepThread: boolean, threads = 1): Promise<BoundaryEngine> {
   const module = await readEngineModule("simd128-threads");
   return openEngine(module, tinyModel, { stepThread, threads });
 }
 
-function entry(engine: WasmEngine): StepEntry {
+function entry(engine: BoundaryEngine): StepEntry {
   const sequence = engine.createSequence();
   engine.append(sequence, "prompt", prompt);
   return { sequence, workMax: 1 << 20, sample: true };
 }
 
 /** Tokens of one sequence, and the logits behind the last. */
-async function draw(engine: WasmEngine, steps: number) {
+async function draw(engine: BoundaryEngine, steps: number) {
   const first = entry(engine);
   const tokens: (number | undefined)[] = [];
   for (let i = 0; i < steps; i++) tokens.push((await engine.step([first]))[0]?.token);

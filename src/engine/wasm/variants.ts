@@ -2,7 +2,7 @@
  * Which of the SIMD modules an environment can run. All of them compute the same bits; the relaxed
  * one is faster where engines have relaxed SIMD and where its products give the answers they should.
  */
-import { wasmPagesInitial } from "./abi.js";
+import { wasmPagesInitial } from "./memory-pages.js";
 
 /** A module that is valid only where relaxed SIMD is: one dot product of each kind that kernels use. */
 const relaxedProbe = Uint8Array.of(

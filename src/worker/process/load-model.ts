@@ -1,8 +1,14 @@
 /** A model file and its plans, ready to be loaded into an engine as often as it takes. */
 import { basename } from "node:path";
 import { readFile } from "node:fs/promises";
+import { nativePaths } from "../../engine/cuda/addon.js";
+import { deviceBatchRows, NativeBoundary } from "../../engine/cuda/native-boundary.js";
 import { openFileSource } from "../../engine/gguf/file-source.js";
-import { loadEngine } from "../../engine/load-engine.js";
+import {
+  loadEngine,
+  type LoadBoundaryOptions,
+  type LoadEngineOptions,
+} from "../../engine/load-engine.js";
 import { parsePlan } from "../../engine/plan/parse.js";
 import type { CachePlan } from "../../engine/plan/plan.js";
 import { readEngineModule } from "../../engine/wasm/node-module.js";
@@ -17,6 +23,8 @@ export interface LoadModelOptions {
   /** Plan files, in the order in which they are looked at for a new sequence. */
   readonly planPaths: readonly string[];
   readonly engine: "wasm" | "cuda";
+  /** With cuda: the addon's file; undefined: what LEANEDGE_CUDA_ADDON says. */
+  readonly cudaAddon: string | undefined;
   /** Threads that the engine computes on, this one included; 1 to 8. */
   readonly threads: number;
   /** Weights, cache and scratch together, bytes. */
@@ -31,12 +39,9 @@ export interface LoadModelOptions {
  * Reads the plans, and looks whether the backend is there.
  *
  * @returns what loads the model; again after its engine was lost
- * @throws PlanError for a bad plan, Error for a file that cannot be read or a backend that this build lacks
+ * @throws PlanError for a bad plan, EngineError where there is no CUDA engine, Error for a file that cannot be read
  */
 export async function openModel(options: LoadModelOptions): Promise<() => Promise<LoadedModel>> {
-  if (options.engine === "cuda") {
-    throw new Error("this build has no CUDA engine: use --engine wasm");
-  }
   const plans: CachePlan[] = [];
   for (const path of options.planPaths) {
     const text = await readFile(path, "utf8");
@@ -47,20 +52,16 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
       throw new Error(`plan ${path} cannot be used: ${message}`, { cause });
     }
   }
-  // What the last step gave is sent while the next one is computed.
-  const module = await readEngineModule("wasm", options.threads, true);
+  const backend = await openBackend(options);
   return async () => {
     const source = await openFileSource(options.modelPath);
     try {
       const { contextTokensMax } = options;
       const loaded = await loadEngine({
+        ...(await backend()),
         source,
-        module,
         plans,
-        memoryBytesMax: options.memoryBytesMax,
         sequencesMax: options.sequencesMax,
-        threads: options.threads,
-        stepThread: true,
         ...(contextTokensMax === undefined ? {} : { contextTokensMax }),
       });
       const { layers, kvHeads, headDim, dim } = loaded.modelFile.config;
@@ -77,3 +78,27 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
     }
   };
 }
+
+/** Looks whether the backend is there. Returns what gives loadEngine what it computes with. */
+async function openBackend({
+  engine,
+  cudaAddon,
+  memoryBytesMax,
+  threads,
+}: LoadModelOptions): Promise<() => Promise<BackendOptions>> {
+  if (engine === "cuda") {
+    const paths = nativePaths(cudaAddon);
+    return async () => ({
+      boundary: await NativeBoundary.open(paths, memoryBytesMax),
+      batchRowsMax: deviceBatchRows,
+    });
+  }
+  // What the last step gave is sent while the next one is computed.
+  const module = await readEngineModule("wasm", threads, true);
+  return () => Promise.resolve({ module, memoryBytesMax, threads, stepThread: true });
+}
+
+/** The part of loadEngine's options that depends on the backend. */
+type BackendOptions =
+  | Pick<LoadBoundaryOptions, "boundary" | "batchRowsMax">
+  | Pick<LoadEngineOptions, "module" | "memoryBytesMax" | "threads" | "stepThread">;

@@ -8,14 +8,13 @@ import {
   stagingBytes,
   stepEntriesMax,
   structBytes,
-  wasmPageBytes,
-  wasmPagesInitial,
   writeConfig,
   writeOptions,
   writeSampling,
   writeStepEntry,
   writeTensor,
 } from "./abi.js";
+import { wasmPageBytes, wasmPagesInitial } from "../wasm/memory-pages.js";
 
 const root = new URL("../../../", import.meta.url);
 const headers = new URL("engine/include/leanedge/", root);
@@ -64,6 +63,7 @@ describe("the boundary", () => {
           sequencesMax: 2,
           batchRowsMax: 3,
           contextTokensMax: 4,
+          weights: "fp8",
         }),
       ModelConfig: (memory: ArrayBuffer, at: number) =>
         writeConfig(memory, at, {

@@ -3,8 +3,11 @@ import type { ModelSource } from "../gguf/source.js";
 import type { TensorInfo } from "../gguf/tensor-table.js";
 import { ModelFileError } from "../gguf/errors.js";
 
-/** Takes the next bytes of a tensor: `offset` counts from the tensor's first byte. */
-export type TensorSink = (index: number, offset: number, bytes: Uint8Array) => void;
+/**
+ * Takes the next bytes of a tensor: `offset` counts from the tensor's first byte. The bytes stay as they
+ * are until a promise, if there is one, is settled.
+ */
+export type TensorSink = (index: number, offset: number, bytes: Uint8Array) => void | Promise<void>;
 
 /** See streamWeights. */
 export interface StreamOptions {
@@ -22,13 +25,13 @@ interface Cursor {
 }
 
 /** Hands the part of one chunk that lies in tensors to `sink`. */
-function sinkChunk(
+async function sinkChunk(
   tensors: readonly TensorInfo[],
   cursor: Cursor,
   position: number,
   bytes: Uint8Array,
   sink: TensorSink,
-): void {
+): Promise<void> {
   const end = position + bytes.length;
   for (;;) {
     const tensor = tensors[cursor.index];
@@ -36,7 +39,8 @@ function sinkChunk(
     const begin = tensor.offset + cursor.written;
     if (begin >= end) return;
     const count = Math.min(end, tensor.offset + tensor.byteLength) - begin;
-    sink(cursor.index, cursor.written, bytes.subarray(begin - position, begin - position + count));
+    const part = bytes.subarray(begin - position, begin - position + count);
+    await sink(cursor.index, cursor.written, part);
     cursor.written += count;
     if (cursor.written < tensor.byteLength) return;
     cursor.index += 1;
@@ -70,7 +74,7 @@ export async function streamWeights(
       const next = await reader.read();
       if (next.done) break;
       await options.onBytes?.(next.value);
-      sinkChunk(tensors, cursor, position, next.value, sink);
+      await sinkChunk(tensors, cursor, position, next.value, sink);
       position += next.value.length;
     }
   } catch (error) {

@@ -1,6 +1,6 @@
 /**
  * The structs of engine/include/leanedge as bytes: offsets and sizes of what crosses the boundary
- * of the WASM modules. abi.test.ts compares every size with the headers' static_asserts.
+ * of an engine. abi.test.ts compares every size with the headers' static_asserts.
  */
 import type { Sampling, SequenceStats, EngineStats, StepEntry } from "../engine.js";
 import { dtypeLayouts } from "../gguf/dtype.js";
@@ -20,12 +20,6 @@ export const plansMax = 8;
 export const sequencesMax = 1024;
 /** Most rows that one matrix product takes. */
 export const batchRowsMax = 4096;
-/** Bytes of a page of WebAssembly memory. */
-export const wasmPageBytes = 65536;
-/** Pages of a module's statics and stack: what its memory begins with (scripts/build-wasm.sh). */
-export const wasmPagesInitial = 16;
-/** Pages that 32-bit addresses reach. */
-export const wasmPagesMax = 65536;
 
 /** sizeof of each struct. */
 export const structBytes = {
@@ -43,12 +37,18 @@ export const structBytes = {
 /** Name of a struct that crosses the boundary. */
 export type StructName = keyof typeof structBytes;
 
+/** How a device holds a model's matrices (EngineOptions.weight_form). */
+export type WeightForm = "file" | "fp8";
+
+const weightForms: Readonly<Record<WeightForm, number>> = { file: 0, fp8: 1 };
+
 /** Limits that an engine is created with; EngineOptions. */
 export interface EngineLimits {
   readonly memoryBytesMax: number;
   readonly sequencesMax: number;
   readonly batchRowsMax: number;
   readonly contextTokensMax: number;
+  readonly weights: WeightForm;
 }
 
 /** Writes one struct's fields in order; `end` checks that all of it was written. */
@@ -103,7 +103,8 @@ const ropeScalings: Readonly<Record<RopeScaling, number>> = { none: 0, linear: 1
 export function writeOptions(memory: ArrayBufferLike, address: number, limits: EngineLimits): void {
   new StructWriter(memory, address, "EngineOptions")
     .u64(BigInt(limits.memoryBytesMax))
-    .i32(limits.sequencesMax, limits.batchRowsMax, limits.contextTokensMax, 0)
+    .i32(limits.sequencesMax, limits.batchRowsMax, limits.contextTokensMax)
+    .i32(weightForms[limits.weights])
     .end();
 }
 
