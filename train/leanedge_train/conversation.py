@@ -60,14 +60,18 @@ class Memory:
 
     facts: dict[tuple[str, ...], Fact] = field(default_factory=dict)
     people: list[str] = field(default_factory=list)
+    reserved: tuple[str, ...] | None = None  # a key that nobody speaks of
 
     def draw(self, random: Random) -> tuple[tuple[str, ...], Fact]:
         """A new fact, and its key."""
-        kind = random.choice(FACT_KINDS)
-        slots = {name: make(random) for name, make in kind.slots}
-        if kind.about_person:
-            slots["n"] = random.choice(self.people)
-        return (kind.name, *(slots[name] for name in key_slots(kind))), Fact(kind, slots)
+        while True:
+            kind = random.choice(FACT_KINDS)
+            slots = {name: make(random) for name, make in kind.slots}
+            if kind.about_person:
+                slots["n"] = random.choice(self.people)
+            key = (kind.name, *(slots[name] for name in key_slots(kind)))
+            if key != self.reserved:
+                return key, Fact(kind, slots)
 
 
 def _tell(random: Random, memory: Memory) -> tuple[str, str]:
@@ -145,38 +149,57 @@ def conversation(
     random: Random, chars: int, corpus: Corpus, haystack: Haystack, level: float = 1.0
 ) -> Messages:
     """A conversation of about `chars` characters, its answers included."""
-    memory = Memory()
-    memory.people = random.sample(words.FIRST_NAMES, random.randint(1, 2 + round(6 * level)))
+    memory = Memory(people=random.sample(words.FIRST_NAMES, random.randint(1, 2 + round(6 * level))))
     messages: Messages = []
     size = 0
-
-    def add(user: str, assistant: str) -> None:
-        nonlocal size
-        messages.extend((("user", user), ("assistant", assistant)))
-        size += len(user) + len(assistant) + 8
-
     if random.random() < 0.3:
-        add(random.choice(GREETINGS), random.choice(GREETED))
+        messages += [("user", random.choice(GREETINGS)), ("assistant", random.choice(GREETED))]
     pasting = random.random() < 0.3 * level
     while size < chars:
-        draw = random.random()
-        if draw < 0.36:
-            add(*_tell(random, memory))
-        elif draw < 0.44:
-            add(*_correct(random, memory))
-        elif draw < 0.78:
-            add(*_ask(random, memory))
-        elif draw < 0.86:
-            add(*_ask_unknown(random, memory))
-        elif draw < 0.95 and corpus.small_talk:
-            for turn in _small_talk(random, corpus):
-                add(*turn)
-        elif draw < 0.965 and corpus.stories and chars - size > STORY_CHARS_MAX:
-            add(*_story(random, corpus))
-        elif pasting and chars - size > 800:
-            text = " ".join(haystack.take(random, random.randint(200, min(3000, chars - size))))
-            add(f"{random.choice(PASTED)} {text}", random.choice(PASTED_HEARD))
+        for turn in _turns(random, memory, corpus, haystack, chars - size, pasting):
+            messages += [("user", turn[0]), ("assistant", turn[1])]
+            size += len(turn[0]) + len(turn[1]) + 8  # what the template adds
     return messages
+
+
+def _turns(
+    random: Random, memory: Memory, corpus: Corpus, haystack: Haystack, room: int, pasting: bool
+) -> list[tuple[str, str]]:
+    """What happens next, in at most about `room` characters."""
+    draw = random.random()
+    if draw < 0.36:
+        return [_tell(random, memory)]
+    if draw < 0.44:
+        return [_correct(random, memory)]
+    if draw < 0.78:
+        return [_ask(random, memory)]
+    if draw < 0.86:
+        return [_ask_unknown(random, memory)]
+    if draw < 0.95 and corpus.small_talk:
+        return _small_talk(random, corpus)
+    if draw < 0.965 and corpus.stories and room > STORY_CHARS_MAX:
+        return [_story(random, corpus)]
+    if pasting and room > 800:
+        text = " ".join(haystack.take(random, random.randint(200, min(3000, room))))
+        return [(f"{random.choice(PASTED)} {text}", random.choice(PASTED_HEARD))]
+    return [_tell(random, memory)]
+
+
+def session_task(
+    random: Random, turns: int, corpus: Corpus, haystack: Haystack
+) -> tuple[Messages, str, str]:
+    """A session of `turns` turns whose first one tells a fact; then the question for it, and the
+    answer. The fact is neither corrected nor asked for in between."""
+    memory = Memory(people=random.sample(words.FIRST_NAMES, 5))
+    key, fact = memory.draw(random)
+    messages: Messages = [
+        ("user", fact.say(random, fact.kind.told)), ("assistant", random.choice(NOTED)),
+    ]  # fmt: skip
+    others = Memory(people=memory.people, reserved=key)
+    while len(messages) < 2 * turns:
+        for user, assistant in _turns(random, others, corpus, haystack, 0, False):
+            messages += [("user", user), ("assistant", assistant)]
+    return messages[: 2 * turns], fact.say(random, fact.kind.asked), fact.answer
 
 
 def story(random: Random, corpus: Corpus) -> Messages:

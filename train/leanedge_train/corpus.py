@@ -3,6 +3,7 @@
 import json
 import lzma
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,12 @@ def read_corpus(folder: Path) -> Corpus:
     """Reads whatever parts of the corpus lie in `folder`; SOURCES.md there says what they are."""
     books: list[str] = []
     held_out: list[str] = []
-    for path in sorted(folder.glob("books-*.txt.xz")):
-        for book in _documents(path):
+    paths = sorted(folder.glob("books-*.txt.xz"))
+    # Decompression is most of the work, and lets other threads run.
+    with ThreadPoolExecutor(max_workers=max(1, len(paths))) as pool:
+        parts = list(pool.map(_documents, paths))
+    for documents in parts:
+        for book in documents:
             (held_out if is_held_out(title_of(book)) else books).append(book)
     if not books:
         raise FileNotFoundError(f"{folder}: no books-*.txt.xz there")

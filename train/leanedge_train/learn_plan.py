@@ -7,8 +7,8 @@ for each byte target, and a report (report.json).
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -18,23 +18,16 @@ from torch import Tensor
 from .cache import Reading
 from .conversation import conversation
 from .corpus import paragraphs_of, read_corpus
-from .leank import (
-    LeankConfig,
-    TailBatch,
-    learn_factors,
-    mask_reading,
-    measure,
-    refine_factors,
-)
+from .leank import LeankConfig, learn_factors, mask_reading, measure, refine_factors
 from .load import open_model
 from .masks import block_mask, candidates_for
 from .plan import CachePlan, kept_of
 from .retrieval import Haystack, Messages, retrieval_task
 from .rows import CHARS_PER_TOKEN
-from .tails import renderer, tail_batches
+from .tails import TailSource, renderer, tail_batches
 from .tokenizer import tokenizer_of
 
-MEASURED_BATCHES = 8
+MEASURED_BATCHES = 6
 CONVERSATION_SHARE = 0.35
 
 
@@ -73,11 +66,9 @@ def reading_of(plan: CachePlan, device: torch.device) -> Reading:
 def learn(arguments: argparse.Namespace) -> dict[str, object]:
     """The whole pipeline; returns the report."""
     began = time.monotonic()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, file = open_model(arguments.model)
     if file is None:
         raise ValueError(f"{arguments.model}: a model with its vocabulary (GGUF) expected")
-    model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     reading = Reading(
         sink=arguments.sink, recent=arguments.recent, storage_k=arguments.storage_k,
         storage_v=arguments.storage_v,
@@ -86,10 +77,13 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
     make_chat = chats(arguments.corpus, arguments.books)
     lengths = (arguments.min_tokens, arguments.max_tokens)
 
-    def batches(seed: int) -> Iterator[TailBatch]:
-        return tail_batches(
-            seed, arguments.samples, lengths, arguments.recent, make_chat, render_chat
-        )
+    source = TailSource(arguments.samples, lengths, arguments.recent, make_chat, render_chat)
+    # Opened in this order, with their first batches made: processes fork before the GPU starts.
+    streams = [tail_batches(source, seed, arguments.workers) for seed in (1, 3)]
+    streams = [chain([next(stream)], stream) for stream in streams[: 1 + (arguments.refine_steps > 0)]]
+    measured = [source.batch(2, step) for step in range(MEASURED_BATCHES)]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
 
     lines: list[dict[str, object]] = []
 
@@ -101,13 +95,11 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         l1=tuple(arguments.l1), learning_rate=arguments.learning_rate, steps=arguments.steps,
         reading=reading,
     )  # fmt: skip
-    factors = learn_factors(model, batches(1), config, log=log)
+    factors = learn_factors(model, streams[0], config, log=log)
     stage1_seconds = time.monotonic() - began
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.save({"factors": factors.cpu(), "l1": config.l1}, arguments.out / "factors.pt")
 
-    held = batches(2)
-    measured = [next(held) for _ in range(MEASURED_BATCHES)]
     name = file.name
     results: list[dict[str, object]] = []
     for share in arguments.shares:
@@ -118,7 +110,7 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         mask, cost = masks[best], costs[best]
         if arguments.refine_steps > 0:
             refined = refine_factors(
-                model, batches(3), factors[best],
+                model, streams[1], factors[best],
                 replace(config, steps=arguments.refine_steps, pruned=share, learning_rate=config.learning_rate / 2),
                 log=log,
             )  # fmt: skip
@@ -138,11 +130,8 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         })  # fmt: skip
         print(json.dumps(results[-1]), flush=True)
     for target in arguments.bytes:
-        candidates = [
-            candidate
-            for one in factors
-            for candidate in candidates_for(one.cpu(), target, sink=reading.sink, recent=reading.recent)
-        ]
+        middle = factors[len(factors) // 2].cpu()
+        candidates = candidates_for(middle, target, sink=reading.sink, recent=reading.recent)
         if not candidates:
             raise ValueError(f"no plan takes {target} bytes a token")
         costs = measure(model, measured, [reading_of(c.plan, device) for c in candidates])
@@ -195,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--recent", type=int, default=112)
     options.add_argument("--storage-k", default="f16")
     options.add_argument("--storage-v", default="f16")
+    options.add_argument("--workers", type=int, default=0, help="processes that make batches")
     options.add_argument("--books", type=int, default=40, help="that haystacks come from")
     return options
 

@@ -8,15 +8,17 @@ import json
 from pathlib import Path
 from random import Random
 
+from .conversation import session_task
 from .corpus import paragraphs_of, read_corpus
 from .load import open_model
 from .reference_eval import ANSWER_TOKENS
 from .retrieval import Haystack, biographies, digits, key_values, scatter, spoken_list, tracking
 from .rows import CHARS_PER_TOKEN
-from .tokenizer import render, tokenizer_of
+from .tokenizer import embedded_vocabulary, render, tokenizer_of
 from .words import ADJECTIVES, NOUNS
 
 KINDS = ("single", "multi-key", "multi-value", "multi-query", "key-value", "tracking", "facts")
+SESSION_TURNS = (1, 5, 10, 20, 40, 60)  # between telling and asking
 
 
 def needle_task(random: Random, kind: str, chars: int, haystack: Haystack) -> tuple[str, list[str]]:
@@ -70,20 +72,32 @@ def generated_task(
 def main() -> None:
     """The command."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--model", type=Path, required=True, help="whose tokenizer")
+    options.add_argument("--model", type=Path, help="whose tokenizer; unset: the embedded model's")
     options.add_argument("--corpus", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096])
     options.add_argument("--count", type=int, default=32, help="of each kind and length")
     options.add_argument("--seed", type=int, default=1000)
     arguments = options.parse_args()
-    _, file = open_model(arguments.model)
-    if file is None:
-        raise ValueError(f"{arguments.model} has no vocabulary")
-    tokenizer = tokenizer_of(file.vocabulary)
+    vocabulary = embedded_vocabulary()
+    if arguments.model:
+        file = open_model(arguments.model)[1]
+        if file is None:
+            raise ValueError(f"{arguments.model} has no vocabulary")
+        vocabulary = file.vocabulary
+    tokenizer = tokenizer_of(vocabulary)
     corpus = read_corpus(arguments.corpus)
     haystack = Haystack(tuple(p for book in corpus.held_out for p in paragraphs_of(book)))
     with arguments.out.open("w") as out:
+        for index in range(arguments.count * len(SESSION_TURNS)):
+            random = Random(f"{arguments.seed}/session/{index}")
+            turns = SESSION_TURNS[index % len(SESSION_TURNS)]
+            messages, question, answer = session_task(random, turns, corpus, haystack)
+            ids, _ = render(tokenizer, [*messages, ("user", question), ("assistant", "")])
+            out.write(json.dumps({
+                "task": "session", "length": turns, "ids": ids[:-1], "answers": [answer],
+                "score": "exact", "seed": index,
+            }) + "\n")  # fmt: skip
         for length in arguments.lengths:
             for kind in KINDS:
                 for index in range(arguments.count):

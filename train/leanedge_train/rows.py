@@ -1,5 +1,7 @@
 """Rows of token ids to train on: packed chats, slices of books; deterministic by (seed, step)."""
 
+import multiprocessing
+import os
 from dataclasses import dataclass
 from random import Random
 
@@ -10,7 +12,7 @@ from tokenizers import Tokenizer
 from .conversation import conversation, story
 from .corpus import Corpus
 from .retrieval import Haystack, Messages, retrieval_task
-from .tokenizer import PAD, render
+from .tokenizer import BOS, PAD, render
 
 Ids = NDArray[np.uint16]
 Weights = NDArray[np.uint8]
@@ -18,6 +20,7 @@ Weights = NDArray[np.uint8]
 # Characters that one token stands for, a little less than in the mean: chats shall fit.
 CHARS_PER_TOKEN = 3.2
 CHAT_TOKENS_MIN = 96
+PART_CHARS = 20_000  # of a book, tokenized at once
 TRIES_MAX = 4  # to fit a chat into what is left of a row
 TEXT, ANSWER = 1, 2  # what a target belongs to; 0: not learned
 
@@ -42,8 +45,24 @@ class Source:
     mix: Mix = Mix()
 
 
+SYSTEM_SHARE = 0.15  # of chats begin with a system message
+SYSTEM_TEXTS = (
+    "You are a helpful assistant.",
+    "You are leanedge, a small model that remembers what it is told.",
+    "Answer from what you were told. Say so if you were not told.",
+    "You are a friendly assistant. Keep your answers short.",
+)
+
+
 def draw_chat(random: Random, tokens: int, level: float, source: Source) -> Messages:
     """A chat of at most about `tokens` tokens."""
+    if random.random() < SYSTEM_SHARE:
+        return [("system", random.choice(SYSTEM_TEXTS)), *draw_task(random, tokens, level, source)]
+    return draw_task(random, tokens, level, source)
+
+
+def draw_task(random: Random, tokens: int, level: float, source: Source) -> Messages:
+    """The same without a system message."""
     chars = round(tokens * CHARS_PER_TOKEN)
     draw = random.random()
     if draw < source.mix.stories and source.corpus.stories:
@@ -94,23 +113,38 @@ def make_batch(
     return np.stack([ids for ids, _ in made]), np.stack([kinds for _, kinds in made])
 
 
-def encode_books(tokenizer: Tokenizer, books: tuple[str, ...]) -> Ids:
-    """All books as ids, one after another, each behind BOS; a part of a book at a time, in
-    parallel."""
+def _parts(book: str) -> list[str]:
+    """A book in parts that end where a paragraph does: no word is cut."""
     parts: list[str] = []
-    first: set[int] = set()
-    for book in books:
-        first.add(len(parts))
-        # A part ends where a paragraph does: no word is cut.
-        at = 0
-        while at < len(book):
-            end = book.find("\n\n", at + 20_000)
-            end = len(book) if end < 0 else end + 2
-            parts.append(book[at:end])
-            at = end
-    pieces: list[Ids] = []
-    for index, encoding in enumerate(tokenizer.encode_batch(parts)):
-        if index in first:
-            pieces.append(np.array([1], dtype=np.uint16))
-        pieces.append(np.array(encoding.ids, dtype=np.uint16))
-    return np.concatenate(pieces)
+    at = 0
+    while at < len(book):
+        end = book.find("\n\n", at + PART_CHARS)
+        end = len(book) if end < 0 else end + 2
+        parts.append(book[at:end])
+        at = end
+    return parts
+
+
+_encoder: Tokenizer | None = None  # set before processes are forked
+
+
+def _encode(book: str) -> Ids:
+    assert _encoder is not None
+    encode = getattr(_encoder, "encode_batch_fast", _encoder.encode_batch)
+    ids = [np.array(encoding.ids, dtype=np.uint16) for encoding in encode(_parts(book))]
+    return np.concatenate([np.array([BOS], dtype=np.uint16), *ids])
+
+
+def encode_books(tokenizer: Tokenizer, books: tuple[str, ...], processes: int = 0) -> Ids:
+    """All books as ids, one after another, each behind BOS; over `processes` if there are any."""
+    global _encoder
+    _encoder = tokenizer
+    if processes < 2:
+        return np.concatenate([_encode(book) for book in books])
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process has one thread
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        # Long books first, so that no process is left alone with one at the end.
+        order = sorted(range(len(books)), key=lambda index: -len(books[index]))
+        encoded = pool.map(_encode, [books[index] for index in order], chunksize=1)
+    by_book = dict(zip(order, encoded, strict=True))
+    return np.concatenate([by_book[index] for index in range(len(books))])

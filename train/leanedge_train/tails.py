@@ -4,10 +4,13 @@ Half of them are one long prompt and its answer, half a session: the last questi
 behind earlier turns, where the question too reads the archive, as it does in the engine.
 """
 
+import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -71,33 +74,61 @@ def batch_of(tails: list[Tail]) -> TailBatch:
 
 
 TRIES_MAX = 50
+AHEAD_MAX = 32  # batches under way
 
 
-def tail_batches(
-    seed: int,
-    samples: int,
-    tokens: tuple[int, int],
-    tail_tokens_max: int,
-    make_chat: Callable[[Random, int], Messages],
-    render_chat: Render,
-) -> Iterator[TailBatch]:
-    """Endless batches of `samples` chats each; one batch has about one length, drawn evenly from
-    `tokens`. make_chat(random, tokens) makes a chat of about that many tokens."""
-    step = 0
-    while True:
+@dataclass(frozen=True)
+class TailSource:
+    """What tail batches are made from: `samples` chats each, of about one length, drawn evenly
+    from `tokens`. make_chat(random, tokens) makes a chat of about that many tokens."""
+
+    samples: int
+    tokens: tuple[int, int]
+    tail_tokens_max: int
+    make_chat: Callable[[Random, int], Messages]
+    render_chat: Render
+
+    def batch(self, seed: int, step: int) -> TailBatch:
+        """The batch of a step."""
         random = Random(f"{seed}/{step}")
-        step += 1
-        wanted = random.randint(*tokens)
+        wanted = random.randint(*self.tokens)
         tails: list[Tail] = []
-        for _ in range(TRIES_MAX * samples):
-            tail = tail_of(make_chat(random, wanted), render_chat, random.random() < 0.5)
-            if len(tail.context) > tokens[1] * 1.15 or len(tail.tail) > tail_tokens_max:
+        for _ in range(TRIES_MAX * self.samples):
+            chat = self.make_chat(random, wanted)
+            tail = tail_of(chat, self.render_chat, random.random() < 0.5)
+            if len(tail.context) > self.tokens[1] * 1.15 or len(tail.tail) > self.tail_tokens_max:
                 continue
             if len(tail.context) < wanted * 0.5 or not any(tail.weights):
                 continue
             tails.append(tail)
-            if len(tails) == samples:
-                break
-        else:
-            raise ValueError(f"{len(tails)} of {samples} chats of {wanted} tokens fit")
-        yield batch_of(tails)
+            if len(tails) == self.samples:
+                return batch_of(tails)
+        raise ValueError(f"{len(tails)} of {self.samples} chats of {wanted} tokens fit")
+
+
+_source: TailSource | None = None  # set before processes are forked
+
+
+def _batch(order: tuple[int, int]) -> dict[str, np.ndarray]:
+    assert _source is not None
+    return {name: value.numpy() for name, value in vars(_source.batch(*order)).items()}
+
+
+def tail_batches(source: TailSource, seed: int, processes: int = 0) -> Iterator[TailBatch]:
+    """Endless batches, made by processes beside this one if there are any. Take the first one
+    before the first use of a GPU: processes are forked then."""
+    global _source
+    if processes == 0:
+        step = 0
+        while True:
+            yield source.batch(seed, step)
+            step += 1
+    _source = source
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        queue = deque(pool.apply_async(_batch, ((seed, step),)) for step in range(AHEAD_MAX))
+        step = AHEAD_MAX
+        while True:
+            made = queue.popleft().get(timeout=120)
+            queue.append(pool.apply_async(_batch, ((seed, step),)))
+            step += 1
+            yield TailBatch(**{name: torch.from_numpy(value) for name, value in made.items()})

@@ -26,14 +26,15 @@ from .model import Transformer, initialise
 from .muon import Muon
 from .retrieval import Haystack
 from .rows import ANSWER, TEXT, Ids, Mix, Source, encode_books, make_batch
-from .schedule import Schedule, parse_lengths
+from .schedule import Schedule, length_cost, parse_lengths
 from .tokenizer import embedded_vocabulary, tokenizer_of
 from .weights import stored_weights
 
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
+MUON_DECAY = 0.01  # times the rate, each step: the text is read several times
 SEED_PROBE = 987_654_321  # of batches that only measure; no training run has it
 PLAN_AT = 150  # steps after which the speed is taken for the length of the run
-PLAN_SHARE = 0.9  # of the time that is left; the rest is compiling, slower rows and saving
+PLAN_SHARE = 0.93  # of the time that is left; the rest is compiling, measuring and saving
 STEPS_MAX = 200_000
 
 
@@ -95,17 +96,17 @@ def optimisers(model: Transformer) -> list[torch.optim.Optimizer]:
     chosen = {id(matrix) for matrix in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        Muon(matrices, lr=MUON_RATE),
+        Muon(matrices, lr=MUON_RATE, decay=MUON_DECAY),
         torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
-def source_of(corpus_folder: Path, text_share: float) -> tuple[Source, Ids]:
+def source_of(corpus_folder: Path, text_share: float, processes: int = 0) -> tuple[Source, Ids]:
     """Reads and tokenizes everything: the source of rows, and the held-out text."""
     corpus = read_corpus(corpus_folder)
     tokenizer = tokenizer_of(embedded_vocabulary())
     paragraphs = tuple(p for book in corpus.books for p in paragraphs_of(book))
-    text_ids = encode_books(tokenizer, corpus.books)
+    text_ids = encode_books(tokenizer, corpus.books, processes)
     held_out = encode_books(tokenizer, corpus.held_out or corpus.books[:1])
     return Source(tokenizer, corpus, Haystack(paragraphs), text_ids, Mix(text=text_share)), held_out
 
@@ -133,6 +134,8 @@ class Run:
             self.progress = Progress(**state["progress"])
         self.head = head_losses
         if self.device.type == "cuda" and not arguments.eager:
+            # Three lengths, and the shapes that are measured, with and without gradients.
+            torch._dynamo.config.cache_size_limit = 32
             for block in self.model.blk:
                 block.compile(dynamic=False)
             self.head = torch.compile(head_losses, dynamic=False)
@@ -192,6 +195,16 @@ class Run:
         return text.detach(), answer.detach()
 
 
+def planned_steps(
+    arguments: argparse.Namespace, schedule: Schedule, progress: Progress, speed: float, length: int
+) -> int:
+    """Steps of the whole run from the speed (tokens a second) in rows of `length` tokens."""
+    left = PLAN_SHARE * max(0.0, 60 * arguments.total_minutes - progress.seconds)
+    begin = progress.step / arguments.steps_guess
+    mean_speed = speed * length_cost(length) / schedule.mean_cost(begin)
+    return progress.step + int(left * mean_speed / arguments.batch_tokens)
+
+
 def to_device(batch: tuple[np.ndarray, np.ndarray], device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids (int64) and kinds on the device."""
     ids = torch.from_numpy(batch[0].astype(np.int64))
@@ -207,7 +220,7 @@ def train(arguments: argparse.Namespace) -> Progress:
     config = EMBEDDED if arguments.config == "embedded" else TINY
     if config is TINY:
         config = ModelConfig(**{**TINY.to_dict(), "vocab_size": EMBEDDED.vocab_size})  # type: ignore[arg-type]
-    source, held_out = source_of(arguments.corpus, arguments.text_share)
+    source, held_out = source_of(arguments.corpus, arguments.text_share, arguments.workers)
     with Feed(source, arguments.workers) as feed:
         run = Run(arguments, config)
         progress = run.progress
@@ -257,10 +270,7 @@ def train(arguments: argparse.Namespace) -> Progress:
                 run.log(**line)
                 if progress.steps == 0 and progress.step >= PLAN_AT:
                     speed = window_tokens / (now - window)
-                    left = 60 * arguments.total_minutes - progress.seconds
-                    progress.steps = progress.step + int(
-                        PLAN_SHARE * max(0.0, left) * speed / arguments.batch_tokens
-                    )
+                    progress.steps = planned_steps(arguments, run.schedule, progress, speed, ids.shape[1] - 1)
                     run.log(planned_steps=progress.steps, tokens_per_second=round(speed))
                 window, window_tokens = time.monotonic(), 0
             if time.monotonic() > deadline:
