@@ -22,6 +22,18 @@ HELD_OUT_TITLES = (
 )
 
 
+# Small talk that a small model has no business to repeat: politics, religion, insults, sex, drugs;
+# and answers that are none.
+UNWELCOME = re.compile(
+    r"gun|amendment|president|politic|democrat|republican|communis|government|govern|hitler|nazi|war\b|"
+    r"religio|god\b|jesus|bible|christ|muslim|islam|jew|church|sex|gay|lesbian|naked|porn|drug|beer|"
+    r"alcohol|drunk|kill|murder|dead|die\b|suicide|stupid|idiot|dumb|hate|fuck|shit|bitch|ass\b|damn|hell\b|"
+    r"crazy|insane|clinton|bush|trump|obama|saddam|terror|bomb|racis|black people|slut|whore|alice|"
+    r"SQL|javascript|python|^\W*$",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Documents as text."""
@@ -77,7 +89,8 @@ def read_corpus(folder: Path) -> Corpus:
     if talk.exists():
         for line in lzma.decompress(talk.read_bytes()).decode().splitlines():
             turns = tuple(str(turn).strip() for turn in json.loads(line))
-            if len(turns) >= 2 and all(0 < len(turn) < 200 for turn in turns):
+            kept = all(0 < len(turn) < 200 and not UNWELCOME.search(turn) for turn in turns)
+            if len(turns) >= 2 and kept:
                 small_talk.append(turns)
     return Corpus(
         tuple(books),

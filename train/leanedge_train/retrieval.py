@@ -143,6 +143,8 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
         "",
     ))  # fmt: skip
     text = intro + scatter(random, lines, facts) + "\n"
+    # Answers list values as the text does: an order that can be known.
+    values = {name: sorted(items, key=lambda v: text.index(f" {v}.")) for name, items in values.items()}
     questions = []
     where = random.choice(("the text", "the provided text"))
     for _ in range(min(random.randint(2, QUESTIONS_MAX), 1 + len(keys))):
@@ -257,13 +259,14 @@ def common_words(random: Random, chars: int, level: float, _: Haystack) -> Messa
     others = [word for word in pool[top:] for _ in range(rare)]
     listed += others[: max(0, size - len(listed))]
     random.shuffle(listed)
+    answer = sorted(pool[:top], key=listed.index)
     lines = " ".join(f"{index}. {word}" for index, word in enumerate(listed, 1))
     question = f"What are the {top} most common words in the above list?"
     if top == 1:
         question = "What is the most common word in the above list?"
     return dialogue(
         "Below is a numbered list of words. Memorize the ones that appear most often.\n" + lines + "\n",
-        [(question, "The most common words are: " + ", ".join(pool[:top]) + ".")],
+        [(question, "The most common words are: " + ", ".join(answer) + ".")],
     )
 
 
