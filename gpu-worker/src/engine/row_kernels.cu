@@ -1,0 +1,85 @@
+#include "row_kernels.h"
+
+#include <cuda_bf16.h>
+
+namespace leanedge::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void kernel_to_bf16(const float4* x, uint2* out, size_t quads) {
+  const size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x;
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+  if (i >= quads) return;
+  const float4 v = x[i];
+  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y);
+  const __nv_bfloat162 high = __floats2bfloat162_rn(v.z, v.w);
+  out[i] = make_uint2(*reinterpret_cast<const unsigned*>(&low),
+                      *reinterpret_cast<const unsigned*>(&high));
+}
+
+__global__ void kernel_flag_owners(uint32_t* bad, const int32_t* owners, uint32_t* sequences,
+                                   int rows) {
+  const int r = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (r >= rows || bad[r] == 0) return;
+  bad[r] = 0;
+  if (owners[r] >= 0) sequences[owners[r]] = 1;
+}
+
+// A block: one row of one head; threads take 16 bytes each, K first, then V.
+__global__ void kernel_row_copy(const RowCopy* copies, int head_dim) {
+  const RowCopy copy = copies[blockIdx.z];
+  const int head = static_cast<int>(blockIdx.y);
+  const int chunks = head_dim / 8;
+  const int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  const int row = at / (2 * chunks);
+  if (row >= copy.rows) return;
+  const int chunk = at % (2 * chunks) % chunks;
+  const bool value = at % (2 * chunks) >= chunks;
+  const size_t from =
+      (static_cast<size_t>(head) * copy.from_stride + row) * head_dim + 8 * chunk;
+  const size_t to = (static_cast<size_t>(head) * copy.to_stride + row) * head_dim + 8 * chunk;
+  *reinterpret_cast<uint4*>((value ? copy.to_v : copy.to_k) + to) =
+      *reinterpret_cast<const uint4*>((value ? copy.v : copy.k) + from);
+}
+
+unsigned blocks_of(size_t items) { return static_cast<unsigned>((items + kThreads - 1) / kThreads); }
+
+}  // namespace
+
+cudaError_t to_bf16_launch(const float* x, uint16_t* out, size_t count, cudaStream_t stream) {
+  if (count % 4 != 0) return cudaErrorInvalidValue;
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(blocks_of(count / 4));
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel_to_bf16, reinterpret_cast<const float4*>(x),
+                            reinterpret_cast<uint2*>(out), count / 4);
+}
+
+cudaError_t flag_owners_launch(uint32_t* bad, const int32_t* owners, uint32_t* sequences,
+                               int32_t rows, cudaStream_t stream) {
+  kernel_flag_owners<<<blocks_of(static_cast<size_t>(rows)), kThreads, 0, stream>>>(
+      bad, owners, sequences, rows);
+  return cudaGetLastError();
+}
+
+cudaError_t row_copy_launch(const RowCopy* copies, int32_t copy_count, int32_t rows_max,
+                            int32_t kv_heads, int32_t head_dim, cudaStream_t stream) {
+  if (copy_count == 0 || rows_max == 0) return cudaSuccess;
+  if (head_dim % 8 != 0) return cudaErrorInvalidValue;
+  const size_t items = static_cast<size_t>(rows_max) * static_cast<size_t>(head_dim / 8) * 2;
+  const dim3 grid(blocks_of(items), static_cast<unsigned>(kv_heads),
+                  static_cast<unsigned>(copy_count));
+  kernel_row_copy<<<grid, kThreads, 0, stream>>>(copies, head_dim);
+  return cudaGetLastError();
+}
+
+}  // namespace leanedge::cuda

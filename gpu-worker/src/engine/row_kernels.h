@@ -1,0 +1,36 @@
+// Small kernels that tie a pass together.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+namespace leanedge::cuda {
+
+// out[i] = bf16(x[i]), rounded to nearest even. count is a multiple of 4.
+cudaError_t to_bf16_launch(const float* x, uint16_t* out, size_t count, cudaStream_t stream);
+
+// Whose rows had K or V that are not finite: sequences[owners[r]] = 1 where bad[r], which becomes 0.
+//   bad     (rows)
+//   owners  (rows) handles; -1: nobody's
+cudaError_t flag_owners_launch(uint32_t* bad, const int32_t* owners, uint32_t* sequences,
+                               int32_t rows, cudaStream_t stream);
+
+// Rows of K and of V on their way from dense rows to a ring or a sink, for all heads of one layer.
+struct RowCopy {
+  const uint16_t* k;  // (kv_heads, from_stride, head_dim) f16, at the first row of head 0
+  const uint16_t* v;
+  uint16_t* to_k;     // (kv_heads, to_stride, head_dim) f16, at the first row of head 0
+  uint16_t* to_v;
+  int32_t from_stride;  // rows between heads
+  int32_t to_stride;
+  int32_t rows;
+  int32_t reserved;     // 0
+};
+
+// Copies `copy_count` runs of rows, at most `rows_max` long each. `copies` in device memory; head_dim is a
+// multiple of 8.
+cudaError_t row_copy_launch(const RowCopy* copies, int32_t copy_count, int32_t rows_max,
+                            int32_t kv_heads, int32_t head_dim, cudaStream_t stream);
+
+}  // namespace leanedge::cuda
