@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import type { Command } from "commander";
+import { bearerToken } from "../client/bearer-token.js";
 import {
   BreakerState,
   PoolAdminService,
@@ -71,12 +72,7 @@ async function adminClient({ gateway, adminTokenFile }: PoolFlags): Promise<Admi
       baseUrl: gateway,
       httpVersion: "1.1",
       defaultTimeoutMs: callMsMax,
-      interceptors: [
-        (next) => (request) => {
-          request.header.set("authorization", `Bearer ${token}`);
-          return next(request);
-        },
-      ],
+      interceptors: bearerToken(token),
     }),
   );
 }

@@ -1,6 +1,7 @@
 /** How a client reaches a gateway. */
-import type { Interceptor, Transport } from "@connectrpc/connect";
+import type { Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
+import { bearerToken } from "./bearer-token.js";
 
 /** See the head of this file. */
 export interface ClientOptions {
@@ -16,13 +17,9 @@ export interface ClientOptions {
 
 /** The transport that the options describe. */
 export function createTransport(options: ClientOptions): Transport {
-  const authorize: Interceptor = (next) => (request) => {
-    if (options.key !== undefined) request.header.set("authorization", `Bearer ${options.key}`);
-    return next(request);
-  };
   const transport = {
     baseUrl: options.baseUrl,
-    interceptors: [authorize],
+    interceptors: bearerToken(options.key),
     ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
   };
   return options.protocol === "connect"

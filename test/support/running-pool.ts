@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { bearerToken } from "../../src/client/bearer-token.js";
 import {
   PoolAdminService,
   WorkerOrigin,
@@ -74,12 +75,7 @@ export async function startPool(
     createConnectTransport({
       baseUrl: gateway.url,
       httpVersion: "1.1",
-      interceptors: [
-        (next) => (request) => {
-          request.header.set("authorization", `Bearer ${adminToken}`);
-          return next(request);
-        },
-      ],
+      interceptors: bearerToken(adminToken),
     }),
   );
   const workers = new Map<string, RunningWorkerProcess>();

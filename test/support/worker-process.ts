@@ -3,10 +3,13 @@ import { spawn } from "node:child_process";
 import { join, resolve } from "node:path";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { bearerToken } from "../../src/client/bearer-token.js";
 import { WorkerService } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 
-/** Longest start on a busy machine. */
-const startMsMax = 60_000;
+/** Longest start on a busy machine: weights are read, checked and repacked. */
+const startMsMax = 120_000;
+/** Longest that one may take to end in order, beyond its --drain. */
+const stopMsMax = 15_000;
 const root = resolve(import.meta.dirname, "../..");
 
 /** The embedded model's file. */
@@ -17,6 +20,8 @@ export const embeddedModelId = "leanedge-seed-29m";
 /** A worker that runs. */
 export interface RunningWorkerProcess {
   readonly url: string;
+  /** The id that it serves its model by. */
+  readonly model: string;
   readonly pid: number;
   /** What it printed so far. */
   output(): string;
@@ -24,6 +29,8 @@ export interface RunningWorkerProcess {
   signal(name: NodeJS.Signals): void;
   /** Resolves with its exit code, or with the signal that ended it. */
   readonly exited: Promise<number | NodeJS.Signals | null>;
+  /** Tells it to end; resolves once it is gone. */
+  stop(): Promise<void>;
   /** Ends it at once. */
   kill(): Promise<void>;
 }
@@ -56,17 +63,17 @@ export async function startWorkerProcess(
       done(code ?? signal);
     });
   });
-  const url = await new Promise<string>((done, fail) => {
+  const { url, model } = await new Promise<{ url: string; model: string }>((done, fail) => {
     const timer = setTimeout(() => {
       child.kill("SIGKILL");
       fail(new Error(`the worker was not ready after ${startMsMax} ms:\n${output}`));
     }, startMsMax);
     const look = (chunk: Buffer): void => {
       output += chunk.toString("utf8");
-      const found = /serves \S+ at (\S+)/.exec(output)?.[1];
-      if (found === undefined) return;
+      const [, model, url] = /serves (\S+) at (\S+)/.exec(output) ?? [];
+      if (model === undefined || url === undefined) return;
       clearTimeout(timer);
-      done(found);
+      done({ url, model });
     };
     child.stdout.on("data", look);
     child.stderr.on("data", look);
@@ -77,10 +84,17 @@ export async function startWorkerProcess(
   });
   return {
     url,
+    model,
     pid: child.pid ?? 0,
     output: () => output,
     signal: (name) => child.kill(name),
     exited,
+    async stop() {
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), stopMsMax);
+      await exited;
+      clearTimeout(timer);
+    },
     async kill() {
       child.kill("SIGKILL");
       await exited;
@@ -102,15 +116,7 @@ export function openWorkerClient(
     createConnectTransport({
       baseUrl: url,
       httpVersion,
-      interceptors:
-        token === undefined
-          ? []
-          : [
-              (next) => (request) => {
-                request.header.set("authorization", `Bearer ${token}`);
-                return next(request);
-              },
-            ],
+      interceptors: bearerToken(token),
     }),
   );
 }

@@ -6,6 +6,7 @@ import type { CallOptions, Client } from "@connectrpc/connect";
 import { env, exports } from "cloudflare:workers";
 import type { ScriptedEngine } from "./scripted-engine.js";
 import type { Script } from "./scripted-engine.js";
+import { bearerToken } from "../../client/bearer-token.js";
 import { MessageSchema, Role, SessionService } from "../../gen/leanedge/v1/session_pb.js";
 import type {
   GenerateRequestSchema,
@@ -56,12 +57,7 @@ export function sessionClient(key: string | undefined): Client<typeof SessionSer
     workerTransport({
       baseUrl: testUrl,
       fetcher: { fetch: (url, init) => send(url, init) },
-      interceptors: [
-        (next) => (request) => {
-          if (key !== undefined) request.header.set("authorization", `Bearer ${key}`);
-          return next(request);
-        },
-      ],
+      interceptors: bearerToken(key),
     }),
   );
 }

@@ -1,6 +1,7 @@
 /** Client of leanedge.worker.v1 over anything that answers HTTP: the stub of an EngineObject, or a worker's address. */
 import { createClient } from "@connectrpc/connect";
 import type { Client } from "@connectrpc/connect";
+import { bearerToken } from "../../client/bearer-token.js";
 import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { workerTransport } from "../connect/worker-transport.js";
 import type { Fetching } from "../connect/worker-transport.js";
@@ -25,15 +26,7 @@ export function openWorker(
     workerTransport({
       baseUrl,
       fetcher,
-      interceptors:
-        token === undefined
-          ? []
-          : [
-              (next) => (request) => {
-                request.header.set("authorization", `Bearer ${token}`);
-                return next(request);
-              },
-            ],
+      interceptors: bearerToken(token),
     }),
   );
 }

@@ -1,5 +1,6 @@
 /** Registrations of a worker process with the gateways that its options name. */
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { bearerToken } from "../../client/bearer-token.js";
 import type { GetStatusResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { poolsMax } from "./limits.js";
 import { Registration } from "./registration.js";
@@ -42,12 +43,7 @@ export function openRegistrations(membership: PoolMembership): Registration[] {
           transport: createConnectTransport({
             baseUrl: origin,
             httpVersion: "1.1",
-            interceptors: [
-              (next) => (request) => {
-                request.header.set("authorization", `Bearer ${token}`);
-                return next(request);
-              },
-            ],
+            interceptors: bearerToken(token),
           }),
           gateway: origin,
           pool: decodeURIComponent(hash.slice(1)),

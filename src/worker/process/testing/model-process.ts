@@ -1,6 +1,7 @@
 /** A worker process for tests, in this process and over the model engine; see ../../testing/model-engine.ts. */
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { bearerToken } from "../../../client/bearer-token.js";
 import { Role } from "../../../gen/leanedge/v1/session_pb.js";
 import { WorkerService, type GenerateResponse } from "../../../gen/leanedge/worker/v1/worker_pb.js";
 import { byteCodec } from "../../testing/byte-codec.js";
@@ -65,12 +66,7 @@ export function openClient(
   const transport = createConnectTransport({
     baseUrl: url,
     httpVersion,
-    interceptors: [
-      (next) => (request) => {
-        if (token !== undefined) request.header.set("authorization", `Bearer ${token}`);
-        return next(request);
-      },
-    ],
+    interceptors: bearerToken(token),
   });
   return createClient(WorkerService, transport);
 }
