@@ -1,21 +1,25 @@
 /**
- * A worker that is killed in the middle of an answer: the stream goes on from another one after the last token that the
- * client got, and the text is that of an undisturbed run. The gateway in the Workers runtime, three CPU workers.
+ * Sessions of a pool of three CPU workers behind a gateway in the Workers runtime. A worker that is drained gives its sessions
+ * away with their caches. A worker that is killed in the middle of an answer is replaced: the stream goes on after the last
+ * token that the client got, and the text is that of an undisturbed run.
  */
+import { execFile } from "node:child_process";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
 import { WorkerState } from "../../src/gen/leanedge/pool/v1/pool_pb.js";
-import { PlacementReason } from "../../src/gen/leanedge/v1/session_pb.js";
+import { PlacementReason, type TurnStarted } from "../../src/gen/leanedge/v1/session_pb.js";
 import { longStory } from "../support/conversation.js";
 import { startPool, type RunningPool } from "../support/running-pool.js";
-import { runOne, talk, transcript, type Sampling, type TurnSeen } from "./talk.js";
+import { runOne, talk, transcript, type Sampling, type TurnPlan, type TurnSeen } from "./talk.js";
 
 const names = ["one", "two", "three"];
 const samplings: readonly (readonly [string, Sampling])[] = [
   ["temperature 0", { temperature: 0 }],
   ["a seed", { temperature: 0.8, topP: 0.95, seed: 20_261_122n }],
 ];
-const before = [
+const before: readonly TurnPlan[] = [
   { text: "The special magic number for harbor is 4827193.", maxTokens: 14 },
   { text: "What is the special magic number for harbor mentioned in the text?", maxTokens: 14 },
 ];
@@ -41,6 +45,75 @@ afterAll(() => pool.close());
 function told({ text, completionTokens, finishReason, textBytes }: TurnSeen): unknown {
   return { text, completionTokens, finishReason, textBytes };
 }
+
+/** What `leanedge pool` prints. */
+async function poolCommand(...options: readonly string[]): Promise<string> {
+  const root = resolve(import.meta.dirname, "../..");
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [
+      ...["--import", "tsx", join(root, "src/cli/main.ts"), "pool", ...options],
+      ...["--gateway", pool.gateway.url, "--admin-token-file", pool.adminTokenFile],
+    ],
+    { cwd: root, timeout: 30_000 },
+  );
+  return stdout;
+}
+
+/** Runs a turn, and says who answered it and why. */
+async function seenTurn(
+  session: string,
+  turn: number,
+  plan: TurnPlan,
+): Promise<TurnSeen & { readonly worker: string; readonly placement: PlacementReason }> {
+  let last: TurnStarted | undefined;
+  const seen = await runOne(client, session, turn, plan, { temperature: 0 }, (event) => {
+    if (event.type === "started") last = event.started;
+  });
+  return {
+    ...seen,
+    worker: last?.worker ?? "",
+    placement: last?.placement ?? PlacementReason.UNSPECIFIED,
+  };
+}
+
+describe("a worker that people drain", () => {
+  it("gives its session away with its cache, and gets no new one until it is resumed", async () => {
+    const [fact, question] = before;
+    if (fact === undefined || question === undefined) throw new Error("there are no turns");
+    const first = await seenTurn("drained", 1, fact);
+    const second = await seenTurn("drained", 2, question);
+    expect([PlacementReason.LOAD, PlacementReason.HASH]).toContain(first.placement);
+    expect(second).toMatchObject({ worker: first.worker, placement: PlacementReason.BOUND });
+
+    expect(await poolCommand("drain", first.worker)).toMatch(
+      new RegExp(`${first.worker} +registered +draining .* drained by an operator`),
+    );
+    // The gateway learns of it beside a turn.
+    const other = await seenTurn("placed while one drains", 1, fact);
+    expect(other.worker).not.toBe(first.worker);
+    await expect
+      .poll(async () => (await seenTurn("looks", 0, fact)).worker, { interval: 500 })
+      .not.toBe(first.worker);
+
+    const third = await seenTurn("drained", 3, question);
+    expect(third.placement).toBe(PlacementReason.MOVED);
+    expect(third.worker).not.toBe(first.worker);
+    // The last token of an answer that was cut off is not in the cache yet: all else came along.
+    expect(third.cachedTokens).toBeGreaterThanOrEqual(
+      second.promptTokens + second.completionTokens - 1,
+    );
+    expect((await pool.client(third.worker).getStatus({})).snapshotsRestored).toBe(1n);
+    expect(third.text).toBe(second.text);
+    const fourth = await seenTurn("drained", 4, question);
+    expect(fourth).toMatchObject({ worker: third.worker, placement: PlacementReason.BOUND });
+
+    await poolCommand("resume", first.worker);
+    expect(await poolCommand("list")).toMatch(
+      new RegExp(`${first.worker} +registered +ready +closed`),
+    );
+  });
+});
 
 describe("a worker that is killed in the middle of an answer", () => {
   it.each(samplings)(

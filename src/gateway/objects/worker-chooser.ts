@@ -71,8 +71,9 @@ export class WorkerChooser {
         key: sequenceId,
         avoid: [...this.#failed, ...this.#draining, ...(bound === undefined ? [] : [bound.worker])],
         fingerprints: store.session()?.fingerprints,
-        // A worker that people drain still answers: better than to wait for another one.
-        waitMs: mayStay ? 0 : placeWaitMsMax,
+        // A worker that people drain still answers: better than to wait for another one. And whoever waited in the
+        // queue of a worker has waited enough.
+        waitMs: mayStay || this.#noRoom !== undefined ? 0 : placeWaitMsMax,
       });
     } catch (error) {
       if (mayStay) {

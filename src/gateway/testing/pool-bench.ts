@@ -12,11 +12,18 @@ import { testEnv } from "./gateway-clients.js";
 /** Model of the scripted workers. */
 export const pooledModel = "scripted";
 
+const cutOff = new Set<string>();
+
+/** Refuses connections to a worker from now on. */
+export function cutOffWorker(name: string): void {
+  cutOff.add(name);
+}
+
 /** Sends requests for `http://pooled-NAME` to the scripted engines until the test ends. */
 export function reachScriptedWorkers(): void {
   vi.stubGlobal("fetch", (input: string, init?: RequestInit) => {
     const { hostname } = new URL(input);
-    return hostname.startsWith("pooled-")
+    return hostname.startsWith("pooled-") && !cutOff.has(hostname)
       ? testEnv.ENGINE.getByName(hostname).fetch(input, init)
       : Promise.reject(new TypeError(`connection to ${hostname} refused`));
   });

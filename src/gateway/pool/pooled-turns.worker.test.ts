@@ -1,0 +1,273 @@
+/** Turns of sessions whose workers are in a pool: where they go, why, and what a pool that does not answer costs. */
+import { runInDurableObject } from "cloudflare:test";
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
+import { FinishReason, PlacementReason, Role } from "../../gen/leanedge/v1/session_pb.js";
+import type { GatewayEnv } from "../bindings.js";
+import { parseConfig } from "../config.js";
+import { placeQueuedMax } from "../limits.js";
+import { systemClock } from "../objects/clock.js";
+import type { PoolObject } from "../objects/pool-object.js";
+import { SessionSnapshots } from "../objects/session-snapshots.js";
+import { SessionStore } from "../objects/session-store.js";
+import { TurnRunner } from "../objects/turn-runner.js";
+import { testEnv } from "../testing/gateway-clients.js";
+import {
+  beat,
+  cutOffWorker,
+  enterReady,
+  newPool,
+  newWorker,
+  pooledModel,
+  reachScriptedWorkers,
+} from "../testing/pool-bench.js";
+import { engineDirectory } from "../worker-client/directory.js";
+import { noLoad } from "./pool-entry.js";
+
+/** What a turn came to. */
+interface SeenTurn {
+  readonly worker: string;
+  readonly address: string;
+  readonly generation: number;
+  readonly placement: PlacementReason;
+  readonly text: string;
+  readonly finishReason: FinishReason | undefined;
+  readonly refusal: ConnectError | undefined;
+}
+
+/** A session of its own on bindings. */
+class TestSession {
+  readonly #stub = testEnv.SESSION.getByName(crypto.randomUUID());
+  readonly #key = crypto.randomUUID();
+
+  /** Runs a turn to its end. */
+  run(env: GatewayEnv, number: number, script = "{}"): Promise<SeenTurn> {
+    return runInDurableObject(this.#stub, async (_instance, state) => {
+      const store = new SessionStore(state.storage);
+      const nowMs = Date.now();
+      if (store.session() === undefined) {
+        store.insertSession({
+          ...{ tenant: "t", sessionId: "s", model: pooledModel, title: "" },
+          ...{ titleGiven: false, implicit: false, nowMs },
+        });
+      }
+      store.insertTurn({
+        number,
+        messagesHash: new Uint8Array(32),
+        requestHash: new Uint8Array(0),
+        idempotencyKey: "",
+        sampling: create(SamplingParamsSchema, { seed: 7n }),
+        detach: false,
+        requestId: "r",
+        model: pooledModel,
+        nowMs,
+      });
+      store.insertMessage(number, Role.USER, `!${script}`, false, nowMs);
+      const directory = engineDirectory(env);
+      await directory.refresh();
+      const background: Promise<unknown>[] = [];
+      const runner = new TurnRunner({
+        store,
+        turn: number,
+        fresh: true,
+        directory,
+        snapshots: new SessionSnapshots({
+          store,
+          directory: () => directory,
+          sequenceId: () => this.#key,
+        }),
+        sequenceId: this.#key,
+        samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
+        clock: systemClock,
+        background: (work) => background.push(work),
+        onChange: () => undefined,
+      });
+      await runner.done;
+      await Promise.all(background);
+      const turn = store.turn(number);
+      const binding = store.binding();
+      return {
+        worker: binding?.worker ?? "",
+        address: binding?.address ?? "",
+        generation: binding?.generation ?? 0,
+        placement: turn?.placement ?? PlacementReason.UNSPECIFIED,
+        text: turn === undefined ? "" : store.answerText(number),
+        finishReason: turn?.finishReason,
+        refusal: runner.refusal,
+      };
+    });
+  }
+}
+
+/** Bindings whose pool does what is told. */
+function withPool(env: GatewayEnv, pool: Partial<PoolObject>): GatewayEnv {
+  return { ...env, POOL: { getByName: () => pool } as unknown as GatewayEnv["POOL"] };
+}
+
+const refuses = {
+  place: () => Promise.reject(new Error("the pool's object is overloaded")),
+  view: () => Promise.reject(new Error("the pool's object is overloaded")),
+  report: () => Promise.reject(new Error("the pool's object is overloaded")),
+} as unknown as Partial<PoolObject>;
+
+beforeEach(reachScriptedWorkers);
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+describe("a session of a pool", () => {
+  it("is placed once and then bound, with the address and a generation", async () => {
+    const { env, name, stub } = newPool();
+    const [a, b] = [newWorker(), newWorker()];
+    await enterReady(stub, a, b);
+    const session = new TestSession();
+    const first = await session.run(env, 1);
+    expect([`pool:${name}/${a}`, `pool:${name}/${b}`]).toContain(first.worker);
+    expect([PlacementReason.LOAD, PlacementReason.HASH]).toContain(first.placement);
+    expect(first.address).toBe(`http://${first.worker.split("/")[1] ?? ""}`);
+    expect(first).toMatchObject({ generation: 1, finishReason: FinishReason.STOP });
+    for (const turn of [2, 3]) {
+      expect(await session.run(env, turn)).toMatchObject({
+        worker: first.worker,
+        generation: 1,
+        placement: PlacementReason.BOUND,
+      });
+    }
+    expect((await stub.list()).map(({ placedTotal }) => placedTotal).sort()).toEqual([0, 1]);
+  });
+
+  it("goes on elsewhere when its worker is gone, and the pool hears of it", async () => {
+    const { env, stub } = newPool();
+    await enterReady(stub, newWorker(), newWorker());
+    const session = new TestSession();
+    const first = await session.run(env, 1);
+    cutOffWorker(new URL(first.address).hostname);
+    const second = await session.run(env, 2, '{"tokens":3}');
+    expect(second).toMatchObject({
+      text: "w0 w1 w2 ",
+      placement: PlacementReason.FAILOVER,
+      generation: 2,
+    });
+    expect(second.worker).not.toBe(first.worker);
+    const failures = (await stub.list()).map(({ failuresTotal }) => failuresTotal);
+    expect(failures.sort()).toEqual([0, 1]);
+  });
+
+  it("stays with its binding until another worker has answered", async () => {
+    const { env, stub } = newPool();
+    await enterReady(stub, newWorker());
+    const session = new TestSession();
+    const first = await session.run(env, 1);
+    const refused = await session.run(env, 2, '{"refuse":{"code":8,"message":"no memory"}}');
+    expect([refused.refusal?.code, refused.refusal?.rawMessage]).toEqual([
+      Code.ResourceExhausted,
+      'all workers of model "scripted" are full; come again in 2 s',
+    ]);
+    expect(refused).toMatchObject({ worker: first.worker, generation: first.generation });
+  });
+
+  it("leaves a worker that drains, and one that drains in vain stays", async () => {
+    const { env, stub } = newPool();
+    const a = newWorker();
+    await enterReady(stub, a);
+    const session = new TestSession();
+    const first = await session.run(env, 1);
+    await stub.operate(a, "drain");
+    // Nobody else is there: an answer is better than a refusal.
+    await new Promise((resolve) => setTimeout(resolve, 2_100));
+    expect(await session.run(env, 2)).toMatchObject({
+      worker: first.worker,
+      placement: PlacementReason.BOUND,
+    });
+    const b = newWorker();
+    await enterReady(stub, b);
+    expect(await session.run(env, 3)).toMatchObject({
+      address: `http://${b}`,
+      placement: PlacementReason.MOVED,
+      finishReason: FinishReason.STOP,
+    });
+  });
+
+  it("is refused when all workers are full, with the time to come again", async () => {
+    const { env, stub } = newPool();
+    const worker = newWorker();
+    await enterReady(stub, worker);
+    await stub.heartbeat(beat(worker, { load: { ...noLoad, queued: placeQueuedMax } }));
+    const directory = engineDirectory(env);
+    const error: unknown = await directory
+      .place({ model: pooledModel, key: "s", waitMs: 100 })
+      .catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(ConnectError);
+    if (!(error instanceof ConnectError)) return;
+    expect([error.code, error.rawMessage, error.metadata.get("retry-after")]).toEqual([
+      Code.ResourceExhausted,
+      'all workers of model "scripted" are full; come again in 2 s',
+      "2",
+    ]);
+  });
+
+  it("tries the pools in order, and a farther worker before the last resort", async () => {
+    const near = newPool();
+    const far = newPool();
+    const env = { ...near.env, LEANEDGE_POOLS: `${near.name},${far.name},default` };
+    expect(parseConfig(env).pools.map(({ name }) => name)).toEqual([
+      near.name,
+      far.name,
+      "default",
+    ]);
+    const directory = engineDirectory(env);
+    expect(await directory.place({ model: pooledModel, key: "s" })).toMatchObject({
+      worker: "engine:scripted/0",
+      reason: PlacementReason.LAST_RESORT,
+    });
+    const b = newWorker();
+    await enterReady(far.stub, b);
+    const place = { model: pooledModel, key: "s" };
+    expect(await directory.place(place)).toMatchObject({ address: `http://${b}` });
+    const a = newWorker();
+    await enterReady(near.stub, a);
+    expect(await directory.place(place)).toMatchObject({ address: `http://${a}` });
+  });
+});
+
+describe("a pool that does not answer", () => {
+  it("keeps no bound session waiting", async () => {
+    const { env, stub } = newPool();
+    await enterReady(stub, newWorker(), newWorker());
+    const session = new TestSession();
+    const first = await session.run(env, 1);
+    const asked = vi.fn(() => new Promise<never>(() => undefined));
+    const silent = { ...refuses, place: asked, report: asked } as unknown as Partial<PoolObject>;
+    for (const turn of [2, 3, 4]) {
+      expect(await session.run(withPool(env, silent), turn)).toMatchObject({
+        worker: first.worker,
+        placement: PlacementReason.BOUND,
+        finishReason: FinishReason.STOP,
+      });
+    }
+    expect(asked).not.toHaveBeenCalled();
+  });
+
+  it("lets new sessions go where its workers were last seen", async () => {
+    const { env, stub } = newPool();
+    const worker = newWorker();
+    await enterReady(stub, worker);
+    await engineDirectory(env).refresh();
+    expect(await new TestSession().run(withPool(env, refuses), 1)).toMatchObject({
+      address: `http://${worker}`,
+      placement: PlacementReason.CONFIGURED,
+      finishReason: FinishReason.STOP,
+    });
+  });
+
+  it("lets the configuration decide where nothing was seen of it", async () => {
+    const { env } = newPool();
+    expect(await new TestSession().run(withPool(env, refuses), 1)).toMatchObject({
+      worker: "engine:scripted/0",
+      placement: PlacementReason.CONFIGURED,
+      finishReason: FinishReason.STOP,
+    });
+  });
+});
