@@ -52,6 +52,7 @@ def median_ms(run, rounds=ROUNDS):
 
 
 def captured(run):
+    torch.cuda.synchronize()  # what the run reads may still be on its way
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         run()

@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import prefill_runs
-from bench import median_ms
+from bench import captured, median_ms
 from harness import STORAGES, Layer, Plan, archive_pages
 from prefill_runs import Runs, Segment
 
@@ -39,7 +39,7 @@ def peers(rows):
                     q, k, v, is_causal=True, enable_gqa=True
                 )
 
-        out[name] = operations(0, rows) / median_ms(run, 7) / 1e9
+        out[name] = operations(0, rows) / median_ms(captured(run), 7) / 1e9
     return out
 
 
@@ -70,15 +70,15 @@ def measure(plan, layers, history, rows, gen):
     runs = Runs([(zones.before if zones else None, segment, 0, 0, rows)], HEADS // KV_HEADS)
     q = torch.randn((rows, HEADS, DIM), device="cuda", generator=gen).to(torch.bfloat16)
     out = torch.empty_like(q)
+    work = prefill_runs.scratch(DIM)
     ready = [Layer(plan, layer, HEADS) for layer in layers]
 
     def run():
         for layer in ready:
-            prefill_runs.launch(
-                layer, runs, q, out, zones.arena.data_ptr() if zones else 0, 0, 0, overlap=1
-            )
+            arena = zones.arena.data_ptr() if zones else 0
+            prefill_runs.launch(layer, runs, q, out, arena, 0, 0, overlap=1, work=work)
 
-    time_ms = median_ms(run, 7) / len(ready)
+    time_ms = median_ms(captured(run), 7) / len(ready)
     if not torch.isfinite(out).all():
         raise RuntimeError("attention gave NaN")
     return time_ms, operations(history, rows) / time_ms / 1e9
@@ -104,7 +104,7 @@ def main():
         for storage in storages:
             chosen = [kept[layer] for layer in LAYERS] if mask else identity.kept
             plan = Plan(chosen, DIM, SINK, RECENT, storage, storage)
-            for history, rows in ((32768, 2048), (32768, 128)):
+            for history, rows in ((32768, 2048), (32768, 128), (32768, 16)):
                 time_ms, rate = measure(plan, range(plan.layers), history, rows, gen)
                 line = {
                     "rows": rows,

@@ -74,14 +74,14 @@ class Case:
         whole = torch.randn((self.rows, width), device="cuda", generator=gen) * sharp
         self.q = whole.to(q_type).view(self.rows, -1, plan.head_dim)[:, :heads]
 
-    def launch(self, out_type=torch.float32):
+    def launch(self, out_type=torch.float32, work=None):
         runs = Runs(
             [(s.row() if s else None, *rest) for s, *rest in self.runs],
             self.heads // self.plan.kv_heads,
         )
         out = torch.full(self.q.shape, float("nan"), dtype=out_type, device="cuda")
         layer = Layer(self.plan, self.layer, self.heads)
-        prefill_runs.launch(layer, runs, self.q, out, self.arena.data_ptr(), self.pitch)
+        prefill_runs.launch(layer, runs, self.q, out, self.arena.data_ptr(), self.pitch, work=work)
         torch.cuda.synchronize()
         return out
 
@@ -94,14 +94,16 @@ class Case:
 @guarded
 def check_prefill(name, plan, heads, lengths, seed, q_type=torch.float32, out_type=torch.float32, sharp=1.0):
     case = Case(plan, plan.layers - 1, heads, lengths, seed, q_type, sharp)
-    outs = [case.launch(out_type) for _ in range(2)]
-    worst, at = worst_error(outs[0], case.reference())
+    work = prefill_runs.scratch(plan.head_dim)
+    outs = [case.launch(out_type, work) for _ in range(2)]
+    want = case.reference()
+    worst, at = worst_error(outs[0], want)
     same = torch.equal(outs[0].view(torch.uint8), outs[1].view(torch.uint8))
     bound = BOUND_BF16 if out_type == torch.bfloat16 else BOUND
     note = f"error {worst:.1e}{'' if same else ' DIFFERS BETWEEN RUNS'}"
     if not worst < bound:
-        want = case.reference()[at].tolist()[:4]
-        note += f" at row {at[0]} head {at[1]}: {outs[0][at].tolist()[:4]} for {want}"
+        got = outs[0][at].tolist()[:4]
+        note += f" at row {at[0]} head {at[1]}: {got} for {want[at].tolist()[:4]}"
     report(name, worst < bound and same, note)
 
 
@@ -131,7 +133,7 @@ def dense_cases(small):
                     out_type,
                 )
         plan = Plan(full_kept(1, 2, dim), dim, 16, 112, 0, 0)
-        check_prefill(f"prefill d{dim} sharp scores", plan, 8, [(0, 0, 700)], 13, sharp=8.0)
+        check_prefill(f"prefill d{dim} sharp scores", plan, 8, [(0, 0, 700)], 13, torch.float16, sharp=8.0)
         if not small:
             plan = Plan(full_kept(1, 8, dim), dim, 16, 112, 0, 0)
             check_prefill(f"prefill d{dim} one of 4,096", plan, 32, [(0, 0, 4096)], 14)
@@ -161,7 +163,21 @@ def zone_cases(small):
         plan = Plan(full_kept(1, 2, dim), dim, 16, 112, 0, 0)
         check_prefill("prefill identity archive", plan, 8, [(3000, 0, 300), (160, 0, 1)], 9)
         plan = Plan(random_kept([[32, 64]], dim, 3), dim, 16, 112, 2, 2)
-        check_prefill("prefill sharp scores over pages", plan, 8, [(4000, 0, 100)], 9, sharp=8.0)
+        check_prefill("prefill sharp scores over pages", plan, 8, [(4000, 0, 100)], 9, torch.float16, sharp=8.0)
+
+
+def shared_cases():
+    """Few tiles that see many slots: several thread blocks share each of them."""
+    for dim in (128, 64):
+        for group, rows in ((4, 1), (7, 5), (1, 128), (8, 33), (4, 64)):
+            kept = random_kept([[32, dim, 0]], dim, 3)
+            plan = Plan(kept, dim, 16, 112, 2, 2)
+            name = f"prefill d{dim} group {group} shared tiles"
+            check_prefill(f"{name} over pages", plan, 3 * group, [(9000, 0, rows)], 21)
+            check_prefill(f"{name} over rows", plan, 3 * group, [(0, 5000, rows)], 22)
+            check_prefill(
+                f"{name} of two runs", plan, 3 * group, [(3001, 100, rows), (20000, 0, 2)], 23
+            )
 
 
 def scalar(case, selects=False):
@@ -246,6 +262,7 @@ def main():
     small = "--small" in sys.argv
     dense_cases(small)
     zone_cases(small)
+    shared_cases()
     scalar_cases()
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     sys.exit(0 if all(results) else 1)

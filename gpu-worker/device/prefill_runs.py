@@ -17,6 +17,7 @@ RUN = np.dtype(
 )
 assert RUN.itemsize == 144
 TILE_BYTES = 16
+library.harness_prefill_scratch.restype = ctypes.c_size_t
 
 
 class Segment:
@@ -61,12 +62,37 @@ class Runs:
         self.runs = torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8).cuda()
         self.tiles = torch.from_numpy(tiles).cuda()
         self.has_pages = int((array["page_count"] > 0).any())
+        self.slots_max = int(
+            (
+                array["before"]["rows"].sum(axis=1)
+                + 32 * array["page_count"]
+                + array["first"]
+                + array["rows"]
+            ).max()
+        )
 
 
-def launch(layer: Layer, runs, q, out, arena=0, zone_layer=0, layer_index=None, overlap=0):
-    """q and out (rows, heads, head_dim), any of TYPES; rows may be wider than their heads."""
+def scratch(head_dim):
+    return torch.empty(
+        library.harness_prefill_scratch(head_dim), dtype=torch.uint8, device="cuda"
+    ).fill_(0xFF)
+
+
+def launch(
+    layer: Layer,
+    runs,
+    q,
+    out,
+    arena=0,
+    zone_layer=0,
+    layer_index=None,
+    overlap=0,
+    work=None,
+):
+    """q and out (rows, heads, head_dim), any of TYPES; rows may be wider than their heads. work:
+    scratch(), for tiles that several thread blocks share."""
     sizes = (ctypes.c_size_t * 3)(q.stride(0), out.stride(0), zone_layer)
-    numbers = (ctypes.c_int32 * 7)(
+    numbers = (ctypes.c_int32 * 8)(
         TYPES.index(q.dtype),
         TYPES.index(out.dtype),
         runs.count,
@@ -74,6 +100,7 @@ def launch(layer: Layer, runs, q, out, arena=0, zone_layer=0, layer_index=None, 
         layer.heads,
         runs.has_pages,
         overlap,
+        runs.slots_max,
     )
     code = library.harness_prefill(
         layer.handle,
@@ -83,6 +110,7 @@ def launch(layer: Layer, runs, q, out, arena=0, zone_layer=0, layer_index=None, 
         ctypes.c_void_p(arena),
         pointer(q),
         pointer(out),
+        pointer(work) if work is not None else None,
         sizes,
         numbers,
         ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),

@@ -19,11 +19,13 @@ int32_t harness_prefill_tiles(const cuda::PrefillRun* runs, int32_t run_count, i
   return cuda::prefill_tile_count(runs, run_count, group);
 }
 
+size_t harness_prefill_scratch(int32_t head_dim) { return cuda::prefill_scratch_bytes(head_dim); }
+
 // `sizes`: q_pitch, out_pitch, zone_layer. `numbers`: q_type, out_type, tile_count, layer, heads,
-// has_pages, overlap.
+// has_pages, overlap, slots_max.
 int32_t harness_prefill(const cuda::DecodeLayer* layer, const void* runs, const void* tiles,
                         const void* channels, const void* arena, const void* q, void* out,
-                        const size_t* sizes, const int32_t* numbers, void* stream) {
+                        void* scratch, const size_t* sizes, const int32_t* numbers, void* stream) {
   cuda::PrefillAttention call = {};
   call.runs = static_cast<const cuda::PrefillRun*>(runs);
   call.tiles = static_cast<const cuda::PrefillTile*>(tiles);
@@ -41,6 +43,8 @@ int32_t harness_prefill(const cuda::DecodeLayer* layer, const void* runs, const 
   call.heads = numbers[4];
   call.has_pages = numbers[5];
   call.overlap = numbers[6];
+  call.slots_max = numbers[7];
+  call.scratch = static_cast<uint8_t*>(scratch);
   return cuda::prefill_attention_launch(*layer, call, static_cast<cudaStream_t>(stream));
 }
 

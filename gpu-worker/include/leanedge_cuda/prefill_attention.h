@@ -76,16 +76,23 @@ struct PrefillAttention {
   size_t q_pitch;  // elements from one row to the next: heads * head_dim, or more
   size_t out_pitch;
   size_t zone_layer;  // f16 elements from one layer of a `before` span to the next
+  // prefill_scratch_bytes(), or null. With it, a launch of few tiles that see many slots (a short
+  // turn behind a long history) shares each tile among several thread blocks.
+  uint8_t* scratch;
   RowType q_type;
   RowType out_type;
   int32_t tile_count;
   int32_t layer;
   int32_t heads;
   int32_t has_pages;  // 0: no run has pages (a faster kernel); else 1
+  int32_t slots_max;  // most slots that a query row of the call sees; not read without scratch
   // 1: the kernel may start while the one before it in the stream still runs; it touches nothing
   // until that one has finished. 0: plain stream order.
   int32_t overlap;
 };
+
+// Scratch that all launches of a stream share. It need not be cleared.
+size_t prefill_scratch_bytes(int32_t head_dim);
 
 // Launches. `layer` is the plan's layer as decode_layer() gives it, which also says what is not
 // served (evicting plans, head sizes other than 64 and 128, groups above 8). The same arguments

@@ -31,7 +31,7 @@ struct PageStream {
 
 template <int kWarps>
 __device__ __forceinline__ uint32_t stream_entry(const PageStream& stream, int index) {
-  return index < stream.count ? __ldg(stream.table + index * kWarps) : 0;
+  return index < stream.count ? __ldcg(stream.table + index * kWarps) : 0;
 }
 
 // Starts the copies of page `index` < stream.count.
@@ -181,6 +181,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   stream.k_swizzled = head.width * storage_bits(K) / 4;
   stream.v_stage = opaque((head.k_bytes + 127) & ~127);
   stream.own = opaque(swizzle(static_cast<uint32_t>(lane)) << 4);
+  // Lists of chosen pages come from the kernel before this one.
+  if (p.table_pitch != 0) wait_for_previous_kernel();
   stream.ahead = stream_entry<kWarps>(stream, lane);
   stream.later = stream_entry<kWarps>(stream, 32 + lane);
   const uint32_t ring_shared = opaque(shared_address(ring));
@@ -395,8 +397,6 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
                p.kv_heads +
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
-  // Lists of chosen pages come from the kernel before this one.
-  if (p.table_pitch != 0) wait_for_previous_kernel();
   const SplitShare split = split_share(row_begin(rows), gridDim.x);
   const int64_t begin = blockIdx.x * split.share;
   const int64_t end = min(begin + split.share, split.total);

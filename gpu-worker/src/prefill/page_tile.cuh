@@ -13,11 +13,18 @@
 
 namespace leanedge::cuda {
 
-// Byte at which chunk `chunk` (16 bytes) of row `row` of a tile lies. Eight consecutive rows, and
-// every fourth of 32, have their chunks in different banks.
-template <int D>
+// Bytes of a slice: 64 channels of kRows rows.
+template <int kRows>
+inline constexpr int kTileSlice = kRows * 128;
+
+// Byte at which chunk `chunk` (16 bytes, 8 channels) of row `row` lies in a tile of kRows rows:
+// slices of 64 channels, in each of them rows of 128 bytes whose chunks are permuted by the row's
+// number. It is the layout that matrix loads read without conflicts, and that wgmma calls a swizzle
+// of 128 bytes.
+template <int kRows>
 __device__ __forceinline__ uint32_t tile_place(int row, int chunk) {
-  return static_cast<uint32_t>(row * (2 * D) + ((chunk ^ (row & 7) ^ ((row >> 3) & 3)) << 4));
+  return static_cast<uint32_t>((chunk >> 3) * kTileSlice<kRows> + row * 128 +
+                               (((chunk ^ row) & 7) << 4));
 }
 
 // Bytes of shared memory for one page as it lies in the arena: half for K, half for V.
@@ -80,20 +87,13 @@ __device__ __forceinline__ void k_unit(const uint8_t* raw, int width, uint8_t* t
     for (int part = 0; part < 4; ++part) {
       const int at = 8 * (4 * (8 * unit + 2 * pair) + (part ^ pair)) + slot;
       const uint32_t x = values[at] | static_cast<uint32_t>(values[at + 32]) << 16;
-      *reinterpret_cast<uint32_t*>(tile + tile_place<D>(first + 8 * part + slot, unit) + 4 * pair) =
-          x;
+      const uint32_t place = tile_place<kPrefillKeys>(first + 8 * part + slot, unit);
+      *reinterpret_cast<uint32_t*>(tile + place + 4 * pair) = x;
     }
   } else {
-    int chunk = unit;
-    int word = lane >> 2;
-    if constexpr (kBits == 4) {
-      chunk = 4 * (unit >> 1) + (unit & 1) + 2 * (lane >> 4);
-      word = (lane >> 2) & 3;
-    }
-    if constexpr (kBits == 2) {
-      chunk = 4 * unit + (lane >> 3);
-      word = (lane >> 2) & 1;
-    }
+    // Four chunks and two words: their places in a store differ in all banks.
+    const int chunk = 4 * (unit / (kBits / 2)) + (lane >> 3);
+    const int word = 2 * (unit % (kBits / 2)) + ((lane >> 2) & 1);
     if (8 * chunk >= width) return;
     const int c = 8 * chunk + 2 * pair;
     const uint32_t* codes = reinterpret_cast<const uint32_t*>(raw);
@@ -108,7 +108,7 @@ __device__ __forceinline__ void k_unit(const uint8_t* raw, int width, uint8_t* t
 #pragma unroll
       for (int plane = 0; plane < 8 / kBits; ++plane) {
         const int row = first + plane * 4 * kBits + 4 * word + m;
-        *reinterpret_cast<uint32_t*>(tile + tile_place<D>(row, chunk) + 4 * pair) =
+        *reinterpret_cast<uint32_t*>(tile + tile_place<kPrefillKeys>(row, chunk) + 4 * pair) =
             code_values<kBits>(x, kBits * plane, scale, min);
       }
     }
@@ -118,8 +118,7 @@ __device__ __forceinline__ void k_unit(const uint8_t* raw, int width, uint8_t* t
 // Units of k_unit() in a page.
 template <int kBits>
 __device__ __forceinline__ int k_units(int width) {
-  if constexpr (kBits == 4) return 2 * ((width + 31) >> 5);
-  if constexpr (kBits == 2) return (width + 31) >> 5;
+  if constexpr (kBits < 16) return (width + 31) / 32 * (kBits / 2);
   return width >> 3;
 }
 
@@ -130,7 +129,7 @@ __device__ __forceinline__ void v_unit(const uint8_t* raw, uint8_t* tile, int fi
   if constexpr (kBits == 16) {
     const int i = 32 * unit + lane;
     const int slot = i / (D / 8);
-    *reinterpret_cast<uint4*>(tile + tile_place<D>(first + slot, i % (D / 8))) =
+    *reinterpret_cast<uint4*>(tile + tile_place<kPrefillKeys>(first + slot, i % (D / 8))) =
         reinterpret_cast<const uint4*>(raw)[i];
   } else {
     constexpr int kGroups = D / 32;
@@ -161,7 +160,7 @@ __device__ __forceinline__ void v_unit(const uint8_t* raw, uint8_t* tile, int fi
 #pragma unroll
     for (int plane = 0; plane < 8 / kBits; ++plane) {
       const int chunk = 4 * group + plane * kBits / 2 + (word >> 1);
-      const uint32_t place = tile_place<D>(first + slot, chunk) + 8 * (word & 1);
+      const uint32_t place = tile_place<kPrefillKeys>(first + slot, chunk) + 8 * (word & 1);
       *reinterpret_cast<uint2*>(tile + place) =
           make_uint2(code_values<kBits>(low, kBits * plane, scale, min),
                      code_values<kBits>(high_pair, kBits * plane, scale, min));

@@ -10,7 +10,8 @@
 
 #include "page_tile.cuh"
 #include "prefill_params.h"
-#include "tile_attention.cuh"
+#include "tile_products.cuh"
+#include "tile_softmax.cuh"
 
 namespace leanedge::cuda {
 
@@ -39,6 +40,10 @@ __device__ __forceinline__ PrefillPlace prefill_place(const PrefillParams& p, in
   place.rows = place.run->rows * p.group;
   place.kv_head = section * p.section_heads + in % heads;
   return place;
+}
+
+__device__ __forceinline__ uint32_t query_place(int row, int chunk) {
+  return tile_place<kPrefillTileRows>(row, chunk);
 }
 
 __device__ __forceinline__ uint32_t bf16_pair_to_half(uint32_t x) {
@@ -73,7 +78,7 @@ __device__ __forceinline__ void query_load(const PrefillParams& p, const Prefill
                        bf16_pair_to_half(x.w));
       }
     }
-    *reinterpret_cast<uint4*>(tile + tile_place<D>(row, chunk)) = x;
+    *reinterpret_cast<uint4*>(tile + query_place(row, chunk)) = x;
   }
 }
 
@@ -90,10 +95,10 @@ __device__ __forceinline__ void query_gather(const uint16_t* channels, int width
     for (int i = 0; i < 4; ++i) {
       const int row = 32 * static_cast<int>(threadIdx.x >> 5) + 8 * i + (lane >> 2);
       const uint32_t x =
-          *reinterpret_cast<const uint16_t*>(from + tile_place<D>(row, low >> 3) + 2 * (low & 7));
+          *reinterpret_cast<const uint16_t*>(from + query_place(row, low >> 3) + 2 * (low & 7));
       const uint32_t y =
-          *reinterpret_cast<const uint16_t*>(from + tile_place<D>(row, high >> 3) + 2 * (high & 7));
-      *reinterpret_cast<uint32_t*>(to + tile_place<D>(row, chunk) + 4 * pair) = x | y << 16;
+          *reinterpret_cast<const uint16_t*>(from + query_place(row, high >> 3) + 2 * (high & 7));
+      *reinterpret_cast<uint32_t*>(to + query_place(row, chunk) + 4 * pair) = x | y << 16;
     }
   }
 }
@@ -106,9 +111,9 @@ __device__ __forceinline__ void rows_copy(const PrefillParams& p, const PrefillP
   constexpr int kChunks = D / 8;
   constexpr int kRowsAtOnce = kPrefillThreads / kChunks;
   const PrefillRun& run = *place.run;
+  const uint32_t stage_v = stage + kPrefillKeys * D * 2;
   const int chunk = threadIdx.x % kChunks;
   const int own = threadIdx.x / kChunks;
-  const uint32_t stage_v = stage + kPrefillKeys * D * 2;
   if (first >= before && first + kPrefillKeys <= count) {
     const size_t at = (static_cast<size_t>(place.kv_head) * static_cast<size_t>(run.stride) +
                        static_cast<size_t>(first - before + own)) *
@@ -118,7 +123,7 @@ __device__ __forceinline__ void rows_copy(const PrefillParams& p, const PrefillP
     const uint16_t* v = run.v + at;
 #pragma unroll
     for (int i = 0; i < kPrefillKeys; i += kRowsAtOnce) {
-      const uint32_t to = tile_place<D>(i + own, chunk);
+      const uint32_t to = tile_place<kPrefillKeys>(i + own, chunk);
       copy_async_16(stage + to, k + i * D);
       copy_async_16(stage_v + to, v + i * D);
     }
@@ -143,30 +148,29 @@ __device__ __forceinline__ void rows_copy(const PrefillParams& p, const PrefillP
                        static_cast<size_t>(row)) *
                           D +
                       8 * chunk;
-    const uint32_t to = tile_place<D>(i, chunk);
+    const uint32_t to = tile_place<kPrefillKeys>(i, chunk);
     copy_async_16(stage + to, k + at);
     copy_async_16(stage_v + to, v + at);
   }
 }
 
-// Attends to all pages before the run.
+// Attends to pages [begin, end) of those before the run; begin is even, and below end.
 template <int D>
 __device__ __forceinline__ void archive_attend(const PrefillParams& p, const PrefillPlace& place,
-                                               uint8_t* q, uint8_t* stages,
+                                               int begin, int end, uint8_t* q, uint8_t* stages,
                                                PrefillState<D>& state) {
   constexpr int kStage = kPrefillKeys * D * 4;
   const DecodeHead& head = p.head[place.kv_head];
-  const int pages = place.run->page_count;
   const uint32_t* table = place.run->pages;
   const bool f16_keys = p.k_storage == PageStorage::kF16;
   query_load<D>(p, place, stages);
   __syncthreads();
   query_gather<D>(p.channels + head.channels, head.width, stages, q);
   // An odd last page stands twice; its second self is masked.
-  auto number = [&](int page) { return __ldg(table + min(page, pages - 1)); };
+  auto number = [&](int page) { return __ldg(table + min(page, end - 1)); };
   const uint32_t rooms = shared_address(stages) + kStage;
-  uint32_t even = number(0);
-  uint32_t odd = number(1);
+  uint32_t even = number(begin);
+  uint32_t odd = number(begin + 1);
   auto copy = [&] {
     page_copy<D>(head, p.arena + static_cast<size_t>(even) * p.block_bytes, f16_keys, rooms);
     page_copy<D>(head, p.arena + static_cast<size_t>(odd) * p.block_bytes, f16_keys,
@@ -175,28 +179,49 @@ __device__ __forceinline__ void archive_attend(const PrefillParams& p, const Pre
   };
   copy();
   const uint32_t keys = shared_address(stages);
-  const PrefillLane at = prefill_lane<D>(shared_address(q), keys, keys + kStage / 2);
   const int steps = head.width >> 4;
-  for (int page = 0; page < pages; page += 2) {
+  for (int page = begin; page < end; page += 2) {
     even = number(page + 2);
     odd = number(page + 3);
     copy_async_wait_for<0>();
     __syncthreads();  // the pages have come, and the tile of the step before is done with
     pages_convert<D>(p.k_storage, p.v_storage, stages + kStage, head.width, stages,
                      stages + kStage / 2);
+    shared_written();
     __syncthreads();
-    if (page + 2 < pages) copy();
-    float scores[2][8][4] = {};
-#pragma unroll 2
-    for (int s = 0; s < steps; ++s) scores_step<D>(at, s, scores);
-    if (page + 1 == pages) {
-      const int limit[2][2] = {{32, 32}, {32, 32}};
-      scores_mask(scores, 0, limit);
-    }
-    softmax_step<D>(scores, p.scale, state);
-    outputs_step<D>(at, scores, state);
+    if (page + 2 < end) copy();
+    const bool half_empty = page + 1 == end;
+    auto mask = [&](float(&scores)[8][4], int) {
+      const int limit[2] = {32, 32};
+      if (half_empty) scores_mask(scores, 0, limit);
+    };
+    step_attend_few<D>(shared_address(q), keys, keys + kStage / 2, steps, p.scale, mask, state);
   }
   __syncthreads();
+}
+
+// Element of `out` at which a packed row begins.
+template <int D>
+__device__ __forceinline__ size_t output_place(const PrefillParams& p, const PrefillPlace& place,
+                                               int packed) {
+  const int query = packed_row(p, packed);
+  const int head = place.kv_head * p.group + packed - query * p.group;
+  return static_cast<size_t>(place.run->q_first + query) * p.out_pitch +
+         static_cast<size_t>(head) * D;
+}
+
+// Stores two neighbours of `out`.
+__device__ __forceinline__ void output_store(const PrefillParams& p, size_t to, float x, float y) {
+  if (p.out_type == RowType::kF32) {
+    *reinterpret_cast<float2*>(static_cast<float*>(p.out) + to) = make_float2(x, y);
+    return;
+  }
+  uint32_t bits = pack_half2(x, y);
+  if (p.out_type == RowType::kBf16) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
+    bits = reinterpret_cast<const uint32_t&>(pair);
+  }
+  *reinterpret_cast<uint32_t*>(static_cast<uint16_t*>(p.out) + to) = bits;
 }
 
 template <int D, bool kPages>
@@ -206,57 +231,64 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocksPerSm)
   extern __shared__ __align__(256) uint8_t shared[];
   uint8_t* q = shared;
   uint8_t* stages = shared + kPrefillTileRows * D * 2;
+  const uint32_t both_stages = shared_address(stages);
 
   wait_for_previous_kernel();
-  const PrefillPlace place = prefill_place(p, static_cast<int>(blockIdx.x));
+  const int block = static_cast<int>(blockIdx.x) / p.parts;
+  const int part = static_cast<int>(blockIdx.x) - block * p.parts;
+  const PrefillPlace place = prefill_place(p, block);
   const PrefillRun& run = *place.run;
   PrefillState<D> state;
   prefill_reset<D>(state);
-  if constexpr (kPages) {
-    if (run.page_count > 0 && p.head[place.kv_head].width > 0) {
-      archive_attend<D>(p, place, q, stages, state);
-    }
-  }
-
   int before = 0;
   for (int s = 0; s < run.span_count; ++s) before += run.before[s].rows;
   const int row_last = min(place.row + kPrefillTileRows, place.rows) - 1;
   // Full rows that the first and the last query row of the tile see.
   const int least = before + run.first + packed_row(p, place.row) + 1;
   const int most = before + run.first + packed_row(p, row_last) + 1;
-  query_load<D>(p, place, q);
-  rows_copy<D>(p, place, before, 0, most, shared_address(stages));
-  copy_async_commit();
+  // The tile's work in steps, first the archive, and this block's part of it.
+  const int pages = kPages && p.head[place.kv_head].width > 0 ? run.page_count : 0;
+  const int page_steps = (pages + 1) / 2;
+  const int steps = page_steps + (most + kPrefillKeys - 1) / kPrefillKeys;
+  const int step_begin = steps * part / p.parts;
+  const int step_end = steps * (part + 1) / p.parts;
+  if constexpr (kPages) {
+    if (step_begin < page_steps && step_begin < step_end) {
+      archive_attend<D>(p, place, 2 * step_begin, min(2 * step_end, pages), q, stages, state);
+    }
+  }
+
+  const int row_begin = max(step_begin - page_steps, 0) * kPrefillKeys;
+  const int row_end = min((step_end - page_steps) * kPrefillKeys, most);
+  if (row_begin < row_end) {
+    query_load<D>(p, place, q);
+    rows_copy<D>(p, place, before, row_begin, most, both_stages);
+    copy_async_commit();
+  }
   const int lane = threadIdx.x & 31;
-  const int row = place.row + 32 * static_cast<int>(threadIdx.x >> 5) + (lane >> 2);
+  const int row = place.row + 16 * static_cast<int>(threadIdx.x >> 5) + (lane >> 2);
+  const uint32_t q_shared = shared_address(q);
   int use = 0;
-  for (int first = 0; first < most; first += kPrefillKeys) {
+  for (int first = row_begin; first < row_end; first += kPrefillKeys) {
     copy_async_wait_for<0>();
+    shared_written();
     __syncthreads();  // this step's rows have come, and those of the step before are done with
-    if (first + kPrefillKeys < most) {
-      rows_copy<D>(p, place, before, first + kPrefillKeys, most,
-                   shared_address(stages) + (use ^ 1) * kStage);
+    if (first + kPrefillKeys < row_end) {
+      rows_copy<D>(p, place, before, first + kPrefillKeys, most, both_stages + (use ^ 1) * kStage);
       copy_async_commit();
     }
-    const uint32_t keys = shared_address(stages) + use * kStage;
-    const PrefillLane at = prefill_lane<D>(shared_address(q), keys, keys + kStage / 2);
-    float scores[2][8][4] = {};
+    auto mask = [&](float(&scores)[8][4], int m) {
+      if (first + kPrefillKeys <= least) return;
+      int limit[2];
 #pragma unroll
-    for (int s = 0; s < D / 16; ++s) scores_step<D>(at, s, scores);
-    if (first + kPrefillKeys > least) {
-      int limit[2][2];
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          limit[m][half] = before + run.first + 1 +
-                           packed_row(p, min(row + 16 * m + 8 * half, place.rows - 1));
-        }
+      for (int half = 0; half < 2; ++half) {
+        limit[half] = before + run.first + 1 +
+                      packed_row(p, min(row + 64 * m + 8 * half, place.rows - 1));
       }
       scores_mask(scores, first, limit);
-    }
-    softmax_step<D>(scores, p.scale, state);
-    outputs_step<D>(at, scores, state);
+    };
+    const uint32_t keys = both_stages + use * kStage;
+    step_attend<D, D / 16>(q_shared, keys, keys + kStage / 2, p.scale, mask, state);
     use ^= 1;
   }
 
@@ -267,28 +299,70 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocksPerSm)
       float sum = state.sum[m][half];
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      const float inverse = 1.0f / sum;
-      const int packed = row + 16 * m + 8 * half;
+      const int packed = row + 64 * m + 8 * half;
       if (packed >= place.rows) continue;
-      const int query = packed_row(p, packed);
-      const int head = place.kv_head * p.group + packed - query * p.group;
-      const size_t to = static_cast<size_t>(run.q_first + query) * p.out_pitch +
-                        static_cast<size_t>(head) * D + 2 * (lane & 3);
+      if (p.parts > 1) {
+        const size_t to = static_cast<size_t>(blockIdx.x) * kPrefillTileRows + packed - place.row;
+        float* outs = p.part_outs + to * D + 2 * (lane & 3);
+#pragma unroll
+        for (int n = 0; n < D / 8; ++n) {
+          *reinterpret_cast<float2*>(outs + 8 * n) =
+              make_float2(state.out[m][n][2 * half], state.out[m][n][2 * half + 1]);
+        }
+        if ((lane & 3) == 0) {
+          reinterpret_cast<float2*>(p.part_sums)[to] = make_float2(state.reference[m][half], sum);
+        }
+        continue;
+      }
+      const float inverse = 1.0f / sum;
+      const size_t to = output_place<D>(p, place, packed) + 2 * (lane & 3);
 #pragma unroll
       for (int n = 0; n < D / 8; ++n) {
-        const float x = state.out[m][n][2 * half] * inverse;
-        const float y = state.out[m][n][2 * half + 1] * inverse;
-        if (p.out_type == RowType::kF32) {
-          *reinterpret_cast<float2*>(static_cast<float*>(p.out) + to + 8 * n) = make_float2(x, y);
-        } else {
-          uint32_t bits = pack_half2(x, y);
-          if (p.out_type == RowType::kBf16) {
-            const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
-            bits = reinterpret_cast<const uint32_t&>(pair);
-          }
-          *reinterpret_cast<uint32_t*>(static_cast<uint16_t*>(p.out) + to + 8 * n) = bits;
-        }
+        output_store(p, to + 8 * n, state.out[m][n][2 * half] * inverse,
+                     state.out[m][n][2 * half + 1] * inverse);
       }
+    }
+  }
+}
+
+// Merges the parts of a tile, in order; a warp a row.
+template <int D>
+__global__ void __launch_bounds__(kPrefillThreads)
+    kernel_prefill_merge(const __grid_constant__ PrefillParams p) {
+  wait_for_previous_kernel();
+  const PrefillPlace place = prefill_place(p, static_cast<int>(blockIdx.x));
+  const int lane = threadIdx.x & 31;
+  for (int row = static_cast<int>(blockIdx.y) * kPrefillWarps + static_cast<int>(threadIdx.x >> 5);
+       row < min(kPrefillTileRows, place.rows - place.row);
+       row += kPrefillMergeBlocks * kPrefillWarps) {
+    const size_t first =
+        static_cast<size_t>(blockIdx.x) * p.parts * kPrefillTileRows + static_cast<size_t>(row);
+    const float2* sums = reinterpret_cast<const float2*>(p.part_sums) + first;
+    float reference = -CUDART_INF_F;
+    for (int i = 0; i < p.parts; ++i) {
+      reference = fmaxf(reference, __ldcg(sums + static_cast<size_t>(i) * kPrefillTileRows).x);
+    }
+    float sum = 0;
+    float value[D / 32] = {};
+#pragma unroll 4
+    for (int i = 0; i < p.parts; ++i) {
+      const size_t at = first + static_cast<size_t>(i) * kPrefillTileRows;
+      const float2 own = __ldcg(reinterpret_cast<const float2*>(p.part_sums) + at);
+      const float weight = exp2_fast(own.x - reference);
+      sum = fmaf(weight, own.y, sum);
+#pragma unroll
+      for (int j = 0; j < D / 64; ++j) {
+        const float2 x =
+            __ldcg(reinterpret_cast<const float2*>(p.part_outs + at * D) + 32 * j + lane);
+        value[2 * j] = fmaf(weight, x.x, value[2 * j]);
+        value[2 * j + 1] = fmaf(weight, x.y, value[2 * j + 1]);
+      }
+    }
+    const float inverse = 1.0f / sum;
+    const size_t to = output_place<D>(p, place, place.row + row) + 2 * lane;
+#pragma unroll
+    for (int j = 0; j < D / 64; ++j) {
+      output_store(p, to + 64 * j, value[2 * j] * inverse, value[2 * j + 1] * inverse);
     }
   }
 }

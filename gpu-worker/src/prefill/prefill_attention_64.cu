@@ -7,4 +7,6 @@ PrefillKernel prefill_kernel_64(bool pages) {
   return pages ? kernel_prefill_attention<64, true> : kernel_prefill_attention<64, false>;
 }
 
+PrefillKernel prefill_merge_kernel_64() { return kernel_prefill_merge<64>; }
+
 }  // namespace leanedge::cuda

@@ -35,6 +35,11 @@ bool aligned(const void* pointer, size_t pitch, RowType type) {
 
 }  // namespace
 
+size_t prefill_scratch_bytes(int32_t head_dim) {
+  return static_cast<size_t>(kPrefillSharedBlocks) * kPrefillTileRows *
+         static_cast<size_t>(head_dim + 2) * sizeof(float);
+}
+
 int32_t prefill_tile_count(const PrefillRun* runs, int32_t run_count, int32_t group) {
   int32_t count = 0;
   for (int32_t i = 0; i < run_count; ++i) count += tiles_of(runs[i], group);
@@ -94,11 +99,23 @@ cudaError_t prefill_attention_launch(const DecodeLayer& layer, const PrefillAtte
   params.out_type = call.out_type;
   params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
 
+  const int32_t tiles = call.tile_count * layer.kv_heads;
+  params.parts = 1;
+  if (call.scratch && tiles < kPrefillSharedBlocks / 2) {
+    params.parts = kPrefillSharedBlocks / tiles;
+    const int32_t useful = call.slots_max / kPrefillPartSlots;
+    if (params.parts > useful) params.parts = useful > 1 ? useful : 1;
+  }
+  params.part_outs = reinterpret_cast<float*>(call.scratch);
+  params.part_sums = params.part_outs + static_cast<size_t>(kPrefillSharedBlocks) *
+                                            kPrefillTileRows *
+                                            static_cast<size_t>(layer.head_dim);
+
   const bool pages = call.has_pages != 0;
   const PrefillKernel kernel =
       layer.head_dim == 64 ? prefill_kernel_64(pages) : prefill_kernel_128(pages);
   const int shared = prefill_shared_bytes(layer.head_dim);
-  const cudaError_t error =
+  cudaError_t error =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                            cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   if (error != cudaSuccess) return error;
@@ -106,14 +123,21 @@ cudaError_t prefill_attention_launch(const DecodeLayer& layer, const PrefillAtte
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(call.tile_count * layer.kv_heads));
+  config.gridDim = dim3(static_cast<unsigned>(tiles * params.parts));
   config.blockDim = dim3(kPrefillThreads);
   config.dynamicSmemBytes = static_cast<size_t>(shared);
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = call.overlap ? 1 : 0;
   void* arguments[] = {&params};
-  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+  error = cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+  if (error != cudaSuccess || params.parts == 1) return error;
+  const PrefillKernel merge =
+      layer.head_dim == 64 ? prefill_merge_kernel_64() : prefill_merge_kernel_128();
+  config.gridDim = dim3(static_cast<unsigned>(tiles), kPrefillMergeBlocks);
+  config.dynamicSmemBytes = 0;
+  config.numAttrs = 1;
+  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(merge), arguments);
 }
 
 }  // namespace leanedge::cuda

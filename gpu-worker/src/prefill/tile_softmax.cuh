@@ -20,7 +20,8 @@ namespace leanedge::cuda {
 inline constexpr float kPrefillLift = 10.0f;
 inline constexpr float kPrefillSlack = 4.0f;  // kLift + kSlack < 16: f16's greatest number
 
-// What a warp keeps of its rows: m-tile of 16 rows, then rows r and r + 8.
+// What a warp keeps: its 16 rows of the upper and of the lower half of the tile (64 m + 16 warp),
+// then rows r and r + 8.
 template <int D>
 struct PrefillState {
   float out[2][D / 8][4];
@@ -45,152 +46,90 @@ __device__ __forceinline__ void prefill_reset(PrefillState<D>& state) {
   }
 }
 
-// Where a lane's rows of the matrix loads lie: addresses of chunk 0, to be combined by XOR with a
-// chunk and moved by whole runs of 16 rows.
-struct PrefillLane {
-  uint32_t q;
-  uint32_t k;
-  uint32_t v;
+// What the outputs of rows r and r + 8 must be multiplied by.
+struct Rescale {
+  float factor[2];
+  bool needed;  // by any row of the warp
 };
 
 template <int D>
-__device__ __forceinline__ PrefillLane prefill_lane(uint32_t q, uint32_t k, uint32_t v) {
-  const int lane = threadIdx.x & 31;
-  const int warp = threadIdx.x >> 5;
-  constexpr int kPitch = 2 * D;
-  const int low = lane & 7;
-  const int eight = (lane >> 3) & 1;
-  const int sixteen = lane >> 4;
-  PrefillLane at;
-  at.q = q + static_cast<uint32_t>((32 * warp + (lane & 15)) * kPitch +
-                                   ((sixteen ^ low ^ eight) << 4));
-  at.k = k + static_cast<uint32_t>((8 * sixteen + low) * kPitch + ((eight ^ low ^ sixteen) << 4));
-  at.v = v + static_cast<uint32_t>((8 * eight + low) * kPitch + ((sixteen ^ low ^ eight) << 4));
-  return at;
+__device__ __forceinline__ void outputs_rescale(const Rescale& rescale, float (&out)[D / 8][4]) {
+  if (!rescale.needed) return;
+#pragma unroll
+  for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out[n][i] *= rescale.factor[i >> 1];
+  }
 }
 
-// Adds the products of channels 16 s .. 16 s + 15 to the scores.
+// Turns the scores of 16 rows (half m of the tile) into probabilities, in place, and moves the
+// reference where it must: outputs so far have then to be rescaled.
 template <int D>
-__device__ __forceinline__ void scores_step(const PrefillLane& at, int s,
-                                            float (&scores)[2][8][4]) {
-  constexpr int kPitch = 2 * D;
-  uint32_t a[2][4];
+__device__ __forceinline__ Rescale softmax_step(float (&scores)[8][4], int m, float scale,
+                                                PrefillState<D>& state) {
+  Rescale rescale;
+  float next[2];
 #pragma unroll
-  for (int m = 0; m < 2; ++m) {
-    load_matrices(a[m], (at.q ^ static_cast<uint32_t>((2 * s ^ 2 * m) << 4)) + 16 * m * kPitch);
+  for (int half = 0; half < 2; ++half) {
+    float max = -CUDART_INF_F;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      max = fmaxf(max, fmaxf(scores[n][2 * half], scores[n][2 * half + 1]));
+    }
+    max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
+    max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
+    max *= scale;
+    const float reference = state.reference[m][half];
+    next[half] = max > reference + kPrefillSlack ? max : reference;
+    // A row that has seen nothing yet keeps its zeros.
+    rescale.factor[half] =
+        next[half] == -CUDART_INF_F ? 1.0f : exp2_fast(reference - next[half]);
+  }
+  rescale.needed = __any_sync(0xffffffffu, next[0] != state.reference[m][0] ||
+                                               next[1] != state.reference[m][1]);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    state.reference[m][half] = next[half];
+    state.sum[m][half] *= rescale.factor[half];
   }
 #pragma unroll
-  for (int n = 0; n < 4; ++n) {
-    uint32_t b[4];
-    load_matrices(b, (at.k ^ static_cast<uint32_t>((2 * s ^ (2 * n & 2)) << 4)) + 16 * n * kPitch);
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-      multiply_add(scores[m][2 * n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
-      multiply_add(scores[m][2 * n + 1], a[m][0], a[m][1], a[m][2], a[m][3], b[2], b[3]);
-    }
-  }
-}
-
-// Turns scores into probabilities, in place, and moves the reference where it must.
-template <int D>
-__device__ __forceinline__ void softmax_step(float (&scores)[2][8][4], float scale,
-                                             PrefillState<D>& state) {
-  float next[2][2];
-  bool moves = false;
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float max = -CUDART_INF_F;
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        max = fmaxf(max, fmaxf(scores[m][n][2 * half], scores[m][n][2 * half + 1]));
-      }
-      max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
-      max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
-      max *= scale;
-      const float reference = state.reference[m][half];
-      next[m][half] = max > reference + kPrefillSlack ? max : reference;
-      moves = moves || next[m][half] != reference;
-    }
-  }
-  if (__any_sync(0xffffffffu, moves)) {
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float factor = exp2_fast(state.reference[m][half] - next[m][half]);
-        state.reference[m][half] = next[m][half];
-        state.sum[m][half] *= factor;
-#pragma unroll
-        for (int n = 0; n < D / 8; ++n) {
-          state.out[m][n][2 * half] *= factor;
-          state.out[m][n][2 * half + 1] *= factor;
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float shift = kPrefillLift - state.reference[m][half];
-      float sum = 0;
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-#pragma unroll
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          scores[m][n][i] = exp2_fast(fmaf(scores[m][n][i], scale, shift));
-          sum += scores[m][n][i];
-        }
-      }
-      state.sum[m][half] += sum;
-    }
-  }
-}
-
-// Adds the values of 64 keys, weighted by their probabilities.
-template <int D>
-__device__ __forceinline__ void outputs_step(const PrefillLane& at, const float (&p)[2][8][4],
-                                             PrefillState<D>& state) {
-  constexpr int kPitch = 2 * D;
-#pragma unroll
-  for (int s = 0; s < 4; ++s) {
-    uint32_t a[2][4];
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        a[m][i] = pack_half2(p[m][2 * s + (i >> 1)][2 * (i & 1)],
-                             p[m][2 * s + (i >> 1)][2 * (i & 1) + 1]);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < D / 16; ++n) {
-      uint32_t b[4];
-      load_matrices_transposed(
-          b, (at.v ^ static_cast<uint32_t>((2 * n ^ (2 * s & 2)) << 4)) + 16 * s * kPitch);
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        multiply_add(state.out[m][2 * n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
-        multiply_add(state.out[m][2 * n + 1], a[m][0], a[m][1], a[m][2], a[m][3], b[2], b[3]);
-      }
-    }
-  }
-}
-
-// Hides keys from `limit` of each row on; keys of the tile are numbered from `first`.
-__device__ __forceinline__ void scores_mask(float (&scores)[2][8][4], int first,
-                                            const int (&limit)[2][2]) {
-  const int key = first + 2 * (threadIdx.x & 3);
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
+  for (int half = 0; half < 2; ++half) {
+    const float shift = state.reference[m][half] == -CUDART_INF_F
+                            ? 0.0f
+                            : kPrefillLift - state.reference[m][half];
+    float sum = 0;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (key + 8 * n + (i & 1) >= limit[m][i >> 1]) scores[m][n][i] = -CUDART_INF_F;
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        scores[n][i] = exp2_fast(fmaf(scores[n][i], scale, shift));
+        sum += scores[n][i];
       }
+    }
+    state.sum[m][half] += sum;
+  }
+  return rescale;
+}
+
+// Probabilities of keys 16 s .. 16 s + 15 as an operand of a product, in f16.
+__device__ __forceinline__ void probabilities_pack(const float (&p)[8][4], int s,
+                                                   uint32_t (&a)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    a[i] = pack_half2(p[2 * s + (i >> 1)][2 * (i & 1)], p[2 * s + (i >> 1)][2 * (i & 1) + 1]);
+  }
+}
+
+// Hides keys from limit[0] on in rows r, from limit[1] on in rows r + 8; keys are numbered from
+// `first`.
+__device__ __forceinline__ void scores_mask(float (&scores)[8][4], int first,
+                                            const int (&limit)[2]) {
+  const int key = first + 2 * static_cast<int>(threadIdx.x & 3);
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (key + 8 * n + (i & 1) >= limit[i >> 1]) scores[n][i] = -CUDART_INF_F;
     }
   }
 }

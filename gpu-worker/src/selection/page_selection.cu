@@ -33,48 +33,41 @@ __device__ __forceinline__ uint32_t key_of(float score) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// The scores of up to kPagesOfLane pages, `valid` of them: the same in all lanes that share them.
-template <int kGroup>
-__device__ __forceinline__ void pages_score(const SelectionParams& p, const uint8_t* const* bounds,
-                                            int width, const SelectionQuery<kGroup>& query,
-                                            float (&best)[kPagesOfLane]) {
-  float sums[kPagesOfLane][kGroup] = {};
-  const int part = threadIdx.x % kLanes;
-  for (int chunk = part; chunk < width >> 3; chunk += kLanes) {
-    uint4 first[kPagesOfLane];   // scales; f16 K: minima
-    uint4 second[kPagesOfLane];  // minima; f16 K: maxima
-#pragma unroll
-    for (int i = 0; i < kPagesOfLane; ++i) {
-      first[i] = __ldg(reinterpret_cast<const uint4*>(bounds[i]) + chunk);
-      second[i] = __ldg(reinterpret_cast<const uint4*>(bounds[i] + 2 * width) + chunk);
-    }
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      float2 q[kGroup];
-#pragma unroll
-      for (int n = 0; n < kGroup; ++n) q[n] = query.at[chunk][j * kGroup + n];
-#pragma unroll
-      for (int i = 0; i < kPagesOfLane; ++i) {
-        const float a = __half2float(reinterpret_cast<const __half*>(&first[i])[j]);
-        const float b = __half2float(reinterpret_cast<const __half*>(&second[i])[j]);
-        const float hi = p.levels != 0 ? fmaf(a, p.levels, b) : b;
-        const float lo = p.levels != 0 ? b : a;
-#pragma unroll
-        for (int n = 0; n < kGroup; ++n) {
-          sums[i][n] = fmaf(q[n].x, hi, fmaf(q[n].y, lo, sums[i][n]));
-        }
-      }
-    }
-  }
+// One chunk of the bounds of the pages that a lane scores.
+struct SelectionBounds {
+  uint4 first[kPagesOfLane];   // scales; f16 K: minima
+  uint4 second[kPagesOfLane];  // minima; f16 K: maxima
+};
+
+__device__ __forceinline__ void bounds_load(const uint8_t* const (&pages)[kPagesOfLane], int width,
+                                            int chunk, SelectionBounds& bounds) {
 #pragma unroll
   for (int i = 0; i < kPagesOfLane; ++i) {
-    best[i] = -CUDART_INF_F;
+    bounds.first[i] = __ldg(reinterpret_cast<const uint4*>(pages[i]) + chunk);
+    bounds.second[i] = __ldg(reinterpret_cast<const uint4*>(pages[i] + 2 * width) + chunk);
+  }
+}
+
+// Adds 8 channels to the sums of each page and query head.
+template <int kGroup>
+__device__ __forceinline__ void bounds_add(const SelectionBounds& bounds, float levels,
+                                           const float2* query,
+                                           float (&sums)[kPagesOfLane][kGroup]) {
 #pragma unroll
-    for (int n = 0; n < kGroup; ++n) {
-      float sum = sums[i][n];
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (n < p.group) best[i] = fmaxf(best[i], sum);  // NaN never wins
+  for (int j = 0; j < 8; ++j) {
+    float2 q[kGroup];
+#pragma unroll
+    for (int n = 0; n < kGroup; ++n) q[n] = query[j * kGroup + n];
+#pragma unroll
+    for (int i = 0; i < kPagesOfLane; ++i) {
+      const float a = __half2float(reinterpret_cast<const __half*>(&bounds.first[i])[j]);
+      const float b = __half2float(reinterpret_cast<const __half*>(&bounds.second[i])[j]);
+      const float hi = levels != 0 ? fmaf(a, levels, b) : b;
+      const float lo = levels != 0 ? b : a;
+#pragma unroll
+      for (int n = 0; n < kGroup; ++n) {
+        sums[i][n] = fmaf(q[n].x, hi, fmaf(q[n].y, lo, sums[i][n]));
+      }
     }
   }
 }
@@ -156,18 +149,30 @@ __device__ __forceinline__ void choose(const float* scores, const uint32_t* tabl
     __syncthreads();
   }
 
+  // Four neighbours a thread.
   uint32_t greater_before = 0;
   uint32_t equal_before = 0;
-  for (int base = 0; base < count; base += kSelectionThreads) {
-    const int i = base + static_cast<int>(threadIdx.x);
-    const uint32_t key = i < count ? key_at(i) : 0;
-    const bool greater = i < count && key > prefix;
-    const bool equal = i < count && key == prefix;
+  for (int base = 0; base < count; base += 4 * kSelectionThreads) {
+    const int first = base + 4 * static_cast<int>(threadIdx.x);
+    uint32_t both = 0;  // greater ones, and equal ones in the upper half
+    uint32_t of[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t key = first + i < count ? key_at(first + i) : 0;
+      of[i] = first + i >= count ? 0 : key > prefix ? 1u : key == prefix ? 0x10000u : 0;
+      both += of[i];
+    }
     uint32_t all;
-    const uint32_t both = scan_before((greater ? 1u : 0u) | (equal ? 0x10000u : 0u), shared, &all);
-    const uint32_t equals = equal_before + (both >> 16);
-    if (greater || (equal && equals < wanted)) {
-      chosen[greater_before + (both & 0xffffu) + min(equals, wanted)] = table[i];
+    const uint32_t before = scan_before(both, shared, &all);
+    uint32_t greater = greater_before + (before & 0xffffu);
+    uint32_t equal = equal_before + (before >> 16);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (of[i] == 1 || (of[i] != 0 && equal < wanted)) {
+        chosen[greater + min(equal, wanted)] = table[first + i];
+      }
+      greater += of[i] & 0xffffu;
+      equal += of[i] >> 16;
     }
     greater_before += all & 0xffffu;
     equal_before += all >> 16;
@@ -187,43 +192,75 @@ __global__ void __launch_bounds__(kSelectionThreads)
   const uint32_t* table = p.rows[row].pages;
   const int count = p.rows[row].page_count;
   uint32_t* chosen = p.chosen + static_cast<size_t>(pair) * p.chosen_pitch;
+  // What was written long before this step is read before the kernel before this one has finished:
+  // lists of channels, page tables, the first bounds.
+  const bool scores_pages = width > 0 && count > p.pages_floor;
+  constexpr int kEntries = (kDimMax * kGroup + kSelectionThreads - 1) / kSelectionThreads;
+  int channels[kEntries];
+  const uint8_t* pages[kPagesOfLane];
+  SelectionBounds bounds;
+  const uint8_t* section =
+      p.arena + head.k_values + static_cast<size_t>(width) * p.k_channel_bytes;
+  const int part = static_cast<int>(threadIdx.x) % kLanes;
+  const int first = static_cast<int>(threadIdx.x) / kLanes * kPagesOfLane;
+  auto fetch = [&](int base) {
+#pragma unroll
+    for (int i = 0; i < kPagesOfLane; ++i) {
+      const uint32_t number = __ldg(table + min(base + first + i, count - 1));
+      pages[i] = section + static_cast<size_t>(number) * p.block_bytes;
+    }
+    if (part < width >> 3) bounds_load(pages, width, part, bounds);
+  };
+  const int begin = static_cast<int>(blockIdx.x) * kSelectionPagesAtOnce;
+  if (scores_pages) {
+#pragma unroll
+    for (int e = 0; e < kEntries; ++e) {
+      const int j = (static_cast<int>(threadIdx.x) + e * kSelectionThreads) / kGroup;
+      channels[e] = j < width ? p.channels[head.channels + j] : 0;
+    }
+    if (begin < count - 1) fetch(begin);
+  }
   // All blocks wait, also those that have nothing to do: kernels behind this one rely on it.
   wait_for_previous_kernel();
   if (width == 0 || count == 0) return;
-  if (count <= p.pages_floor) {
+  if (!scores_pages) {
     if (blockIdx.x != 0) return;
     for (int i = threadIdx.x; i < count; i += kSelectionThreads) chosen[i] = table[i];
     return;
   }
 
   const float* q = p.q + static_cast<size_t>(pair) * static_cast<size_t>(p.group * p.head_dim);
-  for (int i = threadIdx.x; i < width * kGroup; i += kSelectionThreads) {
+#pragma unroll
+  for (int e = 0; e < kEntries; ++e) {
+    const int i = static_cast<int>(threadIdx.x) + e * kSelectionThreads;
     const int n = i % kGroup;
     const int j = i / kGroup;
-    const float x = n < p.group ? q[n * p.head_dim + p.channels[head.channels + j]] : 0.0f;
+    if (j >= width) break;
+    const float x = n < p.group ? q[n * p.head_dim + channels[e]] : 0.0f;
     query.at[j >> 3][(j & 7) * kGroup + n] = make_float2(x > 0 ? x : 0.0f, x > 0 ? 0.0f : x);
   }
   __syncthreads();
 
   float* scores = p.scores + static_cast<size_t>(pair) * p.pages_max;
-  const uint8_t* section =
-      p.arena + head.k_values + static_cast<size_t>(width) * p.k_channel_bytes;
-  const int first = static_cast<int>(threadIdx.x) / kLanes * kPagesOfLane;
-  for (int base = static_cast<int>(blockIdx.x) * kSelectionPagesAtOnce; base < count - 1;
+  for (int base = begin; base < count - 1;
        base += static_cast<int>(gridDim.x) * kSelectionPagesAtOnce) {
-    const uint8_t* bounds[kPagesOfLane];
-#pragma unroll
-    for (int i = 0; i < kPagesOfLane; ++i) {
-      const uint32_t number = __ldg(table + min(base + first + i, count - 1));
-      bounds[i] = section + static_cast<size_t>(number) * p.block_bytes;
+    if (base != begin) fetch(base);
+    float sums[kPagesOfLane][kGroup] = {};
+    for (int chunk = part; chunk < width >> 3; chunk += kLanes) {
+      bounds_add<kGroup>(bounds, p.levels, query.at[chunk], sums);
+      if (chunk + kLanes < width >> 3) bounds_load(pages, width, chunk + kLanes, bounds);
     }
-    float best[kPagesOfLane];
-    pages_score<kGroup>(p, bounds, width, query, best);
 #pragma unroll
     for (int i = 0; i < kPagesOfLane; ++i) {
-      if (static_cast<int>(threadIdx.x) % kLanes == i && base + first + i < count - 1) {
-        scores[base + first + i] = best[i];
+      float best = -CUDART_INF_F;
+#pragma unroll
+      for (int n = 0; n < kGroup; ++n) {
+        float sum = sums[i][n];
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        if (n < p.group) best = fmaxf(best, sum);  // NaN never wins
       }
+      if (part == i && base + first + i < count - 1) scores[base + first + i] = best;
     }
   }
   __threadfence();
