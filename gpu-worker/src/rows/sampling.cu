@@ -82,17 +82,43 @@ struct Shared {
 // The part of the vocabulary that a block looks after.
 struct Slice {
   const float* logits;
+  float* scores;              // (count) in shared memory, once find_greatest was there; or null
   const uint32_t* penalised;  // null: none is
   float penalty;
   int32_t begin;
   int32_t count;
 
-  __device__ __forceinline__ float score(int32_t i) const { return penalise(i, logits[i]); }
+  __device__ __forceinline__ bool is_penalised(int32_t i) const {
+    return penalised && (penalised[i / 32] >> i % 32 & 1);
+  }
   __device__ __forceinline__ float penalise(int32_t i, float logit) const {
-    if (!penalised || !(penalised[i / 32] >> i % 32 & 1)) return logit;
+    if (!is_penalised(i)) return logit;
     return logit > 0 ? logit / penalty : logit * penalty;
   }
+  __device__ __forceinline__ float score(int32_t i) const {
+    return scores ? scores[i] : penalise(i, logits[i]);
+  }
 };
+
+// Calls use(i, value(i)) for every i below `count` that is this thread's; values are read kBatch at a
+// time, so that their latencies overlap.
+template <int kBatch, typename Value, typename Use>
+__device__ __forceinline__ void each(int32_t count, Value value, Use use) {
+  for (int32_t first = static_cast<int32_t>(threadIdx.x); first < count;
+       first += kBatch * kThreads) {
+    float values[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const int32_t i = first + j * kThreads;
+      values[j] = i < count ? value(i) : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const int32_t i = first + j * kThreads;
+      if (i < count) use(i, values[j]);
+    }
+  }
+}
 
 // How scores become weights and keys.
 struct Rule {
@@ -202,16 +228,21 @@ template <int kRanks>
 struct Row {
   Shared<kRanks>* shared;
   Slice slice;
+  float* scores;  // room for the slice's scores in shared memory, or null
   int rank;
 
   // Greatest logit and score of the row.
   __device__ Greatest find_greatest() {
     Greatest mine = none();
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
-      const float logit = slice.logits[i];
-      mine = greater(mine, {logit, slice.score(i), slice.begin + i, isfinite(logit) ? 1 : 0});
-    }
+    each<8>(
+        slice.count, [&](int32_t i) { return slice.logits[i]; },
+        [&](int32_t i, float logit) {
+          const float score = slice.penalise(i, logit);
+          if (scores) scores[i] = score;
+          mine = greater(mine, {logit, score, slice.begin + i, isfinite(logit) ? 1 : 0});
+        });
+    // A thread reads back only what it has written itself.
+    slice.scores = scores;
     mine = warp_greatest(mine);
     const int lane = static_cast<int>(threadIdx.x) % 32;
     if (lane == 0) shared->warp_greatest[threadIdx.x / 32] = mine;
@@ -236,26 +267,27 @@ struct Row {
     float exponentials = 0;
     uint64_t weights = 0;
     // Whole warps, so that they can add up what they have of one digit.
-    const int rounded = (slice.count + 31) / 32 * 32;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < rounded; i += kThreads) {
-      const bool real = i < slice.count;
-      const float logit = real ? slice.logits[i] : -INFINITY;
-      exponentials += expf(logit - greatest_logit);
-      if (!draws) continue;
-      const float d = real ? rule.distance(slice.penalise(i, logit)) : kDistanceMax;
-      const float exponential = d < kDistanceMax ? expf(-d) : 0.0f;
-      const uint64_t weight = rule.weight(exponential);
-      weights += weight;
-      const uint64_t counted = exponential >= rule.min_p ? weight : 0;
-      if (rule.by_id) {
-        // 32 ids in a row share a digit: slices begin at multiples of 128.
-        add_warp(&shared->histogram, (slice.begin + i) >> shift, counted);
-      } else if (counted > 0) {
-        histogram_add(&shared->histogram,
-                      static_cast<int>(rule.key(d, slice.begin + i) >> shift), counted);
-      }
-    }
+    const int32_t rounded = (slice.count + 31) / 32 * 32;
+    each<4>(
+        rounded, [&](int32_t i) { return i < slice.count ? slice.score(i) : -INFINITY; },
+        [&](int32_t i, float score) {
+          const bool real = i < slice.count;
+          const float logit = real && slice.is_penalised(i) ? slice.logits[i] : score;
+          exponentials += expf(logit - greatest_logit);
+          if (!draws) return;
+          const float d = real ? rule.distance(score) : kDistanceMax;
+          const float exponential = d < kDistanceMax ? expf(-d) : 0.0f;
+          const uint64_t weight = rule.weight(exponential);
+          weights += weight;
+          const uint64_t counted = exponential >= rule.min_p ? weight : 0;
+          if (rule.by_id) {
+            // 32 ids in a row share a digit: slices begin at multiples of 128.
+            add_warp(&shared->histogram, (slice.begin + i) >> shift, counted);
+          } else if (counted > 0) {
+            histogram_add(&shared->histogram,
+                          static_cast<int>(rule.key(d, slice.begin + i) >> shift), counted);
+          }
+        });
     const Sums mine = warp_sums({static_cast<double>(exponentials), weights});
     const int lane = static_cast<int>(threadIdx.x) % 32;
     if (lane == 0) shared->warp_sums[threadIdx.x / 32] = mine;
@@ -371,15 +403,15 @@ struct Row {
       const float2 range = rule.range(*key, *shift);
       histogram_clear(&shared->histogram);
       __syncthreads();
-#pragma unroll 4
-      for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kThreads) {
-        uint64_t weight, k;
-        const float score = slice.score(i);
-        if (!rule.may_begin(score, slice.begin + i, *key, *shift, range)) continue;
-        if (!rule.candidate(score, slice.begin + i, &weight, &k)) continue;
-        if (k >> *shift != *key) continue;
-        histogram_add(&shared->histogram, static_cast<int>(k >> next & mask), weight);
-      }
+      each<4>(
+          slice.count, [&](int32_t i) { return slice.score(i); },
+          [&](int32_t i, float score) {
+            uint64_t weight, k;
+            const int32_t token = slice.begin + i;
+            if (!rule.may_begin(score, token, *key, *shift, range)) return;
+            if (!rule.candidate(score, token, &weight, &k) || k >> *shift != *key) return;
+            histogram_add(&shared->histogram, static_cast<int>(k >> next & mask), weight);
+          });
       Cluster<kRanks>::sync();
       total(1);
       found = cross(1, found.count_before, found.sum_before, count_limit, sum_limit);
@@ -390,13 +422,20 @@ struct Row {
   }
 };
 
+// What a kernel is launched with.
+struct Launch {
+  Sampling call;
+  int32_t scores_at;  // bytes of shared memory before the scores; 0: they are not kept
+};
+
 // Tokens of a block: a multiple of what shares a digit where ids are the order.
 __host__ __device__ constexpr int share_of(int vocab_size, int ranks) {
   return (vocab_size + ranks * 128 - 1) / (ranks * 128) * 128;
 }
 
 template <int kRanks>
-__global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call) {
+__global__ void __launch_bounds__(kThreads) kernel_sampling(const Launch given) {
+  const Sampling& call = given.call;
   extern __shared__ __align__(16) uint8_t shared_bytes[];
   Shared<kRanks>* shared = reinterpret_cast<Shared<kRanks>*>(shared_bytes);
   wait_for_previous_kernel();
@@ -410,7 +449,12 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
   const int end = begin + share < call.vocab_size ? begin + share : call.vocab_size;
   const float* logits =
       call.logits + static_cast<size_t>(params.logits_row) * call.logits_stride + begin;
-  Row<kRanks> row = {shared, {logits, nullptr, params.repetition_penalty, begin, end - begin}, rank};
+  float* scores =
+      given.scores_at ? reinterpret_cast<float*>(shared_bytes + given.scores_at) : nullptr;
+  Row<kRanks> row = {shared,
+                     {logits, nullptr, nullptr, params.repetition_penalty, begin, end - begin},
+                     scores,
+                     rank};
   if (params.repetition_penalty != 1.0f && params.recent_count > 0) {
     for (int w = static_cast<int>(threadIdx.x); w < (share + 31) / 32; w += kThreads) {
       shared->penalised[w] = 0;
@@ -473,14 +517,14 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
     }
   } else if (drawn) {
     const float2 range = rule.range(key, shift);
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < row.slice.count; i += kThreads) {
-      uint64_t weight, k;
-      const float score = row.slice.score(i);
-      if (!rule.may_begin(score, begin + i, key, shift, range)) continue;
-      if (!rule.candidate(score, begin + i, &weight, &k) || k >> shift != key) continue;
-      write(begin + i, row.slice.logits[i]);
-    }
+    each<4>(
+        row.slice.count, [&](int32_t i) { return row.slice.score(i); },
+        [&](int32_t i, float score) {
+          uint64_t weight, k;
+          if (!rule.may_begin(score, begin + i, key, shift, range)) return;
+          if (!rule.candidate(score, begin + i, &weight, &k) || k >> shift != key) return;
+          write(begin + i, row.slice.logits[i]);
+        });
   } else if (rank == 0 && threadIdx.x == 0) {
     // Greedy; or penalties beyond f32's range left no weight at all.
     const int32_t token = greatest.token < call.vocab_size ? greatest.token : 0;
@@ -489,13 +533,23 @@ __global__ void __launch_bounds__(kThreads) kernel_sampling(const Sampling call)
   Cluster<kRanks>::sync();  // others may still read this block's shared memory
 }
 
+// Shared memory of a block without and with scores.
 template <int kRanks>
-cudaError_t launch(const Sampling& call, cudaStream_t stream) {
-  const size_t share = static_cast<size_t>(share_of(call.vocab_size, kRanks));
-  const size_t bytes = sizeof(Shared<kRanks>) + (share + 31) / 32 * sizeof(uint32_t);
+size_t shared_bytes_of(int32_t vocab_size, bool keeps_scores) {
+  const size_t share = static_cast<size_t>(share_of(vocab_size, kRanks));
+  return sizeof(Shared<kRanks>) + share / 32 * sizeof(uint32_t) +
+         (keeps_scores ? share * sizeof(float) : 0);
+}
+
+template <int kRanks>
+cudaError_t launch(const Sampling& call, size_t shared_bytes_max, cudaStream_t stream) {
+  const bool keeps = shared_bytes_of<kRanks>(call.vocab_size, true) <= shared_bytes_max;
+  const size_t bytes = shared_bytes_of<kRanks>(call.vocab_size, keeps);
+  const size_t scores_at = shared_bytes_of<kRanks>(call.vocab_size, false);
   const cudaError_t error = cudaFuncSetAttribute(
       kernel_sampling<kRanks>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
   if (error != cudaSuccess) return error;
+  const Launch given = {call, keeps ? static_cast<int32_t>(scores_at) : 0};
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
@@ -510,7 +564,7 @@ cudaError_t launch(const Sampling& call, cudaStream_t stream) {
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = kRanks > 1 ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel_sampling<kRanks>, call);
+  return cudaLaunchKernelEx(&config, kernel_sampling<kRanks>, given);
 }
 
 }  // namespace
@@ -522,15 +576,25 @@ cudaError_t sampling_launch(const Sampling& call, cudaStream_t stream) {
   }
   int device = 0;
   int major = 0;
+  int shared_max = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   }
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&shared_max, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
   if (error != cudaSuccess) return error;
-  // Every block has costs of its own: no more of them than there are multiprocessors.
-  if (major < 9 || call.row_count > 64) return launch<1>(call, stream);
-  if (call.row_count > 32) return launch<2>(call, stream);
-  return call.row_count > 16 ? launch<4>(call, stream) : launch<8>(call, stream);
+  // Every block has costs of its own: no more of them than there are multiprocessors, but as many as
+  // keep the scores in shared memory.
+  const size_t most = static_cast<size_t>(shared_max);
+  if (major < 9) return launch<1>(call, most, stream);
+  const int32_t rows = call.row_count;
+  const int32_t vocab = call.vocab_size;
+  if (rows > 64 && shared_bytes_of<1>(vocab, true) <= most) return launch<1>(call, most, stream);
+  if (rows > 32 && shared_bytes_of<2>(vocab, true) <= most) return launch<2>(call, most, stream);
+  if (rows > 16 && shared_bytes_of<4>(vocab, true) <= most) return launch<4>(call, most, stream);
+  return launch<8>(call, most, stream);
 }
 
 }  // namespace leanedge::cuda
