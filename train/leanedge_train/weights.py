@@ -26,7 +26,9 @@ def as_q8_0(rows: Tensor) -> Tensor:
     blocks = rows.float().unflatten(-1, (-1, BLOCK))
     scale = blocks.abs().amax(-1, keepdim=True) / 127
     inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-    return ((blocks * inverse).round() * scale.half().float()).flatten(-2)
+    quotient = blocks * inverse
+    codes = quotient.sign() * (quotient.abs() + 0.5).floor()  # a half goes away from 0
+    return (codes * scale.half().float()).flatten(-2)
 
 
 def as_stored(name: str, rows: Tensor, storage: str) -> Tensor:

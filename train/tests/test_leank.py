@@ -1,0 +1,127 @@
+"""Stage 1 finds what matters, stage 2 keeps it, and masks meet their budget."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from leanedge_train.cache import Reading
+from leanedge_train.leank import (
+    LeankConfig,
+    TailBatch,
+    learn_factors,
+    mask_reading,
+    measure,
+    rate_at,
+    refine_factors,
+)
+from leanedge_train.masks import (
+    block_mask,
+    candidates_for,
+    even_mask,
+    head_mask,
+    quantile_mask,
+    untied,
+)
+from leanedge_train.model import Transformer
+
+READING = Reading(sink=4, recent=24)
+PLANTED = (3, 4, 5, 6, 7, 8, 9, 10)
+
+
+def planted_model() -> Transformer:
+    """A model that uses a few channels of each head only: the others' queries are tiny."""
+    model = tiny_model(rope_base=1e6)
+    used = torch.zeros(32)
+    used[list(PLANTED)] = 1
+    used[[channel + 16 for channel in PLANTED]] = 1  # their partners in rotation
+    for block in model.blk:
+        rows = block.attn_q.weight.data.unflatten(0, (4, 32))
+        rows *= torch.where(used > 0, 2.0, 0.02)[None, :, None]
+    return model
+
+
+def batches(seed: int) -> Iterator[TailBatch]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        ids = torch.randint(10, 8000, (2, 160), generator=generator)
+        tail = torch.randint(10, 8000, (2, 8), generator=generator)
+        zones = 160 + torch.arange(8).expand(2, 8)
+        yield TailBatch(ids, torch.tensor([160, 160]), tail, zones, torch.ones(2, 8))
+
+
+def test_stage_1_recovers_planted_channels_and_stage_2_keeps_them() -> None:
+    model = planted_model()
+    lines: list[dict[str, object]] = []
+    config = LeankConfig(l1=(0.0, 0.3), steps=30, learning_rate=0.08, reading=READING, log_every=29)
+    free, factors = learn_factors(model, batches(1), config, log=lines.append)
+    used = torch.zeros(32, dtype=torch.bool)
+    used[list(PLANTED)] = True
+    used[[channel + 16 for channel in PLANTED]] = True
+    assert float(factors[..., used].mean()) > 2 * float(factors[..., ~used].mean())
+    assert float(free.mean()) > float(factors.mean())
+    assert lines[-1]["mean_factor"][1] < 0.9  # type: ignore[index]
+    mask = block_mask(factors, 0.5)
+    random = block_mask(torch.rand(2, 2, 32, generator=torch.Generator().manual_seed(1)), 0.5)
+    held = [next(batches(2)) for _ in range(2)]
+    ours, theirs = measure(model, held, [mask_reading(m, READING) for m in (mask, random)])
+    assert ours < 0.6 * theirs
+    refined = refine_factors(
+        model, batches(3), factors, LeankConfig(steps=3, reading=READING, pruned=0.5)
+    )
+    assert float(refined.mean()) == pytest.approx(0.5, abs=0.26)
+    assert set(refined.sum(-1).flatten().tolist()) <= {0.0, 16.0, 32.0}
+
+
+def test_pages_can_be_quantised_while_learning() -> None:
+    config = LeankConfig(
+        l1=(0.1,), steps=2, reading=Reading(sink=4, recent=24, storage_k="int4", storage_v="int2")
+    )
+    factors = learn_factors(tiny_model(), batches(1), config)
+    assert float(factors.max()) <= 1 and float(factors.min()) >= 0
+
+
+def test_the_rate_warms_up_and_decays_to_a_floor() -> None:
+    rates = [rate_at(step, 100, 1.0) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[50] == 1.0 and rates[-1] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+
+
+def test_a_quantile_keeps_the_share_and_rounds_to_the_nearest_width() -> None:
+    values = torch.rand(4, 4, 64, generator=torch.Generator().manual_seed(2))
+    mask = quantile_mask(values, 0.7)
+    assert float(mask.mean()) == pytest.approx(0.3, abs=0.06)
+    assert (mask.sum(-1) % 16 == 0).all()
+    # 24 channels above the threshold are half way: they become 32, 23 become 16.
+    one = torch.zeros(1, 2, 64)
+    one[0, 0, :24], one[0, 1, :23] = 1.0, 1.0
+    assert quantile_mask(one, 1 - 47 / 128).sum(-1).tolist() == [[32.0, 16.0]]
+
+
+def test_equal_values_are_cut_where_the_share_says() -> None:
+    values = torch.zeros(4, 4, 64)
+    values[0] = 1.0
+    # 75 % of all factors are exactly 0, so the quantile at 0.5 is 0: without noise all would stay.
+    assert float(quantile_mask(values, 0.5).mean()) < 0.7
+    assert float(block_mask(values, 0.5).mean()) == 0.5
+    assert torch.equal(untied(values), untied(values))
+
+
+def test_blocks_compete_over_the_model_and_meet_the_share() -> None:
+    values = torch.rand(4, 2, 64, generator=torch.Generator().manual_seed(3))
+    values[3] += 1
+    mask = block_mask(values, 0.75)
+    assert float(mask.mean()) == 0.25 and mask[3].all() and not mask[:3].any()
+    for layer, head in ((3, 0), (3, 1)):
+        assert mask[layer, head].sum() == 64
+    assert even_mask(values, 0.75).sum(-1).flatten().tolist() == [16.0] * 8
+    assert head_mask(values, 2)[3].all() and head_mask(values, 2).sum() == 128
+
+
+def test_candidates_meet_a_byte_target() -> None:
+    values = torch.rand(4, 2, 64, generator=torch.Generator().manual_seed(4))
+    found = candidates_for(values, 400)
+    assert len({(c.plan.storage_k, c.plan.storage_v) for c in found}) > 3
+    assert all(340 <= c.bytes_per_token <= 400 for c in found)
+    assert all(c.plan.archive_bytes_per_token() == c.bytes_per_token for c in found)

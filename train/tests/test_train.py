@@ -1,0 +1,168 @@
+"""A whole small life: a model is trained in two commands, exported, gets plans, and is scored."""
+
+import json
+import lzma
+import math
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from conftest import ask_engine, needs_engine
+
+from leanedge_train import export, learn_plan, make_tasks, train_model
+from leanedge_train.load import open_model
+from leanedge_train.methods import Scores, parse_method
+from leanedge_train.perplexity import perplexities
+from leanedge_train.plan import read_plan
+from leanedge_train.reference_eval import calibrate, evaluate, read_tasks, table
+from leanedge_train.rows import encode_books
+from leanedge_train.schedule import Schedule, parse_lengths
+from leanedge_train.tokenizer import END, embedded_vocabulary, tokenizer_of
+
+WORDS = "a cat and a dog went to the old town by the sea where it rained all day".split()
+STEPS = 60
+
+
+def write_corpus(folder: Path) -> None:
+    """Two books of a made-up language with little in it, one of them held out."""
+    random = Random(1)
+
+    def book(title: str) -> str:
+        lines = [" ".join(random.choices(WORDS, k=25)) + "." for _ in range(150)]
+        return f"Title: {title}\n\n" + "\n\n".join(lines)
+
+    folder.mkdir(exist_ok=True)
+    books = "\x1e".join([book("One"), book("Agnes Grey")])
+    (folder / "books-0.txt.xz").write_bytes(lzma.compress(books.encode()))
+
+
+def arguments(folder: Path, **changes: object):
+    """The command line of the training run."""
+    parsed = train_model.parser().parse_args([
+        "--corpus", str(folder / "corpus"), "--out", str(folder / "run"), "--config", "tiny",
+        "--steps", str(STEPS), "--batch-tokens", "512", "--lengths", "0:128,0.5:256",
+        "--workers", "0", "--log-every", "5", "--probe-every", "20", "--probe-rows", "1",
+        "--minutes", "4",
+    ])  # fmt: skip
+    for name, value in changes.items():
+        setattr(parsed, name, value)
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was cut after its first seconds and then went on to its end."""
+    folder = tmp_path_factory.mktemp("train")
+    write_corpus(folder / "corpus")
+    first = train_model.train(arguments(folder, minutes=0.03))
+    assert 0 < first.step < STEPS and not (folder / "run" / "model.pt").exists()
+    done = train_model.train(arguments(folder))
+    assert done.step == STEPS and done.seconds > first.seconds
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path) -> Path:
+    """The Q4_0 file of that model, with its card."""
+    model, file = open_model(trained / "run" / "model.pt")
+    assert file is not None
+    path = trained / "tiny-q4_0.gguf"
+    file = export.with_name(file, "tiny", model.config)
+    export.write_gguf(path, model, file, "q4_0")
+    assert export.largest_error(model, path, "q4_0") == 0
+    log = export.read_log(trained / "run" / "log.jsonl")
+    text = export.card(file, model, [path], log)
+    assert text.count("# tiny") == 1 and f"in {STEPS} steps" in text and "CC BY" in text
+    return path
+
+
+def test_training_lowers_both_losses_and_goes_on_from_its_checkpoint(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "text" in line]
+    assert steps[0]["text"] > 8.5, "an untrained model knows nothing: ln 8192 = 9.0"
+    assert steps[-1]["text"] < steps[0]["text"] - 2
+    assert steps[-1]["answer"] < steps[0]["answer"] - 1
+    assert sum("stopped" in line for line in lines) == 1
+    starts = [line["start_step"] for line in lines if "start_step" in line]
+    assert starts[0] == 0 and starts[1] > 0
+    assert {line["length"] for line in steps} == {128, 256}
+    assert lines[-1]["held_out_q4_0"] < 2000
+
+
+@needs_engine()
+def test_the_engine_answers_with_the_trained_model_under_its_plan(
+    trained: Path, exported: Path
+) -> None:
+    out = trained / "plans"
+    report = learn_plan.learn(learn_plan.parser().parse_args([
+        "--model", str(exported), "--corpus", str(trained / "corpus"), "--out", str(out),
+        "--steps", "3", "--refine-steps", "2", "--samples", "1", "--min-tokens", "200",
+        "--max-tokens", "300", "--l1", "0.05", "0.2", "--shares", "0.5", "--bytes", "100",
+    ]))  # fmt: skip
+    assert json.loads((out / "report.json").read_text())["plans"] == report["plans"]
+    assert torch.load(out / "factors.pt")["factors"].shape == (2, 2, 1, 32)
+    names = [str(out / "tiny.leank-50.json"), str(out / "tiny.bytes-100.json")]
+    assert read_plan(Path(names[1])).archive_bytes_per_token() <= 100
+    found = ask_engine(model=str(exported), plans=names, prompt=list(range(300, 500)), answerTokens=3)
+    assert [plan["name"] for plan in found["plans"][1:]] == ["leank-50", "bytes-100"]
+    for plan, name in zip(found["plans"][1:], names, strict=True):
+        assert plan["fingerprint"] == read_plan(Path(name)).fingerprint()
+    assert all(len(answer["tokens"]) == 3 for answer in found["answers"])
+    assert found["rendered"] == embedded_vocabulary().chat_template
+
+
+def test_every_method_is_scored_on_the_same_tasks(
+    trained: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = trained / "tasks.jsonl"
+    monkeypatch.setattr("sys.argv", [
+        "make_tasks", "--corpus", str(trained / "corpus"), "--out", str(path), "--lengths", "300",
+        "--count", "1",
+    ])  # fmt: skip
+    monkeypatch.setattr(make_tasks, "SESSION_TURNS", (2,))
+    make_tasks.main()
+    tasks = [task for task in read_tasks(path) if task.task in ("single", "session")]
+    assert len(tasks) == 2 and all(len(task.ids) <= 300 for task in tasks)
+    model, file = open_model(exported)
+    assert file is not None
+    factors = torch.rand(2, 1, 32, generator=torch.Generator().manual_seed(1))
+    scores = Scores(factors, calibrate(model, tasks))
+    lines = ("full", "leank-50", "leank-even-50", "duo-50", "think-50", "magnitude-50",
+             "magnitude-even-50", "low-50", "random-50", "sink", "full+k4+v2",
+             "leank-50+k8+quest-2")  # fmt: skip
+    methods = [parse_method(text, model.config, scores) for text in lines]
+    results = list(evaluate(model, tokenizer_of(file.vocabulary), END, tasks, methods))
+    assert len(results) == len(tasks) * len(methods)
+    assert all(0 <= float(result["score"]) <= 1 for result in results)  # type: ignore[arg-type]
+    assert len(table(results, methods).splitlines()) == 1 + len(methods)
+    with pytest.raises(ValueError, match="no known method"):
+        parse_method("full+k3", model.config, scores)
+
+
+def test_perplexity_of_the_whole_cache_is_the_models_own(trained: Path, exported: Path) -> None:
+    model, _ = open_model(exported)
+    tokenizer = tokenizer_of(embedded_vocabulary())
+    text = lzma.decompress((trained / "corpus" / "books-0.txt.xz").read_bytes()).decode()
+    ids = encode_books(tokenizer, (text.split("\x1e")[1],))
+    methods = [parse_method(name, model.config, Scores()) for name in ("full", "sink")]
+    found = perplexities(model, ids, 200, 20, 2, methods, batch=2)
+    starts = [0, len(ids) - 202]
+    total = 0.0
+    for at in starts:
+        piece = torch.tensor(ids[at : at + 201].astype(int))[None]
+        logits = model.logits(model(piece[:, :-1]))[0, -20:]
+        total += float(torch.nn.functional.cross_entropy(logits, piece[0, -20:]))
+    assert found["full"] == pytest.approx(math.exp(total / 2), rel=1e-3)
+    assert found["sink"] != found["full"]
+
+
+def test_the_schedule_holds_the_rate_until_half_and_then_lowers_it() -> None:
+    schedule = Schedule(lengths=parse_lengths("0:128,0.5:256"))
+    assert [schedule.rate(done) for done in (0.02, 0.3, 0.5)] == [1.0, 1.0, 1.0]
+    assert schedule.rate(0.75) == pytest.approx(0.5) and schedule.rate(1.0) == schedule.rate_floor
+    assert [schedule.length(done) for done in (0, 0.49, 0.5, 1)] == [128, 128, 256, 256]
+    assert not schedule.quantised(0.5) and schedule.quantised(0.95)
+    assert 1.02 < schedule.mean_cost(0.0) < 1.03
+    with pytest.raises(ValueError, match="must begin at 0"):
+        parse_lengths("0.5:128")
