@@ -4,7 +4,7 @@
 #
 #   scripts/build-addon.sh [FOLDER]     default: gpu-worker/build/addon
 #
-# Writes leanedge.node and libleanedge_reference.so. Needs a C++20 compiler (CXX chooses) and the npm
+# Writes leanedge.node and libleanedge_reference.so; several runs at once do no harm. Needs a C++20 compiler (CXX chooses) and the npm
 # package node-api-headers. Nothing is done where everything is newer than the sources.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -28,12 +28,12 @@ newer() {
 
 if ! newer "$out/leanedge.node" "$root/gpu-worker/addon" "$root/engine/include" "$0"; then
   # shellcheck disable=SC2086
-  $cxx $flags -fvisibility=hidden -shared -o "$out/leanedge.node.new" "$root"/gpu-worker/addon/*.cpp -lpthread -ldl
-  mv "$out/leanedge.node.new" "$out/leanedge.node"
+  $cxx $flags -fvisibility=hidden -shared -o "$out/leanedge.node.$$" "$root"/gpu-worker/addon/*.cpp -lpthread -ldl
+  mv "$out/leanedge.node.$$" "$out/leanedge.node"
 fi
 if ! newer "$out/libleanedge_reference.so" "$root/engine/src" "$root/engine/include" "$0"; then
   # shellcheck disable=SC2086
-  $cxx $flags -shared -Wl,-Bsymbolic -o "$out/libleanedge_reference.so.new" \
+  $cxx $flags -shared -Wl,-Bsymbolic -o "$out/libleanedge_reference.so.$$" \
     "$root"/engine/src/*.cpp "$root"/engine/src/kernels_ref/*.cpp
-  mv "$out/libleanedge_reference.so.new" "$out/libleanedge_reference.so"
+  mv "$out/libleanedge_reference.so.$$" "$out/libleanedge_reference.so"
 fi
