@@ -22,6 +22,7 @@ void device_close() {
   if (device.bad_sequences_host) cudaFreeHost(device.bad_sequences_host);
   if (device.logits_host) cudaFreeHost(device.logits_host);
   if (device.drawn_host) cudaFreeHost(device.drawn_host);
+  if (device.drawn) cudaEventDestroy(device.drawn);
   cudaStreamDestroy(device.stream);
   device = Device{};
 }
@@ -32,6 +33,7 @@ Status device_open(uint64_t bytes, ErrorDetail* detail) {
   device_close();
   cudaGetLastError();  // an error of an engine that is gone
   LEANEDGE_CUDA_TRY(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), detail);
+  LEANEDGE_CUDA_TRY(cudaEventCreateWithFlags(&device.drawn, cudaEventDisableTiming), detail);
   size_t free = 0;
   size_t all = 0;
   LEANEDGE_CUDA_TRY(cudaMemGetInfo(&free, &all), detail);

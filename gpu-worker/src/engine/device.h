@@ -71,7 +71,8 @@ struct DeviceScratch {
   uint8_t* decode;     // decode_scratch_bytes
   uint8_t* selection;  // page_selection_scratch_bytes; null where no plan selects
   uint32_t* chosen;    // (kDecodeRowsMax, kv_heads, chosen_pitch)
-  float* logits;       // (logits_rows up to a bucket, vocab_size)
+  float* logits;       // (logits_rows up to a bucket, vocab_size) of the drawing under way
+  float* kept_logits;  // (logits_rows, vocab_size) for le_logits
   SampleOut* drawn;    // (kSampleRowsMax)
   int32_t rows;        // B
   int32_t chosen_pitch;
@@ -95,6 +96,7 @@ struct Device {
   const float* drawn_from;       // rows of the residual stream that the pass left: scratch.x or last
   cudaError_t lost;              // the first error of a launch or copy since the step began
   ErrorDetail error;             // what the first failing launch of a step said
+  cudaEvent_t drawn;             // the drawing's results and the flags of its passes are on the host
   int32_t waiting;               // 1: kernels were launched that pass_wait has not waited for
 };
 
@@ -113,6 +115,8 @@ inline void device_check(Status status) {
   if (status != Status::kOk && device.lost == cudaSuccess) device.lost = cudaErrorLaunchFailure;
 }
 
+// Launches the page flush that a pass has left for later (pass_device.cpp).
+void pages_flush();
 // Copies bad_sequences to the host, on the stream.
 void flags_read(const Engine& engine);
 

@@ -1,5 +1,6 @@
 // Logits and drawing on a device: final norm, output matrix and sampling in one go, then the one wait of
-// a step (engine/src/draw.h).
+// a step (engine/src/draw.h). What nobody waits for comes behind: logits are put aside for le_logits, and
+// pages that the step has filled are packed.
 #include "draw.h"
 
 #include "device.h"
@@ -19,7 +20,7 @@ namespace {
 struct Asked {
   int32_t rows[cuda::kSampleRowsMax];
   int32_t count;
-  int32_t penalties;  // 1: some row looks back on recent ids
+  int32_t first;  // row that the first one's logits are kept in
 };
 
 Asked asked;
@@ -114,10 +115,9 @@ void send_draws(const Engine& engine, const Draw* draws, int32_t count, int32_t 
 }  // namespace
 
 void pass_logits(Engine* engine, const int32_t* rows, int32_t count, int32_t first) {
-  // Graphs write the logits of a group to the same rows each time.
-  ENGINE_ASSERT(first == 0 && count <= cuda::kSampleRowsMax);
-  engine->logits_next = 0;
+  ENGINE_ASSERT(first + count <= engine->logits_rows && count <= cuda::kSampleRowsMax);
   asked.count = count;
+  asked.first = first;
   for (int32_t i = 0; i < count; ++i) asked.rows[i] = rows[i];
 }
 
@@ -132,7 +132,14 @@ void draw_tokens(Engine* engine, Draw* draws, int32_t count) {
   } else {
     launch_draw(&launch);
   }
-  device_check(cudaStreamSynchronize(device.stream));
+  device_check(cudaEventRecord(device.drawn, device.stream));
+  const size_t vocab = static_cast<size_t>(engine->config.vocab_size);
+  device_check(cudaMemcpyAsync(device.scratch.kept_logits + static_cast<size_t>(asked.first) * vocab,
+                               device.scratch.logits,
+                               static_cast<size_t>(count) * vocab * sizeof(float),
+                               cudaMemcpyDeviceToDevice, device.stream));
+  cuda::pages_flush();
+  device_check(cudaEventSynchronize(device.drawn));
   device.waiting = 0;
   for (int32_t i = 0; i < count; ++i) {
     const SampleOut& out = device.drawn_host[i];

@@ -1,4 +1,5 @@
-// Cache memory of a device (engine/src/memory_ops.h): every call takes its place on the engine's stream.
+// Cache memory of a device (engine/src/memory_ops.h): every call takes its place on the engine's stream,
+// behind a page flush that has been left for later.
 #include "memory_ops.h"
 
 #include "device.h"
@@ -27,10 +28,12 @@ uint8_t* memory_take(Engine* engine, uint64_t bytes) {
 }
 
 void memory_copy(void* to, const void* from, uint64_t bytes) {
+  cuda::pages_flush();
   device_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device.stream));
 }
 
 void memory_slide(void* to, const void* from, uint64_t bytes) {
+  cuda::pages_flush();
   uint8_t* target = static_cast<uint8_t*>(to);
   const uint8_t* source = static_cast<const uint8_t*>(from);
   const uint64_t distance = static_cast<uint64_t>(source - target);
@@ -56,16 +59,19 @@ void memory_slide(void* to, const void* from, uint64_t bytes) {
 }
 
 void memory_read(void* to, const void* from, uint64_t bytes) {
+  cuda::pages_flush();
   device_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device.stream));
   device_check(cudaStreamSynchronize(device.stream));
 }
 
 // From pageable memory: CUDA has copied it aside when the call is back.
 void memory_write(void* to, const void* from, uint64_t bytes) {
+  cuda::pages_flush();
   device_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.stream));
 }
 
 void memory_zero(void* to, uint64_t bytes) {
+  cuda::pages_flush();
   device_check(cudaMemsetAsync(to, 0, bytes, device.stream));
 }
 

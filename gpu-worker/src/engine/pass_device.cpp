@@ -96,8 +96,16 @@ void launch_mixed(Engine* engine, Run* runs, int32_t run_count, cuda::Continue e
   launch_flags();
 }
 
-// Packs the pages that rows which decode have filled, all layers of a plan in one launch.
-void flush_pages(Engine* engine, const Run* runs, int32_t run_count) {
+// A page flush that waits for its launch: nothing of the step reads what it writes.
+struct PendingFlush {
+  cuda::PageFlush call;
+  const CachePlan* plan;
+};
+PendingFlush pending[kPlansMax];
+int32_t pending_count;
+
+// Prepares to pack the pages that rows which decode have filled, all layers of a plan in one launch.
+void prepare_flush(Engine* engine, const Run* runs, int32_t run_count) {
   const CachePool& pool = engine->pool;
   for (int32_t p = 0; p < pool.plan_count; ++p) {
     uint8_t* image = nullptr;
@@ -121,14 +129,15 @@ void flush_pages(Engine* engine, const Run* runs, int32_t run_count) {
     device_check(cuda::upload_send(&device.ring, reinterpret_cast<const uint8_t*>(jobs),
                                    static_cast<uint64_t>(count) * sizeof(*jobs), device.stream));
     const cuda::DevicePlan& plan = device.plans[p];
-    cuda::PageFlush call = {};
-    call.plan = plan.block;
-    call.jobs = reinterpret_cast<const cuda::PageFlushJob*>(image);
-    call.arenas = plan.arenas;
-    call.not_finite = device.bad_pages;
-    call.zone_layer = plan.zone_layer;
-    call.job_count = count;
-    device_check(cuda::page_flush_launch(*pool.plans[p].plan, call, device.stream));
+    PendingFlush& flush = pending[pending_count++];
+    flush.plan = pool.plans[p].plan;
+    flush.call = {};
+    flush.call.plan = plan.block;
+    flush.call.jobs = reinterpret_cast<const cuda::PageFlushJob*>(image);
+    flush.call.arenas = plan.arenas;
+    flush.call.not_finite = device.bad_pages;
+    flush.call.zone_layer = plan.zone_layer;
+    flush.call.job_count = count;
   }
 }
 
@@ -146,6 +155,13 @@ void place_run(const Engine& engine, Run* run) {
 
 }  // namespace
 
+void cuda::pages_flush() {
+  for (int32_t i = 0; i < pending_count; ++i) {
+    device_check(page_flush_launch(*pending[i].plan, pending[i].call, device.stream));
+  }
+  pending_count = 0;
+}
+
 void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
   int32_t rows = 0;
   for (int32_t i = 0; i < run_count; ++i) {
@@ -153,6 +169,7 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
     rows += runs[i].rows;
   }
   ENGINE_ASSERT(rows > 0 && rows <= engine->options.batch_rows_max);
+  cuda::pages_flush();
   device.waiting = 1;
   const bool uniform = cuda::tables_uniform(*engine, runs, run_count, rows);
   // Where all rows are last ones, or most, they all go through to the end.
@@ -169,7 +186,7 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
                  gathers ? cuda::Continue::kLast : cuda::Continue::kAll);
   }
   device.drawn_from = gathers ? device.scratch.last : device.scratch.x;
-  flush_pages(engine, runs, run_count);
+  prepare_flush(engine, runs, run_count);
   for (int32_t i = 0; i < run_count; ++i) {
     runs[i].x_row = gathers ? i : runs[i].row + runs[i].rows - 1;
     cache_commit(engine->pool, &runs[i].sequence->cache, runs[i].rows);
@@ -184,6 +201,7 @@ void pass_embed(const Pass& pass) {
 }
 
 void pass_angles(const Pass& pass) {
+  cuda::pages_flush();
   device.waiting = 1;
   if (!tables_fresh) build_tables(*pass.engine, pass.runs, pass.run_count, pass.rows, nullptr);
   tables_fresh = false;
@@ -209,6 +227,7 @@ void pass_last_layer(const Pass& pass) {
 }
 
 Status pass_wait(Engine* engine) {
+  cuda::pages_flush();
   if (device.waiting) {
     cuda::flags_read(*engine);
     device_check(cudaStreamSynchronize(device.stream));
@@ -232,7 +251,7 @@ bool pass_failed(const Engine& engine, const Sequence& sequence) {
 
 const float* pass_logits_row(Engine* engine, int32_t row) {
   const size_t vocab = static_cast<size_t>(engine->config.vocab_size);
-  memory_read(device.logits_host, device.scratch.logits + static_cast<size_t>(row) * vocab,
+  memory_read(device.logits_host, device.scratch.kept_logits + static_cast<size_t>(row) * vocab,
               vocab * sizeof(float));
   return device.lost == cudaSuccess ? device.logits_host : nullptr;
 }

@@ -132,6 +132,7 @@ bool place_sampling(Engine* e) {
   void* bad = nullptr;
   void* drawn = nullptr;
   if (!place(&device.scratch.logits, logits_rows * vocab) ||
+      !place(&device.scratch.kept_logits, static_cast<uint64_t>(rows) * vocab) ||
       !place(&device.scratch.drawn, cuda::kSampleRowsMax) ||
       cudaMallocHost(&drawn, cuda::kSampleRowsMax * sizeof(cuda::SampleOut)) != cudaSuccess ||
       !place(&device.bad_sequences, sequences) || !place(&device.bad_pages, 1) ||
