@@ -21,6 +21,8 @@ export interface ChatRequest {
   readonly stream: boolean;
   /** End the stream with the usage. */
   readonly includeUsage: boolean;
+  /** Whether another model may answer where all workers of this one are full or gone; undefined: as configured. */
+  readonly allowFallback: boolean | undefined;
   /** Session ids that the body carries: our own field, and two that clients use like one. */
   readonly sessionId: string | undefined;
   readonly promptCacheKey: string | undefined;
@@ -66,6 +68,7 @@ export function parseChatRequest(body: Uint8Array): ChatRequest {
       (options === undefined
         ? undefined
         : optional(options, "include_usage", isBoolean, "true or false")) ?? false,
+    allowFallback: optional(fields, "allow_fallback", isBoolean, "true or false"),
     sessionId: optional(fields, "session_id", isString, "a string"),
     promptCacheKey: optional(fields, "prompt_cache_key", isString, "a string"),
     user: optional(fields, "user", isString, "a string"),

@@ -66,6 +66,7 @@ export async function runChat(
     messages: request.messages,
     sampling: request.sampling,
     model: request.model,
+    ...(request.allowFallback === undefined ? {} : { allowFallback: request.allowFallback }),
   });
   let sessionId = rootId;
   for (let depth = 0; ; depth++) {

@@ -91,6 +91,7 @@ function record(number: number, turn: Turn, messages: readonly MessageRecord[]):
     backend: Backend.WASM,
     worker: "w",
     placement: PlacementReason.UNSPECIFIED,
+    allowFallback: undefined,
     cacheBytes: 0,
   };
 }

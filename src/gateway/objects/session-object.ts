@@ -526,6 +526,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       background: (work) => this.ctx.waitUntil(work),
       sequenceId: this.sequenceId(),
       samplingDefaults: (model) => modelDefaults(this.env, model),
+      fallback: (model) => findModel(gatewayConfig(this.env), model)?.fallback,
       snapshots: this.#snapshots,
       clock: this.#clock,
       onChange: () => this.#bell.ring(),

@@ -74,6 +74,8 @@ export interface TurnRecord {
   readonly backend: Backend;
   readonly worker: string;
   readonly placement: PlacementReason;
+  /** Whether another model may answer; undefined: as the configuration says. */
+  readonly allowFallback: boolean | undefined;
   readonly cacheBytes: number;
 }
 
@@ -159,6 +161,7 @@ export function turnRecord(row: Row): TurnRecord {
     backend: member<Backend>(row, "backend"),
     worker: text(row, "worker"),
     placement: member<PlacementReason>(row, "placement"),
+    allowFallback: [undefined, true, false][int(row, "fallback")],
     cacheBytes: int(row, "cache_bytes"),
   };
 }

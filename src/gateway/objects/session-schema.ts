@@ -134,6 +134,8 @@ export const sessionColumns: readonly {
   { table: "binding", column: "address", definition: "TEXT NOT NULL DEFAULT ''" },
   // leanedge.v1.PlacementReason of the turn's worker.
   { table: "turn", column: "placement", definition: "INTEGER NOT NULL DEFAULT 0" },
+  // Whether another model may answer: 0 as the configuration says, 1 yes, 2 no.
+  { table: "turn", column: "fallback", definition: "INTEGER NOT NULL DEFAULT 0" },
 ];
 
 /** Tables that a deletion empties. */

@@ -238,11 +238,12 @@ export class SessionStore {
     readonly detach: boolean;
     readonly requestId: string;
     readonly model: string;
+    readonly allowFallback?: boolean | undefined;
     readonly nowMs: number;
   }): void {
     this.#sql.exec(
       `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach, request_id,
-        start_ms, model) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        start_ms, model, fallback) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       turn.number,
       blob(turn.messagesHash),
       blob(turn.requestHash),
@@ -252,6 +253,7 @@ export class SessionStore {
       turn.requestId,
       turn.nowMs,
       turn.model,
+      turn.allowFallback === undefined ? 0 : turn.allowFallback ? 1 : 2,
     );
   }
 

@@ -6,9 +6,10 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
-import { FinishReason } from "../../gen/leanedge/v1/session_pb.js";
-import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { FinishReason, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
+import { FingerprintsSchema, UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Accepted, Finished, Tokens } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { ModelFallback } from "../config.js";
 import { publicError, unavailable } from "../errors.js";
 import {
   answerBytesMax,
@@ -23,6 +24,7 @@ import {
 } from "../limits.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { logTokens, namePrefix, samePrefix } from "../worker-client/segments.js";
+import { unavailableReason } from "../worker-client/unavailable.js";
 import { timeIsUp, within } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { resolveSampling } from "./request-rules.js";
@@ -49,6 +51,8 @@ export interface TurnRunnerOptions {
   readonly sequenceId: string;
   /** What the model says about sampling. */
   readonly samplingDefaults: (model: string) => Promise<SamplingDefaults>;
+  /** Model that may answer in the place of another one. */
+  readonly fallback: (model: string) => ModelFallback | undefined;
   /** Saved caches of the session. */
   readonly snapshots: SessionSnapshots;
   readonly clock: Clock;
@@ -83,6 +87,8 @@ export class TurnRunner {
   #pendingIds: number[] = [];
   #pendingText = "";
   #lastAppendMs = 0;
+  /** Model that answers instead of the turn's own, once none of its workers could. */
+  #fallback: string | undefined;
   #progress: TurnProgress = { promptTokensDone: 0, promptTokens: 0 };
   #refusal: ConnectError | undefined;
   /** Settles when the turn has ended or was withdrawn; never rejects. */
@@ -124,12 +130,26 @@ export class TurnRunner {
     this.#stop.abort();
   }
 
+  /** The turn as it is stored, but for the model where another one is about to answer. */
   #turn(): TurnRecord {
     const turn = this.#store.turn(this.#options.turn);
     if (turn === undefined) {
       throw new Error(`turn ${this.#options.turn} is not stored`);
     }
-    return turn;
+    return this.#fallback === undefined ? turn : { ...turn, model: this.#fallback };
+  }
+
+  /** Turns to the model's fallback, if there is one, it is allowed, and nobody has begun to answer. */
+  #fallBack(): boolean {
+    const turn = this.#turn();
+    const fallback = this.#options.fallback(turn.model);
+    const allowed = turn.allowFallback ?? fallback?.unasked ?? false;
+    if (turn.accepted || this.#fallback !== undefined || fallback === undefined || !allowed) {
+      return false;
+    }
+    console.warn(`turn ${this.turn}: model ${fallback.model} answers instead of ${turn.model}`);
+    this.#fallback = fallback.model;
+    return true;
   }
 
   async #run(): Promise<void> {
@@ -152,14 +172,18 @@ export class TurnRunner {
   async #attempts(): Promise<void> {
     let rebuild = false;
     let choice: WorkerChoice | undefined;
+    let restarting = false;
     for (;;) {
       this.#stop.signal.throwIfAborted();
       const attempts = this.#store.countAttempt(this.turn);
-      if (attempts > turnAttemptsMax) {
+      if (attempts > turnAttemptsMax && this.#fallBack()) {
+        rebuild = true;
+      }
+      if (attempts > turnAttemptsMax * (this.#fallback === undefined ? 1 : 2)) {
         throw unavailable(`no worker completed turn ${this.turn} in ${turnAttemptsMax} attempts`);
       }
       if (attempts > 1 && choice === undefined) {
-        await this.#pause(attempts);
+        await this.#pause(attempts, restarting);
       }
       choice = undefined;
       try {
@@ -167,7 +191,7 @@ export class TurnRunner {
         this.#tokensMax = sampling.maxTokens ?? 0;
         choice = await this.#chooser.choose(this.#turn());
         if (attempts > 1 && choice.again) {
-          await this.#pause(attempts);
+          await this.#pause(attempts, restarting);
         }
         await this.#attempt(choice, sampling, rebuild);
         return;
@@ -175,10 +199,16 @@ export class TurnRunner {
         this.#stop.signal.throwIfAborted();
         await this.#flush();
         const verdict = judge(error, this.#turn().accepted, rebuild, choice !== undefined);
+        if (choice === undefined && noWorker(error) && this.#fallBack()) {
+          // Its text is rendered anew for the other model.
+          rebuild = true;
+          continue;
+        }
         if (verdict === "refuse") {
           throw error;
         }
         rebuild ||= verdict === "rebuild";
+        restarting = unavailableReason(error) === UnavailableReason.ENGINE_RESTARTING;
         if (choice !== undefined) {
           this.#chooser.failed(choice, error, verdict !== "rebuild");
         }
@@ -187,9 +217,13 @@ export class TurnRunner {
     }
   }
 
-  /** Waits before a worker, or the search for one, is tried again; another worker is tried at once. */
-  async #pause(attempts: number): Promise<void> {
-    const pause = Math.min(attemptBackoffMs * 2 ** (attempts - 2), attemptBackoffMsMax);
+  /**
+   * Waits before a worker, or the search for one, is tried again; another worker is tried at once. An engine that starts
+   * again gets the time that loading a model takes.
+   */
+  async #pause(attempts: number, restarting: boolean): Promise<void> {
+    const backoff = Math.min(attemptBackoffMs * 2 ** (attempts - 2), attemptBackoffMsMax);
+    const pause = restarting ? attemptBackoffMsMax : backoff;
     await this.#options.clock.sleep(pause, this.#stop.signal);
     this.#stop.signal.throwIfAborted();
   }
@@ -255,6 +289,7 @@ export class TurnRunner {
   #accept(accepted: Accepted, choice: WorkerChoice, rebuilt: boolean): void {
     const store = this.#store;
     const turn = this.#turn();
+    const standsIn = turn.model !== store.session()?.model;
     const known = rebuilt ? 0 : logTokens(store.segments());
     if (accepted.promptIds.length > segmentIdsMax) {
       throw new WorkerFault(
@@ -285,7 +320,7 @@ export class TurnRunner {
         model: turn.model,
         backend: accepted.backend,
         worker: accepted.worker,
-        placement: choice.reason,
+        placement: standsIn ? PlacementReason.FALLBACK : choice.reason,
       });
       const { plan } = accepted;
       if (plan !== undefined) {
@@ -295,7 +330,10 @@ export class TurnRunner {
           bytesMax: Number(plan.sessionBytesMax),
         });
       }
-      store.bind(choice, choice.generation, this.#options.clock.nowMs() + bindingTtlMs);
+      // A session keeps its place while another model stands in.
+      if (!standsIn) {
+        store.bind(choice, choice.generation, this.#options.clock.nowMs() + bindingTtlMs);
+      }
     });
     this.#progress = {
       promptTokensDone: accepted.cachedTokens,
@@ -507,6 +545,14 @@ function judge(error: unknown, accepted: boolean, rebuilt: boolean, asked: boole
     default:
       return "retry";
   }
+}
+
+/** Whether an error says that no worker could be found. */
+function noWorker(error: unknown): boolean {
+  return (
+    error instanceof ConnectError &&
+    (error.code === Code.ResourceExhausted || error.code === Code.Unavailable)
+  );
 }
 
 function endMessage(error: unknown): string {

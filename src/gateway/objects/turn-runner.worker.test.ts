@@ -11,9 +11,11 @@ import type { GenerateRequest, GenerateResponse } from "../../gen/leanedge/worke
 import {
   answerBytesMax,
   appendIntervalMs,
+  attemptBackoffMsMax,
   heartbeatIntervalMs,
   workerSilenceMsMax,
 } from "../limits.js";
+import { restartingError } from "../../worker/process/unavailable.js";
 import { testEnv } from "../testing/gateway-clients.js";
 import { SteeredClock, settle } from "../testing/steered-clock.js";
 import { workerWithoutPool } from "../pool/standing.js";
@@ -97,6 +99,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
         sequenceId: () => "q",
       }),
       sequenceId: "q",
+      fallback: () => undefined,
       samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
       clock,
       background: (work) => void work,
@@ -303,6 +306,17 @@ describe("TurnRunner", () => {
       await runner.done;
       expect(calls).toHaveLength(3);
       expect(store.turn(1)).toMatchObject({ running: false, finishReason: FinishReason.CANCELLED });
+      expect(store.answerText(1)).toBe("a");
+    }));
+
+  it("gives an engine that starts again the time that it takes", () =>
+    onBench(async ({ call, clock, calls, runner, store }) => {
+      await call(0).fail(restartingError());
+      expect(clock.sleeping).toEqual([attemptBackoffMsMax]);
+      await clock.advance(attemptBackoffMsMax);
+      expect(calls).toHaveLength(2);
+      await call(1).send(accepted, tokens([10], "a", 0), finished(1, 1));
+      await runner.done;
       expect(store.answerText(1)).toBe("a");
     }));
 

@@ -148,6 +148,7 @@ function insert(
     detach: request.detach,
     requestId: context.requestId,
     model,
+    allowFallback: request.allowFallback,
     nowMs,
   });
   for (const message of request.messages) {

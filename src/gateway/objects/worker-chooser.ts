@@ -57,7 +57,9 @@ export class WorkerChooser {
   /** Chooses. Throws what WorkerDirectory.place throws, and the worker's own refusal where no other has room. */
   async choose(turn: TurnRecord): Promise<WorkerChoice> {
     const { directory, sequenceId, store } = this.#options;
-    const bound = this.#bound();
+    // A model that stands in for the session's own has nothing to do with where that one is bound.
+    const ours = turn.model === store.session()?.model;
+    const bound = ours ? this.#bound() : undefined;
     const standing = directory.standing(bound?.worker ?? "");
     const usable = bound !== undefined && !this.#avoids(bound.worker);
     if (usable && standing.kind === "serving") {
@@ -70,7 +72,7 @@ export class WorkerChooser {
         model: turn.model,
         key: sequenceId,
         avoid: [...this.#failed, ...this.#draining, ...(bound === undefined ? [] : [bound.worker])],
-        fingerprints: store.session()?.fingerprints,
+        fingerprints: ours ? store.session()?.fingerprints : undefined,
         // A worker that people drain still answers: better than to wait for another one. And whoever waited in the
         // queue of a worker has waited enough.
         waitMs: mayStay || this.#noRoom !== undefined ? 0 : placeWaitMsMax,

@@ -22,8 +22,10 @@ import {
   newWorker,
   pooledModel,
   reachScriptedWorkers,
+  reachWorkerAgain,
 } from "../testing/pool-bench.js";
 import { engineDirectory } from "../worker-client/directory.js";
+import type { PlaceRequest } from "./pool-calls.js";
 import { noLoad } from "./pool-entry.js";
 
 /** What a turn came to. */
@@ -32,6 +34,7 @@ interface SeenTurn {
   readonly address: string;
   readonly generation: number;
   readonly placement: PlacementReason;
+  readonly model: string;
   readonly text: string;
   readonly finishReason: FinishReason | undefined;
   readonly refusal: ConnectError | undefined;
@@ -43,7 +46,12 @@ class TestSession {
   readonly #key = crypto.randomUUID();
 
   /** Runs a turn to its end. */
-  run(env: GatewayEnv, number: number, script = "{}"): Promise<SeenTurn> {
+  run(
+    env: GatewayEnv,
+    number: number,
+    script = "{}",
+    fallback: { readonly unasked?: boolean; readonly allowed?: boolean } = {},
+  ): Promise<SeenTurn> {
     return runInDurableObject(this.#stub, async (_instance, state) => {
       const store = new SessionStore(state.storage);
       const nowMs = Date.now();
@@ -62,6 +70,7 @@ class TestSession {
         detach: false,
         requestId: "r",
         model: pooledModel,
+        allowFallback: fallback.allowed,
         nowMs,
       });
       store.insertMessage(number, Role.USER, `!${script}`, false, nowMs);
@@ -79,6 +88,10 @@ class TestSession {
           sequenceId: () => this.#key,
         }),
         sequenceId: this.#key,
+        fallback: (model) =>
+          model === pooledModel
+            ? { model: "second", unasked: fallback.unasked ?? false }
+            : undefined,
         samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
         clock: systemClock,
         background: (work) => background.push(work),
@@ -93,6 +106,7 @@ class TestSession {
         address: binding?.address ?? "",
         generation: binding?.generation ?? 0,
         placement: turn?.placement ?? PlacementReason.UNSPECIFIED,
+        model: turn?.model ?? "",
         text: turn === undefined ? "" : store.answerText(number),
         finishReason: turn?.finishReason,
         refusal: runner.refusal,
@@ -268,6 +282,58 @@ describe("a pool that does not answer", () => {
       worker: "engine:scripted/0",
       placement: PlacementReason.CONFIGURED,
       finishReason: FinishReason.STOP,
+    });
+  });
+});
+
+describe("a model whose workers are all full", () => {
+  /** Bindings where only the other model has a place. */
+  function fullFor(env: GatewayEnv): GatewayEnv {
+    return withPool(env, {
+      ...refuses,
+      report: () => Promise.resolve(),
+      place: ({ model }: PlaceRequest) =>
+        Promise.resolve(
+          model === pooledModel
+            ? { kind: "full" }
+            : { kind: "placed", worker: "engine:second/0", address: "", reason: "lastResort" },
+        ),
+    } as unknown as Partial<PoolObject>);
+  }
+
+  it.each([
+    [{}, false],
+    [{ unasked: true }, true],
+    [{ allowed: true }, true],
+    [{ unasked: true, allowed: false }, false],
+  ])(
+    "is stood in for by its fallback only where that is allowed: %j",
+    async (fallback, answers) => {
+      const { env } = newPool();
+      const turn = await new TestSession().run(fullFor(env), 1, '{"tokens":2}', fallback);
+      expect(turn).toMatchObject(
+        answers
+          ? { model: "second", placement: PlacementReason.FALLBACK, text: "w0 w1 ", worker: "" }
+          : { text: "", refusal: { code: Code.ResourceExhausted } },
+      );
+    },
+  );
+
+  it("answers its session again when it has room, from where it is bound", async () => {
+    const { env, stub } = newPool();
+    await enterReady(stub, newWorker());
+    const session = new TestSession();
+    const first = await session.run(env, 1);
+    const name = new URL(first.address).hostname;
+    cutOffWorker(name);
+    const second = await session.run(fullFor(env), 2, '{"tokens":2}', { unasked: true });
+    expect(second).toMatchObject({ model: "second", worker: first.worker, text: "w0 w1 " });
+    reachWorkerAgain(name);
+    expect(await session.run(env, 3, '{"tokens":3}', { unasked: true })).toMatchObject({
+      model: pooledModel,
+      worker: first.worker,
+      placement: PlacementReason.BOUND,
+      text: "w0 w1 w2 ",
     });
   });
 });

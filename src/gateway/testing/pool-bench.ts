@@ -19,6 +19,11 @@ export function cutOffWorker(name: string): void {
   cutOff.add(name);
 }
 
+/** Lets connections to it through again. */
+export function reachWorkerAgain(name: string): void {
+  cutOff.delete(name);
+}
+
 /** Sends requests for `http://pooled-NAME` to the scripted engines until the test ends. */
 export function reachScriptedWorkers(): void {
   vi.stubGlobal("fetch", (input: string, init?: RequestInit) => {
