@@ -1,111 +1,24 @@
 """Row kernels against float64, sampling on the device against the scalar sampler of engine/src.
 
 LEANEDGE_ROWS_LIBRARY names the library with test/rows_harness.cpp. Ends with `N passed, N failed`.
---small leaves the large shapes out (for compute-sanitizer), --bench adds timings (medians of CUDA-graph
-replays).
+--small leaves the large shapes out, for compute-sanitizer.
 """
 
 import ctypes
-import os
 import sys
 import traceback
 
 import numpy as np
 import torch
 
-P, I, F, D, Z = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float, ctypes.c_double, ctypes.c_size_t
-F32, F16, BF16 = 0, 1, 30
-TORCH = {F32: torch.float32, F16: torch.float16, BF16: torch.bfloat16}
+from rows_harness import (
+    BF16, F16, F32, KV_TARGET, SAMPLE_OUT, SAMPLE_ROW, TORCH, F, GatherRows, I, ModelConfig, P,
+    ResidualAdd, RmsNorm, RopeAngles, RotateWrite, Sampling, SamplingParams, SwiGlu, at, bytes_of,
+    generator, launch, library, poison, random,
+)  # fmt: skip
+
 ROUNDING = {F32: 2.0**-23, F16: 2.0**-11, BF16: 2.0**-8}  # of one value, a little above half a unit
-
-
-def struct(name, fields):
-    return type(name, (ctypes.Structure,), {"_fields_": fields})
-
-
-def fields(**kinds):
-    return list(kinds.items())
-
-
-RmsNorm = struct(
-    "RmsNorm",
-    fields(x=P, add=P, weight=P, gather=P, y=P, add_type=I, y_type=I, eps=F, rows=I, dim=I),
-)
-ResidualAdd = struct("ResidualAdd", fields(x=P, y=P, y_type=I, rows=I, dim=I))
-GatherRows = struct("GatherRows", fields(x=P, index=P, out=P, rows=I, dim=I))
-RopeAngles = struct(
-    "RopeAngles", fields(frequency=P, positions=P, angles=P, magnitude=D, rows=I, pairs=I)
-)
-RotateWrite = struct(
-    "RotateWrite",
-    fields(
-        qkv=P, bias=P, q_norm=P, k_norm=P, angles=P, targets=P, q_f32=P, q_bf16=P, q_f16=P,
-        not_finite=P, zone_layer=Z, layer=I, qkv_type=I, eps=F, rows=I, heads=I, kv_heads=I,
-        head_dim=I, rope_dim=I,
-    ),
-)
-SwiGlu = struct("SwiGlu", fields(gate_up=P, y=P, type=I, y_type=I, rows=I, ff_dim=I, run=I))
-Sampling = struct(
-    "Sampling",
-    fields(logits=P, rows=P, recent=P, out=P, tokens=P, logits_stride=Z, vocab_size=I, row_count=I),
-)
-ModelConfig = struct(
-    "ModelConfig",
-    [(n, I) for n in "architecture layers dim ff_dim heads kv_heads head_dim vocab_size".split()]
-    + [(n, I) for n in "context_tokens_max rope_dim rope_order rope_scaling".split()]
-    + [(n, F) for n in "rms_eps rope_base rope_scale yarn_original_context".split()]
-    + [(n, F) for n in "yarn_beta_fast yarn_beta_slow yarn_attention_factor".split()]
-    + [(n, I) for n in "tied_embeddings qkv_bias qk_norm rope_factors reserved".split()],
-)
-SamplingParams = struct(
-    "SamplingParams",
-    fields(
-        temperature=F, top_k=I, top_p=F, min_p=F, repetition_penalty=F, repetition_window=I,
-        seed=ctypes.c_uint64,
-    ),
-)
-SAMPLE_ROW = np.dtype(
-    [("seed", "<u8")]
-    + [(n, "<f4") for n in ("temperature", "top_p", "min_p", "repetition_penalty")]
-    + [(n, "<i4") for n in "top_k position logits_row recent_begin recent_count reserved".split()]
-)
-SAMPLE_OUT = np.dtype([("token", "<i4"), ("logprob", "<f4"), ("status", "<i4"), ("r", "<i4")])
-KV_TARGET = np.dtype([("k", "<u8"), ("v", "<u8"), ("stride", "<i4"), ("r", "<i4")])
-assert SAMPLE_ROW.itemsize == 48 and KV_TARGET.itemsize == 24
-
-library = ctypes.CDLL(os.environ["LEANEDGE_ROWS_LIBRARY"])
-library.harness_rope_table.restype = D
-sizes = (I * 8)()
-library.harness_row_sizes(sizes)
-for i, kind in enumerate(
-    (RmsNorm, ResidualAdd, GatherRows, RopeAngles, RotateWrite, SwiGlu, Sampling, ModelConfig)
-):
-    assert sizes[i] == ctypes.sizeof(kind), (kind.__name__, sizes[i], ctypes.sizeof(kind))
-
-generator = torch.Generator(device="cuda").manual_seed(7)
 numbers = np.random.default_rng(7)
-
-
-def at(tensor):
-    return None if tensor is None else tensor.data_ptr()
-
-
-def launch(name, call, expect=0):
-    stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-    code = getattr(library, "harness_" + name)(ctypes.byref(call), stream)
-    assert code == expect, f"{name}: cudaError {code}, expected {expect}"
-
-
-def random(*shape, scale=1.0, dtype=torch.float32):
-    return (torch.randn(*shape, generator=generator, device="cuda") * scale).to(dtype)
-
-
-def poison(*shape, dtype=torch.float32):
-    return torch.full(shape, float("nan"), device="cuda", dtype=dtype)
-
-
-def bytes_of(array):
-    return torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8).cuda()
 
 
 def near(got, want, bound, what):
@@ -476,83 +389,6 @@ def check_refused():
     launch("sampling", Sampling(at(x), at(x), None, at(x), None, 8, 8, 257), expect=1)
 
 
-# ---- timings -----------------------------------------------------------------------------------------
-
-
-def time_us(work, launches=32, replays=20):
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(launches):
-            work()
-    times = []
-    for _ in range(replays):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / launches)
-    return float(np.median(times[2:]))
-
-
-def bench():
-    print("== timings: medians of graph replays, microseconds a launch; L2 holds small cases")
-    for rows in (1, 16, 64, 256, 2048):
-        dim, ff, heads, kv_heads, head_dim = 4096, 14336, 32, 8, 128
-        x, w = random(rows, dim), random(dim)
-        y = poison(rows, dim, dtype=torch.bfloat16)
-        norm = RmsNorm(at(x), None, at(w), None, at(y), 0, BF16, 1e-5, rows, dim)
-        add = random(rows, dim, dtype=torch.bfloat16, scale=0)
-        added = RmsNorm(at(x), at(add), at(w), None, at(y), BF16, BF16, 1e-5, rows, dim)
-        both, h = random(rows, 2 * ff, dtype=torch.bfloat16), poison(rows, ff, dtype=torch.bfloat16)
-        glu = SwiGlu(at(both), at(h), BF16, BF16, rows, ff, ff)
-        qkv = random(rows, heads + 2 * kv_heads, head_dim, dtype=torch.bfloat16)
-        angles = random(rows, head_dim // 2, 2)
-        cache = torch.zeros(2, kv_heads, rows, head_dim, dtype=torch.float16, device="cuda")
-        targets = np.zeros(rows, dtype=KV_TARGET)
-        targets["k"] = at(cache) + np.arange(rows) * head_dim * 2
-        targets["v"] = targets["k"] + cache[0].numel() * 2
-        targets["stride"] = rows
-        device_targets = bytes_of(targets)
-        q, flags = poison(rows, heads, head_dim), torch.zeros(rows, dtype=torch.int32, device="cuda")
-        rotate = RotateWrite(at(qkv), None, None, None, at(angles), at(device_targets), at(q), None,
-                             None, at(flags), 0, 0, BF16, 1e-6, rows, heads, kv_heads, head_dim,
-                             head_dim)  # fmt: skip
-        figures = {
-            "rmsnorm": (time_us(lambda: launch("rmsnorm", norm)), rows * dim * 6),
-            "add + rmsnorm": (time_us(lambda: launch("rmsnorm", added)), rows * dim * 12),
-            "swiglu": (time_us(lambda: launch("swiglu", glu)), rows * ff * 6),
-            "rotate + write": (
-                time_us(lambda: launch("rotate_write", rotate)),
-                rows * head_dim * (heads * 6 + kv_heads * 8),
-            ),
-        }
-        for name, (us, size) in figures.items():
-            print(f"{name}, {rows} rows: {us:.2f} us, {size / us / 1000:.0f} GB/s")
-    for vocab in (32000, 128256):
-        for rows in (1, 16, 64, 256):
-            logits = random(rows, vocab, scale=2.5)
-            for name, values in {
-                "greedy": (0, 1.0, 0, 0),
-                "temperature": (1, 1.0, 0, 0),
-                "top_p 0.95": (1, 0.95, 0, 0),
-                "top_k 40, top_p 0.9": (0.8, 0.9, 0, 40),
-            }.items():
-                params = np.zeros(rows, dtype=SAMPLE_ROW)
-                params["temperature"], params["top_p"], params["min_p"], params["top_k"] = values
-                params["repetition_penalty"] = 1
-                params["position"] = params["logits_row"] = np.arange(rows)
-                params["seed"] = 5
-                device_params = bytes_of(params)
-                out = torch.zeros((rows, 4), dtype=torch.int32, device="cuda")
-                call = Sampling(at(logits), at(device_params), None, at(out), None, vocab, vocab, rows)
-                us = time_us(lambda: launch("sampling", call), launches=16, replays=12)
-                print(f"sampling, {rows} rows of {vocab}, {name}: {us:.1f} us,"
-                      f" {rows * vocab * 4 / us / 1000:.0f} GB/s")  # fmt: skip
-
-
 def cases():
     for y_type in (F32, F16, BF16):
         for add_type in (None, F32, BF16):
@@ -620,6 +456,4 @@ for name, run in cases():
         if not isinstance(error, AssertionError):
             traceback.print_exc()
 print(f"{passed} passed, {failed} failed", flush=True)
-if "--bench" in sys.argv:
-    bench()
 sys.exit(failed > 0)
