@@ -33,6 +33,11 @@ class PromptCache:
     queries: list[Tensor]  # per layer (B, H, W, D): the last rows' queries, if asked for
 
 
+def exact_enough() -> None:
+    """Lets a GPU multiply f32 matrices in TF32: queries, keys and pages have 11 bits at most."""
+    torch.set_float32_matmul_precision("high")
+
+
 def prefill(model: Transformer, ids: Tensor, lengths: Tensor, query_rows: int = 0) -> PromptCache:
     """Reads prompts ids (B, P), padded on the right, densely. Keeps the last `query_rows` queries."""
     keys: list[Tensor] = []
@@ -137,6 +142,7 @@ class TailReader:
     zone_positions: Tensor = field(default_factory=lambda: torch.empty(0))  # (B, A)
     tail_positions: Tensor | None = None  # (B, all tail rows so far)
     archive: dict[int, ArchiveRows] = field(default_factory=dict)
+    full: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     tail_k: dict[int, Tensor] = field(default_factory=dict)
     tail_v: dict[int, Tensor] = field(default_factory=dict)
 
@@ -158,6 +164,13 @@ class TailReader:
                 reading.storage_v, bounds=reading.pages_per_step > 0,
             )  # fmt: skip
         return self.archive[layer]
+
+    def _full(self, layer: int) -> tuple[Tensor, Tensor]:
+        """One layer's prompt rows as they were computed, f32: (B, KV, 1, P, D)."""
+        if layer not in self.full:
+            k, v = self.cache.k[layer], self.cache.v[layer]
+            self.full[layer] = (k.float()[:, :, None], v.float()[:, :, None])
+        return self.full[layer]
 
     def _slots(self) -> Tensor:
         """Position of every slot (B, P + tail); padding is nowhere."""
@@ -192,13 +205,15 @@ class TailReader:
         reading, prompt = self.reading, self.cache.k[layer].shape[2]
         kv_heads = tail_k.shape[1]
         q = q.unflatten(1, (kv_heads, -1)).float() / math.sqrt(q.shape[-1])  # (B, KV, G, A, D)
-        k = torch.cat((self.cache.k[layer], tail_k), 2).float()[:, :, None]  # (B, KV, 1, T, D)
-        v = torch.cat((self.cache.v[layer], tail_v), 2).float()[:, :, None]
-        scores = q @ k.transpose(-1, -2)  # (B, KV, G, A, T)
+        full_k, full_v = self._full(layer)  # (B, KV, 1, P, D)
+        tail_k, tail_v = tail_k.float()[:, :, None], tail_v.float()[:, :, None]
+        own = q @ full_k.transpose(-1, -2)  # (B, KV, G, A, P)
+        tail = q @ tail_k.transpose(-1, -2)  # (B, KV, G, A, tail)
         position = self.positions[:, piece, None]  # (B, A, 1)
         future = (slots[:, None] > position)[:, None, None]
         if self.dense:
-            read = scores.masked_fill(future, -math.inf).softmax(-1) @ v
+            probabilities = torch.cat((own, tail), -1).masked_fill(future, -math.inf).softmax(-1)
+            read = probabilities[..., :prompt] @ full_v + probabilities[..., prompt:] @ tail_v
             return read.flatten(1, 2)
 
         rows = self._archive(layer)
@@ -209,7 +224,7 @@ class TailReader:
         if reading.factors is not None:
             factors = reading.factors[layer]
         pruned = (q * factors[:, :, None, None]) @ rows.k[:, :, None].transpose(-1, -2)
-        own = torch.where(archived, pruned, scores[..., :prompt])
+        own = torch.where(archived, pruned, own)
         unread = torch.zeros_like(archived)
         if reading.alive is not None:
             unread = archived & ~reading.alive[layer][:, :, None, None, None]
@@ -223,14 +238,11 @@ class TailReader:
             read_slots = torch.nn.functional.pad(read_slots, (reading.sink, rest), value=True)
             unread = unread | (archived & ~read_slots[:, :, None])
         own = own.masked_fill(unread, -math.inf)
-        scores = torch.cat((own, scores[..., prompt:]), -1).masked_fill(future, -math.inf)
-        probabilities = scores.softmax(-1)
-        from_archive = probabilities[..., :prompt] * archived
-        read = from_archive @ rows.v[:, :, None]
-        rest_of = torch.cat(
-            (probabilities[..., :prompt] - from_archive, probabilities[..., prompt:]), -1
-        )
-        return (read + rest_of @ v).flatten(1, 2)
+        probabilities = torch.cat((own, tail), -1).masked_fill(future, -math.inf).softmax(-1)
+        in_full = probabilities[..., :prompt]
+        in_archive = in_full * archived
+        read = in_archive @ rows.v[:, :, None] + (in_full - in_archive) @ full_v
+        return (read + probabilities[..., prompt:] @ tail_v).flatten(1, 2)
 
 
 def tail_pass(model: Transformer, reader: TailReader, ids: Tensor, zone_positions: Tensor) -> Tensor:

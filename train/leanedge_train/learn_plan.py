@@ -15,7 +15,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from .cache import Reading
+from .cache import Reading, exact_enough
 from .conversation import conversation
 from .corpus import paragraphs_of, read_corpus
 from .leank import LeankConfig, learn_factors, mask_reading, measure, refine_factors
@@ -83,6 +83,7 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
     streams = [chain([next(stream)], stream) for stream in streams[: 1 + (arguments.refine_steps > 0)]]
     measured = [source.batch(2, step) for step in range(MEASURED_BATCHES)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exact_enough()
     model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
 
     lines: list[dict[str, object]] = []

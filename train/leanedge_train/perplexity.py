@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .cache import Reading, TailReader, prefill, tail_pass
+from .cache import Reading, TailReader, exact_enough, prefill, tail_pass
 from .corpus import read_corpus
 from .load import open_model
 from .methods import THINK_QUERIES, Method, Scores, parse_method
@@ -75,6 +75,7 @@ def main() -> None:
     options.add_argument("--methods", nargs="+", default=["full"])
     arguments = options.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exact_enough()
     model, file = open_model(arguments.model)
     if file is None:
         raise ValueError(f"{arguments.model} has no vocabulary")

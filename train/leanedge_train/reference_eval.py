@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .cache import PromptCache, Reading, TailReader, prefill, tail_pass
+from .cache import PromptCache, Reading, TailReader, exact_enough, prefill, tail_pass
 from .load import open_model
 from .methods import THINK_QUERIES, Method, Scores, parse_method, think_scores
 from .model import Transformer
@@ -166,6 +166,7 @@ def main() -> None:
     options.add_argument("--storage", default="", help="f16, q8_0 or q4_0: compute with those weights")
     arguments = options.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exact_enough()
     model, file = open_model(arguments.model)
     if file is None:
         raise ValueError(f"{arguments.model} has no vocabulary")

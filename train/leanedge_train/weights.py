@@ -17,7 +17,8 @@ def as_q4_0(rows: Tensor) -> Tensor:
     extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
     scale = extreme / -8
     inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-    codes = (blocks * inverse + 8.5).floor().clamp(0, 15)
+    # In f64, as gguf does it: which side of a half a value lies on is then the same everywhere.
+    codes = (blocks.double() * inverse.double() + 8.5).floor().clamp(0, 15).float()
     return ((codes - 8) * scale.half().float()).flatten(-2)
 
 
