@@ -1,7 +1,7 @@
 """Row kernels against float64, sampling on the device against the scalar sampler of engine/src.
 
 LEANEDGE_ROWS_LIBRARY names the library with test/rows_harness.cpp. Ends with `N passed, N failed`.
---small leaves the large shapes out, for compute-sanitizer.
+--small leaves the large shapes out, for compute-sanitizer; --only TEXT runs what has it in its name.
 """
 
 import ctypes
@@ -427,7 +427,7 @@ def cases():
         ), lambda a=(rows, heads, kv_heads, head_dim, rope_dim, kind, scaling, bias, norm): (
             check_rotate(*a)
         )
-    for rows, vocab in ((1, 1), (4, 2), (9, 33), (64, 1000), (64, 8192), (48, 32000), (24, 128256), (16, 151936), (8, 262144)):  # fmt: skip
+    for rows, vocab in ((1, 1), (4, 2), (9, 33), (9, 5000), (64, 1000), (64, 8192), (48, 32000), (24, 128256), (16, 151936), (8, 262144)):  # fmt: skip
         for kind in ("usual", "wide", "narrow", "ties", "flat", "far"):
             yield f"sampling {rows} x {vocab}, {kind}", lambda r=rows, v=vocab, k=kind: (
                 check_sampling(r, v, k, stride_more=v % 3)
@@ -444,6 +444,8 @@ SLOW = ("4096", "65536", "128256", "151936", "262144", "32000", "8192", "distrib
 passed = failed = 0
 for name, run in cases():
     if "--small" in sys.argv and any(word in name for word in SLOW):
+        continue
+    if "--only" in sys.argv and sys.argv[sys.argv.index("--only") + 1] not in name:
         continue
     try:
         said = run()

@@ -585,15 +585,15 @@ cudaError_t sampling_launch(const Sampling& call, cudaStream_t stream) {
     error = cudaDeviceGetAttribute(&shared_max, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
   if (error != cudaSuccess) return error;
-  // Every block has costs of its own: no more of them than there are multiprocessors, but as many as
-  // keep the scores in shared memory.
+  // Every block has costs of its own: no more of them than run at once (eight that work together are
+  // hard to place: about 14 rows on an H100), but as many as keep the scores in shared memory.
   const size_t most = static_cast<size_t>(shared_max);
   if (major < 9) return launch<1>(call, most, stream);
   const int32_t rows = call.row_count;
   const int32_t vocab = call.vocab_size;
   if (rows > 64 && shared_bytes_of<1>(vocab, true) <= most) return launch<1>(call, most, stream);
   if (rows > 32 && shared_bytes_of<2>(vocab, true) <= most) return launch<2>(call, most, stream);
-  if (rows > 16 && shared_bytes_of<4>(vocab, true) <= most) return launch<4>(call, most, stream);
+  if (rows > 8 && shared_bytes_of<4>(vocab, true) <= most) return launch<4>(call, most, stream);
   return launch<8>(call, most, stream);
 }
 
