@@ -6,7 +6,9 @@ table into $OUT."""
 import json
 import os
 import statistics
+import subprocess
 import sys
+import time
 
 import torch
 
@@ -103,7 +105,7 @@ def single(context, form, name, inputs, results, copy, rate):
     )
 
 
-def model(context, form, inputs, results, copy, head="same"):
+def model(context, form, inputs, results, copy):
     """All products of a decode step: 32 layers and the logits, one graph."""
     gen = torch.Generator(device="cuda").manual_seed(2)
     layer = {name: SHAPES[name] for name in SHAPES if name != "logits"}
@@ -144,6 +146,56 @@ def argument(name, default):
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 
+def head_of(copy, rate):
+    driver = subprocess.run(
+        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name(),
+        "driver": driver,
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
+        "command": os.environ.get("LEANEDGE_COMMAND", "bench_matrix.py " + " ".join(sys.argv[1:])),
+        "copy_gb_s": round(copy, 1),
+        "bf16_tflop_s": round(rate, 1),
+        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
+    }
+
+
+def write(head, results):
+    """What there is so far: a run that is cut short leaves its lines."""
+    out = os.environ.get("OUT")
+    if not out:
+        return
+    with open(os.path.join(out, "matrix.json"), "w") as file:
+        json.dump({"head": head, "lines": results}, file, indent=1)
+    with open(os.path.join(out, "matrix.md"), "w") as file:
+        file.write(f"# Matrix products on {head['device']}\n\n")
+        file.write(
+            f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), "
+            f"driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  \n"
+            f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus "
+            f"written), bf16 product {head['bf16_tflop_s']:.0f} TFLOP/s (8192 x 8192 x 8192).\n\n"
+            "Shapes of Llama-3.1-8B; `model` is all products of a decode step in one graph. Bytes are "
+            "those of the weights.\n\n"
+            "| weights | product | rows | us | GB/s | share of the copy rate | TFLOP/s | torch us |\n"
+            "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        )
+        for line in results:
+            peer = f"{line['torch_us']:.1f}" if "torch_us" in line else ""
+            tflops = f"{line['tflops']:.1f}" if "tflops" in line else ""
+            file.write(
+                f"| {line['form']} | {line['shape']} | {line['inputs']} | {line['us']:.1f} | "
+                f"{line['gbs']:.0f} | {100 * line['gbs'] / head['copy_gb_s']:.1f} % | {tflops} | "
+                f"{peer} |\n"
+            )
+
+
 def main():
     forms = argument("--forms", ",".join(FORMS)).split(",")
     singles = [int(n) for n in argument("--inputs", "1,4,8,16,64,128,2048").split(",") if n]
@@ -151,35 +203,26 @@ def main():
     names = argument("--shapes", ",".join(SHAPES)).split(",")
     context, results = Context(), []
     copy, rate = copy_rate(), product_rate()
-    print(f"{torch.cuda.get_device_name()}: copy {copy:.0f} GB/s, bf16 product {rate:.0f} TFLOP/s")
+    head = head_of(copy, rate)
+    print(f"{head['device']}: copy {copy:.0f} GB/s, bf16 product {rate:.0f} TFLOP/s")
     for form in forms:
         for inputs in singles:
             for name in names:
+                if name == "logits" and inputs > 128:
+                    continue  # no one asks for that many
                 try:
                     single(context, form, name, inputs, results, copy, rate)
                 except Exception as error:
                     print(f"FAIL {form} {name} x {inputs}: {error}", flush=True)
                 torch.cuda.empty_cache()
+            write(head, results)
         for inputs in models:
             try:
                 model(context, form, inputs, results, copy)
             except Exception as error:
                 print(f"FAIL {form} model x {inputs}: {error}", flush=True)
             torch.cuda.empty_cache()
-    if "OUT" in os.environ:
-        with open(os.path.join(os.environ["OUT"], "matrix.json"), "w") as file:
-            json.dump(
-                {
-                    "device": torch.cuda.get_device_name(),
-                    "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-                    "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-                    "copy_gbs": copy,
-                    "bf16_tflops": rate,
-                    "results": results,
-                },
-                file,
-                indent=1,
-            )
+            write(head, results)
 
 
 main()

@@ -60,6 +60,7 @@ cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_
   args.arrived = reinterpret_cast<uint32_t*>(counters);
   args.left = args.arrived + kRowBlocksMax;
   args.tile_bytes = static_cast<int64_t>(tile_bytes(matrix.form, matrix.cols));
+  args.code_base = kCodeBase;
   args.rows = matrix.rows;
   args.cols = matrix.cols;
   args.inputs = call.inputs;

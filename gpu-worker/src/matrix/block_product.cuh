@@ -30,7 +30,7 @@ struct BlockShape {
   static_assert(kStages >= 3);
 };
 
-// c = a b, from zero.
+// The first product of a unit, from zero.
 __device__ __forceinline__ void multiply_unit_first(float (&c)[4], const UnitOperand& a,
                                                     const uint4& b) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
@@ -38,7 +38,6 @@ __device__ __forceinline__ void multiply_unit_first(float (&c)[4], const UnitOpe
       : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
       : "r"(a.first[0]), "r"(a.first[1]), "r"(a.first[2]), "r"(a.first[3]), "r"(b.x), "r"(b.y),
         "f"(0.0f));
-  multiply_unit_half<false>(c, a.second, b.z, b.w);
 }
 
 __device__ __forceinline__ uint4 load_block_chunk(uint32_t address) {
@@ -92,9 +91,10 @@ __device__ __forceinline__ void block_load_inputs(const BlockArgs& args, int ste
 // sums += a step.
 template <MatrixForm kForm, typename Shape, int kColumns>
 __device__ __forceinline__ void block_step(float (&sums)[kWarpTiles][kColumns][4], uint32_t stage,
-                                           int warp, int lane) {
+                                           uint32_t code_base, int warp, int lane) {
   const uint32_t weights = stage + warp * Shape::kWarpBytes;
   const uint32_t inputs = stage + kBlockWarps * Shape::kWarpBytes + lane * 16;
+  constexpr int kTogether = kColumns < 4 ? kColumns : 4;
   // Many sums leave no registers for operands of several units.
   constexpr int kUnroll = kColumns >= 8 ? 1 : kStepUnits;
 #pragma unroll kUnroll
@@ -109,10 +109,10 @@ __device__ __forceinline__ void block_step(float (&sums)[kWarpTiles][kColumns][4
         asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];\n"
                      : "=r"(two.x), "=r"(two.y)
                      : "r"(chunk + unit / 2 * 512 + unit % 2 * 8));
-        a[i] = unit_nibbles(two.x, two.y);
+        a[i] = unit_nibbles_exact(two.x, two.y, code_base);
       } else {
         const uint4 four = load_block_chunk(chunk + unit * 512);
-        a[i] = unit_bytes<kForm>(four.x, four.y, four.z, four.w);
+        a[i] = unit_bytes<kForm>(four.x, four.y, four.z, four.w, code_base);
       }
       if constexpr (Shape::kScales) {
         uint32_t pair;
@@ -123,20 +123,53 @@ __device__ __forceinline__ void block_step(float (&sums)[kWarpTiles][kColumns][4
         scale[i] = __half22float2(*reinterpret_cast<const __half2*>(&pair));
       }
     }
+    // Products of a few columns of activations in turns: each waits for none of its own.
 #pragma unroll
-    for (int column = 0; column < kColumns; ++column) {
-      const uint4 b = load_block_chunk(inputs + (unit * kColumns + column) * 512);
+    for (int base = 0; base < kColumns; base += kTogether) {
+      uint4 b[kTogether];
 #pragma unroll
-      for (int i = 0; i < kWarpTiles; ++i) {
-        if constexpr (Shape::kScales) {
-          float part[4];
-          multiply_unit_first(part, a[i], b);
-          sums[i][column][0] += part[0] * scale[i].x;
-          sums[i][column][1] += part[1] * scale[i].x;
-          sums[i][column][2] += part[2] * scale[i].y;
-          sums[i][column][3] += part[3] * scale[i].y;
-        } else {
-          multiply_unit<false>(sums[i][column], a[i], b);
+      for (int j = 0; j < kTogether; ++j) {
+        b[j] = load_block_chunk(inputs + (unit * kColumns + base + j) * 512);
+      }
+      if constexpr (Shape::kScales) {
+        float part[kWarpTiles][kTogether][4];
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j) {
+#pragma unroll
+          for (int i = 0; i < kWarpTiles; ++i) multiply_unit_first(part[i][j], a[i], b[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j) {
+#pragma unroll
+          for (int i = 0; i < kWarpTiles; ++i) {
+            multiply_unit_half<false>(part[i][j], a[i].second, b[j].z, b[j].w);
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j) {
+#pragma unroll
+          for (int i = 0; i < kWarpTiles; ++i) {
+            float(&to)[4] = sums[i][base + j];
+            to[0] += part[i][j][0] * scale[i].x;
+            to[1] += part[i][j][1] * scale[i].x;
+            to[2] += part[i][j][2] * scale[i].y;
+            to[3] += part[i][j][3] * scale[i].y;
+          }
+        }
+      } else {
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j) {
+#pragma unroll
+          for (int i = 0; i < kWarpTiles; ++i) {
+            multiply_unit_half<false>(sums[i][base + j], a[i].first, b[j].x, b[j].y);
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j) {
+#pragma unroll
+          for (int i = 0; i < kWarpTiles; ++i) {
+            multiply_unit_half<false>(sums[i][base + j], a[i].second, b[j].z, b[j].w);
+          }
         }
       }
     }
@@ -266,7 +299,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) kernel_matrix_block(const Bl
       }
       copy_async_commit();
       if (++fill == Shape::kStages) fill = 0;
-      block_step<kForm, Shape, kColumns>(sums, ring + drain * Shape::kStageBytes, warp, lane);
+      block_step<kForm, Shape, kColumns>(sums, ring + drain * Shape::kStageBytes,
+                                          args.code_base, warp, lane);
       if (++drain == Shape::kStages) drain = 0;
     }
     if (whole) {

@@ -28,6 +28,7 @@ struct BlockArgs {
   uint32_t* arrived;        // (row blocks) zero between launches
   uint32_t* left;           // (row blocks) zero between launches
   int64_t tile_bytes;
+  uint32_t code_base;       // kCodeBase
   int32_t rows;
   int32_t cols;
   int32_t inputs;

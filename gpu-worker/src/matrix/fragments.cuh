@@ -8,7 +8,7 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
-#include "leanedge_cuda/matrix.h"
+#include "layout.h"
 
 namespace leanedge::cuda {
 
@@ -37,32 +37,56 @@ __device__ __forceinline__ uint32_t fp8_pair(uint32_t word) {
   return multiply_bf16(bits, 0x7b807b80u);  // 2^120
 }
 
-// Bytes 0 and 2 of `word`, signed, as bf16: (128 + low bits) - (128 + 128 sign).
-__device__ __forceinline__ uint32_t int8_pair(uint32_t word) {
-  return subtract_bf16((word & 0x007f007fu) | 0x43004300u, (word & 0x00800080u) | 0x43004300u);
+// word & mask | base in one instruction.
+__device__ __forceinline__ uint32_t masked_or(uint32_t word, uint32_t mask, uint32_t base) {
+  uint32_t y;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;\n" : "=r"(y) : "r"(word), "r"(mask), "r"(base));
+  return y;
 }
 
-// Nibbles 0 and 4 of `word`, less 8, as bf16: (128 + nibble) - 136.
-__device__ __forceinline__ uint32_t int4_pair(uint32_t word) {
-  return subtract_bf16((word & 0x000f000fu) | 0x43004300u, 0x43084308u);
+// Bytes 0 and 2 of `word`, signed, as bf16: (128 + low bits) - (128 + 128 sign).
+__device__ __forceinline__ uint32_t int8_pair(uint32_t word, uint32_t base) {
+  return subtract_bf16(masked_or(word, 0x007f007fu, base), masked_or(word, 0x00800080u, base));
+}
+
+// Nibbles 0 and 4 of `word` as bf16, 128 + nibble: 136 more than the weight. kInt4Excess times the sum
+// of the activations is to be taken off.
+inline constexpr float kInt4Excess = 136.0f;
+__device__ __forceinline__ uint32_t int4_pair(uint32_t word, uint32_t base) {
+  return masked_or(word, 0x000f000fu, base);
 }
 
 // Row g's words are a and b, row g + 8's c and d; each has 4 codes.
 template <MatrixForm kForm>
-__device__ __forceinline__ UnitOperand unit_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+__device__ __forceinline__ UnitOperand unit_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d,
+                                                  uint32_t base) {
   if constexpr (kForm == MatrixForm::kFp8) {
     return {{fp8_pair(a << 8), fp8_pair(c << 8), fp8_pair(a), fp8_pair(c)},
             {fp8_pair(b << 8), fp8_pair(d << 8), fp8_pair(b), fp8_pair(d)}};
   } else {
-    return {{int8_pair(a), int8_pair(c), int8_pair(a >> 8), int8_pair(c >> 8)},
-            {int8_pair(b), int8_pair(d), int8_pair(b >> 8), int8_pair(d >> 8)}};
+    return {{int8_pair(a, base), int8_pair(c, base), int8_pair(a >> 8, base),
+             int8_pair(c >> 8, base)},
+            {int8_pair(b, base), int8_pair(d, base), int8_pair(b >> 8, base),
+             int8_pair(d >> 8, base)}};
   }
 }
 
-// Row g's word is a, row g + 8's c; each has 8 codes.
-__device__ __forceinline__ UnitOperand unit_nibbles(uint32_t a, uint32_t c) {
-  return {{int4_pair(a), int4_pair(c), int4_pair(a >> 4), int4_pair(c >> 4)},
-          {int4_pair(a >> 8), int4_pair(c >> 8), int4_pair(a >> 12), int4_pair(c >> 12)}};
+// Nibbles 0 and 4 of `word`, less 8, as bf16.
+__device__ __forceinline__ uint32_t int4_pair_exact(uint32_t word, uint32_t base) {
+  return subtract_bf16(int4_pair(word, base), 0x43084308u);  // 136
+}
+
+// Row g's word is a, row g + 8's c; each has 8 codes. With kInt4Excess in them, or without.
+__device__ __forceinline__ UnitOperand unit_nibbles_exact(uint32_t a, uint32_t c, uint32_t base) {
+  return {{int4_pair_exact(a, base), int4_pair_exact(c, base), int4_pair_exact(a >> 4, base),
+           int4_pair_exact(c >> 4, base)},
+          {int4_pair_exact(a >> 8, base), int4_pair_exact(c >> 8, base),
+           int4_pair_exact(a >> 12, base), int4_pair_exact(c >> 12, base)}};
+}
+__device__ __forceinline__ UnitOperand unit_nibbles(uint32_t a, uint32_t c, uint32_t base) {
+  return {{int4_pair(a, base), int4_pair(c, base), int4_pair(a >> 4, base), int4_pair(c >> 4, base)},
+          {int4_pair(a >> 8, base), int4_pair(c >> 8, base), int4_pair(a >> 12, base),
+           int4_pair(c >> 12, base)}};
 }
 
 // c += a b; kF16 says what the operands are.

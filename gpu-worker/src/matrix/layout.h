@@ -25,6 +25,11 @@ inline constexpr int32_t kStepCols = 128;  // columns of a step of a tiled form
 inline constexpr int32_t kStepUnits = kStepCols / kUnitCols;
 inline constexpr int32_t kScaleBytes = 2 * kTileRows * kStepUnits;  // f16 scales of a step
 
+// 128 as bf16, twice: codes of up to 7 bits, placed in its mantissa, are added to it. A kernel takes it
+// as an argument: two masks that the compiler knows cost two instructions, one that it does not know
+// and one that it does cost one.
+inline constexpr uint32_t kCodeBase = 0x43004300u;
+
 LEANEDGE_MATRIX_FN bool form_row_major(MatrixForm form) {
   return form == MatrixForm::kBf16 || form == MatrixForm::kF16;
 }

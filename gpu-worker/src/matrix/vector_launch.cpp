@@ -7,9 +7,6 @@
 namespace leanedge::cuda {
 namespace {
 
-// Bytes of each block's weights that are asked for beyond the rings while the kernel before runs:
-// 132 blocks then hold 12 MB of a second-level cache of 50 MB.
-constexpr int32_t kPrefetchBytes = 64 * 1024;
 // Steps that a warp should have of a tile, so that its barrier is rare.
 constexpr int32_t kWarpStepsMin = 2;
 
@@ -29,6 +26,13 @@ int32_t warps_of_tile(int32_t steps) {
   int32_t warps = kVectorWarps;
   while (warps > 1 && steps < warps * kWarpStepsMin) warps /= 2;
   return warps;
+}
+
+int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs) {
+  const int32_t steps = (cols + form.step_cols - 1) / form.step_cols;
+  const int32_t groups = kVectorWarps / warps_of_tile(steps);
+  return form.ring_bytes + kVectorSumBytes + kVectorSquareBytes + kVectorBarrierBytes +
+         groups * vector_group_bytes(steps * form.step_units, inputs, form.unit_sums);
 }
 
 // One kernel over columns col .. col + cols - 1 and activations from row `first` on.
@@ -63,7 +67,7 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
   args.steps = (cols + form.step_cols - 1) / form.step_cols;
   args.k_warps = warps_of_tile(args.steps);
   args.inputs = inputs;
-  args.prefetch_bytes = overlap ? kPrefetchBytes : 0;
+  args.code_base = kCodeBase;
   args.output = call.output;
 
   const int32_t groups = kVectorWarps / args.k_warps;
@@ -74,7 +78,7 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks < processors ? blocks : processors));
   config.blockDim = dim3(kVectorThreads);
-  config.dynamicSmemBytes = static_cast<size_t>(vector_shared_bytes(form, cols, inputs));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes(form, cols, inputs));
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
@@ -103,7 +107,7 @@ cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32
   // Activations that do not fit shared memory: where the output is added to, the columns are taken
   // in parts, and weights are still read once; else the rows are.
   const bool adds = call.output == MatrixOutput::kResidual && !call.norm_x;
-  while (vector_shared_bytes(form, cols, inputs) > shared_max) {
+  while (shared_bytes(form, cols, inputs) > shared_max) {
     if (adds) {
       cols = (cols / 2 + kStepCols - 1) / kStepCols * kStepCols;
     } else {

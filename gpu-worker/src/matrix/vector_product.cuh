@@ -1,10 +1,12 @@
-// The product with up to 8 rows of activations: weights stream through once, at memory speed.
+// The product with few rows of activations: weights stream through once, at memory speed.
 //
 // A persistent grid, a block a multiprocessor. Blocks take tiles of 16 rows in turn; the warps of a
-// block share a tile, each with a run of its columns, and add up in shared memory at its end. A warp
-// has a ring of its own, filled by asynchronous copies that run on across tiles: each lane copies
-// what it will read itself, so there is no barrier on that way. Weights do not depend on the kernel
-// before: the rings fill, and the second-level cache is told of more, while that one still runs.
+// group share a tile, each with a run of its columns and of the activations. A warp has a ring of its
+// own, filled by asynchronous copies that run on across tiles: each lane copies what it will read
+// itself. Sums of a tile lie in one of four buffers until one warp, another for each tile, adds them
+// up; the others go on. Nothing makes all warps wait for each other.
+//
+// Weights do not depend on the kernel before: the rings fill while that one still runs.
 //
 // Up to 8 rows of activations are the 8 columns of a tensor core product, so they cost what one
 // does, and dequantising needs no multiplication by scales: these follow a unit of 32 columns later,
@@ -22,6 +24,7 @@ template <MatrixForm kForm>
 struct VectorShape {
   static constexpr bool kRowMajor = kForm == MatrixForm::kBf16 || kForm == MatrixForm::kF16;
   static constexpr bool kScales = kForm == MatrixForm::kInt8 || kForm == MatrixForm::kInt4;
+  static constexpr bool kUnitSums = kForm == MatrixForm::kInt4;
   static constexpr int kUnits = kRowMajor ? 2 : kStepUnits;  // of a step
   static constexpr int kStep = kUnits * kUnitCols;           // columns
   static constexpr int kChunks = kForm == MatrixForm::kInt4 ? 2 : 4;  // of a lane and step
@@ -38,54 +41,93 @@ __device__ __forceinline__ uint4 load_chunk(uint32_t address) {
   return v;
 }
 
-// A warp's walk over its steps of its tiles.
+__device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;\n" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}\n" ::"r"(barrier)
+               : "memory");
+}
+
+// Waits for the end of the phase of that parity.
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (!done) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+#else
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+#endif
+  }
+}
+
+// A warp's walk over its steps of its tiles: what is to be asked for next.
 struct VectorWalk {
-  const uint8_t* tile_data;  // where its part of the tile begins
+  const uint8_t* low;   // this lane's next chunk; row-major: of row g
+  const uint8_t* high;  // row-major: of row g + 8
   int32_t tile;
   int32_t step;
+  int32_t left;         // steps
 };
 
-// Copies a step to `stage`; nothing where the walk is over.
+template <MatrixForm kForm>
+__device__ __forceinline__ void vector_walk_tile(const VectorArgs& args, VectorWalk* walk, int lane) {
+  using Shape = VectorShape<kForm>;
+  if constexpr (Shape::kRowMajor) {
+    // Rows beyond the last one are read again: nobody takes their sums.
+    const int row = walk->tile * kTileRows + lane / 4;
+    const size_t col = static_cast<size_t>(walk->step * Shape::kStep + 8 * (lane % 4)) * 2;
+    walk->low = args.data + col +
+                static_cast<size_t>(min(row, args.rows - 1)) * static_cast<size_t>(args.row_bytes);
+    walk->high = args.data + col + static_cast<size_t>(min(row + 8, args.rows - 1)) *
+                                       static_cast<size_t>(args.row_bytes);
+  } else {
+    walk->low = args.data + static_cast<int64_t>(walk->tile) * args.tile_bytes +
+                walk->step * Shape::kStageBytes + lane * 16;
+  }
+}
+
+// Copies a step to `stage`, this lane's place in the ring.
 template <MatrixForm kForm>
 __device__ __forceinline__ void vector_load(const VectorArgs& args, const VectorWalk& walk,
                                             uint32_t stage, int lane) {
   using Shape = VectorShape<kForm>;
   if constexpr (Shape::kRowMajor) {
-    const int g = lane / 4;
-    const int t = lane % 4;
-    const int col = walk.step * Shape::kStep + 8 * t;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      // Rows beyond the last one are read again: nobody takes their sums.
-      const int row = min(walk.tile * kTileRows + g + 8 * half, args.rows - 1);
-      const uint8_t* from =
-          args.data + static_cast<size_t>(row) * static_cast<size_t>(args.row_bytes);
-#pragma unroll
-      for (int unit = 0; unit < Shape::kUnits; ++unit) {
-        const int at = col + unit * kUnitCols;
-        copy_async_16_or_zero(stage + (unit * 2 + half) * 512 + lane * 16,
-                              from + 2 * min(at, args.cols - 8), at < args.cols);
-      }
+    for (int unit = 0; unit < Shape::kUnits; ++unit) {
+      const bool valid = walk.step * Shape::kStep + unit * kUnitCols + 8 * (lane % 4) < args.cols;
+      const int at = valid ? unit * kUnitCols * 2 : 0;
+      copy_async_16_or_zero(stage + (unit * 2) * 512, valid ? walk.low + at : args.data, valid);
+      copy_async_16_or_zero(stage + (unit * 2 + 1) * 512, valid ? walk.high + at : args.data, valid);
     }
   } else {
-    const uint8_t* from = args.data + static_cast<int64_t>(walk.tile) * args.tile_bytes +
-                          walk.step * Shape::kStageBytes;
 #pragma unroll
     for (int chunk = 0; chunk < Shape::kChunks; ++chunk) {
-      copy_async_16(stage + chunk * 512 + lane * 16, from + chunk * 512 + lane * 16);
+      copy_async_16(stage + chunk * 512, walk.low + chunk * 512);
     }
     if (Shape::kScales && lane < 8) {
-      copy_async_16(stage + Shape::kChunks * 512 + lane * 16,
-                    from + Shape::kChunks * 512 + lane * 16);
+      copy_async_16(stage + Shape::kChunks * 512, walk.low + Shape::kChunks * 512);
     }
   }
 }
 
 // sums += the step at `stage` times the activations at `x` (this lane's chunk of the step's first
-// unit; the next unit's lies x_unit bytes on).
+// unit; the next unit's lies x_unit bytes on). unit_sums: this lane's two sums of the first unit.
 template <MatrixForm kForm>
 __device__ __forceinline__ void vector_step(float (&sums)[2][4], uint32_t stage, uint32_t x,
-                                            uint32_t x_unit, int lane) {
+                                            uint32_t x_unit, uint32_t unit_sums, uint32_t code_base,
+                                            int lane) {
   using Shape = VectorShape<kForm>;
   uint4 chunks[Shape::kChunks];
 #pragma unroll
@@ -98,8 +140,7 @@ __device__ __forceinline__ void vector_step(float (&sums)[2][4], uint32_t stage,
       const uint4& low = chunks[2 * unit];
       const uint4& high = chunks[2 * unit + 1];
       const UnitOperand a = {{low.x, high.x, low.y, high.y}, {low.z, high.z, low.w, high.w}};
-      multiply_unit<kForm == MatrixForm::kF16>(sums[unit % 2], a,
-                                               load_chunk(x + unit * x_unit));
+      multiply_unit<kForm == MatrixForm::kF16>(sums[unit % 2], a, load_chunk(x + unit * x_unit));
     }
   } else {
     uint32_t scales[4];
@@ -116,12 +157,21 @@ __device__ __forceinline__ void vector_step(float (&sums)[2][4], uint32_t stage,
       UnitOperand a;
       if constexpr (kForm == MatrixForm::kInt4) {
         const uint4& two = chunks[unit / 2];
-        a = unit % 2 ? unit_nibbles(two.z, two.w) : unit_nibbles(two.x, two.y);
+        a = unit % 2 ? unit_nibbles(two.z, two.w, code_base)
+                     : unit_nibbles(two.x, two.y, code_base);
       } else {
-        a = unit_bytes<kForm>(chunks[unit].x, chunks[unit].y, chunks[unit].z, chunks[unit].w);
+        a = unit_bytes<kForm>(chunks[unit].x, chunks[unit].y, chunks[unit].z, chunks[unit].w,
+                              code_base);
       }
       if constexpr (Shape::kScales) {
         float part[4] = {};
+        if constexpr (Shape::kUnitSums) {
+          asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];\n"
+                       : "=f"(part[0]), "=f"(part[1])
+                       : "r"(unit_sums + unit * kUnitSumBytes));
+          part[2] = part[0];
+          part[3] = part[1];
+        }
         multiply_unit<false>(part, a, b);
         const float2 scale = __half22float2(*reinterpret_cast<const __half2*>(&scales[unit]));
         sums[unit % 2][0] += part[0] * scale.x;
@@ -150,30 +200,28 @@ __device__ __forceinline__ float bf16_low(uint32_t pair) { return __uint_as_floa
 __device__ __forceinline__ float bf16_high(uint32_t pair) {
   return __uint_as_float(pair & 0xffff0000u);
 }
+__device__ __forceinline__ float bf16_sum(uint32_t pair) { return bf16_low(pair) + bf16_high(pair); }
 
-// Puts the activations where lanes find theirs: chunk of 8 columns c of row n at
-// ((c / 4) * inputs + n) * 64 + c % 4 * 16. norm_x is multiplied by the norm's weight only: 1/rms is a
-// factor of the whole row and follows at the end. Its sum of squares goes to `squares`, a part a warp.
-template <bool kF16>
-__device__ __forceinline__ void vector_activations(const VectorArgs& args, uint4* to,
-                                                   float* squares) {
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int pitch = args.inputs <= 1 ? 1 : args.inputs <= 2 ? 2 : args.inputs <= 4 ? 4 : 8;
-  const int row_warps = kVectorWarps / pitch;
-  const int n = warp / row_warps;
+// Puts this warp's activations, chunks begin .. end - 1 of 8 columns (a multiple of 4 of them), where
+// its lanes find them: chunk c of row n at ((c / 4) * inputs + n) * 64 + c % 4 * 16. norm_x is
+// multiplied by the norm's weight only: 1/rms is a factor of the whole row and follows at the end; the
+// sums of squares go to `squares` (inputs).
+template <MatrixForm kForm>
+__device__ __forceinline__ void vector_activations(const VectorArgs& args, int begin, int end,
+                                                   uint4* to, float* unit_sums, float* squares,
+                                                   int lane) {
+  constexpr bool kF16 = kForm == MatrixForm::kF16;
   const int chunks = args.cols / 8;
-  const int chunks_padded = (args.cols + kStepCols - 1) / kStepCols * (kStepCols / 8);
-  float square = 0;
-  if (n < args.inputs) {
+  for (int n = 0; n < args.inputs; ++n) {
+    const size_t row = static_cast<size_t>(n) * static_cast<size_t>(args.x_pitch);
+    float square = 0;
 #pragma unroll 4
-    for (int c = warp % row_warps * 32 + lane; c < chunks_padded; c += row_warps * 32) {
+    for (int base = begin; base < end; base += 32) {
+      const int c = base + lane;
       uint4 out = {0, 0, 0, 0};
-      if (c < chunks) {
-        const size_t at =
-            static_cast<size_t>(n) * static_cast<size_t>(args.x_pitch) + static_cast<size_t>(8 * c);
+      if (c < chunks && c < end) {
         if (args.norm_x) {
-          const float4* from = reinterpret_cast<const float4*>(args.norm_x + at);
+          const float4* from = reinterpret_cast<const float4*>(args.norm_x + row + 8 * c);
           const float4* weight = reinterpret_cast<const float4*>(args.norm_weight + 8 * c);
           const float4 a = __ldcg(from);
           const float4 b = __ldcg(from + 1);
@@ -186,7 +234,7 @@ __device__ __forceinline__ void vector_activations(const VectorArgs& args, uint4
           out.z = activation_pair<kF16>(b.x * v.x, b.y * v.y);
           out.w = activation_pair<kF16>(b.z * v.z, b.w * v.w);
         } else {
-          out = __ldcg(reinterpret_cast<const uint4*>(args.x + at));
+          out = __ldcg(reinterpret_cast<const uint4*>(args.x + row + 8 * c));
           if constexpr (kF16) {
             out.x = activation_pair<true>(bf16_low(out.x), bf16_high(out.x));
             out.y = activation_pair<true>(bf16_low(out.y), bf16_high(out.y));
@@ -195,75 +243,67 @@ __device__ __forceinline__ void vector_activations(const VectorArgs& args, uint4
           }
         }
       }
-      to[(c / 4 * args.inputs + n) * 4 + c % 4] = out;
-    }
-  }
-  if (args.norm_x) {
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) square += __shfl_xor_sync(~0u, square, d);
-    if (lane == 0) squares[warp] = square;
-  }
-}
-
-// 1/rms of row n, from the parts of its warps.
-__device__ __forceinline__ float vector_norm(const VectorArgs& args, const float* squares, int n) {
-  if (!args.norm_x) return 1.0f;
-  const int pitch = args.inputs <= 1 ? 1 : args.inputs <= 2 ? 2 : args.inputs <= 4 ? 4 : 8;
-  const int row_warps = kVectorWarps / pitch;
-  float sum = 0;
-  for (int i = 0; i < row_warps; ++i) sum += squares[n * row_warps + i];
-  return rsqrtf(sum / static_cast<float>(args.cols) + args.norm_eps);
-}
-
-// The end of a tile: adds up its warps' sums, applies the epilogue. Called by all warps of the tile.
-__device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, const float* sums,
-                                              const float* squares, int k_warp, int lane,
-                                              int barrier) {
-  const int outputs = kTileRows * args.inputs;
-  const int first = k_warp * 32 + lane;
-  // What the epilogue reads does not depend on the sums: it is on its way before the barrier.
-  const int row_first = tile * kTileRows + first % kTileRows;
-  const bool mine = first < outputs && row_first < args.rows;
-  float scale = 1.0f;
-  float addend = 0;
-  float* residual = static_cast<float*>(args.out);
-  if (mine) {
-    if (args.row_scales) scale = __ldg(args.row_scales + row_first);
-    if (args.bias) addend = __ldg(args.bias + row_first);
-    if (args.output == MatrixOutput::kResidual) {
-      addend += __ldcg(residual + static_cast<size_t>(first / kTileRows) *
-                                      static_cast<size_t>(args.rows) + row_first);
-    }
-  }
-  asm volatile("bar.sync %0, %1;\n" ::"r"(barrier), "r"(32 * args.k_warps) : "memory");
-  for (int base = k_warp * 32; base < outputs; base += 32 * args.k_warps) {
-    const int at = base + lane;
-    const int n = at / kTileRows;
-    const int row = tile * kTileRows + at % kTileRows;
-    const bool valid = at < outputs && row < args.rows;
-    float y = 0;
-    if (valid) {
-      for (int w = 0; w < args.k_warps; ++w) y += sums[w * 128 + at];
-      y *= vector_norm(args, squares, n);
-      if (at == first) {
-        y = y * scale + addend;
-      } else {
-        if (args.row_scales) y *= __ldg(args.row_scales + row);
-        if (args.bias) y += __ldg(args.bias + row);
-        if (args.output == MatrixOutput::kResidual) {
-          y += __ldcg(residual + static_cast<size_t>(n) * static_cast<size_t>(args.rows) + row);
-        }
+      if (c < end) to[(c / 4 * args.inputs + n) * 4 + c % 4] = out;
+      if constexpr (VectorShape<kForm>::kUnitSums) {
+        float sum = (bf16_sum(out.x) + bf16_sum(out.y)) + (bf16_sum(out.z) + bf16_sum(out.w));
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (c < end && c % 4 == 0) unit_sums[c / 4 * (kUnitSumBytes / 4) + n] = -kInt4Excess * sum;
       }
+    }
+    if (args.norm_x) {
+#pragma unroll
+      for (int d = 16; d > 0; d /= 2) square += __shfl_xor_sync(~0u, square, d);
+      if (lane == 0) squares[n] = square;
+    }
+  }
+}
+
+// Adds up a tile's sums, (k_warps, 8 inputs, 16 rows), and applies the epilogue. One warp.
+__device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, const float* sums,
+                                              const float* squares, uint32_t full, uint32_t parity,
+                                              int lane) {
+  const int outputs = kTileRows * args.inputs;
+  const int row = tile * kTileRows + lane % kTileRows;
+  const bool row_valid = row < args.rows;
+  float* residual = static_cast<float*>(args.out);
+  // What the epilogue reads does not depend on the sums: it is on its way before the wait.
+  const float scale = row_valid && args.row_scales ? __ldg(args.row_scales + row) : 1.0f;
+  const float bias = row_valid && args.bias ? __ldg(args.bias + row) : 0.0f;
+  const size_t to_first = static_cast<size_t>(lane / kTileRows) * static_cast<size_t>(args.rows) +
+                          static_cast<size_t>(row);
+  float before = 0;
+  if (row_valid && lane < outputs && args.output == MatrixOutput::kResidual) {
+    before = __ldcg(residual + to_first);
+  }
+  barrier_wait(full, parity);
+  for (int base = 0; base < outputs; base += 32) {
+    const int at = base + lane;
+    const bool valid = at < outputs && row_valid;
+    const size_t to = to_first + static_cast<size_t>(base / kTileRows) *
+                                     static_cast<size_t>(args.rows);
+    float y = 0;
+    if (at < outputs) {
+#pragma unroll 4
+      for (int w = 0; w < args.k_warps; ++w) y += sums[w * 128 + at];
+      if (args.norm_x) {
+        float square = 0;
+#pragma unroll 4
+        for (int w = 0; w < args.k_warps; ++w) square += squares[w * 8 + at / kTileRows];
+        y *= rsqrtf(square / static_cast<float>(args.cols) + args.norm_eps);
+      }
+      y = y * scale + bias;
     }
     const float up = __shfl_down_sync(~0u, y, 1);
     if (!valid) continue;
-    const size_t to = static_cast<size_t>(n) * static_cast<size_t>(args.rows) + row;
     switch (args.output) {
       case MatrixOutput::kBf16:
         static_cast<__nv_bfloat16*>(args.out)[to] = __float2bfloat16_rn(y);
         break;
-      case MatrixOutput::kF32:
-      case MatrixOutput::kResidual: residual[to] = y; break;
+      case MatrixOutput::kF32: residual[to] = y; break;
+      case MatrixOutput::kResidual:
+        residual[to] = y + (base == 0 ? before : __ldcg(residual + to));
+        break;
       case MatrixOutput::kSwiglu:
         if (row % 2 == 0) {
           static_cast<__nv_bfloat16*>(args.out)[to / 2] =
@@ -278,72 +318,103 @@ template <MatrixForm kForm>
 __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const VectorArgs args) {
   using Shape = VectorShape<kForm>;
   extern __shared__ __align__(128) uint8_t shared[];
-  float* sums_all = reinterpret_cast<float*>(shared + kVectorWarps * Shape::kWarpBytes);
-  float* squares = sums_all + kVectorSumBytes / 4;
-  uint4* activations = reinterpret_cast<uint4*>(squares + kVectorNormBytes);
+  uint8_t* place = shared + kVectorWarps * Shape::kWarpBytes;
+  float* sums_all = reinterpret_cast<float*>(place);
+  place += kVectorSumBytes;
+  float* squares_all = reinterpret_cast<float*>(place);
+  place += kVectorSquareBytes;
+  const uint32_t barriers_all = shared_address(place);
+  place += kVectorBarrierBytes;
+
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int groups = kVectorWarps / args.k_warps;
   const int group = warp / args.k_warps;
   const int k_warp = warp % args.k_warps;
+  const int units = args.steps * Shape::kUnits;
+  const int group_bytes =
+      units * (args.inputs * 64 + (Shape::kUnitSums ? kUnitSumBytes : 0));
+  uint4* activations = reinterpret_cast<uint4*>(place + group * group_bytes);
+  float* unit_sums = reinterpret_cast<float*>(activations + units * args.inputs * 4);
+  float* group_squares = squares_all + group * args.k_warps * 8;
+  float* group_sums = sums_all + group * args.k_warps * 128;
+  // Of a group: kVectorBuffers that say "all sums are there", then as many "may be written again".
+  const uint32_t full = barriers_all + group * 2 * kVectorBuffers * 8;
+  const uint32_t empty = full + kVectorBuffers * 8;
   const uint32_t ring = shared_address(shared + warp * Shape::kWarpBytes);
   const int step_begin = args.steps * k_warp / args.k_warps;
   const int step_end = args.steps * (k_warp + 1) / args.k_warps;
   const int stride = static_cast<int>(gridDim.x) * groups;
   const int tile_first = static_cast<int>(blockIdx.x) * groups + group;
 
-  VectorWalk ahead = {nullptr, tile_first, step_begin};
-  int fill = 0;
+  VectorWalk walk = {nullptr, nullptr, tile_first, step_begin, 0};
+  if (tile_first < args.tiles) {
+    walk.left = (args.tiles - tile_first + stride - 1) / stride * (step_end - step_begin);
+    vector_walk_tile<kForm>(args, &walk, lane);
+  }
+  uint32_t fill = ring + static_cast<uint32_t>(lane * 16);
+  const uint32_t fill_end = fill + Shape::kWarpBytes;
   auto load_next = [&]() {
-    if (ahead.tile < args.tiles && step_begin < step_end) {
-      vector_load<kForm>(args, ahead, ring + fill * Shape::kStageBytes, lane);
-      if (++ahead.step == step_end) {
-        ahead.step = step_begin;
-        ahead.tile += stride;
+    if (walk.left > 0) {
+      vector_load<kForm>(args, walk, fill, lane);
+      --walk.left;
+      constexpr int kAdvance = Shape::kRowMajor ? Shape::kStep * 2 : Shape::kStageBytes;
+      walk.low += kAdvance;
+      if constexpr (Shape::kRowMajor) walk.high += kAdvance;
+      if (++walk.step == step_end) {
+        walk.step = step_begin;
+        walk.tile += stride;
+        vector_walk_tile<kForm>(args, &walk, lane);
       }
-      if (++fill == Shape::kStages) fill = 0;
+      fill += Shape::kStageBytes;
+      if (fill == fill_end) fill -= Shape::kWarpBytes;
     }
     copy_async_commit();
   };
 #pragma unroll 1
   for (int i = 0; i + 1 < Shape::kStages; ++i) load_next();
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  if (args.prefetch_bytes > 0 && lane == 0) {
-    // This warp's share of what its block reads first, beyond the ring.
-    const int64_t part = args.tile_bytes / args.k_warps / 16 * 16;
-    int64_t left = args.prefetch_bytes / kVectorWarps;
-    for (int tile = tile_first; tile + 1 < args.tiles && left > 0; tile += stride) {
-      const uint8_t* from = args.data + static_cast<int64_t>(tile) * args.tile_bytes + k_warp * part;
-      const uint32_t bytes = static_cast<uint32_t>(part < left ? part : left) / 16 * 16;
-      if (bytes == 0) break;
-      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(from), "r"(bytes)
-                   : "memory");
-      left -= bytes;
-    }
+  if (threadIdx.x < static_cast<unsigned>(groups * kVectorBuffers)) {
+    const uint32_t at = barriers_all + (threadIdx.x / kVectorBuffers * 2 * kVectorBuffers +
+                                        threadIdx.x % kVectorBuffers) * 8;
+    barrier_init(at, static_cast<uint32_t>(args.k_warps));
+    barrier_init(at + kVectorBuffers * 8, 1);
   }
-#endif
-  wait_for_previous_kernel();
-  vector_activations<kForm == MatrixForm::kF16>(args, activations, squares);
   __syncthreads();
+  wait_for_previous_kernel();
+  vector_activations<kForm>(args, step_begin * Shape::kStep / 8, step_end * Shape::kStep / 8,
+                            activations, unit_sums, group_squares + k_warp * 8, lane);
+  __syncwarp();
 
   const uint32_t x_unit = static_cast<uint32_t>(64 * args.inputs);
-  const uint32_t x_lane = shared_address(activations) +
-                          static_cast<uint32_t>(64 * min(lane / 4, args.inputs - 1) + 16 * (lane % 4));
-  int drain = 0;
-  int buffer = 0;
-  for (int tile = tile_first; tile < args.tiles; tile += stride) {
+  const uint32_t x_begin =
+      shared_address(activations) +
+      static_cast<uint32_t>(64 * min(lane / 4, args.inputs - 1) + 16 * (lane % 4)) +
+      static_cast<uint32_t>(step_begin * Shape::kUnits) * x_unit;
+  const uint32_t unit_sums_begin =
+      shared_address(unit_sums) +
+      static_cast<uint32_t>(step_begin * Shape::kUnits * kUnitSumBytes + lane % 4 * 8);
+  uint32_t drain = ring;
+  int turn = 0;          // which of the group's tiles
+  int finisher = 0;      // the warp that finishes it
+  for (int tile = tile_first; tile < args.tiles; tile += stride, ++turn) {
     float sums[2][4] = {};
+    uint32_t x = x_begin;
+    uint32_t unit_sums_at = unit_sums_begin;
 #pragma unroll 1
     for (int step = step_begin; step < step_end; ++step) {
       copy_async_wait_for<Shape::kStages - 2>();
       __syncwarp();
       load_next();
-      vector_step<kForm>(sums, ring + drain * Shape::kStageBytes,
-                         x_lane + static_cast<uint32_t>(step * Shape::kUnits) * x_unit, x_unit, lane);
-      if (++drain == Shape::kStages) drain = 0;
+      vector_step<kForm>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
+      x += Shape::kUnits * x_unit;
+      unit_sums_at += Shape::kUnits * kUnitSumBytes;
+      drain += Shape::kStageBytes;
+      if (drain == ring + Shape::kWarpBytes) drain = ring;
     }
-    // Sums of a warp: (8 inputs, 16 rows). Two buffers, so that one barrier a tile is enough.
-    float* tile_sums = sums_all + buffer * (kVectorWarps * 128) + group * args.k_warps * 128;
+    const int buffer = turn % kVectorBuffers;
+    const uint32_t parity = static_cast<uint32_t>(turn / kVectorBuffers) & 1u;
+    if (turn >= kVectorBuffers) barrier_wait(empty + buffer * 8, parity ^ 1u);
+    float* tile_sums = group_sums + buffer * (kVectorWarps * 128);
     float* own = tile_sums + k_warp * 128;
     const int g = lane / 4;
     const int n = lane % 4 * 2;
@@ -355,15 +426,22 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
       own[n * 16 + 16 + g] = sums[0][1] + sums[1][1];
       own[n * 16 + 16 + g + 8] = sums[0][3] + sums[1][3];
     }
-    vector_finish(args, tile, tile_sums, squares, k_warp, lane, 1 + group);
-    buffer ^= 1;
+    __syncwarp();
+    if (lane == 0) barrier_arrive(full + buffer * 8);
+    if (finisher == k_warp) {
+      vector_finish(args, tile, tile_sums, group_squares, full + buffer * 8, parity, lane);
+      __syncwarp();
+      if (lane == 0) barrier_arrive(empty + buffer * 8);
+    }
+    if (++finisher == args.k_warps) finisher = 0;
   }
 }
 
 template <MatrixForm kForm>
 VectorForm vector_form() {
   using Shape = VectorShape<kForm>;
-  return {kernel_matrix_vector<kForm>, Shape::kStep, kVectorWarps * Shape::kWarpBytes};
+  return {kernel_matrix_vector<kForm>, Shape::kStep, Shape::kUnits,
+          kVectorWarps * Shape::kWarpBytes, Shape::kUnitSums};
 }
 
 }  // namespace leanedge::cuda

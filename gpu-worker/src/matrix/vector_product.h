@@ -29,7 +29,7 @@ struct VectorArgs {
   int32_t steps;      // of this launch's part of a tile
   int32_t k_warps;    // 1, 2, 4 or 8 warps share a tile, each takes some of its steps
   int32_t inputs;     // 1 .. kMatrixVectorRowsMax
-  int32_t prefetch_bytes;  // of each block's weights, to the second-level cache before the wait
+  uint32_t code_base;    // kCodeBase
   MatrixOutput output;
 };
 
@@ -39,15 +39,20 @@ using VectorKernel = void (*)(VectorArgs);
 struct VectorForm {
   VectorKernel kernel;
   int32_t step_cols;   // columns of a step
+  int32_t step_units;  // units of 32 columns of a step
   int32_t ring_bytes;  // shared memory of all warps' rings
+  bool unit_sums;      // whether it needs the activations' sums a unit
 };
 
-// Shared memory: rings, then sums of warps, then 1/rms parts, then activations.
-inline constexpr int32_t kVectorSumBytes = 2 * kVectorWarps * 8 * 16 * 4;
-inline constexpr int32_t kVectorNormBytes = kVectorWarps * 4;
-inline int32_t vector_shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs) {
-  const int32_t units = (cols + 127) / 128 * 4;
-  return form.ring_bytes + kVectorSumBytes + kVectorNormBytes * 4 + units * inputs * 64;
+// Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations and
+// barriers; then, for each group of warps, activations and (int4) their sums a unit.
+inline constexpr int32_t kVectorBuffers = 4;
+inline constexpr int32_t kVectorSumBytes = kVectorBuffers * kVectorWarps * 8 * 16 * 4;
+inline constexpr int32_t kVectorSquareBytes = kVectorWarps * 8 * 4;
+inline constexpr int32_t kVectorBarrierBytes = 2 * kVectorBuffers * kVectorWarps * 8;
+inline constexpr int32_t kUnitSumBytes = 32;  // of up to 8 inputs
+inline int32_t vector_group_bytes(int32_t units, int32_t inputs, bool unit_sums) {
+  return units * (inputs * 64 + (unit_sums ? kUnitSumBytes : 0));
 }
 
 VectorForm vector_form_bf16();
