@@ -13,6 +13,7 @@ import { deadlineMsMax, bodyBytesMax } from "./limits.js";
 import { mountChat } from "./http/chat-completions.js";
 import { frame } from "./http/frame.js";
 import type { GatewayHonoEnv } from "./http/frame.js";
+import { mountMetrics } from "./http/metrics.js";
 import { mountModels } from "./http/models.js";
 import { mountPage } from "./http/page.js";
 import { mountStatus } from "./http/status.js";
@@ -63,6 +64,7 @@ export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {
   mountChat(app);
   mountModels(app);
   mountStatus(app);
+  mountMetrics(app);
   mountPage(app);
   return app;
 }

@@ -7,6 +7,7 @@
  * asked again by their sessions. There is no alarm: states follow from facts and the clock.
  */
 import { DurableObject } from "cloudflare:workers";
+import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig } from "../config.js";
 import { heartbeatMs, placeWaitMsMax, placeWaitersMax, workerProbeMsMax } from "../limits.js";
@@ -50,6 +51,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
   /** The latest question to each configured worker. */
   readonly #questions = new Map<string, Question>();
   #waiters: Waiter[] = [];
+  readonly #rebound: Partial<Record<PlacementReason, number>> = {};
   #refused = 0;
 
   constructor(ctx: DurableObjectState, env: GatewayEnv) {
@@ -141,10 +143,13 @@ export class PoolObject extends DurableObject<GatewayEnv> {
     return this.#wait(request, waitMs);
   }
 
-  /** What became of a call on a worker. */
-  report(worker: string, outcome: Outcome): void {
+  /** What became of a call on a worker, and why it went there. */
+  report(worker: string, outcome: Outcome, reason: PlacementReason): void {
     this.#roster.report(worker, outcome, systemClock.nowMs());
     if (outcome === "succeeded") {
+      if (reason !== PlacementReason.BOUND) {
+        this.#rebound[reason] = (this.#rebound[reason] ?? 0) + 1;
+      }
       this.#serveWaiters();
     }
   }
@@ -159,6 +164,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
   counts(): PoolCounts {
     return {
       placed: this.#roster.placed,
+      rebound: { ...this.#rebound },
       refused: this.#refused,
       waiting: this.#waiters.length,
     };

@@ -267,7 +267,7 @@ export class TurnRunner {
       this.#options.onChange();
       this.#releaseLeft(choice);
       await this.#read(attempt, worker, generation);
-      this.#chooser.succeeded(choice);
+      this.#chooser.succeeded(choice, this.#turn().placement);
     } finally {
       attempt.close();
     }

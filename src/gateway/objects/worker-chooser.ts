@@ -104,7 +104,7 @@ export class WorkerChooser {
   }
 
   /** An attempt failed. `blame`: the worker is at fault, and another one is tried first. */
-  failed({ worker }: WorkerChoice, error: unknown, blame: boolean): void {
+  failed({ worker, reason }: WorkerChoice, error: unknown, blame: boolean): void {
     const { background, directory } = this.#options;
     this.#fresh = false;
     if (!blame) {
@@ -112,23 +112,23 @@ export class WorkerChooser {
     }
     if (unavailableReason(error) === UnavailableReason.DRAINING) {
       this.#draining.add(worker);
-      background(directory.report(worker, "shutsDown"));
+      background(directory.report(worker, "shutsDown", reason));
       return;
     }
     this.#failed.add(worker);
     if (error instanceof ConnectError && error.code === Code.ResourceExhausted) {
       this.#noRoom = error;
-      background(directory.report(worker, "full"));
+      background(directory.report(worker, "full", reason));
       return;
     }
-    background(directory.report(worker, "failed"));
+    background(directory.report(worker, "failed", reason));
   }
 
-  /** A turn ended well: the pool wants to know where it is not sure of the worker. */
-  succeeded({ worker, reason }: WorkerChoice): void {
+  /** A turn ended well: the pool wants to know where it is not sure of the worker, or where it changed. */
+  succeeded({ worker }: WorkerChoice, reason: PlacementReason): void {
     const { background, directory } = this.#options;
     if (reason !== PlacementReason.BOUND || directory.standing(worker).suspect) {
-      background(directory.report(worker, "succeeded"));
+      background(directory.report(worker, "succeeded", reason));
     }
   }
 

@@ -1,4 +1,5 @@
 /** What a PoolObject is asked and answers. Plain data: it crosses between objects, where classes of errors are lost. */
+import type { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { ChoiceReason } from "./placement.js";
 import type { WorkerLoad, WorkerModel, WorkerRecord } from "./pool-entry.js";
 import type { WorkerState } from "./worker-state.js";
@@ -78,6 +79,8 @@ export interface PoolView {
 export interface PoolCounts {
   /** Placements by reason. */
   readonly placed: Readonly<Record<ChoiceReason, number>>;
+  /** Turns that ended well on a worker that they were not bound to before, by why they went there. */
+  readonly rebound: Readonly<Partial<Record<PlacementReason, number>>>;
   /** Requests that found no room. */
   readonly refused: number;
   /** Requests that wait now. */

@@ -4,6 +4,7 @@
  */
 import { workerWithoutPool } from "./standing.js";
 import type { Standing } from "./standing.js";
+import type { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import type { GatewayConfig } from "../config.js";
 import { poolAnswerMsMax, poolViewMs, poolViewMsMax } from "../limits.js";
@@ -90,14 +91,14 @@ export class PoolClient {
   }
 
   /** Tells a pool what became of a call. Never rejects: a pool that does not hear it learns it the next time. */
-  async report(worker: string, outcome: Outcome): Promise<void> {
+  async report(worker: string, outcome: Outcome, reason: PlacementReason): Promise<void> {
     const pool = this.#poolOf(worker);
     if (pool === undefined) {
       return;
     }
     try {
       await within(
-        Promise.resolve(poolObject(this.#env, pool).report(worker, outcome)),
+        Promise.resolve(poolObject(this.#env, pool).report(worker, outcome, reason)),
         poolAnswerMsMax,
         systemClock,
       );

@@ -16,6 +16,7 @@ import { workerTransport } from "../connect/worker-transport.js";
 import { createGateway } from "../gateway.js";
 import { heartbeatMs } from "../limits.js";
 import { errorOf, testEnv, testUrl } from "../testing/gateway-clients.js";
+import { engineDirectory } from "../worker-client/directory.js";
 import { newPool, newWorker, pooledModel, reachScriptedWorkers } from "../testing/pool-bench.js";
 
 const poolToken = "a-token-to-register-with";
@@ -35,6 +36,22 @@ function client<S extends DescService>(service: S, env: GatewayEnv, token?: stri
       interceptors: bearerToken(token),
     }),
   );
+}
+
+/** GET /metrics. */
+async function getMetrics(env: GatewayEnv, token?: string): Promise<Response> {
+  const headers = token === undefined ? undefined : { authorization: `Bearer ${token}` };
+  const request = new Request(`${testUrl}/metrics`, headers === undefined ? {} : { headers });
+  return createGateway(env).fetch(request, env, createExecutionContext());
+}
+
+/** Places sessions; the worker of the last one. */
+async function newPlaces(env: GatewayEnv, count: number): Promise<string> {
+  let worker = "";
+  for (let index = 0; index < count; index++) {
+    ({ worker } = await engineDirectory(env).place({ model: pooledModel, key: String(index) }));
+  }
+  return worker;
 }
 
 beforeEach(reachScriptedWorkers);
@@ -73,6 +90,17 @@ describe("PoolService and PoolAdminService", () => {
         load: { running: 1, pages: 8n, pagesFree: 6n, tokensPerSecond: 12.5, draining: false },
       },
     ]);
+    expect(await newPlaces(env, 3)).toBe(`pool:${pool}/${name}`);
+    const metrics = await (await getMetrics(env, adminToken)).text();
+    for (const line of [
+      "# TYPE leanedge:pool_placements_total counter",
+      `leanedge:pool_workers{pool="${pool}",state="ready"} 1`,
+      `leanedge:pool_placements_total{pool="${pool}",reason="only"} 3`,
+      `leanedge:pool_turns_rebound_total{pool="${pool}",reason="failover"} 0`,
+      `leanedge:pool_worker_tokens_per_second{pool="${pool}",worker="${name}"} 12.5`,
+    ]) {
+      expect(metrics.split("\n")).toContain(line);
+    }
     expect((await admin.drainWorker({ name })).worker?.state).toBe(WorkerState.DRAINING);
     expect((await service.heartbeat(member)).state).toBe(WorkerState.DRAINING);
     expect((await admin.resumeWorker({ pool, name })).worker?.state).toBe(WorkerState.READY);
@@ -150,6 +178,7 @@ describe("PoolService and PoolAdminService", () => {
       ]);
     }
     for (const token of [undefined, poolToken, "le-dev-test"]) {
+      expect((await getMetrics(env, token)).status).toBe(401);
       const error = await errorOf(client(PoolAdminService, env, token).listWorkers({}));
       expect([error.code, error.rawMessage]).toEqual([
         Code.Unauthenticated,

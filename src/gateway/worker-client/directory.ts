@@ -56,8 +56,8 @@ export interface WorkerDirectory {
   open(worker: string, address: string): WorkerClient | undefined;
   /** How a worker stands, as far as this isolate knows. */
   standing(worker: string): Standing;
-  /** Tells the worker's pool what became of a call; never rejects. */
-  report(worker: string, outcome: Outcome): Promise<void>;
+  /** Tells the worker's pool what became of a call, and why it went there; never rejects. */
+  report(worker: string, outcome: Outcome, reason: PlacementReason): Promise<void>;
   /** Renews what this isolate knows of the pools, if it is old; never rejects. */
   refresh(): Promise<void>;
 }
@@ -154,7 +154,7 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
       }
     },
     standing: (worker) => pools?.standing(worker) ?? workerWithoutPool,
-    report: async (worker, outcome) => pools?.report(worker, outcome),
+    report: async (worker, outcome, reason) => pools?.report(worker, outcome, reason),
     refresh: async () => pools?.refresh(),
   };
 }
