@@ -10,6 +10,7 @@ from . import words
 from .corpus import Corpus
 from .facts import FACT_KINDS, FactKind
 from .retrieval import Haystack, Messages
+from .talk import small_talk, world_question
 
 # What an assistant says to a fact, and how often it repeats the fact instead.
 NOTED = (
@@ -18,6 +19,8 @@ NOTED = (
     "I will remember it.",
 )  # fmt: skip
 REPEATED_SHARE = 0.25
+TWO_QUESTIONS_SHARE = 0.12  # of turns that ask
+COLLECTED_SHARE = 0.2  # of small talk is from the corpus, the rest is our own
 GREETINGS = ("Hello!", "Hi!", "Good morning.", "Good evening.", "Hello, how are you?", "Hi there.")
 GREETED = ("Hello! How can I help you?", "Hello! It is nice to meet you.", "Good day! What can I do for you?")
 THANKS = (("Thank you.", "You are welcome."), ("Thanks!", "You are welcome."), ("Good night.", "Good night!"))
@@ -39,7 +42,8 @@ class Fact:
 
     def say(self, random: Random, options: tuple[str, ...]) -> str:
         """One of some wordings of it."""
-        return words.with_articles(random.choice(options).format(**self.slots))
+        text = words.with_articles(random.choice(options).format(**self.slots))
+        return text[0].upper() + text[1:]
 
     @property
     def answer(self) -> str:
@@ -115,8 +119,16 @@ def _ask(random: Random, memory: Memory) -> tuple[str, str]:
     """The user asks for a fact that was told, the older ones as often as the newer."""
     if not memory.facts:
         return _ask_unknown(random, memory)
-    fact = random.choice(list(memory.facts.values()))
-    return fact.say(random, fact.kind.asked), fact.answer
+    told = list(memory.facts.values())
+    fact = random.choice(told)
+    question, answer = fact.say(random, fact.kind.asked), fact.answer
+    if len(told) > 1 and random.random() < TWO_QUESTIONS_SHARE:
+        other = random.choice([one for one in told if one is not fact])
+        second = other.say(random, other.kind.asked)
+        if random.random() < 0.5:  # as one sentence
+            question, second = question[:-1] + " and", second[0].lower() + second[1:]
+        return f"{question} {second}", f"{answer} {other.answer}"
+    return question, answer
 
 
 def _ask_unknown(random: Random, memory: Memory) -> tuple[str, str]:
@@ -175,8 +187,12 @@ def _turns(
         return [_ask(random, memory)]
     if draw < 0.86:
         return [_ask_unknown(random, memory)]
-    if draw < 0.95 and corpus.small_talk:
-        return _small_talk(random, corpus)
+    if draw < 0.89:
+        return [world_question(random)]
+    if draw < 0.95:
+        if corpus.small_talk and random.random() < COLLECTED_SHARE:
+            return _small_talk(random, corpus)
+        return [small_talk(random)]
     if draw < 0.965 and corpus.stories and room > STORY_CHARS_MAX:
         return [_story(random, corpus)]
     if pasting and room > 800:

@@ -86,8 +86,10 @@ def learn_factors(
     config: LeankConfig,
     start: Tensor | None = None,
     log: Callable[[dict[str, object]], None] = lambda _: None,
+    keep: Callable[[Tensor], None] = lambda _: None,
 ) -> Tensor:
-    """Stage 1: factors (len(l1), layers, kv_heads, head_dim) in [0, 1]."""
+    """Stage 1: factors (len(l1), layers, kv_heads, head_dim) in [0, 1]. `keep` gets them whenever
+    a line is logged: a run that is cut short then still has plans."""
     _freeze(model)
     shape = (model.config.layers, model.config.kv_heads, model.config.head_dim)
     device = model.token_embd.weight.device
@@ -118,6 +120,7 @@ def learn_factors(
                 "distillation": [round(float(loss), 6) for loss in losses],
                 "mean_factor": [round(float(factors.detach().mean()), 4) for factors in sets],
             })  # fmt: skip
+            keep(torch.stack([factors.detach().clamp(0, 1) for factors in sets]))
     return torch.stack([factors.detach().clamp(0, 1) for factors in sets])
 
 

@@ -96,10 +96,16 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         l1=tuple(arguments.l1), learning_rate=arguments.learning_rate, steps=arguments.steps,
         reading=reading,
     )  # fmt: skip
-    factors = learn_factors(model, streams[0], config, log=log)
-    stage1_seconds = time.monotonic() - began
+    def keep(factors: Tensor) -> None:
+        torch.save({"factors": factors.cpu(), "l1": config.l1}, arguments.out / "factors.pt")
+
     arguments.out.mkdir(parents=True, exist_ok=True)
-    torch.save({"factors": factors.cpu(), "l1": config.l1}, arguments.out / "factors.pt")
+    if arguments.factors:
+        factors = torch.load(arguments.factors)["factors"].to(device)
+    else:
+        factors = learn_factors(model, streams[0], config, log=log, keep=keep)
+    keep(factors)
+    stage1_seconds = time.monotonic() - began
 
     name = file.name
     results: list[dict[str, object]] = []
@@ -172,9 +178,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--model", type=Path, required=True)
     options.add_argument("--corpus", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--steps", type=int, default=400)
+    options.add_argument("--factors", type=Path, help="of an earlier stage 1: goes on from there")
+    options.add_argument("--steps", type=int, default=150)
     options.add_argument("--refine-steps", type=int, default=0)
-    options.add_argument("--samples", type=int, default=8, help="of a batch")
+    options.add_argument("--samples", type=int, default=10, help="of a batch")
     options.add_argument("--min-tokens", type=int, default=512)
     options.add_argument("--max-tokens", type=int, default=4000)
     options.add_argument("--learning-rate", type=float, default=0.02)

@@ -61,8 +61,10 @@ def generated_task(
         lines = "\n".join(f"{key}: {value}" for key, value in table.items())
         return f"{lines}\nWhat is the value of {asked}?", [table[asked]]
     if kind == "tracking":
-        messages = tracking(random, chars, 1.0, haystack)
-        return messages[0][1], messages[1][1].split("they are: ")[1].rstrip(".").split(", ")
+        while True:
+            messages = tracking(random, chars, 1.0, haystack)
+            if " are: " in messages[1][1]:
+                return messages[0][1], messages[1][1].split(" are: ")[1].rstrip(".").split(", ")
     if kind == "facts":
         messages = biographies(random, chars, 1.0, haystack)
         return messages[0][1], [messages[1][1].rstrip(".").split(" ")[-1]]

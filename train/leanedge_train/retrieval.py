@@ -240,9 +240,15 @@ def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Me
         chain = members[index]
         questions.append((
             f"Find all variables that are assigned the value {values[index]} in the text above.",
-            f"{len(chain)} variables are assigned the value {values[index]}, they are: "
-            + ", ".join(chain) + ".",
+            f"The variables that are assigned the value {values[index]} are: " + ", ".join(chain) + ".",
         ))  # fmt: skip
+        # One step of a chain alone.
+        step = random.randrange(hops)
+        questions.append((
+            f"Which variable is assigned VAR {chain[step]}?",
+            f"VAR {chain[step + 1]} is assigned VAR {chain[step]}.",
+        ))  # fmt: skip
+    random.shuffle(questions)
     for index in range(min(2, chains)):
         which = random.choice(members[index])
         questions.append((f"What is the value of {which}?", f"The value of {which} is {values[index]}."))
@@ -313,11 +319,11 @@ def biographies(random: Random, chars: int, level: float, haystack: Haystack) ->
 
 # What is drawn, and how often.
 TASKS: tuple[tuple[float, Callable[[Random, int, float, Haystack], Messages]], ...] = (
-    (0.52, needles),
-    (0.18, key_values),
-    (0.15, tracking),
+    (0.46, needles),
+    (0.17, key_values),
+    (0.24, tracking),
     (0.03, common_words),
-    (0.12, biographies),
+    (0.10, biographies),
 )
 
 
