@@ -9,8 +9,9 @@ from random import Random
 from . import words
 from .corpus import Corpus
 from .facts import FACT_KINDS, FactKind
-from .retrieval import Haystack, Messages
+from .retrieval import Haystack
 from .talk import small_talk, world_question
+from .tokenizer import Messages
 
 # What an assistant says to a fact, and how often it repeats the fact instead.
 NOTED = (

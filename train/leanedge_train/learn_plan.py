@@ -22,10 +22,10 @@ from .leank import LeankConfig, learn_factors, mask_reading, measure, refine_fac
 from .load import open_model
 from .masks import block_mask, candidates_for
 from .plan import CachePlan, kept_of
-from .retrieval import Haystack, Messages, retrieval_task
+from .retrieval import Haystack, retrieval_task
 from .rows import CHARS_PER_TOKEN
-from .tails import TailSource, renderer, tail_batches
-from .tokenizer import tokenizer_of
+from .tails import TailSource, tail_batches
+from .tokenizer import Messages, renderer
 
 MEASURED_BATCHES = 6
 CONVERSATION_SHARE = 0.35
@@ -73,7 +73,7 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         sink=arguments.sink, recent=arguments.recent, storage_k=arguments.storage_k,
         storage_v=arguments.storage_v,
     )  # fmt: skip
-    render_chat = renderer(tokenizer_of(file.vocabulary))
+    render_chat = renderer(file.vocabulary)
     make_chat = chats(arguments.corpus, arguments.books)
     lengths = (arguments.min_tokens, arguments.max_tokens)
 

@@ -14,7 +14,7 @@ from .load import open_model
 from .reference_eval import ANSWER_TOKENS
 from .retrieval import Haystack, biographies, digits, key_values, scatter, spoken_list, tracking
 from .rows import CHARS_PER_TOKEN
-from .tokenizer import embedded_vocabulary, render, tokenizer_of
+from .tokenizer import embedded_vocabulary, prompt_ids, renderer
 from .words import ADJECTIVES, NOUNS
 
 KINDS = ("single", "multi-key", "multi-value", "multi-query", "key-value", "tracking", "facts")
@@ -87,7 +87,7 @@ def main() -> None:
         if file is None:
             raise ValueError(f"{arguments.model} has no vocabulary")
         vocabulary = file.vocabulary
-    tokenizer = tokenizer_of(vocabulary)
+    render_chat = renderer(vocabulary)
     corpus = read_corpus(arguments.corpus)
     haystack = Haystack(tuple(p for book in corpus.held_out for p in paragraphs_of(book)))
     with arguments.out.open("w") as out:
@@ -95,9 +95,9 @@ def main() -> None:
             random = Random(f"{arguments.seed}/session/{index}")
             turns = SESSION_TURNS[index % len(SESSION_TURNS)]
             messages, question, answer = session_task(random, turns, corpus, haystack)
-            ids, _ = render(tokenizer, [*messages, ("user", question), ("assistant", "")])
+            ids = prompt_ids(render_chat, [*messages, ("user", question)])
             out.write(json.dumps({
-                "task": "session", "length": turns, "ids": ids[:-1], "answers": [answer],
+                "task": "session", "length": turns, "ids": ids, "answers": [answer],
                 "score": "exact", "seed": index,
             }) + "\n")  # fmt: skip
         for length in arguments.lengths:
@@ -107,13 +107,13 @@ def main() -> None:
                     chars = round((length - ANSWER_TOKENS) * CHARS_PER_TOKEN)
                     while True:
                         prompt, answers = generated_task(random, kind, chars, haystack)
-                        ids, _ = render(tokenizer, [("user", prompt), ("assistant", "")])
+                        ids = prompt_ids(render_chat, [("user", prompt)])
                         if len(ids) <= length - ANSWER_TOKENS:
                             break
                         chars = round(chars * 0.93)
                     score = "any" if kind == "facts" else "all"
                     out.write(json.dumps({
-                        "task": kind, "length": length, "ids": ids[:-1], "answers": answers,
+                        "task": kind, "length": length, "ids": ids, "answers": answers,
                         "score": score, "seed": index,
                     }) + "\n")  # fmt: skip
 

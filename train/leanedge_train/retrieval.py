@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from . import words
-
-Messages = list[tuple[str, str]]
+from .tokenizer import Messages
 
 QUESTIONS_MAX = 8
 # "The grass is green ...": RULER's filler of tracking and of the first needle task.

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from .conversation import conversation, story
 from .corpus import Corpus
-from .retrieval import Haystack, Messages, retrieval_task
-from .tokenizer import BOS, PAD, render
+from .retrieval import Haystack, retrieval_task
+from .tokenizer import BOS, PAD, Messages, render
 
 Ids = NDArray[np.uint16]
 Weights = NDArray[np.uint8]

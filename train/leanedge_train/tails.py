@@ -12,13 +12,9 @@ from random import Random
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from .leank import TailBatch
-from .retrieval import Messages
-from .tokenizer import render
-
-Render = Callable[[Messages], tuple[list[int], list[int]]]
+from .tokenizer import Messages, Render
 
 
 @dataclass(frozen=True)
@@ -31,25 +27,25 @@ class Tail:
     weights: list[float]
 
 
-def renderer(tokenizer: Tokenizer) -> Render:
-    """`render` with a tokenizer of this project's template."""
-    return lambda messages: render(tokenizer, messages)
-
-
 def tail_of(messages: Messages, render_chat: Render, session: bool) -> Tail:
     """Cuts a chat before its last answer, or before its last question in a session."""
     ids, spoken = render_chat(messages)
-    answer = len(ids) - 1
+    end = _last_spoken(spoken)  # the end token: drawn, but never part of the log
+    answer = end
     while answer > 0 and spoken[answer - 1] == 1:
         answer -= 1  # first id of the last answer
+    start = answer
     if session and len(messages) > 2:
-        start = len(render_chat(messages[:-2])[0]) - 1  # the end token belongs to the next prompt
-    else:
-        start = answer
-    tail = ids[start:-1]
-    zones = [start if at < answer else at for at in range(start, start + len(tail))]
-    weights = [1.0 if at >= answer - 1 else 0.0 for at in range(start, start + len(tail))]
+        # The end token of the answer before belongs to the next prompt.
+        start = _last_spoken(render_chat(messages[:-2])[1])
+    tail = ids[start:end]
+    zones = [start if at < answer else at for at in range(start, end)]
+    weights = [1.0 if at >= answer - 1 else 0.0 for at in range(start, end)]
     return Tail(ids[:start], tail, zones, weights)
+
+
+def _last_spoken(spoken: list[int]) -> int:
+    return len(spoken) - 1 - spoken[::-1].index(1)
 
 
 def batch_of(tails: list[Tail]) -> TailBatch:

@@ -7,7 +7,8 @@ reason to copy for the first 380M tokens (gpu.md of the research): a digit predi
 The file vocabulary.txt holds the learned merges; everything else follows from it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -121,8 +122,12 @@ def tokenizer_of(vocabulary: Vocabulary) -> Tokenizer:
     return tokenizer
 
 
-def render(tokenizer: Tokenizer, messages: list[tuple[str, str]]) -> tuple[list[int], list[int]]:
-    """A chat of (role, text) as ids, and 1 for each id that the assistant says (its end too)."""
+Messages = list[tuple[str, str]]  # (role, text)
+Render = Callable[[Messages], tuple[list[int], list[int]]]
+
+
+def render(tokenizer: Tokenizer, messages: Messages) -> tuple[list[int], list[int]]:
+    """A chat in our template as ids, and 1 for each id that the assistant says (its end too)."""
     roles = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
     ids, spoken = [BOS], [0]
     for (role, _), encoding in zip(
@@ -132,3 +137,36 @@ def render(tokenizer: Tokenizer, messages: list[tuple[str, str]]) -> tuple[list[
         ids += [roles[role], *encoding.ids, END]
         spoken += [0] + [says] * (len(encoding.ids) + 1)
     return ids, spoken
+
+
+def _render_chatml(
+    tokenizer: Tokenizer, start: int, end: int, messages: Messages
+) -> tuple[list[int], list[int]]:
+    """The same in ChatML: <|im_start|>role, a line end, the text, <|im_end|>, a line end."""
+    line_end = tokenizer.encode("\n").ids
+    ids: list[int] = []
+    spoken: list[int] = []
+    for role, text in messages:
+        head = [start, *tokenizer.encode(f"{role}\n").ids]
+        said = [*tokenizer.encode(text).ids, end]
+        says = 1 if role == "assistant" else 0
+        ids += [*head, *said, *line_end]
+        spoken += [0] * len(head) + [says] * len(said) + [0] * len(line_end)
+    return ids, spoken
+
+
+def renderer(vocabulary: Vocabulary) -> Render:
+    """How a model's chats are written: in our template, or in ChatML (SmolLM2, Qwen)."""
+    tokenizer = tokenizer_of(vocabulary)
+    if vocabulary.tokens[: len(SPECIALS)] == SPECIALS:
+        return partial(render, tokenizer)
+    if "<|im_start|>" in vocabulary.tokens and "<|im_start|>" in vocabulary.chat_template:
+        start, end = (vocabulary.tokens.index(f"<|im_{part}|>") for part in ("start", "end"))
+        return partial(_render_chatml, tokenizer, start, end)
+    raise ValueError(f"chat template {vocabulary.chat_template[:60]!r}: ours or ChatML expected")
+
+
+def prompt_ids(render_chat: Render, messages: Messages) -> list[int]:
+    """Ids up to where the assistant shall speak."""
+    ids, spoken = render_chat([*messages, ("assistant", "")])
+    return ids[: len(ids) - spoken[::-1].index(1) - 1]
