@@ -45,8 +45,8 @@ struct PageSelection {
   int32_t row_count;         // 1 .. kSequencesMax; fixed in a captured graph. A row without pages
                              // (padding too) is left alone
   int32_t heads;
-  int32_t overlap;           // as in DecodeAttention: rows and tables must have been written before
-                             // the kernel before this one began; q may come from that kernel
+  int32_t overlap;           // as in DecodeAttention: rows, tables and pages must have been written
+                             // before the kernel before this one began; q may come from that kernel
 };
 
 // Bytes of scratch of launches of up to `rows_max` rows of up to `pages_max` pages.

@@ -111,9 +111,9 @@ __device__ __forceinline__ void rows_copy(const PrefillParams& p, const PrefillP
   constexpr int kChunks = D / 8;
   constexpr int kRowsAtOnce = kPrefillThreads / kChunks;
   const PrefillRun& run = *place.run;
-  const uint32_t stage_v = stage + kPrefillKeys * D * 2;
   const int chunk = threadIdx.x % kChunks;
   const int own = threadIdx.x / kChunks;
+  const uint32_t stage_v = stage + kPrefillKeys * D * 2;
   if (first >= before && first + kPrefillKeys <= count) {
     const size_t at = (static_cast<size_t>(place.kv_head) * static_cast<size_t>(run.stride) +
                        static_cast<size_t>(first - before + own)) *
@@ -190,12 +190,14 @@ __device__ __forceinline__ void archive_attend(const PrefillParams& p, const Pre
     shared_written();
     __syncthreads();
     if (page + 2 < end) copy();
-    const bool half_empty = page + 1 == end;
-    auto mask = [&](float(&scores)[8][4], int) {
-      const int limit[2] = {32, 32};
-      if (half_empty) scores_mask(scores, 0, limit);
-    };
-    step_attend_few<D>(shared_address(q), keys, keys + kStage / 2, steps, p.scale, mask, state);
+    float scores[2][8][4];
+    scores_few<D>(shared_address(q), keys, steps, scores);
+    if (page + 1 == end) {
+      const int limit[2][2] = {{32, 32}, {32, 32}};
+      scores_mask(scores, 0, limit);
+    }
+    softmax_step<D>(scores, p.scale, state);
+    outputs_add<D>(keys + kStage / 2, scores, state);
   }
   __syncthreads();
 }
@@ -231,7 +233,6 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocksPerSm)
   extern __shared__ __align__(256) uint8_t shared[];
   uint8_t* q = shared;
   uint8_t* stages = shared + kPrefillTileRows * D * 2;
-  const uint32_t both_stages = shared_address(stages);
 
   wait_for_previous_kernel();
   const int block = static_cast<int>(blockIdx.x) / p.parts;
@@ -262,33 +263,38 @@ __global__ void __launch_bounds__(kPrefillThreads, kPrefillBlocksPerSm)
   const int row_end = min((step_end - page_steps) * kPrefillKeys, most);
   if (row_begin < row_end) {
     query_load<D>(p, place, q);
-    rows_copy<D>(p, place, before, row_begin, most, both_stages);
+    rows_copy<D>(p, place, before, row_begin, most, shared_address(stages));
     copy_async_commit();
   }
   const int lane = threadIdx.x & 31;
   const int row = place.row + 16 * static_cast<int>(threadIdx.x >> 5) + (lane >> 2);
-  const uint32_t q_shared = shared_address(q);
   int use = 0;
   for (int first = row_begin; first < row_end; first += kPrefillKeys) {
     copy_async_wait_for<0>();
     shared_written();
     __syncthreads();  // this step's rows have come, and those of the step before are done with
     if (first + kPrefillKeys < row_end) {
-      rows_copy<D>(p, place, before, first + kPrefillKeys, most, both_stages + (use ^ 1) * kStage);
+      rows_copy<D>(p, place, before, first + kPrefillKeys, most,
+                   shared_address(stages) + (use ^ 1) * kStage);
       copy_async_commit();
     }
-    auto mask = [&](float(&scores)[8][4], int m) {
-      if (first + kPrefillKeys <= least) return;
-      int limit[2];
+    const uint32_t keys = shared_address(stages) + use * kStage;
+    float scores[2][8][4];
+    scores_all<D>(shared_address(q), keys, scores);
+    if (first + kPrefillKeys > least) {
+      int limit[2][2];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        limit[half] = before + run.first + 1 +
-                      packed_row(p, min(row + 64 * m + 8 * half, place.rows - 1));
+      for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          limit[m][half] = before + run.first + 1 +
+                           packed_row(p, min(row + 64 * m + 8 * half, place.rows - 1));
+        }
       }
       scores_mask(scores, first, limit);
-    };
-    const uint32_t keys = both_stages + use * kStage;
-    step_attend<D, D / 16>(q_shared, keys, keys + kStage / 2, p.scale, mask, state);
+    }
+    softmax_step<D>(scores, p.scale, state);
+    outputs_add<D>(keys + kStage / 2, scores, state);
     use ^= 1;
   }
 

@@ -21,13 +21,8 @@ __device__ __forceinline__ void shared_written() {
 __device__ __forceinline__ void products_begin() {
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 }
-__device__ __forceinline__ void products_commit() {
-  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-}
-// Waits until at most `kPending` of the newest groups are on their way.
-template <int kPending>
-__device__ __forceinline__ void products_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
+__device__ __forceinline__ void products_end() {
+  asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 }
 
 // An operand in tile_place() order, as PTX describes matrices: address, bytes between slices of 64
@@ -114,70 +109,74 @@ __device__ __forceinline__ void product_outputs(float (&c)[16][4], const uint32_
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// The compiler must not compute with results before the wait that is written before this.
-template <int kTiles>
-__device__ __forceinline__ void registers_settled(float (&x)[kTiles][4]) {
+// Products of channels 16 s .. 16 s + 15 of both halves of the tile.
+__device__ __forceinline__ void scores_step(uint32_t q, uint32_t k, int s,
+                                            float (&scores)[2][8][4]) {
+  const uint32_t in = static_cast<uint32_t>(s & 3) * 32;
+  const uint32_t slice = static_cast<uint32_t>(s >> 2);
 #pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-    asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3]) : : "memory");
+  for (int m = 0; m < 2; ++m) {
+    product_scores(scores[m], operand(q + slice * kTileSlice<kPrefillTileRows> + m * 8192 + in, 16),
+                   operand(k + slice * kTileSlice<kPrefillKeys> + in, 16), s);
   }
 }
 
-// Starts the products of half m of the tile with 64 keys, over the first 16 * kSteps channels.
 template <int kSteps>
-__device__ __forceinline__ void scores_start(uint32_t q, uint32_t k, int m,
-                                             float (&scores)[8][4]) {
+__device__ __forceinline__ void scores_steps(uint32_t q, uint32_t k, float (&scores)[2][8][4]) {
+  products_begin();
 #pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-    const uint32_t in = static_cast<uint32_t>(s & 3) * 32;
-    product_scores(scores,
-                   operand(q + (s >> 2) * kTileSlice<kPrefillTileRows> + m * 8192 + in, 16),
-                   operand(k + (s >> 2) * kTileSlice<kPrefillKeys> + in, 16), s);
-  }
-  products_commit();
+  for (int s = 0; s < kSteps; ++s) scores_step(q, k, s, scores);
+  products_end();
 }
 
+// Scores of all channels: q (128, D), k (64, D) in shared memory.
 template <int D>
-__device__ __forceinline__ void outputs_start(uint32_t v, const float (&p)[8][4],
-                                              float (&out)[D / 8][4]) {
-  uint32_t a[4][4];
+__device__ __forceinline__ void scores_all(uint32_t q, uint32_t k, float (&scores)[2][8][4]) {
+  scores_steps<D / 16>(q, k, scores);
+}
+
+// Scores of the first 16 * steps channels. A case each: between products that are on their way
+// there may be no jump.
+template <int D>
+__device__ __forceinline__ void scores_few(uint32_t q, uint32_t k, int steps,
+                                           float (&scores)[2][8][4]) {
+  switch (steps) {
+    case 1: return scores_steps<1>(q, k, scores);
+    case 2: return scores_steps<2>(q, k, scores);
+    case 3: return scores_steps<3>(q, k, scores);
+    default: break;
+  }
+  if constexpr (D > 64) {
+    switch (steps) {
+      case 4: return scores_steps<4>(q, k, scores);
+      case 5: return scores_steps<5>(q, k, scores);
+      case 6: return scores_steps<6>(q, k, scores);
+      case 7: return scores_steps<7>(q, k, scores);
+      default: break;
+    }
+  }
+  scores_steps<D / 16>(q, k, scores);
+}
+
+// Adds the values of 64 keys, weighted by their probabilities: v (64, D) in shared memory.
+template <int D>
+__device__ __forceinline__ void outputs_add(uint32_t v, const float (&p)[2][8][4],
+                                            PrefillState<D>& state) {
+  uint32_t a[2][4][4];
 #pragma unroll
-  for (int s = 0; s < 4; ++s) probabilities_pack(p, s, a[s]);
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int s = 0; s < 4; ++s) probabilities_pack(p[m], s, a[m][s]);
+  }
   products_begin();
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
-    product_outputs(out, a[s], operand(v + 2048 * s, kTileSlice<kPrefillKeys>));
-  }
-  products_commit();
-}
-
-// One step: q (128, 16 kSteps), k (64, 16 kSteps) and v (64, D) in shared memory; mask(scores, m)
-// hides what rows of half m may not see. While the softmax of half 0 is computed the products of
-// half 1's scores run, and while that of half 1 is, the products of half 0's outputs.
-template <int D, int kSteps, typename Mask>
-__device__ __forceinline__ void step_attend(uint32_t q, uint32_t k, uint32_t v, float scale,
-                                            Mask mask, PrefillState<D>& state) {
-  float scores[2][8][4];
-  products_begin();
 #pragma unroll
-  for (int m = 0; m < 2; ++m) scores_start<kSteps>(q, k, m, scores[m]);
-  // Registers that a product reads or adds to may only be written while no product is on its way:
-  // so each half waits for the other's before it packs its probabilities.
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-    if (m == 0) products_wait<1>();
-    registers_settled(scores[m]);
-    mask(scores[m], m);
-    const Rescale rescale = softmax_step<D>(scores[m], m, scale, state);
-    products_wait<0>();
-    registers_settled(state.out[m]);
-    if (m == 0) registers_settled(scores[1]);
-    outputs_rescale<D>(rescale, state.out[m]);
-    outputs_start<D>(v, scores[m], state.out[m]);
+    for (int m = 0; m < 2; ++m) {
+      product_outputs(state.out[m], a[m][s], operand(v + 2048 * s, kTileSlice<kPrefillKeys>));
+    }
   }
-  products_wait<0>();
-  registers_settled(state.out[0]);
-  registers_settled(state.out[1]);
+  products_end();
 }
 
 #else
@@ -232,6 +231,27 @@ __device__ __forceinline__ TileLane key_lane() {
   return tile_lane(8 * (lane >> 4) + (lane & 7), (lane >> 3) & 1);
 }
 
+// Scores of all channels: q (128, D), k (64, D) in shared memory.
+template <int D>
+__device__ __forceinline__ void scores_all(uint32_t q, uint32_t k, float (&scores)[2][8][4]) {
+  scores_clear(scores);
+  const TileLane q_lane = query_lane();
+  const TileLane k_lane = key_lane();
+#pragma unroll
+  for (int s = 0; s < D / 16; ++s) scores_step(q, k, q_lane, k_lane, s, scores);
+}
+
+// Scores of the first 16 * steps channels.
+template <int D>
+__device__ __forceinline__ void scores_few(uint32_t q, uint32_t k, int steps,
+                                           float (&scores)[2][8][4]) {
+  scores_clear(scores);
+  const TileLane q_lane = query_lane();
+  const TileLane k_lane = key_lane();
+#pragma unroll 2
+  for (int s = 0; s < steps; ++s) scores_step(q, k, q_lane, k_lane, s, scores);
+}
+
 // Adds the values of 64 keys, weighted by their probabilities: v (64, D) in shared memory.
 template <int D>
 __device__ __forceinline__ void outputs_add(uint32_t v, const float (&p)[2][8][4],
@@ -257,46 +277,6 @@ __device__ __forceinline__ void outputs_add(uint32_t v, const float (&p)[2][8][4
   }
 }
 
-// One step: q (128, 16 kSteps), k (64, 16 kSteps) and v (64, D) in shared memory; mask(scores, m)
-// hides what rows of half m may not see.
-template <int D, int kSteps, typename Mask>
-__device__ __forceinline__ void step_attend(uint32_t q, uint32_t k, uint32_t v, float scale,
-                                            Mask mask, PrefillState<D>& state) {
-  float scores[2][8][4];
-  scores_clear(scores);
-  const TileLane q_lane = query_lane();
-  const TileLane k_lane = key_lane();
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) scores_step(q, k, q_lane, k_lane, s, scores);
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-    mask(scores[m], m);
-    outputs_rescale<D>(softmax_step<D>(scores[m], m, scale, state), state.out[m]);
-  }
-  outputs_add<D>(v, scores, state);
-}
-
 #endif
-
-// A step whose K has only 16 * steps channels. A case each: between products that are
-// on their way there may be no jump.
-template <int D, typename Mask>
-__device__ __forceinline__ void step_attend_few(uint32_t q, uint32_t k, uint32_t v, int steps,
-                                                float scale, Mask mask, PrefillState<D>& state) {
-  switch (steps) {
-    case 1: step_attend<D, 1>(q, k, v, scale, mask, state); break;
-    case 2: step_attend<D, 2>(q, k, v, scale, mask, state); break;
-    case 3: step_attend<D, 3>(q, k, v, scale, mask, state); break;
-    case 4: step_attend<D, 4>(q, k, v, scale, mask, state); break;
-    default:
-      if constexpr (D > 64) {
-        if (steps <= 6) {
-          step_attend<D, 6>(q, k, v, scale, mask, state);
-        } else {
-          step_attend<D, 8>(q, k, v, scale, mask, state);
-        }
-      }
-  }
-}
 
 }  // namespace leanedge::cuda

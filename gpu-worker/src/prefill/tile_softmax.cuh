@@ -46,69 +46,67 @@ __device__ __forceinline__ void prefill_reset(PrefillState<D>& state) {
   }
 }
 
-// What the outputs of rows r and r + 8 must be multiplied by.
-struct Rescale {
-  float factor[2];
-  bool needed;  // by any row of the warp
-};
-
+// Turns scores into probabilities, in place, and moves the reference where it must.
 template <int D>
-__device__ __forceinline__ void outputs_rescale(const Rescale& rescale, float (&out)[D / 8][4]) {
-  if (!rescale.needed) return;
+__device__ __forceinline__ void softmax_step(float (&scores)[2][8][4], float scale,
+                                             PrefillState<D>& state) {
+  float next[2][2];
+  bool moves = false;
 #pragma unroll
-  for (int n = 0; n < D / 8; ++n) {
+  for (int m = 0; m < 2; ++m) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) out[n][i] *= rescale.factor[i >> 1];
-  }
-}
-
-// Turns the scores of 16 rows (half m of the tile) into probabilities, in place, and moves the
-// reference where it must: outputs so far have then to be rescaled.
-template <int D>
-__device__ __forceinline__ Rescale softmax_step(float (&scores)[8][4], int m, float scale,
-                                                PrefillState<D>& state) {
-  Rescale rescale;
-  float next[2];
+    for (int half = 0; half < 2; ++half) {
+      float max = -CUDART_INF_F;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float max = -CUDART_INF_F;
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      max = fmaxf(max, fmaxf(scores[n][2 * half], scores[n][2 * half + 1]));
+      for (int n = 0; n < 8; ++n) {
+        max = fmaxf(max, fmaxf(scores[m][n][2 * half], scores[m][n][2 * half + 1]));
+      }
+      max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
+      max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
+      max *= scale;
+      const float reference = state.reference[m][half];
+      next[m][half] = max > reference + kPrefillSlack ? max : reference;
+      moves = moves || next[m][half] != reference;
     }
-    max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
-    max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
-    max *= scale;
-    const float reference = state.reference[m][half];
-    next[half] = max > reference + kPrefillSlack ? max : reference;
-    // A row that has seen nothing yet keeps its zeros.
-    rescale.factor[half] =
-        next[half] == -CUDART_INF_F ? 1.0f : exp2_fast(reference - next[half]);
   }
-  rescale.needed = __any_sync(0xffffffffu, next[0] != state.reference[m][0] ||
-                                               next[1] != state.reference[m][1]);
+  if (__any_sync(0xffffffffu, moves)) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    state.reference[m][half] = next[half];
-    state.sum[m][half] *= rescale.factor[half];
-  }
+    for (int m = 0; m < 2; ++m) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float shift = state.reference[m][half] == -CUDART_INF_F
-                            ? 0.0f
-                            : kPrefillLift - state.reference[m][half];
-    float sum = 0;
+      for (int half = 0; half < 2; ++half) {
+        // A row that has seen nothing yet keeps its zeros.
+        const float factor = next[m][half] == -CUDART_INF_F
+                                 ? 1.0f
+                                 : exp2_fast(state.reference[m][half] - next[m][half]);
+        state.reference[m][half] = next[m][half];
+        state.sum[m][half] *= factor;
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
-#pragma unroll
-      for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        scores[n][i] = exp2_fast(fmaf(scores[n][i], scale, shift));
-        sum += scores[n][i];
+        for (int n = 0; n < D / 8; ++n) {
+          state.out[m][n][2 * half] *= factor;
+          state.out[m][n][2 * half + 1] *= factor;
+        }
       }
     }
-    state.sum[m][half] += sum;
   }
-  return rescale;
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float shift = state.reference[m][half] == -CUDART_INF_F
+                              ? 0.0f
+                              : kPrefillLift - state.reference[m][half];
+      float sum = 0;
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; ++i) {
+          scores[m][n][i] = exp2_fast(fmaf(scores[m][n][i], scale, shift));
+          sum += scores[m][n][i];
+        }
+      }
+      state.sum[m][half] += sum;
+    }
+  }
 }
 
 // Probabilities of keys 16 s .. 16 s + 15 as an operand of a product, in f16.
@@ -120,16 +118,18 @@ __device__ __forceinline__ void probabilities_pack(const float (&p)[8][4], int s
   }
 }
 
-// Hides keys from limit[0] on in rows r, from limit[1] on in rows r + 8; keys are numbered from
-// `first`.
-__device__ __forceinline__ void scores_mask(float (&scores)[8][4], int first,
-                                            const int (&limit)[2]) {
-  const int key = first + 2 * static_cast<int>(threadIdx.x & 3);
+// Hides keys from `limit` of each row on; keys of the tile are numbered from `first`.
+__device__ __forceinline__ void scores_mask(float (&scores)[2][8][4], int first,
+                                            const int (&limit)[2][2]) {
+  const int key = first + 2 * (threadIdx.x & 3);
 #pragma unroll
-  for (int n = 0; n < 8; ++n) {
+  for (int m = 0; m < 2; ++m) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (key + 8 * n + (i & 1) >= limit[i >> 1]) scores[n][i] = -CUDART_INF_F;
+    for (int n = 0; n < 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (key + 8 * n + (i & 1) >= limit[m][i >> 1]) scores[m][n][i] = -CUDART_INF_F;
+      }
     }
   }
 }
