@@ -24,18 +24,19 @@ export function engineModuleUrl(name: ModuleName): URL {
  *
  * @param name a module, or "wasm" for the fastest one that this process computes rightly
  * @param threads with "wasm": how many threads its engine shall have
- * @param threaded with "wasm": whether the module must be a threaded one, for a step thread
+ * @param threaded with "wasm": whether it must be a threaded module even for one thread: a step thread needs it
  */
 export async function readEngineModule(
   name: ModuleName | "wasm" = "wasm",
   threads = 1,
-  threaded = threads > 1,
+  threaded = false,
 ): Promise<WebAssembly.Module> {
   if (name !== "wasm") return WebAssembly.compile(await readFile(engineModuleUrl(name)));
+  const suffix = threaded || threads > 1 ? "-threads" : "";
   // Only the module without threads can be asked on memory that is not shared.
   const relaxed = hasRelaxedSimd() ? await readEngineModule("relaxed") : undefined;
   if (relaxed !== undefined && relaxedIsRight(relaxed)) {
-    return threaded ? readEngineModule("relaxed-threads") : relaxed;
+    return suffix === "" ? relaxed : readEngineModule(`relaxed${suffix}`);
   }
-  return readEngineModule(threaded ? "simd128-threads" : "simd128");
+  return readEngineModule(`simd128${suffix}`);
 }

@@ -63,6 +63,11 @@ function nodeThreads(): NodeThreads | undefined {
   return process?.getBuiltinModule?.("node:worker_threads");
 }
 
+/** Whether this environment has threads for steps: Node from 20.16 on. */
+export function hasStepThreads(): boolean {
+  return nodeThreads() !== undefined;
+}
+
 /** See the head of this file. */
 export class StepThread {
   readonly #thread: NodeThread;

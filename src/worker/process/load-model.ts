@@ -12,6 +12,7 @@ import {
 import { parsePlan } from "../../engine/plan/parse.js";
 import type { CachePlan } from "../../engine/plan/plan.js";
 import { readEngineModule } from "../../engine/wasm/node-module.js";
+import { hasStepThreads } from "../../engine/wasm/step-thread.js";
 import { createModelCodec } from "../model-codec.js";
 import { modelInfo } from "../model-info.js";
 import type { LoadedModel } from "./engine-host.js";
@@ -93,9 +94,10 @@ async function openBackend({
       batchRowsMax: deviceBatchRows,
     });
   }
-  // What the last step gave is sent while the next one is computed.
-  const module = await readEngineModule("wasm", threads, true);
-  return () => Promise.resolve({ module, memoryBytesMax, threads, stepThread: true });
+  // What the last step gave is sent while the next one is computed; early versions of Node 20 do both in turn.
+  const stepThread = hasStepThreads();
+  const module = await readEngineModule("wasm", threads, stepThread);
+  return () => Promise.resolve({ module, memoryBytesMax, threads, stepThread });
 }
 
 /** The part of loadEngine's options that depends on the backend. */
