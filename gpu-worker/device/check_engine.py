@@ -144,10 +144,10 @@ def check_plan(name, config, tokens, generated, **plan):
     # The first needs the row that the snapshot ends with once more.
     ours = forced(engine, sequence, more[30:])
     same = max(distance(a, b) for a, b in zip(ours, exact_behind))
-    # Of pages whose scores are close another may be chosen.
-    selects = plan.get("pages_per_step", 0) > 0
-    ok = same <= (0.15 if selects else SAME_PAGES) and own <= (0.3 if selects else OWN_PAGES[plan["k"]])
-    ok = ok and engine.stats(sequence)["pages"] == pages
+    bounds = SAME_PAGES, max(OWN_PAGES[plan["k"]], OWN_PAGES[plan["v"]])
+    if plan.get("pages_per_step", 0) > 0:
+        bounds = 0.15, 0.3  # of pages whose scores are close another may be chosen
+    ok = same <= bounds[0] and own <= bounds[1] and engine.stats(sequence)["pages"] == pages
     report(name, ok, f"same pages {same:.2e}, own {own:.2e}, {pages} pages")
 
 

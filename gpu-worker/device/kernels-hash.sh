@@ -3,7 +3,7 @@
 # it, so that it can be told whether they still measure the kernels that are here. Each family has its
 # own list, so that a change of one does not age the results of the others.
 #   gpu-worker/device/kernels-hash.sh FAMILY [folder with include/ and src/]
-# Families: decode-attention, matrix, prefill-attention, rows, engine (all of them and what drives them).
+# Families: decode-attention, matrix, prefill-attention, rows, engine (what drives them all).
 set -euo pipefail
 family=${1?a family of kernels}
 cd "${2:-$(dirname "$0")/..}"
@@ -22,7 +22,7 @@ case $family in
     files=(include/leanedge_cuda/{prefill_attention,page_selection}.h src/prefill src/selection)
     ;;
   rows) files=(include/leanedge_cuda/{rows,sampling}.h src/rows) ;;
-  engine) files=(include src) ;;
+  engine) files=(src/engine) ;;
   *)
     echo "unknown family $family: decode-attention, matrix, prefill-attention, rows or engine" >&2
     exit 2

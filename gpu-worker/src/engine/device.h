@@ -60,7 +60,6 @@ struct DeviceScratch {
   void* qkv;           // (B, (heads + 2 kv_heads) head_dim) bf16, or f32 of kDecodeRowsMax rows
   float* q_f32;        // (kDecodeRowsMax, heads * head_dim)
   uint16_t* q_f16;     // (B, heads * head_dim)
-  float* attended_f32; // (kDecodeRowsMax, heads * head_dim)
   uint16_t* attended;  // (B, heads * head_dim) bf16
   uint16_t* attended_last;  // (kDecodeRowsMax, heads * head_dim) bf16
   uint16_t* hidden;    // (B, ff_dim) bf16

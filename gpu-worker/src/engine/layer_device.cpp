@@ -3,7 +3,6 @@
 #include "leanedge_cuda/page_selection.h"
 #include "leanedge_cuda/prefill_attention.h"
 #include "plans_device.h"
-#include "row_kernels.h"
 
 namespace leanedge::cuda {
 namespace {
@@ -94,7 +93,7 @@ void decode_attend(const Engine& engine, const PassGroup& group, int32_t layer) 
   call.channels = plan.channels;
   call.arena = plan_arena(engine, group.plan, layer);
   call.q = s.q_f32;
-  call.out = s.attended_f32;
+  call.out_bf16 = s.attended + elements(group.row, c.heads * c.head_dim);
   call.scratch = s.decode;
   call.zone_layer = plan.zone_layer;
   call.layer = layer;
@@ -117,9 +116,6 @@ void decode_attend(const Engine& engine, const PassGroup& group, int32_t layer) 
     call.table_pitch = s.chosen_pitch;
   }
   device_check(decode_attention_launch(plan.layers[layer], call, device.stream));
-  const int32_t q_dim = c.heads * c.head_dim;
-  device_check(to_bf16_launch(s.attended_f32, s.attended + elements(group.row, q_dim),
-                              elements(group.rows, q_dim), device.stream));
 }
 
 void prompt_attend(const Engine& engine, const PassGroup& group, int32_t layer) {

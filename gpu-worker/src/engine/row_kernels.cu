@@ -1,24 +1,9 @@
 #include "row_kernels.h"
 
-#include <cuda_bf16.h>
-
 namespace leanedge::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-__global__ void kernel_to_bf16(const float4* x, uint2* out, size_t quads) {
-  const size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x;
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-#endif
-  if (i >= quads) return;
-  const float4 v = x[i];
-  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y);
-  const __nv_bfloat162 high = __floats2bfloat162_rn(v.z, v.w);
-  out[i] = make_uint2(*reinterpret_cast<const unsigned*>(&low),
-                      *reinterpret_cast<const unsigned*>(&high));
-}
 
 __global__ void kernel_flag_owners(uint32_t* bad, const int32_t* owners, uint32_t* sequences,
                                    int rows) {
@@ -48,21 +33,6 @@ __global__ void kernel_row_copy(const RowCopy* copies, int head_dim) {
 unsigned blocks_of(size_t items) { return static_cast<unsigned>((items + kThreads - 1) / kThreads); }
 
 }  // namespace
-
-cudaError_t to_bf16_launch(const float* x, uint16_t* out, size_t count, cudaStream_t stream) {
-  if (count % 4 != 0) return cudaErrorInvalidValue;
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(blocks_of(count / 4));
-  config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel_to_bf16, reinterpret_cast<const float4*>(x),
-                            reinterpret_cast<uint2*>(out), count / 4);
-}
 
 cudaError_t flag_owners_launch(uint32_t* bad, const int32_t* owners, uint32_t* sequences,
                                int32_t rows, cudaStream_t stream) {

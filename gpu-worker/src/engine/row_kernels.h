@@ -7,9 +7,6 @@
 
 namespace leanedge::cuda {
 
-// out[i] = bf16(x[i]), rounded to nearest even. count is a multiple of 4.
-cudaError_t to_bf16_launch(const float* x, uint16_t* out, size_t count, cudaStream_t stream);
-
 // Whose rows had K or V that are not finite: sequences[owners[r]] = 1 where bad[r], which becomes 0.
 //   bad     (rows)
 //   owners  (rows) handles; -1: nobody's

@@ -106,8 +106,7 @@ bool place_pass(Engine* e, int32_t pages_max) {
   const bool placed =
       place(&s.x, rows * dim) && place(&s.last, few * dim) && place(&s.normed, rows * dim) &&
       place(&qkv, qkv_values) && place(&s.q_f32, few * q_dim) && place(&s.q_f16, rows * q_dim) &&
-      place(&s.attended_last, few * q_dim) && place(&s.attended_f32, few * q_dim) &&
-      place(&s.attended, rows * q_dim) &&
+      place(&s.attended_last, few * q_dim) && place(&s.attended, rows * q_dim) &&
       place(&s.hidden, rows * static_cast<uint64_t>(c.ff_dim)) &&
       place(&s.k_dense, rows * kv_dim) && place(&s.v_dense, rows * kv_dim) &&
       place(&s.angles, rows * static_cast<uint64_t>(e->rope.pairs)) && place(&s.bad_rows, rows) &&

@@ -5,6 +5,8 @@
 // blocks, in order.
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include "decode_kernels.h"
 #include "full_rows.cuh"
 #include "leanedge_cuda/decode_attention.h"
@@ -308,12 +310,18 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   __syncthreads();
 }
 
+// A value as bf16, rounded to nearest even.
+__device__ __forceinline__ uint16_t bf16_bits(float value) {
+  return __bfloat16_as_ushort(__float2bfloat16_rn(value));
+}
+
 // Merges what the blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
 // flight at a time: one multiprocessor reads alone what up to all of them wrote. Not inlined: it
 // needs the registers that the loop over pages keeps.
 template <int D, int kThreads>
 __device__ __noinline__ void merge_parts(const float* parts, const float* part_sums,
-                                            int first_owner, int owners, int group, float* out) {
+                                            int first_owner, int owners, int group, float* out,
+                                            uint16_t* out_bf16) {
   constexpr int kAtOnce = 8;
   for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
     const int n = i / (D / 4);
@@ -352,8 +360,14 @@ __device__ __noinline__ void merge_parts(const float* parts, const float* part_s
         value.w = fmaf(weight, values[j].w, value.w);
       }
     }
-    reinterpret_cast<float4*>(out)[i] =
+    const float4 result =
         make_float4(value.x / sum, value.y / sum, value.z / sum, value.w / sum);
+    if (out_bf16) {
+      reinterpret_cast<ushort4*>(out_bf16)[i] = make_ushort4(
+          bf16_bits(result.x), bf16_bits(result.y), bf16_bits(result.z), bf16_bits(result.w));
+    } else {
+      reinterpret_cast<float4*>(out)[i] = result;
+    }
   }
 }
 
@@ -467,7 +481,11 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
         sum = fmaf(weight, shared.results.sum[warp][n], sum);
       }
       if (owners == 1) {
-        p.out[first_head * D + i] = value / sum;
+        if (p.out_bf16) {
+          p.out_bf16[first_head * D + i] = bf16_bits(value / sum);
+        } else {
+          p.out[first_head * D + i] = value / sum;
+        }
       } else {
         p.parts[static_cast<size_t>(part) * p.group * D + i] = value;
         if (i % D == 0) {
@@ -489,7 +507,8 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
       if (shared.last) {
         __threadfence();
         merge_parts<D, kThreads>(p.parts, part_sums, first_owner, owners, p.group,
-                                 p.out + first_head * D);
+                                 p.out + first_head * D,
+                                 p.out_bf16 ? p.out_bf16 + first_head * D : nullptr);
       }
     }
     // The results lie in the rings, which the next pair fills.

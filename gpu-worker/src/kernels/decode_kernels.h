@@ -35,6 +35,7 @@ struct DecodeParams {
   const uint8_t* arena;
   const float* q;
   float* out;
+  uint16_t* out_bf16;
   float* parts;        // (2 * grid, group, head_dim) outputs, then (2 * grid, group, 2)
   uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered; 0 between launches
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span

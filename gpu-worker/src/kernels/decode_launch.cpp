@@ -162,6 +162,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.arena = call.arena;
   params.q = call.q;
   params.out = call.out;
+  params.out_bf16 = call.out_bf16;
   params.kv_heads = layer.kv_heads;
   params.group = call.heads / layer.kv_heads;
   params.parts = reinterpret_cast<float*>(call.scratch);

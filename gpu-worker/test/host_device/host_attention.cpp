@@ -122,7 +122,10 @@ void decode(const DecodeLayer& layer, const DecodeAttention& call) {
       const Slots slots = slots_of(view, h / group);
       const float* q = call.q + static_cast<size_t>(r * call.heads + h) * dim;
       const vector<float> out = attend(slots, vector<float>(q, q + dim));
-      memcpy(call.out + static_cast<size_t>(r * call.heads + h) * dim, out.data(), dim * 4);
+      for (size_t d = 0; d < dim; ++d) {
+        call.out_bf16[static_cast<size_t>(r * call.heads + h) * dim + d] =
+            static_cast<uint16_t>((f32_bits(out[d]) + 0x8000u) >> 16);
+      }
     }
   }
 }

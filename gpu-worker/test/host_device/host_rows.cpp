@@ -227,12 +227,6 @@ cudaError_t rotate_write_launch(const RotateWrite& call, cudaStream_t) {
   });
 }
 
-cudaError_t to_bf16_launch(const float* x, uint16_t* out, size_t count, cudaStream_t) {
-  return host_launch([=] {
-    for (size_t i = 0; i < count; ++i) out[i] = to_bf16(x[i]);
-  });
-}
-
 cudaError_t flag_owners_launch(uint32_t* bad, const int32_t* owners, uint32_t* sequences,
                                int32_t rows, cudaStream_t) {
   return host_launch([=] {
