@@ -1,7 +1,7 @@
 """Prefill attention at the geometry of Llama-3.1-8B against cuDNN and FlashAttention (torch), medians:
 a segment alone at several lengths, and 2,048 rows behind a history in the archive. A rate counts the
 products of every query with every slot that it may see over all of head_dim, 4 operations a pair and
-channel, whatever the archive drops. Writes prefill-attention.json into $OUT."""
+channel, whatever the archive drops. Writes prefill-attention.json and .md into $OUT."""
 
 import json
 import os
@@ -84,6 +84,28 @@ def measure(plan, layers, history, rows, gen):
     return time_ms, operations(history, rows) / time_ms / 1e9
 
 
+def markdown(head, lines):
+    out = [
+        f"# Prefill attention on {head['device']}",
+        "",
+        f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), CUDA "
+        f"{head['cuda']}, torch {head['torch']}.  ",
+        f"Command: `{head['command']}`. Llama-3.1-8B geometry: 32 query heads, 8 KV heads of 128; a "
+        "layer. Rates count every query with every slot that it may see, over all of head_dim.",
+        "",
+        "| rows | behind | zones before | us | TFLOP/s | cuDNN | Flash |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in lines:
+        zones = f"{line['mask']} {line['storage']}" if "mask" in line else ""
+        peers_of = [f"{line[peer]:.0f}" if peer in line else "" for peer in ("cudnn", "flash")]
+        out.append(
+            f"| {line['rows']:,} | {line['history']:,} | {zones} | {line['us']:.1f} | "
+            f"{line['tflops']:.0f} | {peers_of[0]} | {peers_of[1]} |"
+        )
+    return "\n".join(out) + "\n"
+
+
 def main():
     gen = torch.Generator(device="cuda").manual_seed(1)
     quick = "--quick" in sys.argv
@@ -132,6 +154,8 @@ def main():
     with open(os.path.join(os.environ.get("OUT", "."), "prefill-attention.json"), "w") as file:
         json.dump({"head": head, "lines": lines}, file, indent=1)
         file.write("\n")
+    with open(os.path.join(os.environ.get("OUT", "."), "prefill-attention.md"), "w") as file:
+        file.write(markdown(head, lines))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 # ../shared/plans); --commit: what the results name where the tree has no git; --library: an already
 # built libleanedge_cuda_harness.so; --sanitizer: tools of compute-sanitizer to run the small checks
 # under (default "memcheck racecheck", 25 s and 200 s; "" for none). Nothing is measured unless every check has passed. Writes into
-# $OUT (default: gpu-worker/build/results): check.log, sanitizer.log, decode-attention.json and .md.
+# $OUT (default: gpu-worker/build/results): the logs of checks, sanitizer.log, and decode-attention,
+# prefill-attention and page-selection as .json and .md.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -46,15 +47,23 @@ export LEANEDGE_COMMAND LEANEDGE_KERNELS PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTEC
 
 cd gpu-worker/device
 echo "== checks"
-python3 check.py >"$out/check.log" 2>&1 || { grep -v '^ok' "$out/check.log" && exit 1; }
-tail -n 1 "$out/check.log"
+checks=(check check_prefill_attention check_page_selection)
+for check in "${checks[@]}"; do
+  python3 "$check.py" >"$out/$check.log" 2>&1 || { grep -v '^ok' "$out/$check.log" && exit 1; }
+  echo "$check: $(tail -n 1 "$out/$check.log")"
+done
 echo "== compute-sanitizer"
 : >"$out/sanitizer.log"
 for tool in $sanitizer; do
-  compute-sanitizer --tool "$tool" --error-exitcode 9 python3 check.py --small \
-    >"$out/$tool.log" 2>&1 || { tail -n 30 "$out/$tool.log" && exit 1; }
-  { echo "$tool" && tail -n 2 "$out/$tool.log"; } | tee -a "$out/sanitizer.log"
-  rm "$out/$tool.log"
+  for check in "${checks[@]}"; do
+    compute-sanitizer --tool "$tool" --error-exitcode 9 python3 "$check.py" --small \
+      >"$out/$tool.log" 2>&1 || { tail -n 30 "$out/$tool.log" && exit 1; }
+    { echo "$tool $check" && tail -n 2 "$out/$tool.log"; } | tee -a "$out/sanitizer.log"
+    rm "$out/$tool.log"
+  done
 done
 echo "== measurements"
 python3 bench.py
+LEANEDGE_KERNELS=$(./kernels-hash.sh prefill-attention)
+python3 bench_prefill_attention.py
+python3 bench_page_selection.py
