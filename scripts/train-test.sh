@@ -23,10 +23,14 @@ if ! "$python" -c 'import torch' 2>/dev/null; then
     python3-torch python3-venv libopenblas0-pthread >/dev/null
 fi
 [[ -x .venv/bin/python ]] || "$python" -m venv --system-site-packages .venv
-if ! .venv/bin/python -c 'import gguf, pytest, safetensors, tokenizers' 2>/dev/null; then
+if ! .venv/bin/python -c 'import gguf, pytest, ruff, safetensors, tokenizers' 2>/dev/null; then
   .venv/bin/pip install --quiet --disable-pip-version-check \
-    gguf==0.19.0 tokenizers==0.23.3 safetensors==0.8.0 pytest==9.2.0
+    gguf==0.19.0 tokenizers==0.23.3 safetensors==0.8.0 pytest==9.2.0 ruff==0.14.0
 fi
+
+# Lint and format count as one test.
+tidy=0
+.venv/bin/ruff check . && .venv/bin/ruff format --check . || tidy=1
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -41,5 +45,5 @@ passed=$(count passed) failed=$(count failed) errors=$(count 'errors?') skipped=
 failed=$((${failed:-0} + ${errors:-0}))
 # A run that ended without a word, by its time limit for example, has failed.
 if ((status != 0 && failed == 0)); then failed=1; fi
-echo "${passed:-0} passed, $failed failed, ${skipped:-0} skipped"
-((failed == 0))
+echo "$((${passed:-0} + 1 - tidy)) passed, $((failed + tidy)) failed, ${skipped:-0} skipped"
+((failed + tidy == 0))

@@ -39,7 +39,7 @@ def exact_enough() -> None:
 
 
 def prefill(model: Transformer, ids: Tensor, lengths: Tensor, query_rows: int = 0) -> PromptCache:
-    """Reads prompts ids (B, P), padded on the right, densely. Keeps the last `query_rows` queries."""
+    """Reads prompts ids (B, P), padded at the end, densely; keeps the last `query_rows` queries."""
     keys: list[Tensor] = []
     values: list[Tensor] = []
     queries: list[Tensor] = []
@@ -245,7 +245,9 @@ class TailReader:
         return (read + probabilities[..., prompt:] @ tail_v).flatten(1, 2)
 
 
-def tail_pass(model: Transformer, reader: TailReader, ids: Tensor, zone_positions: Tensor) -> Tensor:
+def tail_pass(
+    model: Transformer, reader: TailReader, ids: Tensor, zone_positions: Tensor
+) -> Tensor:
     """Hidden states (B, A, dim) of the next tail rows ids (B, A).
 
     zone_positions (B, A): tokens of the sequence when the row's zones were fixed: the row's own

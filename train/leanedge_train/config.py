@@ -26,7 +26,9 @@ class ModelConfig:
         if self.architecture not in ("llama", "qwen2", "qwen3"):
             raise ValueError(f"architecture {self.architecture!r}: llama, qwen2 or qwen3 expected")
         if self.heads % self.kv_heads != 0:
-            raise ValueError(f"{self.heads} query heads are no multiple of {self.kv_heads} KV heads")
+            raise ValueError(
+                f"{self.heads} query heads are no multiple of {self.kv_heads} KV heads"
+            )
         if self.head_dim % 2 != 0:
             raise ValueError(f"head_dim is {self.head_dim}, an even number expected")
         if self.rope_factors and len(self.rope_factors) != self.head_dim // 2:

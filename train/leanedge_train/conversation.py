@@ -15,23 +15,41 @@ from .tokenizer import Messages
 
 # What an assistant says to a fact, and how often it repeats the fact instead.
 NOTED = (
-    "Noted.", "Thank you, I will remember that.", "Good to know.", "I see.", "I will keep it in mind.",
-    "Thank you for telling me.", "All right, I have noted that.", "Understood.", "That is nice to know.",
-    "I will remember it.",
+    "Noted.", "Thank you, I will remember that.", "Good to know.", "I see.",
+    "Thank you for telling me.", "All right, I have noted that.", "Understood.",
+    "That is nice to know.", "I will remember it.", "I will keep it in mind.",
 )  # fmt: skip
 REPEATED_SHARE = 0.25
 TWO_QUESTIONS_SHARE = 0.12  # of turns that ask
 COLLECTED_SHARE = 0.2  # of small talk is from the corpus, the rest is our own
 GREETINGS = ("Hello!", "Hi!", "Good morning.", "Good evening.", "Hello, how are you?", "Hi there.")
-GREETED = ("Hello! How can I help you?", "Hello! It is nice to meet you.", "Good day! What can I do for you?")
-THANKS = (("Thank you.", "You are welcome."), ("Thanks!", "You are welcome."), ("Good night.", "Good night!"))
+GREETED = (
+    "Hello! How can I help you?",
+    "Hello! It is nice to meet you.",
+    "Good day! What can I do for you?",
+)
+THANKS = (
+    ("Thank you.", "You are welcome."),
+    ("Thanks!", "You are welcome."),
+    ("Good night.", "Good night!"),
+)
 STORY_ASKED = (
     "Tell me a short story.", "Can you tell me a story?", "Please tell me a short story about {t}.",
     "Tell me the story {t}.", "I would like to hear a story about {t}.",
 )  # fmt: skip
 STORY_CHARS_MAX = 1200
-PASTED = ("Here is something that I read:", "Listen to this:", "I like this passage:", "From a book:")
-PASTED_HEARD = ("Thank you for sharing it.", "That is a fine passage.", "I have read it.", "Interesting.")
+PASTED = (
+    "Here is something that I read:",
+    "Listen to this:",
+    "I like this passage:",
+    "From a book:",
+)
+PASTED_HEARD = (
+    "Thank you for sharing it.",
+    "That is a fine passage.",
+    "I have read it.",
+    "Interesting.",
+)
 
 
 @dataclass
@@ -162,7 +180,9 @@ def conversation(
     random: Random, chars: int, corpus: Corpus, haystack: Haystack, level: float = 1.0
 ) -> Messages:
     """A conversation of about `chars` characters, its answers included."""
-    memory = Memory(people=random.sample(words.FIRST_NAMES, random.randint(1, 2 + round(6 * level))))
+    memory = Memory(
+        people=random.sample(words.FIRST_NAMES, random.randint(1, 2 + round(6 * level)))
+    )
     messages: Messages = []
     size = 0
     if random.random() < 0.3:

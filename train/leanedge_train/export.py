@@ -19,8 +19,8 @@ from .weights import as_stored
 LIMITS_TEXT = """It remembers what stands in its context: facts that a user told it, numbers, names,
 places and plans, also when they were corrected later, and what a long text hides. It says so when
 it was not told. It knows nothing of the world beyond its books, cannot calculate, reason over many
-steps or follow instructions that it was not trained on, and its stories are those of its collection.
-It is not safe for advice of any kind."""
+steps or follow instructions that it was not trained on, and its stories are those of its
+collection. It is not safe for advice of any kind."""
 
 DATA_TEXT = """| data | licence |
 | --- | --- |
@@ -53,7 +53,9 @@ def curve(lines: list[dict[str, object]], points_max: int = 24) -> str:
     """The log as a table of at most points_max rows."""
     steps = [line for line in lines if "text" in line]
     probes = {line["step"]: line for line in steps if "probe" in line}
-    chosen = [steps[i] for i in np.linspace(0, len(steps) - 1, min(points_max, len(steps))).astype(int)]
+    chosen = [
+        steps[i] for i in np.linspace(0, len(steps) - 1, min(points_max, len(steps))).astype(int)
+    ]
     rows = ["| tokens | length | text loss | answer loss | answers right | held-out perplexity |",
             "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for line in chosen:
@@ -66,7 +68,9 @@ def curve(lines: list[dict[str, object]], points_max: int = 24) -> str:
     return "\n".join(rows)
 
 
-def card(file: ModelFile, model: Transformer, files: list[Path], log: list[dict[str, object]]) -> str:
+def card(
+    file: ModelFile, model: Transformer, files: list[Path], log: list[dict[str, object]]
+) -> str:
     """The model card."""
     first: dict[str, object] = next((line for line in log if "parameters" in line), {})
     last: dict[str, object] = next((line for line in reversed(log) if "finished" in line), {})
@@ -76,8 +80,8 @@ def card(file: ModelFile, model: Transformer, files: list[Path], log: list[dict[
     return f"""# {file.name}
 
 {model.parameter_count():,} parameters, `{model.config.architecture}` architecture, window
-{model.config.context_tokens_max} tokens, vocabulary {model.config.vocab_size} (byte-level BPE, numbers in
-groups of three digits).
+{model.config.context_tokens_max} tokens, vocabulary {model.config.vocab_size} (byte-level BPE,
+numbers in groups of three digits).
 
 {LIMITS_TEXT}
 
@@ -126,7 +130,9 @@ def main() -> None:
     written = []
     for storage in arguments.storages:
         path = arguments.out / f"{arguments.name}-{storage}.gguf"
-        write_gguf(path, model, file, storage, "leanedge's embedded model: long sessions, retrieval")
+        write_gguf(
+            path, model, file, storage, "leanedge's embedded model: long sessions, retrieval"
+        )
         error = largest_error(model, path, storage)
         print(f"{path.name}: {path.stat().st_size} bytes, largest error read back {error:.2e}")
         written.append(path)

@@ -87,9 +87,10 @@ def _vocabulary(reader: gguf.GGUFReader) -> Vocabulary:
 def _config(reader: gguf.GGUFReader, names: set[str]) -> ModelConfig:
     architecture = str(_value(reader, "general.architecture"))
     scaling = _value(reader, f"{architecture}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear") or _value(
-        reader, f"{architecture}.rope.scaling.factor", 1.0
-    ) != 1.0:
+    if (
+        scaling not in ("none", "linear")
+        or _value(reader, f"{architecture}.rope.scaling.factor", 1.0) != 1.0
+    ):
         raise ValueError(f"RoPE scaling {scaling!r} is not supported here, only none")
 
     def integer(key: str, default: int | None = None) -> int:
@@ -134,7 +135,9 @@ def read_gguf(path: Path) -> tuple[Transformer, ModelFile]:
             rows = _deinterleave(rows, config.kv_heads)
         state[tensor.name] = rows
     model.load_state_dict(state)
-    return model, ModelFile(str(_value(reader, "general.name", path.stem)), config, _vocabulary(reader))
+    return model, ModelFile(
+        str(_value(reader, "general.name", path.stem)), config, _vocabulary(reader)
+    )
 
 
 def storage_of(name: str, rows: Tensor, storage: str) -> gguf.GGMLQuantizationType:
@@ -146,8 +149,10 @@ def storage_of(name: str, rows: Tensor, storage: str) -> gguf.GGMLQuantizationTy
     return STORAGES[storage]
 
 
-def write_gguf(path: Path, model: Transformer, file: ModelFile, storage: str, description: str = "") -> None:
-    """Writes a model. `storage` is f16, q8_0 or q4_0; rows must be multiples of 32 for the latter."""
+def write_gguf(
+    path: Path, model: Transformer, file: ModelFile, storage: str, description: str = ""
+) -> None:
+    """Writes a model. `storage` is f16, q8_0 or q4_0; rows are multiples of 32 for the latter."""
     config, vocabulary = model.config, file.vocabulary
     writer = gguf.GGUFWriter(path, config.architecture)
     writer.add_name(file.name)

@@ -1,4 +1,4 @@
-"""Learns cache plans: python3 -m leanedge_train.learn_plan --model FILE --corpus FOLDER --out FOLDER.
+"""Learns cache plans: python3 -m leanedge_train.learn_plan --model FILE --corpus DIR --out DIR.
 
 One stage 1 gives raw factors (factors.pt), a plan for each share of K that is to go, the best plan
 for each byte target, and a report (report.json).
@@ -80,7 +80,9 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
     source = TailSource(arguments.samples, lengths, arguments.recent, make_chat, render_chat)
     # Opened in this order, with their first batches made: processes fork before the GPU starts.
     streams = [tail_batches(source, seed, arguments.workers) for seed in (1, 3)]
-    streams = [chain([next(stream)], stream) for stream in streams[: 1 + (arguments.refine_steps > 0)]]
+    streams = [
+        chain([next(stream)], stream) for stream in streams[: 1 + (arguments.refine_steps > 0)]
+    ]
     measured = [source.batch(2, step) for step in range(MEASURED_BATCHES)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exact_enough()
@@ -96,6 +98,7 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         l1=tuple(arguments.l1), learning_rate=arguments.learning_rate, steps=arguments.steps,
         reading=reading,
     )  # fmt: skip
+
     def keep(factors: Tensor) -> None:
         torch.save({"factors": factors.cpu(), "l1": config.l1}, arguments.out / "factors.pt")
 
@@ -118,7 +121,10 @@ def learn(arguments: argparse.Namespace) -> dict[str, object]:
         if arguments.refine_steps > 0:
             refined = refine_factors(
                 model, streams[1], factors[best],
-                replace(config, steps=arguments.refine_steps, pruned=share, learning_rate=config.learning_rate / 2),
+                replace(
+                    config, steps=arguments.refine_steps, pruned=share,
+                    learning_rate=config.learning_rate / 2,
+                ),
                 log=log,
             )  # fmt: skip
             refined_cost = measure(model, measured, [mask_reading(refined, reading)])[0]
@@ -167,9 +173,7 @@ def frequency_rates(factors: Tensor, bands: int = 8) -> list[list[float]]:
     """Mean factor in bands of RoPE frequency, fast to slow, for each L1 weight."""
     pairs = factors.float().unflatten(-1, (2, -1)).mean(-2)  # a pair turns together
     count = min(bands, pairs.shape[-1])
-    return [
-        [round(float(band.mean()), 4) for band in one.chunk(count, dim=-1)] for one in pairs
-    ]
+    return [[round(float(band.mean()), 4) for band in one.chunk(count, dim=-1)] for one in pairs]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from .conversation import session_task
 from .corpus import paragraphs_of, read_corpus
 from .load import open_model
 from .reference_eval import ANSWER_TOKENS
-from .retrieval import Haystack, biographies, digits, key_values, scatter, spoken_list, tracking
+from .retrieval import Haystack, biographies, digits, scatter, spoken_list, tracking
 from .rows import CHARS_PER_TOKEN
 from .tokenizer import embedded_vocabulary, prompt_ids, renderer
 from .words import ADJECTIVES, NOUNS
@@ -40,7 +40,9 @@ def needle_task(random: Random, kind: str, chars: int, haystack: Haystack) -> tu
     asked = random.sample(list(values), 4 if kind == "multi-query" else 1)
     answers = [value for key in asked for value in values[key]]
     if len(answers) == 1:
-        question = f"What is the special magic number for {asked[0]} mentioned in the provided text?"
+        question = (
+            f"What is the special magic number for {asked[0]} mentioned in the provided text?"
+        )
     else:
         question = (
             f"What are all the special magic numbers for {spoken_list(asked)} mentioned in the "

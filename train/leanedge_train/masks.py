@@ -95,7 +95,11 @@ def candidates_for(
     for pruned, storage_k, storage_v in product((0.0, *PRUNED_SHARES), storages, storages):
         kept = kept_of(block_mask(values, pruned))
         candidate = CachePlan(
-            kept, head_dim, storage_k=storage_k, storage_v=storage_v, **plan  # type: ignore[arg-type]
+            kept,
+            head_dim,
+            storage_k=storage_k,
+            storage_v=storage_v,
+            **plan,  # type: ignore[arg-type]
         )
         size = candidate.archive_bytes_per_token()
         if (1 - slack) * bytes_per_token <= size <= bytes_per_token:

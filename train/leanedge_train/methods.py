@@ -29,6 +29,7 @@ from .masks import block_mask, even_mask, head_mask
 from .plan import CachePlan, kept_of, read_plan
 
 THINK_QUERIES = 32  # queries at the end of a prompt that ThinK looks at
+DEFAULT_READING = Reading()  # zones of 16 and 112, f16
 _STORAGES = {"8": "int8", "4": "int4", "2": "int2"}
 
 # Masks of a prompt batch: (layers, B or 1, KV, D).
@@ -123,7 +124,7 @@ def _static_mask(part: str, config: ModelConfig, scores: Scores) -> Tensor | Non
 
 
 def parse_method(
-    text: str, config: ModelConfig, scores: Scores, base: Reading = Reading()
+    text: str, config: ModelConfig, scores: Scores, base: Reading = DEFAULT_READING
 ) -> Method:
     """Parses a method's line; see the head of this file."""
     mask: Tensor | None = None

@@ -1,4 +1,6 @@
-"""Muon: momentum whose matrices are made orthogonal before they are applied (Jordan et al. 2024)."""
+"""Muon: momentum whose matrices are made orthogonal before they are applied (Jordan 2024)."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +24,11 @@ class Muon(torch.optim.Optimizer):
     """For matrices inside of layers; everything else takes AdamW. Equal shapes go as one batch."""
 
     def __init__(
-        self, parameters: list[Tensor], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.0
+        self,
+        parameters: Sequence[Tensor],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": decay})
 
@@ -41,9 +47,10 @@ class Muon(torch.optim.Optimizer):
                     state = self.state[parameter]
                     if not state:
                         state["momentum"] = torch.zeros_like(parameter)
-                    average = state["momentum"]
-                    average.lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(parameter.grad.lerp(average, group["momentum"]))  # Nesterov
+                    average, gradient = state["momentum"], parameter.grad
+                    assert gradient is not None
+                    average.lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(average, group["momentum"]))  # Nesterov
                 stack = torch.stack(updates)
                 wide = orthogonal(stack.mT if rows > cols else stack)
                 stack = wide.mT if rows > cols else wide

@@ -163,7 +163,9 @@ def main() -> None:
     options.add_argument("--factors", type=Path, help="factors.pt of learn_plan")
     options.add_argument("--factor-set", type=int, default=1, help="which L1 weight's")
     options.add_argument("--limit", type=int, default=0, help="tasks; 0: all")
-    options.add_argument("--storage", default="", help="f16, q8_0 or q4_0: compute with those weights")
+    options.add_argument(
+        "--storage", default="", help="f16, q8_0 or q4_0: compute with those weights"
+    )
     arguments = options.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exact_enough()

@@ -14,9 +14,7 @@ from .tokenizer import Messages
 
 QUESTIONS_MAX = 8
 # "The grass is green ...": RULER's filler of tracking and of the first needle task.
-NOISE = (
-    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-)
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 UNKNOWN_SHARE = 0.08  # questions about what the text does not say
 
 
@@ -143,7 +141,9 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
     ))  # fmt: skip
     text = intro + scatter(random, lines, facts) + "\n"
     # Answers list values as the text does: an order that can be known.
-    values = {name: sorted(items, key=lambda v: text.index(f" {v}.")) for name, items in values.items()}
+    values = {
+        name: sorted(items, key=lambda v: text.index(f" {v}.")) for name, items in values.items()
+    }
     questions = []
     where = random.choice(("the text", "the provided text"))
     for _ in range(min(random.randint(2, QUESTIONS_MAX), 1 + len(keys))):
@@ -179,9 +179,10 @@ def dialogue(text: str, questions: list[tuple[str, str]]) -> Messages:
     return messages
 
 
-def key_values(random: Random, chars: int, level: float, _: Haystack) -> Messages:
+def key_values(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
     """Lines of `key: value`, asked by key."""
-    _, value = make_value(random, level)
+    del haystack  # the list is all there is
+    value = make_value(random, level)[1]
     key = make_key(random, level)
     count = max(2, min(random.randint(2, 8 + round(300 * level)), chars // 22))
     keys = fresh(random, key, min(count, 150) if key is not uuid else min(count, 40))
@@ -189,7 +190,9 @@ def key_values(random: Random, chars: int, level: float, _: Haystack) -> Message
     lines = "\n".join(f"{name}: {item}" for name, item in table.items())
     questions = []
     for name in random.sample(keys, min(len(keys), random.randint(2, QUESTIONS_MAX))):
-        questions.append((f"What is the value of {name}?", f"The value of {name} is {table[name]}."))
+        questions.append(
+            (f"What is the value of {name}?", f"The value of {name} is {table[name]}.")
+        )
     if random.random() < 0.2:
         stranger = key(random)
         if stranger not in table:
@@ -203,7 +206,9 @@ def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Me
     chains = random.randint(1, 1 + round(3 * level))
 
     def name(r: Random) -> str:
-        return "".join(r.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(5 if level > 0.3 else 3))
+        return "".join(
+            r.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(5 if level > 0.3 else 3)
+        )
 
     names = fresh(random, name, chains * (hops + 1))
     values = fresh(random, lambda r: digits(r, 5), chains)
@@ -220,9 +225,7 @@ def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Me
     use_noise = random.random() < 0.6
     lines = noise(rest) if use_noise else haystack.take(random, max(100, rest))
     # Each chain keeps its order; chains interleave at random.
-    places = sorted(
-        (random.random(), index) for index, chain in enumerate(steps) for _ in chain
-    )
+    places = sorted((random.random(), index) for index, chain in enumerate(steps) for _ in chain)
     merged: list[str] = []
     at = 0
     for place, index in places:
@@ -239,7 +242,8 @@ def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Me
         chain = members[index]
         questions.append((
             f"Find all variables that are assigned the value {values[index]} in the text above.",
-            f"The variables that are assigned the value {values[index]} are: " + ", ".join(chain) + ".",
+            f"The variables that are assigned the value {values[index]} are: "
+            + ", ".join(chain) + ".",
         ))  # fmt: skip
         # One step of a chain alone.
         step = random.randrange(hops)
@@ -250,16 +254,21 @@ def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Me
     random.shuffle(questions)
     for index in range(min(2, chains)):
         which = random.choice(members[index])
-        questions.append((f"What is the value of {which}?", f"The value of {which} is {values[index]}."))
+        questions.append(
+            (f"What is the value of {which}?", f"The value of {which} is {values[index]}.")
+        )
     return dialogue(text, questions[:QUESTIONS_MAX])
 
 
-def common_words(random: Random, chars: int, level: float, _: Haystack) -> Messages:
+def common_words(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
     """A numbered list in which a few words occur often: which?"""
+    del haystack  # the list is all there is
     top = random.randint(1, 2 + round(8 * level))
     often, rare = 6 + round(24 * level), 1 + round(2 * level)
     size = max(top * often + 4, min(chars // 13, 1500))
-    pool = random.sample(words.NOUNS, min(len(words.NOUNS), top + max(4, (size - top * often) // rare)))
+    pool = random.sample(
+        words.NOUNS, min(len(words.NOUNS), top + max(4, (size - top * often) // rare))
+    )
     listed = [word for word in pool[:top] for _ in range(often)]
     others = [word for word in pool[top:] for _ in range(rare)]
     listed += others[: max(0, size - len(listed))]
@@ -270,7 +279,9 @@ def common_words(random: Random, chars: int, level: float, _: Haystack) -> Messa
     if top == 1:
         question = "What is the most common word in the above list?"
     return dialogue(
-        "Below is a numbered list of words. Memorize the ones that appear most often.\n" + lines + "\n",
+        "Below is a numbered list of words. Memorize the ones that appear most often.\n"
+        + lines
+        + "\n",
         [(question, "The most common words are: " + ", ".join(answer) + ".")],
     )
 

@@ -81,7 +81,9 @@ def chat_row(random: Random, length: int, level: float, source: Source) -> tuple
     whole = random.random() < 0.5
     while length + 1 - at >= CHAT_TOKENS_MIN:
         room = length + 1 - at
-        wanted = room if whole else round(CHAT_TOKENS_MIN * (room / CHAT_TOKENS_MIN) ** random.random())
+        wanted = (
+            room if whole else round(CHAT_TOKENS_MIN * (room / CHAT_TOKENS_MIN) ** random.random())
+        )
         whole = False
         for _ in range(TRIES_MAX):
             chat, spoken = render(source.tokenizer, draw_chat(random, wanted, level, source))

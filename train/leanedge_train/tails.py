@@ -89,10 +89,14 @@ class TailSource:
         random = Random(f"{seed}/{step}")
         wanted = random.randint(*self.tokens)
         tails: list[Tail] = []
+        size = float(wanted)
         for _ in range(TRIES_MAX * self.samples):
-            chat = self.make_chat(random, wanted)
+            chat = self.make_chat(random, round(size))
             tail = tail_of(chat, self.render_chat, random.random() < 0.5)
-            if len(tail.context) > self.tokens[1] * 1.15 or len(tail.tail) > self.tail_tokens_max:
+            if len(tail.tail) > self.tail_tokens_max:
+                continue
+            if len(tail.context) > self.tokens[1] * 1.15:
+                size *= 0.95  # a tokenizer with shorter tokens
                 continue
             if len(tail.context) < wanted * 0.5 or not any(tail.weights):
                 continue

@@ -69,7 +69,8 @@ EXCHANGES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 # Questions about the world: {p} place, {n} noun, {f} first name, {s} surname, {a} animal.
 WORLD = (
     "What is the capital of France?", "What is the capital of {p}?", "How far is it to {p}?",
-    "Who wrote this book?", "Who invented the {n}?", "When was {f} {s} born?", "Why is the sky blue?",
+    "Who wrote this book?", "Who invented the {n}?", "When was {f} {s} born?",
+    "Why is the sky blue?",
     "How does a {n} work?", "How many people live in {p}?", "What is a {n} made of?",
     "Where does a {a} live?", "What is 12 times 7?", "What is 3 plus 4?", "Who is {f} {s}?",
     "What is the highest mountain?", "Who is the king of England?", "Can you translate {n}?",

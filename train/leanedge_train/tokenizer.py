@@ -77,7 +77,9 @@ def learn_merges(texts: Iterable[str]) -> list[tuple[str, str]]:
     import json
 
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
+    return [
+        tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges
+    ]
 
 
 def vocabulary_of(merges: list[tuple[str, str]]) -> Vocabulary:
@@ -114,7 +116,7 @@ def embedded_vocabulary(path: Path = MERGES_FILE) -> Vocabulary:
 def tokenizer_of(vocabulary: Vocabulary) -> Tokenizer:
     """The fast tokenizer of a vocabulary; special tokens are ids only, never text."""
     tokens = {token: index for index, token in enumerate(vocabulary.tokens)}
-    merges = [tuple(merge.split(" ")) for merge in vocabulary.merges]
+    merges = [(merge.split(" ")[0], merge.split(" ")[1]) for merge in vocabulary.merges]
     model = BPE(vocab=tokens, merges=merges, ignore_merges=vocabulary.pre == "llama-bpe")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizer(vocabulary.pre)

@@ -54,7 +54,9 @@ def losses(model: Transformer, ids: Tensor, kinds: Tensor) -> tuple[Tensor, Tens
     return head_losses(hidden, model.output_weight, ids[:, 1:], kinds[:, 1:])
 
 
-def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
+def head_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, kinds: Tensor
+) -> tuple[Tensor, Tensor]:
     """The same from hidden states; compiled, so that no f32 logits are written."""
     logits = F.linear(hidden.flatten(0, 1), weight)
     loss = F.cross_entropy(logits.float(), targets.flatten(), reduction="none")
@@ -92,13 +94,16 @@ def text_loss(model: Transformer, ids: Ids, length: int, rows: int, device: torc
 
 def optimisers(model: Transformer) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of layers, AdamW for embedding, norms and biases."""
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blk.")]
+    matrices = [
+        p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blk.")
+    ]
     chosen = {id(matrix) for matrix in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [
+    both: list[torch.optim.Optimizer] = [
         Muon(matrices, lr=MUON_RATE, decay=MUON_DECAY),
         torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     ]
+    return both
 
 
 def source_of(corpus_folder: Path, text_share: float, processes: int = 0) -> tuple[Source, Ids]:
@@ -181,9 +186,7 @@ class Run:
         with stored_weights(self.model, "q4_0") if quantised else nullcontext():
             with self.autocast():
                 hidden = self.model(ids[:, :-1])
-                text, answer = self.head(
-                    hidden, self.model.output_weight, ids[:, 1:], kinds[:, 1:]
-                )
+                text, answer = self.head(hidden, self.model.output_weight, ids[:, 1:], kinds[:, 1:])
             (text + answer).backward()
         for parameter in self.model.parameters():
             if parameter.grad is None:
@@ -251,7 +254,10 @@ def train(arguments: argparse.Namespace) -> Progress:
             progress.tokens += ids.numel()
             window_tokens += ids.numel()
             if progress.step % arguments.log_every == 0 or progress.step in (1, 10):
-                now_losses = (round(float(text), 4), round(float(answer), 4))  # waits for the device
+                now_losses = (
+                    round(float(text), 4),
+                    round(float(answer), 4),
+                )  # waits for the device
                 now = time.monotonic()
                 progress.seconds = seconds_before + now - began
                 line: dict[str, object] = {
@@ -270,7 +276,9 @@ def train(arguments: argparse.Namespace) -> Progress:
                 run.log(**line)
                 if progress.steps == 0 and progress.step >= PLAN_AT:
                     speed = window_tokens / (now - window)
-                    progress.steps = planned_steps(arguments, run.schedule, progress, speed, ids.shape[1] - 1)
+                    progress.steps = planned_steps(
+                        arguments, run.schedule, progress, speed, ids.shape[1] - 1
+                    )
                     run.log(planned_steps=progress.steps, tokens_per_second=round(speed))
                 window, window_tokens = time.monotonic(), 0
             if time.monotonic() > deadline:
@@ -312,7 +320,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--probe-rows", type=int, default=8)
     options.add_argument("--save-minutes", type=float, default=3.0)
     options.add_argument("--eager", action="store_true", help="without torch.compile")
-    options.add_argument("--export-always", action="store_true", help="model.pt also when cut short")
+    options.add_argument(
+        "--export-always", action="store_true", help="model.pt also when cut short"
+    )
     return options
 
 

@@ -71,7 +71,8 @@ PLACES = tuple(
     Genoa Glasgow Granada Hamburg Hastings Helsinki Istanbul Kyoto Leeds Leipzig Lima Lisbon
     Liverpool London Lyons Madrid Malta Manchester Marseilles Milan Montreal Moscow Munich Naples
     Nice Norwich Oslo Oxford Palermo Paris Plymouth Porto Prague Quebec Rome Rouen Salem Seville
-    Stockholm Toledo Toronto Trieste Turin Venice Verona Vienna Warsaw Windsor York Zurich""".split()
+    Stockholm Toledo Toronto Trieste Turin Venice Verona Vienna Warsaw Windsor York
+    Zurich""".split()
 )
 
 COLORS = tuple("black blue brown gray green orange pink purple red white yellow".split())

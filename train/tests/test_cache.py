@@ -1,4 +1,4 @@
-"""Zones, masks and page selection of the reference, and that it equals a dense pass where it must."""
+"""Zones, masks and page selection of the reference; it is a dense pass where it must be."""
 
 from dataclasses import replace
 

@@ -64,7 +64,7 @@ def test_every_number_up_to_999_is_one_token(source: Source) -> None:
 
 
 def test_text_comes_back_from_its_ids(source: Source) -> None:
-    text = "Ça va? 12 345 — naïve\n\n\t\"don't\" <|end|> 日本"
+    text = 'Ça va? 12 345 — naïve\n\n\t"don\'t" <|end|> 日本'
     ids = source.tokenizer.encode(text).ids
     assert source.tokenizer.decode(ids) == text
     assert all(index >= len(SPECIALS) for index in ids), "special tokens are never text"

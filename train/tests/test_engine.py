@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import ask_engine, needs_engine, tiny_file, tiny_model
+
 from leanedge_train.cache import prefill
 from leanedge_train.gguf_file import read_gguf, write_gguf
 from leanedge_train.masks import block_mask
@@ -18,7 +18,7 @@ from leanedge_train.weights import as_stored
 TEXT = "Ada's locker code is 48271930, \"noted\"?\n\n\tIt's 12:30 -- café! 7 07 007  x"
 
 # RMS difference over the deviation of the logits. The engine multiplies quantised weights with
-# activations rounded to 8 bits (half a percent of a block's largest, at every product), f16 exactly.
+# activations rounded to 8 bits (half a percent of a block's largest), f16 exactly.
 LOGIT_ERRORS = {"f16": 0.004, "q8_0": 0.08, "q4_0": 0.08}
 
 
@@ -80,7 +80,7 @@ def test_the_engine_reads_the_archive_as_the_reference_does(tmp_path: Path) -> N
         said = answer(model, cache, method.reading_for(cache), END, 24, dense=False)[0]
         theirs = found["answers"][index + 1]["tokens"]
         # Random models are near ties somewhere; up to there the answers are the same.
-        same = next((i for i, (a, b) in enumerate(zip(said, theirs)) if a != b), 24)
+        same = next((i for i, (a, b) in enumerate(zip(said, theirs, strict=False)) if a != b), 24)
         assert same >= 12, f"plan {index}: the same {same} of 24 tokens"
 
 

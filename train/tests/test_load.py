@@ -12,7 +12,11 @@ from leanedge_train.load import _HF_NAMES, hf_config, hf_name, read_hf
 from leanedge_train.model import Transformer
 from leanedge_train.plan import CachePlan, identity_plan, read_plan
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
 
 
 def write_hf(folder: Path, model: Transformer, **extra: object) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from leanedge_train.pages import PAGE_SLOTS, levels_of, quantise_k, quantise, stored_v
+from leanedge_train.pages import PAGE_SLOTS, levels_of, quantise, quantise_k, stored_v
 
 GOLDEN = Path(__file__).parents[2] / "engine" / "testdata" / "pages-v1.bin"
 STORAGES = ("f16", "int8", "int4", "int2")

@@ -104,7 +104,9 @@ def test_the_engine_answers_with_the_trained_model_under_its_plan(
     assert torch.load(out / "factors.pt")["factors"].shape == (2, 2, 1, 32)
     names = [str(out / "tiny.leank-50.json"), str(out / "tiny.bytes-100.json")]
     assert read_plan(Path(names[1])).archive_bytes_per_token() <= 100
-    found = ask_engine(model=str(exported), plans=names, prompt=list(range(300, 500)), answerTokens=3)
+    found = ask_engine(
+        model=str(exported), plans=names, prompt=list(range(300, 500)), answerTokens=3
+    )
     assert [plan["name"] for plan in found["plans"][1:]] == ["leank-50", "bytes-100"]
     for plan, name in zip(found["plans"][1:], names, strict=True):
         assert plan["fingerprint"] == read_plan(Path(name)).fingerprint()
