@@ -296,15 +296,19 @@ napi_value step(napi_env env, napi_callback_info info) {
 
 // ---- an instance -----------------------------------------------------------------------------------
 
-// The environment ends: the thread must have ended before.
-void environment_ends(void* data) { release(static_cast<Instance*>(data)); }
+// The environment ends: the thread must have ended before, and after this Node closes the function itself.
+void environment_ends(void* data) {
+  Instance* instance = static_cast<Instance*>(data);
+  release(instance);
+  if (instance->done) napi_release_threadsafe_function(instance->done, napi_tsfn_abort);
+  instance->done = nullptr;
+}
 
 // JavaScript has forgotten the engine, or ends.
 void finalize(napi_env env, void* data, void*) {
   Instance* instance = static_cast<Instance*>(data);
   napi_remove_env_cleanup_hook(env, environment_ends, instance);
-  release(instance);
-  napi_release_threadsafe_function(instance->done, napi_tsfn_abort);
+  environment_ends(instance);
   napi_delete_reference(env, instance->memory_ref);
   delete instance;
 }

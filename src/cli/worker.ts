@@ -13,6 +13,8 @@ export interface WorkerOptions {
   readonly engine: "wasm" | "cuda";
   /** The CUDA engine's addon; what LEANEDGE_CUDA_ADDON says if unset. */
   readonly cudaAddon: string | undefined;
+  /** How a GPU holds the model's matrices. */
+  readonly weights: "file" | "fp8";
   readonly threads: number;
   /** HOST:PORT. */
   readonly listen: string;
@@ -69,6 +71,7 @@ export async function worker(options: WorkerOptions): Promise<void> {
       planPaths: options.plan,
       engine: options.engine,
       cudaAddon: options.cudaAddon,
+      weights: options.weights,
       threads: options.threads,
       memoryBytesMax: options.memory * 1024 * 1024,
       sequencesMax: options.sequences,
@@ -137,6 +140,12 @@ export function addWorkerCommand(
       "--cuda-addon <file>",
       "addon of the cuda engine, libleanedge_cuda.so beside it (default: LEANEDGE_CUDA_ADDON)",
     )
+    .option(
+      "--weights <form>",
+      "file: as the model file has them; fp8: matrices of 16 and 32 bits as FP8, with cuda only",
+      weightForm,
+      "file",
+    )
     .option("--threads <n>", "threads of the wasm engine", numbers("a number of threads", 8), 1)
     .requiredOption("--listen <host:port>", "address to listen on, HTTP/1.1 and HTTP/2 without TLS")
     .option("--token-file <file>", "file with the token that callers must show")
@@ -173,6 +182,13 @@ export function addWorkerCommand(
 function engineName(text: string): "wasm" | "cuda" {
   if (text !== "wasm" && text !== "cuda") {
     throw new InvalidArgumentError(`"${text}" is no engine: wasm or cuda.`);
+  }
+  return text;
+}
+
+function weightForm(text: string): "file" | "fp8" {
+  if (text !== "file" && text !== "fp8") {
+    throw new InvalidArgumentError(`"${text}" is no form of weights: file or fp8.`);
   }
   return text;
 }

@@ -272,6 +272,7 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     [["--listen", "nowhere"], '"nowhere" is not an address to listen on'],
     [["--engine", "tpu"], '"tpu" is no engine'],
     [["--engine", "cuda"], "CUDA"],
+    [["--weights", "fp8"], "weight_form is 1, not in 0 .. 0"],
     [["--model", "no-such-file.gguf"], "no-such-file.gguf"],
     [["--plan", "package.json"], "plan package.json cannot be used: plan: version"],
     [["--memory", "1"], "the engine may have"],

@@ -1,6 +1,7 @@
 /** A model file and its plans, ready to be loaded into an engine as often as it takes. */
 import { basename } from "node:path";
 import { readFile } from "node:fs/promises";
+import type { WeightForm } from "../../engine/boundary/abi.js";
 import { nativePaths } from "../../engine/cuda/addon.js";
 import { deviceBatchRows, NativeBoundary } from "../../engine/cuda/native-boundary.js";
 import { openFileSource } from "../../engine/gguf/file-source.js";
@@ -26,6 +27,8 @@ export interface LoadModelOptions {
   readonly engine: "wasm" | "cuda";
   /** With cuda: the addon's file; undefined: what LEANEDGE_CUDA_ADDON says. */
   readonly cudaAddon: string | undefined;
+  /** How the engine holds the model's matrices; "fp8" with cuda only. */
+  readonly weights: WeightForm;
   /** Threads that the engine computes on, this one included; 1 to 8. */
   readonly threads: number;
   /** Weights, cache and scratch together, bytes. */
@@ -62,6 +65,7 @@ export async function openModel(options: LoadModelOptions): Promise<() => Promis
         ...(await backend()),
         source,
         plans,
+        weights: options.weights,
         sequencesMax: options.sequencesMax,
         ...(contextTokensMax === undefined ? {} : { contextTokensMax }),
       });
