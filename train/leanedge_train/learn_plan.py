@@ -1,12 +1,15 @@
 """Learns cache plans: python3 -m leanedge_train.learn_plan --model FILE --corpus DIR --out DIR.
 
 One stage 1 gives raw factors (factors.pt), a plan for each share of K that is to go, the best plan
-for each byte target, and a report (report.json).
+for each byte target with a page budget, and a report (report.json). Plans for ranges of context
+are several runs: --min-tokens and --max-tokens say what is learned from, --context what the plans
+say that they are for.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -28,30 +31,26 @@ from .tails import TailSource, tail_batches
 from .tokenizer import Messages, renderer
 
 MEASURED_BATCHES = 6
-CONVERSATION_SHARE = 0.35
+# Of the chats that are learned from.
+CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
+# Page budgets that are tried for a byte target, and how much worse one may be than reading all.
+PAGE_BUDGETS = (8, 16, 32, 64)
+PAGE_BUDGET_SLACK = 1.05
 
 
-def chats(corpus_folder: Path, books_max: int):
-    """make_chat of tails.tail_batches over a corpus: retrieval tasks and conversations."""
+def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, int], Messages]:
+    """make_chat of tails.TailSource over a corpus: retrieval tasks, conversations or both."""
     corpus = read_corpus(corpus_folder)
     books = corpus.books[:books_max]
     haystack = Haystack(tuple(p for book in books for p in paragraphs_of(book)))
 
     def make_chat(random: Random, tokens: int) -> Messages:
         chars = round(tokens * CHARS_PER_TOKEN * 1.1)
-        if random.random() < CONVERSATION_SHARE:
+        if random.random() < CONVERSATION_SHARES[data]:
             return conversation(random, chars, corpus, haystack)
         return retrieval_task(random, chars, 1.0, haystack)
 
     return make_chat
-
-
-def plan_of(mask: Tensor, reading: Reading, **rest: object) -> CachePlan:
-    """The plan of a mask under a reading's zones and storage."""
-    return CachePlan(
-        kept_of(mask.cpu()), mask.shape[-1], storage_k=reading.storage_k,
-        storage_v=reading.storage_v, sink=reading.sink, recent=reading.recent, **rest,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def reading_of(plan: CachePlan, device: torch.device) -> Reading:
@@ -63,109 +62,155 @@ def reading_of(plan: CachePlan, device: torch.device) -> Reading:
     return mask_reading(plan.mask().to(device), reading)
 
 
-def learn(arguments: argparse.Namespace) -> dict[str, object]:
-    """The whole pipeline; returns the report."""
-    began = time.monotonic()
-    model, file = open_model(arguments.model)
-    if file is None:
-        raise ValueError(f"{arguments.model}: a model with its vocabulary (GGUF) expected")
-    reading = Reading(
-        sink=arguments.sink, recent=arguments.recent, storage_k=arguments.storage_k,
-        storage_v=arguments.storage_v,
-    )  # fmt: skip
-    render_chat = renderer(file.vocabulary)
-    make_chat = chats(arguments.corpus, arguments.books)
-    lengths = (arguments.min_tokens, arguments.max_tokens)
+class PlanMaker:
+    """A model, what it is learned from, and what has come of it so far."""
 
-    source = TailSource(arguments.samples, lengths, arguments.recent, make_chat, render_chat)
-    # Opened in this order, with their first batches made: processes fork before the GPU starts.
-    streams = [tail_batches(source, seed, arguments.workers) for seed in (1, 3)]
-    streams = [
-        chain([next(stream)], stream) for stream in streams[: 1 + (arguments.refine_steps > 0)]
-    ]
-    measured = [source.batch(2, step) for step in range(MEASURED_BATCHES)]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    exact_enough()
-    model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.began = time.monotonic()
+        self.out: Path = arguments.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.model, file = open_model(arguments.model)
+        if file is None:
+            raise ValueError(f"{arguments.model}: a model with its vocabulary (GGUF) expected")
+        self.name = file.name
+        self.reading = Reading(
+            sink=arguments.sink, recent=arguments.recent, storage_k=arguments.storage_k,
+            storage_v=arguments.storage_v,
+        )  # fmt: skip
+        source = TailSource(
+            arguments.samples, (arguments.min_tokens, arguments.max_tokens), arguments.recent,
+            chats(arguments.corpus, arguments.books, arguments.data), renderer(file.vocabulary),
+        )  # fmt: skip
+        # The streams' first batches are made here: processes fork before the GPU starts.
+        seeds = (1, 3) if arguments.refine_steps > 0 else (1,)
+        streams = [tail_batches(source, seed, arguments.workers) for seed in seeds]
+        self.streams = [chain([next(stream)], stream) for stream in streams]
+        self.measured = [source.batch(2, step) for step in range(MEASURED_BATCHES)]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        exact_enough()
+        self.model.to(self.device, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+        self.lines: list[dict[str, object]] = []
+        self.results: list[dict[str, object]] = []
 
-    lines: list[dict[str, object]] = []
-
-    def log(line: dict[str, object]) -> None:
-        lines.append(line)
+    def log(self, line: dict[str, object]) -> None:
+        """A line of the report, on the screen too."""
+        self.lines.append(line)
         print(json.dumps(line), flush=True)
 
-    config = LeankConfig(
-        l1=tuple(arguments.l1), learning_rate=arguments.learning_rate, steps=arguments.steps,
-        reading=reading,
-    )  # fmt: skip
+    def costs(self, readings: list[Reading]) -> list[float]:
+        """How far answers are from those with the whole cache."""
+        return measure(self.model, self.measured, readings)
 
-    def keep(factors: Tensor) -> None:
-        torch.save({"factors": factors.cpu(), "l1": config.l1}, arguments.out / "factors.pt")
+    def stage1(self) -> tuple[Tensor, tuple[float, ...]]:
+        """Factors for each L1 weight, learned or read, and the weights."""
+        given, l1 = self.arguments.factors, tuple(self.arguments.l1)
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.factors:
-        factors = torch.load(arguments.factors)["factors"].to(device)
-    else:
-        factors = learn_factors(model, streams[0], config, log=log, keep=keep)
-    keep(factors)
-    stage1_seconds = time.monotonic() - began
+        def keep(factors: Tensor) -> None:
+            torch.save({"factors": factors.cpu(), "l1": list(l1)}, self.out / "factors.pt")
 
-    name = file.name
-    results: list[dict[str, object]] = []
-    for share in arguments.shares:
-        # The L1 weight that serves this share best, with masks as deployed.
-        masks = [block_mask(one, share) for one in factors]
-        costs = measure(model, measured, [mask_reading(mask, reading) for mask in masks])
-        best = min(range(len(masks)), key=lambda index: costs[index])
-        mask, cost = masks[best], costs[best]
-        if arguments.refine_steps > 0:
-            refined = refine_factors(
-                model, streams[1], factors[best],
-                replace(
-                    config, steps=arguments.refine_steps, pruned=share,
-                    learning_rate=config.learning_rate / 2,
-                ),
-                log=log,
+        if given:
+            state = torch.load(given)
+            factors, l1 = state["factors"].to(self.device), tuple(state["l1"])
+        else:
+            config = LeankConfig(
+                l1=l1, learning_rate=self.arguments.learning_rate, steps=self.arguments.steps,
+                reading=self.reading,
             )  # fmt: skip
-            refined_cost = measure(model, measured, [mask_reading(refined, reading)])[0]
-            if refined_cost < cost:
-                mask, cost = refined, refined_cost
-        stem = f"leank-{round(100 * share)}"
-        plan = plan_of(
-            mask, reading, name=stem, model=name,
-            source=f"LeanK, stage 1 with L1 weight {config.l1[best]}, {arguments.steps} steps",
+            factors = learn_factors(self.model, self.streams[0], config, log=self.log, keep=keep)
+        keep(factors)
+        return factors, l1
+
+    def write(self, plan: CachePlan, **result: object) -> None:
+        """The plan's file and its line of the report."""
+        low, high = self.arguments.context
+        suffix = "" if (low, high) == (0, 1_048_576) else f"-{low}-{high}"
+        plan = replace(
+            plan, name=plan.name + suffix, model=self.name, context_tokens_min=low,
+            context_tokens_max=high,
         )  # fmt: skip
-        plan.write(arguments.out / f"{name}.{stem}.json")
-        results.append({
-            "plan": stem, "pruned": round(1 - plan.kept_fraction, 4), "distillation": cost,
-            "by_l1": costs, "archive_bytes_per_token": plan.archive_bytes_per_token(),
-            "widths": [[len(channels) for channels in heads] for heads in plan.kept],
+        plan.write(self.out / f"{self.name}.{plan.name}.json")
+        self.results.append({
+            "plan": plan.name, "pruned": round(1 - plan.kept_fraction, 4),
+            "storage": [plan.storage_k, plan.storage_v], "pages_per_step": plan.pages_per_step,
+            "archive_bytes_per_token": plan.archive_bytes_per_token(),
+            "widths": [[len(channels) for channels in heads] for heads in plan.kept], **result,
         })  # fmt: skip
-        print(json.dumps(results[-1]), flush=True)
-    for target in arguments.bytes:
+        print(json.dumps(self.results[-1]), flush=True)
+
+    def refine(self, factors: Tensor, share: float) -> Tensor:
+        """Stage 2."""
+        config = LeankConfig(
+            learning_rate=self.arguments.learning_rate / 2, steps=self.arguments.refine_steps,
+            reading=self.reading, pruned=share,
+        )  # fmt: skip
+        return refine_factors(self.model, self.streams[1], factors, config, log=self.log)
+
+    def plan_for_share(self, factors: Tensor, l1: tuple[float, ...], share: float) -> None:
+        """The plan that prunes a share of K, from the L1 weight whose mask costs least."""
+        masks = [block_mask(one, share) for one in factors]
+        sources = [f"LeanK, stage 1 with L1 weight {weight}" for weight in l1]
+        if self.arguments.refine_steps > 0:
+            costs = self.costs([mask_reading(mask, self.reading) for mask in masks])
+            best = costs.index(min(costs))
+            masks.append(self.refine(factors[best], share))
+            sources.append(f"LeanK, stage 2 after L1 weight {l1[best]}")
+        costs = self.costs([mask_reading(mask, self.reading) for mask in masks])
+        best = costs.index(min(costs))
+        plan = CachePlan(
+            kept_of(masks[best].cpu()), masks[best].shape[-1], storage_k=self.reading.storage_k,
+            storage_v=self.reading.storage_v, sink=self.reading.sink, recent=self.reading.recent,
+            name=f"leank-{round(100 * share)}", source=sources[best],
+        )  # fmt: skip
+        self.write(plan, distillation=costs[best], by_candidate=costs)
+
+    def plan_for_bytes(self, factors: Tensor, target: float) -> None:
+        """The plan whose answers are closest, of all that take at most `target` bytes a token; and
+        the smallest page budget that costs it next to nothing."""
         middle = factors[len(factors) // 2].cpu()
-        candidates = candidates_for(middle, target, sink=reading.sink, recent=reading.recent)
+        zones = {"sink": self.reading.sink, "recent": self.reading.recent}
+        candidates = candidates_for(middle, target, **zones)
         if not candidates:
             raise ValueError(f"no plan takes {target} bytes a token")
-        costs = measure(model, measured, [reading_of(c.plan, device) for c in candidates])
-        best = min(range(len(candidates)), key=lambda index: costs[index])
+        costs = self.costs([reading_of(one.plan, self.device) for one in candidates])
+        best = costs.index(min(costs))
         plan = replace(
-            candidates[best].plan, name=f"bytes-{round(target)}", model=name,
+            candidates[best].plan, name=f"bytes-{round(target)}",
             source=f"LeanK, K and V bits and channels chosen for {target} bytes a token",
         )  # fmt: skip
-        plan.write(arguments.out / f"{name}.bytes-{round(target)}.json")
-        results.append({
-            "plan": plan.name, "distillation": costs[best], "candidates": len(candidates),
-            "archive_bytes_per_token": plan.archive_bytes_per_token(),
-            "storage": [plan.storage_k, plan.storage_v], "pruned": round(1 - plan.kept_fraction, 4),
-        })  # fmt: skip
-        print(json.dumps(results[-1]), flush=True)
+        self.write(plan, distillation=costs[best], candidates=len(candidates))
+        if plan.storage_k == "f16":
+            return  # its pages would need bounds beside them, and be larger
+        limited = [
+            replace(
+                plan, pages_per_step=pages, pages_floor=pages, name=f"{plan.name}-pages-{pages}"
+            )
+            for pages in PAGE_BUDGETS
+        ]
+        page_costs = self.costs([reading_of(one, self.device) for one in limited])
+        for one, cost in zip(limited, page_costs, strict=True):
+            if cost <= PAGE_BUDGET_SLACK * costs[best]:
+                self.write(one, distillation=cost, by_candidate=page_costs)
+                return
+
+
+def learn(arguments: argparse.Namespace) -> dict[str, object]:
+    """The whole pipeline; returns the report."""
+    maker = PlanMaker(arguments)
+    factors, l1 = maker.stage1()
+    stage1_seconds = time.monotonic() - maker.began
+    for share in arguments.shares:
+        maker.plan_for_share(factors, l1, share)
+    for target in arguments.bytes:
+        maker.plan_for_bytes(factors, target)
     report: dict[str, object] = {
-        "model": name, "device": str(device), "stage1_seconds": round(stage1_seconds, 1),
-        "seconds": round(time.monotonic() - began, 1), "steps": arguments.steps,
-        "kept_by_frequency": frequency_rates(factors), "log": lines, "plans": results,
+        "model": maker.name, "device": str(maker.device), "data": arguments.data,
+        "stage1_seconds": round(stage1_seconds, 1),
+        "seconds": round(time.monotonic() - maker.began, 1), "steps": arguments.steps,
+        "l1": list(l1), "factor_by_frequency": frequency_rates(factors), "log": maker.lines,
+        "plans": maker.results,
     }  # fmt: skip
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=1))
+    (maker.out / "report.json").write_text(json.dumps(report, indent=1))
     return report
 
 
@@ -191,12 +236,16 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--learning-rate", type=float, default=0.02)
     options.add_argument("--l1", type=float, nargs="+", default=[0.02, 0.06, 0.2])
     options.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.6, 0.7, 0.8, 0.9])
-    options.add_argument("--bytes", type=float, nargs="*", default=[])
+    options.add_argument("--bytes", type=int, nargs="*", default=[])
     options.add_argument("--sink", type=int, default=16)
     options.add_argument("--recent", type=int, default=112)
     options.add_argument("--storage-k", default="f16")
     options.add_argument("--storage-v", default="f16")
     options.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    options.add_argument("--data", choices=sorted(CONVERSATION_SHARES), default="mixed")
+    options.add_argument(
+        "--context", type=int, nargs=2, default=(0, 1_048_576), help="of the plans"
+    )
     options.add_argument("--books", type=int, default=40, help="that haystacks come from")
     return options
 

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_model
 
 from leanedge_train.cache import Reading
+from leanedge_train.compare_factors import compare, ranks
 from leanedge_train.leank import (
     LeankConfig,
     TailBatch,
@@ -125,3 +126,12 @@ def test_candidates_meet_a_byte_target() -> None:
     assert len({(c.plan.storage_k, c.plan.storage_v) for c in found}) > 3
     assert all(340 <= c.bytes_per_token <= 400 for c in found)
     assert all(c.plan.archive_bytes_per_token() == c.bytes_per_token for c in found)
+
+
+def test_factors_of_two_tasks_are_compared_by_value_rank_and_mask() -> None:
+    values = torch.rand(4, 2, 64, generator=torch.Generator().manual_seed(5)).round(decimals=1)
+    same = compare(values, values)
+    assert same["pearson"] == same["spearman"] == 1.0
+    assert set(same["kept_in_both"].values()) == {1.0}  # type: ignore[attr-defined]
+    assert compare(values, 1 - values)["spearman"] == -1.0
+    assert ranks(torch.tensor([3.0, 1.0, 1.0, 2.0])).tolist() == [3.0, 0.5, 0.5, 2.0]

@@ -99,15 +99,20 @@ def test_the_engine_answers_with_the_trained_model_under_its_plan(
         "--model", str(exported), "--corpus", str(trained / "corpus"), "--out", str(out),
         "--steps", "3", "--refine-steps", "2", "--samples", "1", "--min-tokens", "200",
         "--max-tokens", "300", "--l1", "0.05", "0.2", "--shares", "0.5", "--bytes", "100",
+        "--context", "0", "4096",
     ]))  # fmt: skip
     assert json.loads((out / "report.json").read_text())["plans"] == report["plans"]
     assert torch.load(out / "factors.pt")["factors"].shape == (2, 2, 1, 32)
-    names = [str(out / "tiny.leank-50.json"), str(out / "tiny.bytes-100.json")]
+    names = [str(out / f"tiny.{name}-0-4096.json") for name in ("leank-50", "bytes-100")]
     assert read_plan(Path(names[1])).archive_bytes_per_token() <= 100
+    assert read_plan(Path(names[0])).context_tokens_max == 4096
     found = ask_engine(
         model=str(exported), plans=names, prompt=list(range(300, 500)), answerTokens=3
     )
-    assert [plan["name"] for plan in found["plans"][1:]] == ["leank-50", "bytes-100"]
+    assert [plan["name"] for plan in found["plans"][1:]] == [
+        "leank-50-0-4096",
+        "bytes-100-0-4096",
+    ]
     for plan, name in zip(found["plans"][1:], names, strict=True):
         assert plan["fingerprint"] == read_plan(Path(name)).fingerprint()
     assert all(len(answer["tokens"]) == 3 for answer in found["answers"])
