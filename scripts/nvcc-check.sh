@@ -52,7 +52,7 @@ failed=0
 compile() {
   local name=$out/$(basename "$2" .cu).$1
   "$NVCC_HOME/bin/nvcc" --std=c++20 --expt-relaxed-constexpr --optimize 3 -Xptxas=-v -Werror=all-warnings \
-    --include-path engine/include --include-path gpu-worker/include \
+    --compiler-options -fPIC --include-path engine/include --include-path gpu-worker/include \
     --generate-code="arch=compute_$1,code=sm_$1" --compile --output-file "$name.o" "$2" \
     >"$name.log" 2>&1 && touch "$name.ok"
 }
@@ -84,9 +84,10 @@ for kernel in "${kernels[@]}"; do
 done
 
 # What is plain C++: the launchers compile without warnings, the division of work is tested.
-for source in gpu-worker/src/kernels/*.cpp gpu-worker/src/matrix/*.cpp gpu-worker/test/*harness.cpp; do
-  if g++ -std=c++20 -fsyntax-only -Wall -Wextra -Wconversion -Wshadow -Werror -fno-exceptions -fno-rtti \
-    -I engine/include -I gpu-worker/include -isystem "$NVCC_HOME/include" "$source"; then
+for source in gpu-worker/src/*/*.cpp gpu-worker/test/*harness.cpp; do
+  if g++ -std=c++20 -O2 -fPIC -ffp-contract=off -Wall -Wextra -Wconversion -Wshadow -Werror -fno-exceptions \
+    -fno-rtti -I engine/include -I engine/src -I gpu-worker/include -isystem "$NVCC_HOME/include" \
+    -c "$source" -o "$out/$(basename "$(dirname "$source")")-$(basename "$source").o"; then
     echo "ok   $source"
     passed=$((passed + 1))
   else
@@ -105,8 +106,31 @@ for source in gpu-worker/test/*_test.cpp; do
   fi
 done
 
+# The engine links: every kernel that it launches is there. A file with cuBLASLt's name stands for the
+# library, which the loader finds on a machine with a GPU.
+echo >"$out/empty.c"
+gcc -shared -Wl,-soname,libcublasLt.so.13 "$out/empty.c" -o "$out/libcublasLt.so"
+mapfile -t shared < <(find engine/src -maxdepth 1 -name '*.cpp' |
+  grep -Ev '/(platform_native|memory_host|weights|scratch|pass|cache_push|prefill_states|draw)\.cpp$' | sort)
+if g++ -std=c++20 -O2 -fPIC -ffp-contract=off -fno-exceptions -fno-rtti -shared -Wl,-Bsymbolic \
+  -I engine/include -I engine/src "${shared[@]}" $(find "$out" -name '*.cpp.o' ! -name 'test-*') \
+  "$out"/*.90a.o -L "$NVCC_HOME/lib" -lcudart_static -L "$out" -Wl,--no-as-needed -lcublasLt \
+  -Wl,--as-needed -lpthread -ldl -lrt -Wl,--exclude-libs,ALL -o "$out/libleanedge_cuda.so" &&
+  ! nm --dynamic --undefined-only "$out/libleanedge_cuda.so" | grep -q leanedge; then
+  echo "ok   libleanedge_cuda.so links ($(stat -c %s "$out/libleanedge_cuda.so") bytes)"
+  passed=$((passed + 1))
+else
+  echo "FAIL libleanedge_cuda.so does not link"
+  failed=$((failed + 1))
+fi
+if NVCC_HOME=$NVCC_HOME scripts/cuda-host-test.sh; then
+  passed=$((passed + 1))
+else
+  failed=$((failed + 1))
+fi
+
 # Results name a hash of their family's sources, which is theirs in every commit that has these kernels.
-for family in decode-attention matrix prefill-attention rows engine; do
+for family in decode-attention matrix prefill-attention page-selection rows engine; do
   results=$(find docs/results -name "*-$family.json" | sort | tail -n 1)
   [[ -z $results ]] && continue
   measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")

@@ -3,7 +3,7 @@
 # it, so that it can be told whether they still measure the kernels that are here. Each family has its
 # own list, so that a change of one does not age the results of the others.
 #   gpu-worker/device/kernels-hash.sh FAMILY [folder with include/ and src/]
-# Families: decode-attention, matrix, prefill-attention, rows, engine (what drives them all).
+# Families: decode-attention, matrix, prefill-attention, page-selection, rows, engine (what drives them all).
 set -euo pipefail
 family=${1?a family of kernels}
 cd "${2:-$(dirname "$0")/..}"
@@ -18,13 +18,12 @@ case $family in
     )
     ;;
   matrix) files=(include/leanedge_cuda/matrix.h src/matrix) ;;
-  prefill-attention)
-    files=(include/leanedge_cuda/{prefill_attention,page_selection}.h src/prefill src/selection)
-    ;;
+  prefill-attention) files=(include/leanedge_cuda/prefill_attention.h src/prefill) ;;
+  page-selection) files=(include/leanedge_cuda/page_selection.h src/selection) ;;
   rows) files=(include/leanedge_cuda/{rows,sampling}.h src/rows) ;;
   engine) files=(src/engine) ;;
   *)
-    echo "unknown family $family: decode-attention, matrix, prefill-attention, rows or engine" >&2
+    echo "unknown family $family: decode-attention, matrix, prefill-attention, page-selection, rows, engine" >&2
     exit 2
     ;;
 esac

@@ -2,7 +2,9 @@
 
 #include "leanedge_cuda/page_selection.h"
 #include "leanedge_cuda/prefill_attention.h"
+#include "observe.h"
 #include "plans_device.h"
+#include "row_kernels.h"
 
 namespace leanedge::cuda {
 namespace {
@@ -82,6 +84,38 @@ void rotate(const Engine& engine, const PassTables& tables, const PassGroup& gro
   call.head_dim = c.head_dim;
   call.rope_dim = c.rope_dim;
   device_check(rotate_write_launch(call, device.stream));
+}
+
+// Adds those rows of a group that le_observe asked for.
+void observe_group(const Engine& engine, const PassTables& tables, const PassGroup& group,
+                   int32_t layer) {
+  const ModelConfig& c = engine.config;
+  for (int32_t i = 0; i < tables.run_count && engine.observation.sequence >= 0; ++i) {
+    const Run& run = tables.runs[i];
+    if (run.sequence - engine.sequences != engine.observation.sequence) continue;
+    const int32_t begin = run.row > group.row ? run.row : group.row;
+    const int32_t run_end = run.row + run.rows;
+    const int32_t end = run_end < group.row + group.rows ? run_end : group.row + group.rows;
+    if (begin >= end) continue;
+    const int32_t position = run.first + begin - run.row;
+    const int32_t before = engine.observation.query_from - position;
+    const size_t q_at = elements(begin - group.row, c.heads * c.head_dim);
+    SquareSums call = {};
+    call.targets = tables.targets + begin;
+    if (group.decodes) {
+      call.q_f32 = device.scratch.q_f32 + q_at;
+    } else {
+      call.q_f16 = device.scratch.q_f16 + elements(group.row, c.heads * c.head_dim) + q_at;
+    }
+    call.sums = observe_sums(engine, layer);
+    call.zone_offset = group.zone_layer * static_cast<size_t>(layer);
+    call.rows = end - begin;
+    call.q_from = before > 0 ? before : 0;
+    call.heads = c.heads;
+    call.kv_heads = c.kv_heads;
+    call.head_dim = c.head_dim;
+    device_check(square_sums_launch(call, device.stream));
+  }
 }
 
 void decode_attend(const Engine& engine, const PassGroup& group, int32_t layer) {
@@ -179,6 +213,7 @@ void layer_launch(const Engine& engine, const PassTables& tables, int32_t layer,
   for (int32_t i = 0; i < tables.group_count; ++i) {
     const PassGroup& group = tables.groups[i];
     rotate(engine, tables, group, layer);
+    observe_group(engine, tables, group, layer);
     if (rows == Continue::kNone) continue;
     if (group.decodes) {
       decode_attend(engine, group, layer);

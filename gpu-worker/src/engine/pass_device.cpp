@@ -178,8 +178,12 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
     const int32_t bucket = cuda::bucket_of(rows);
     const int32_t plan = runs[0].sequence->cache.plan;
     build_tables(*engine, runs, run_count, cuda::kBuckets[bucket], device.graphs.pass_tables);
-    device_check(cuda::captured_run(&device.graphs.layers[plan][bucket], launch_decode, engine,
-                                    device.stream));
+    if (engine->observation.sequence >= 0) {
+      launch_decode(engine);  // with launches that no graph has
+    } else {
+      device_check(cuda::captured_run(&device.graphs.layers[plan][bucket], launch_decode, engine,
+                                      device.stream));
+    }
   } else {
     build_tables(*engine, runs, run_count, rows, nullptr);
     launch_mixed(engine, runs, run_count,

@@ -237,6 +237,7 @@ bool tables_uniform(const Engine& engine, const Run* runs, int32_t run_count, in
 void tables_build(const Engine& engine, const Run* runs, int32_t run_count, int32_t padded,
                   TableWriter* writer, PassTables* out) {
   out->rows = padded;
+  out->runs = runs;
   out->run_count = run_count;
   out->group_count = 0;
   RowArrays arrays = {};

@@ -36,6 +36,7 @@ struct PassTables {
   const int32_t* owners;      // (rows) handles of the rows' sequences; -1: padding
   const int32_t* last;        // (run_count) the last row of each run
   const KvTarget* targets;    // (rows)
+  const Run* runs;            // (run_count) on the host
   int32_t rows;               // padding included
   int32_t run_count;
   int32_t group_count;

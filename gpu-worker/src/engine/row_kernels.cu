@@ -1,5 +1,7 @@
 #include "row_kernels.h"
 
+#include <cuda_fp16.h>
+
 namespace leanedge::cuda {
 namespace {
 
@@ -30,6 +32,33 @@ __global__ void kernel_row_copy(const RowCopy* copies, int head_dim) {
       *reinterpret_cast<const uint4*>((value ? copy.v : copy.k) + from);
 }
 
+// A thread adds up one channel over all rows, in order.
+__global__ void kernel_square_sums(const SquareSums call) {
+  const int column = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  const int k_columns = call.kv_heads * call.head_dim;
+  const int q_columns = call.heads * call.head_dim;
+  if (column >= k_columns + q_columns) return;
+  double sum = call.sums[column];
+  if (column < k_columns) {
+    const size_t head = column / call.head_dim;
+    for (int r = 0; r < call.rows; ++r) {
+      const KvTarget target = call.targets[r];
+      const size_t at = call.zone_offset + head * target.stride * call.head_dim +
+                        column % call.head_dim;
+      const double x = __half2float(__ushort_as_half(target.k[at]));
+      sum += x * x;
+    }
+  } else {
+    for (int r = call.q_from; r < call.rows; ++r) {
+      const size_t at = static_cast<size_t>(r) * q_columns + (column - k_columns);
+      const double x =
+          call.q_f32 ? call.q_f32[at] : __half2float(__ushort_as_half(call.q_f16[at]));
+      sum += x * x;
+    }
+  }
+  call.sums[column] = sum;
+}
+
 unsigned blocks_of(size_t items) { return static_cast<unsigned>((items + kThreads - 1) / kThreads); }
 
 }  // namespace
@@ -49,6 +78,13 @@ cudaError_t row_copy_launch(const RowCopy* copies, int32_t copy_count, int32_t r
   const dim3 grid(blocks_of(items), static_cast<unsigned>(kv_heads),
                   static_cast<unsigned>(copy_count));
   kernel_row_copy<<<grid, kThreads, 0, stream>>>(copies, head_dim);
+  return cudaGetLastError();
+}
+
+cudaError_t square_sums_launch(const SquareSums& call, cudaStream_t stream) {
+  const size_t columns =
+      static_cast<size_t>(call.heads + call.kv_heads) * static_cast<size_t>(call.head_dim);
+  kernel_square_sums<<<blocks_of(columns), kThreads, 0, stream>>>(call);
   return cudaGetLastError();
 }
 

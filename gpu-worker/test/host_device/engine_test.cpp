@@ -40,6 +40,8 @@ struct Calls {
   decltype(&le_step) step;
   decltype(&le_logits) logits;
   decltype(&le_engine_stats) stats;
+  decltype(&le_observe) observe;
+  decltype(&le_observed) observed;
 };
 
 template <class T>
@@ -68,6 +70,8 @@ Calls load(const char* path) {
   find(library, "le_step", &c.step);
   find(library, "le_logits", &c.logits);
   find(library, "le_engine_stats", &c.stats);
+  find(library, "le_observe", &c.observe);
+  find(library, "le_observed", &c.observed);
   return c;
 }
 
@@ -267,6 +271,35 @@ void against_reference(const Calls& device, const Calls& reference) {
   }
 }
 
+// Sums of squared channels over a prompt and what is generated behind it.
+void observes(const Calls& device, const Calls& reference) {
+  for (int32_t p = 0; p < 2; ++p) {
+    vector<float> found[2];
+    for (int32_t side = 0; side < 2; ++side) {
+      const Calls& c = side ? reference : device;
+      check(open(c, kMemory), "open");
+      const int32_t other = begin(c, p, 30, 5);
+      const int32_t sequence = begin(c, p, 150, 4);
+      check(c.observe(sequence, 100) == 0, "le_observe");
+      next(c, other);
+      next(c, sequence);
+      for (int32_t i = 0; i < 3; ++i) {
+        const int32_t id = 11 + i;
+        c.truncate(sequence, 150 + i);
+        c.append(sequence, 2, &id, 1);
+        step(c, {other, sequence}, 1 << 20);
+      }
+      for (int32_t layer = 0; layer < kLayers; ++layer) {
+        double sums[(1 + kHeads) * kHeadDim];
+        check(c.observed(layer, sums) == 0, "le_observed");
+        for (double sum : sums) found[side].push_back(static_cast<float>(sum));
+      }
+    }
+    const double apart = distance(found[0], found[1]);
+    check(apart < 0.02, "sums of squares", apart);
+  }
+}
+
 // The second time, passes come out of graphs.
 void twice(const Calls& device) {
   Rows found[2];
@@ -321,6 +354,7 @@ int main(int count, char** arguments) {
   const Calls device = load(arguments[1]);
   const Calls reference = load(arguments[2]);
   against_reference(device, reference);
+  observes(device, reference);
   twice(device);
   slides(device);
   printf("%d passed, %d failed\n", passed, failed);

@@ -237,6 +237,25 @@ cudaError_t flag_owners_launch(uint32_t* bad, const int32_t* owners, uint32_t* s
   });
 }
 
+cudaError_t square_sums_launch(const SquareSums& call, cudaStream_t) {
+  return host_launch([=] {
+    const int32_t q_dim = call.heads * call.head_dim;
+    for (int32_t r = 0; r < call.rows; ++r) {
+      const KvTarget& target = call.targets[r];
+      for (int32_t c = 0; c < call.kv_heads * call.head_dim; ++c) {
+        const size_t from = call.zone_offset + at(c / call.head_dim * target.stride, call.head_dim);
+        const double x = static_cast<double>(f16_to_f32(target.k[from + static_cast<size_t>(c % call.head_dim)]));
+        call.sums[c] += x * x;
+      }
+      for (int32_t c = 0; c < q_dim && r >= call.q_from; ++c) {
+        const size_t from = at(r, q_dim) + static_cast<size_t>(c);
+        const double x = static_cast<double>(call.q_f32 ? call.q_f32[from] : f16_to_f32(call.q_f16[from]));
+        call.sums[call.kv_heads * call.head_dim + c] += x * x;
+      }
+    }
+  });
+}
+
 cudaError_t row_copy_launch(const RowCopy* copies, int32_t copy_count, int32_t rows_max,
                             int32_t kv_heads, int32_t head_dim, cudaStream_t) {
   return host_launch([=] {
