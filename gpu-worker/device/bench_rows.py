@@ -1,6 +1,6 @@
 """Times row kernels and sampling: medians of CUDA-graph replays, so launches overlap as in a step.
 
-LEANEDGE_ROWS_LIBRARY names the library with test/rows_harness.cpp. Writes rows.json and rows.md into $OUT.
+LEANEDGE_CUDA_LIBRARY names the library with test/rows_harness.cpp. Writes rows.json and rows.md into $OUT.
 Small cases lie in the second-level cache. Run check_rows.py first.
 """
 

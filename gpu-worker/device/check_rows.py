@@ -1,6 +1,6 @@
 """Row kernels against float64, sampling on the device against the scalar sampler of engine/src.
 
-LEANEDGE_ROWS_LIBRARY names the library with test/rows_harness.cpp. Ends with `N passed, N failed`.
+LEANEDGE_CUDA_LIBRARY names the library with test/rows_harness.cpp. Ends with `N passed, N failed`.
 --small leaves the large shapes out, for compute-sanitizer; --only TEXT runs what has it in its name.
 """
 

@@ -65,7 +65,7 @@ SAMPLE_OUT = np.dtype([("token", "<i4"), ("logprob", "<f4"), ("status", "<i4"), 
 KV_TARGET = np.dtype([("k", "<u8"), ("v", "<u8"), ("stride", "<i4"), ("r", "<i4")])
 assert SAMPLE_ROW.itemsize == 48 and KV_TARGET.itemsize == 24
 
-library = ctypes.CDLL(os.environ["LEANEDGE_ROWS_LIBRARY"])
+library = ctypes.CDLL(os.environ["LEANEDGE_CUDA_LIBRARY"])
 library.harness_rope_table.restype = D
 sizes = (I * 8)()
 library.harness_row_sizes(sizes)

@@ -52,7 +52,6 @@ scripts() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   case $1 in
     decode-attention) check=(check.py) bench=(bench.py) ;;
-    rows) check=(check_rows.py) bench=() ;;
     engine)
       check=(check_engine.py) bench=(bench_engine.py --masks "$masks")
       export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so
@@ -86,5 +85,3 @@ for family in $families; do
   if ((${#bench[@]} > 0)); then python3 "${bench[@]}"; fi
 done
 exit "$failed"
-LEANEDGE_KERNELS=$(./kernels-hash.sh rows)
-python3 bench_rows.py
