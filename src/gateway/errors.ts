@@ -9,8 +9,6 @@ import { fullRetryAfterSeconds } from "./limits.js";
 export const errorReasonHeader = "x-error-reason";
 /** The reason that OpenAI's clients know by the same name. */
 const contextLengthExceeded = "context_length_exceeded";
-/** All workers of a model are full. */
-const workersFull = "workers_full";
 
 /** Wrong in any state. */
 export function invalidArgument(message: string): ConnectError {
@@ -45,13 +43,8 @@ export function allFull(model: string): ConnectError {
   return new ConnectError(
     `all workers of model "${model}" are full; come again in ${fullRetryAfterSeconds} s`,
     Code.ResourceExhausted,
-    { [retryAfterHeader]: String(fullRetryAfterSeconds), [errorReasonHeader]: workersFull },
+    { [retryAfterHeader]: String(fullRetryAfterSeconds) },
   );
-}
-
-/** Whether an error is allFull's. */
-export function isAllFull(error: unknown): boolean {
-  return error instanceof ConnectError && error.metadata.get(errorReasonHeader) === workersFull;
 }
 
 /** A retry helps. */

@@ -128,6 +128,7 @@ describe("POST /v1/chat/completions", () => {
       "x-session-id": "talk",
       "x-served-by": "reference:scripted:scripted/0",
       "x-affinity": "miss",
+      "x-placement": "configured",
     });
   });
 
@@ -298,6 +299,7 @@ describe("a history", () => {
     const second = await chat(key, { messages: history }, named);
     expect(answerOf(second)).toBe(words(3));
     expect(second.headers.get("x-affinity")).toBe("hit");
+    expect(second.headers.get("x-placement")).toBe("bound");
     expect(second.headers.get("x-session-id")).toBe("talk");
     expect(second.body.usage?.prompt_tokens_details.cached_tokens).toBe(
       (first.body.usage?.prompt_tokens ?? 0) + 2,

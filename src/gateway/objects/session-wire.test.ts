@@ -1,6 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
-import { resourceExhausted } from "../errors.js";
+import { allFull, resourceExhausted } from "../errors.js";
 import {
   ObjectLostError,
   decodeFrames,
@@ -59,6 +59,12 @@ describe("frames", () => {
       code: Code.ResourceExhausted,
       rawMessage: "no page of 64 is free",
     });
+  });
+
+  it("carry the time after which to come again", async () => {
+    const failure = encodeErrorFrame(allFull("m"));
+    const error: unknown = await read(streamOf([failure], 100)).catch((e: unknown) => e);
+    expect(error instanceof ConnectError && error.metadata.get("retry-after")).toBe("2");
   });
 
   it("that are broken are our bug, not the client's", async () => {
