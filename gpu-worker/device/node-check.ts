@@ -7,10 +7,12 @@
  *   node node-check.mjs --addon leanedge.node --library libleanedge_cuda.so --wasm leanedge-simd128.wasm
  *     --model FILE [--plan FILE ...] [--memory MiB]
  *
- * Prints each check with its figures, and ends with `N passed, N failed`.
+ * Prints each check with its figures, and ends with `N passed, N failed`. Writes node.json and node.md into the folder
+ * that OUT names; LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured.
  */
-import { readFile } from "node:fs/promises";
-import { basename } from "node:path";
+import { execFileSync } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { nativePaths } from "../../src/engine/cuda/addon.js";
@@ -58,6 +60,7 @@ const lively: Sampling = { ...greedy, temperature: 0.8, topK: 40, topP: 0.95, se
 
 let passed = 0;
 let failed = 0;
+const lines: { readonly check: string; readonly good: boolean; readonly said: string }[] = [];
 
 function described(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
@@ -68,11 +71,56 @@ async function check(name: string, run: () => Promise<string>): Promise<void> {
   try {
     const said = await run();
     passed += 1;
+    lines.push({ check: name, good: true, said });
     console.log(`ok   ${name}: ${said}`);
   } catch (error) {
     failed += 1;
+    const said = error instanceof Error ? error.message : String(error);
+    lines.push({ check: name, good: false, said });
     console.log(`FAIL ${name}: ${described(error)}`);
   }
+}
+
+/** The name and driver of the GPU; what is said where there is none. */
+function gpu(): readonly string[] {
+  try {
+    const query = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
+    return execFileSync("nvidia-smi", query, { encoding: "utf8" }).trim().split(", ");
+  } catch {
+    return ["none", "none"];
+  }
+}
+
+/** Leaves the results in the folder OUT, if there is one. */
+async function writeResults(folder: string | undefined): Promise<void> {
+  if (folder === undefined || folder === "") return;
+  const [device, driver] = gpu();
+  const head = {
+    device,
+    driver,
+    node: process.version,
+    date: `${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC`,
+    commit: process.env["LEANEDGE_COMMIT"] ?? "unknown",
+    command: `node node-check.mjs ${options.model.map((path) => basename(path)).join(" ")}`,
+    kernels: process.env["LEANEDGE_KERNELS"] ?? "unknown",
+  };
+  await writeFile(join(folder, "node.json"), `${JSON.stringify({ head, lines }, null, 1)}\n`);
+  const rows = lines.map(
+    ({ check, good, said }) => `| ${check} | ${good ? "ok" : "FAIL"} | ${said} |`,
+  );
+  await writeFile(
+    join(folder, "node.md"),
+    [
+      `# The CUDA engine in Node beside the WASM module, on ${head.device ?? ""}`,
+      "",
+      `Date ${head.date}, commit \`${head.commit.slice(0, 12)}\` (kernels \`${head.kernels}\`), driver ${head.driver ?? ""}, Node ${head.node}.`,
+      "",
+      "| check | | figures |",
+      "| --- | --- | --- |",
+      ...rows,
+      "",
+    ].join("\n"),
+  );
 }
 
 function expect(condition: boolean, what: string): void {
@@ -343,5 +391,6 @@ for (const model of options.model) {
 }
 const [first] = options.model;
 if (first !== undefined) await checkErrors(first);
+await writeResults(process.env["OUT"]);
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed > 0 ? 1 : 0);
