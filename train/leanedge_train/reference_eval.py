@@ -162,6 +162,7 @@ def main() -> None:
     options.add_argument("--methods", nargs="+", default=["full"])
     options.add_argument("--factors", type=Path, help="factors.pt of learn_plan")
     options.add_argument("--factor-set", type=int, default=1, help="which L1 weight's")
+    options.add_argument("--batch-tokens", type=int, default=PROMPT_TOKENS_AT_ONCE)
     options.add_argument("--limit", type=int, default=0, help="tasks; 0: all")
     options.add_argument(
         "--storage", default="", help="f16, q8_0 or q4_0: compute with those weights"
@@ -189,7 +190,12 @@ def main() -> None:
     results = []
     with arguments.out.open("w") as out:
         for result in evaluate(
-            model, tokenizer_of(file.vocabulary), file.vocabulary.eos_id, tasks, methods
+            model,
+            tokenizer_of(file.vocabulary),
+            file.vocabulary.eos_id,
+            tasks,
+            methods,
+            arguments.batch_tokens,
         ):
             results.append(result)
             out.write(json.dumps(result) + "\n")
