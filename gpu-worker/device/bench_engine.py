@@ -172,6 +172,17 @@ def profile(run, steps):
     for total, count, name in sorted(found, reverse=True)[:16]:
         short = name.replace("leanedge::cuda::", "").replace("(anonymous namespace)::", "")
         print(f"  {total / steps:9.1f} us {count / steps:7.1f} x {short[:90]}", flush=True)
+    kernels = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels.sort(key=lambda e: e.time_range.start)
+    # Launches overlap: what counts is how far each one moves the end of all.
+    end = kernels[0].time_range.start if kernels else 0
+    middle = len(kernels) // 2
+    for i, e in enumerate(kernels):
+        if middle <= i < middle + 14:
+            begin, moved = e.time_range.start - end, max(e.time_range.end - end, 0)
+            name = e.name.replace("leanedge::", "").replace("cuda::", "")
+            print(f"  begins {begin:7.2f} us behind the end so far, moves it by {moved:7.2f}: {name[:60]}")
+        end = max(end, e.time_range.end)
 
 
 def zone_bytes(engine, plan, tokens):
