@@ -136,7 +136,10 @@ export class PoolObject extends DurableObject<GatewayEnv> {
       return answer;
     }
     const waitMs = Math.min(request.waitMs, placeWaitMsMax);
-    if (waitMs <= 0 || this.#waiters.length >= placeWaitersMax) {
+    if (waitMs <= 0) {
+      return answer;
+    }
+    if (this.#waiters.length >= placeWaitersMax) {
       this.#refused++;
       return answer;
     }
@@ -144,8 +147,8 @@ export class PoolObject extends DurableObject<GatewayEnv> {
   }
 
   /** What became of a call on a worker, and why it went there. */
-  report(worker: string, outcome: Outcome, reason: PlacementReason): void {
-    this.#roster.report(worker, outcome, systemClock.nowMs());
+  report(worker: string, address: string, outcome: Outcome, reason: PlacementReason): void {
+    this.#roster.report({ worker, address }, outcome, systemClock.nowMs());
     if (outcome === "succeeded") {
       if (reason !== PlacementReason.BOUND) {
         this.#rebound[reason] = (this.#rebound[reason] ?? 0) + 1;

@@ -32,6 +32,7 @@ import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
+import { unlessAborted } from "./unless-aborted.js";
 import { WorkerAttempt, WorkerFault } from "./worker-attempt.js";
 import { WorkerChooser } from "./worker-chooser.js";
 import type { WorkerChoice } from "./worker-chooser.js";
@@ -187,9 +188,10 @@ export class TurnRunner {
       }
       choice = undefined;
       try {
-        const sampling = await this.#resolveSampling();
+        const sampling = await unlessAborted(this.#resolveSampling(), this.#stop.signal);
         this.#tokensMax = sampling.maxTokens ?? 0;
-        choice = await this.#chooser.choose(this.#turn());
+        // A pool may let it wait for room.
+        choice = await unlessAborted(this.#chooser.choose(this.#turn()), this.#stop.signal);
         if (attempts > 1 && choice.again) {
           await this.#pause(attempts, restarting);
         }

@@ -104,31 +104,32 @@ export class WorkerChooser {
   }
 
   /** An attempt failed. `blame`: the worker is at fault, and another one is tried first. */
-  failed({ worker, reason }: WorkerChoice, error: unknown, blame: boolean): void {
+  failed(choice: WorkerChoice, error: unknown, blame: boolean): void {
     const { background, directory } = this.#options;
+    const { reason, worker } = choice;
     this.#fresh = false;
     if (!blame) {
       return;
     }
     if (unavailableReason(error) === UnavailableReason.DRAINING) {
       this.#draining.add(worker);
-      background(directory.report(worker, "shutsDown", reason));
+      background(directory.report(choice, "shutsDown", reason));
       return;
     }
     this.#failed.add(worker);
     if (error instanceof ConnectError && error.code === Code.ResourceExhausted) {
       this.#noRoom = error;
-      background(directory.report(worker, "full", reason));
+      background(directory.report(choice, "full", reason));
       return;
     }
-    background(directory.report(worker, "failed", reason));
+    background(directory.report(choice, "failed", reason));
   }
 
   /** A turn ended well: the pool wants to know where it is not sure of the worker, or where it changed. */
-  succeeded({ worker }: WorkerChoice, reason: PlacementReason): void {
+  succeeded(choice: WorkerChoice, reason: PlacementReason): void {
     const { background, directory } = this.#options;
-    if (reason !== PlacementReason.BOUND || directory.standing(worker).suspect) {
-      background(directory.report(worker, "succeeded", reason));
+    if (reason !== PlacementReason.BOUND || directory.standing(choice.worker).suspect) {
+      background(directory.report(choice, "succeeded", reason));
     }
   }
 

@@ -12,7 +12,7 @@ import { systemClock, timeIsUp, within } from "../objects/clock.js";
 import type { PoolObject } from "../objects/pool-object.js";
 import type { PoolConfig } from "./pool-config.js";
 import type { Outcome, PlaceAnswer, PlaceRequest, PoolView } from "./pool-calls.js";
-import type { WorkerRecord } from "./pool-entry.js";
+import type { WorkerPlace, WorkerRecord } from "./pool-entry.js";
 
 interface KeptView {
   readonly view: PoolView;
@@ -48,6 +48,10 @@ export class PoolClient {
    * @returns undefined if no pool answered
    */
   async place(request: PlaceRequest): Promise<PlaceAnswer | undefined> {
+    const [only, ...others] = this.#pools;
+    if (others.length === 0) {
+      return this.#ask(only, request);
+    }
     let best: PlaceAnswer | undefined;
     let fullPool: PoolConfig | undefined;
     let spare: PlaceAnswer | undefined;
@@ -78,11 +82,12 @@ export class PoolClient {
     return record === undefined ? workerWithoutPool : standingOf(record);
   }
 
-  /** Workers that are ready for a model, as far as this isolate knows; of a view that is not too old. */
+  /** Workers that are ready for a model, as far as this isolate knows; engines of the gateway are not among them. */
   ready(model: string): readonly WorkerRecord[] {
     return this.#views().flatMap(({ workers }) =>
       workers.filter(
         (record) =>
+          record.origin !== "embedded" &&
           record.state === "ready" &&
           record.breaker === "closed" &&
           record.models.some((served) => served.model === model),
@@ -91,14 +96,18 @@ export class PoolClient {
   }
 
   /** Tells a pool what became of a call. Never rejects: a pool that does not hear it learns it the next time. */
-  async report(worker: string, outcome: Outcome, reason: PlacementReason): Promise<void> {
+  async report(
+    { worker, address }: WorkerPlace,
+    outcome: Outcome,
+    reason: PlacementReason,
+  ): Promise<void> {
     const pool = this.#poolOf(worker);
     if (pool === undefined) {
       return;
     }
     try {
       await within(
-        Promise.resolve(poolObject(this.#env, pool).report(worker, outcome, reason)),
+        Promise.resolve(poolObject(this.#env, pool).report(worker, address, outcome, reason)),
         poolAnswerMsMax,
         systemClock,
       );

@@ -5,6 +5,14 @@ import type { CandidateLoad } from "./placement.js";
 import { entered, reasonOf, stateOf } from "./worker-state.js";
 import type { WorkerFacts, WorkerState } from "./worker-state.js";
 
+/** A worker and where it is. */
+export interface WorkerPlace {
+  /** Its name (worker-names.ts). */
+  readonly worker: string;
+  /** Its address; empty where the name says it all. */
+  readonly address: string;
+}
+
 /** Where a worker comes from; leanedge.pool.v1.WorkerOrigin. */
 export type WorkerOrigin = "registered" | "configured" | "embedded";
 

@@ -38,6 +38,8 @@ function session(more: Partial<PlaceRequest> = {}): PlaceRequest {
   };
 }
 
+const a = { worker: "pool:p/a", address: "http://a:9000" };
+
 let roster: PoolRoster;
 
 beforeEach(() => {
@@ -215,7 +217,7 @@ describe("a place", () => {
 
   it("takes a worker at its word that it is full, until it says its load again", () => {
     ready("a");
-    roster.report("pool:p/a", "full", start);
+    roster.report(a, "full", start);
     expect(roster.place(session(), start)).toEqual({ kind: "full" });
     roster.heartbeat(beat("a"), start);
     expect(roster.place(session(), start)).toMatchObject({ kind: "placed" });
@@ -224,7 +226,7 @@ describe("a place", () => {
   it("is not with a worker that failed three times, for a while, and then for one trial", () => {
     ready("a");
     ready("b");
-    for (let call = 0; call < 3; call++) roster.report("pool:p/a", "failed", start);
+    for (let call = 0; call < 3; call++) roster.report(a, "failed", start);
     for (let index = 0; index < 20; index++) {
       expect(roster.place(session({ key: String(index) }), start)).toMatchObject({
         worker: "pool:p/b",
@@ -235,7 +237,13 @@ describe("a place", () => {
       (answer) => answer.kind === "placed" && answer.worker === "pool:p/a",
     );
     expect(trials).toHaveLength(1);
-    roster.report("pool:p/a", "succeeded", later);
+    roster.report(a, "succeeded", later);
     expect(roster.byName("a")?.breaker.failures).toBe(0);
+  });
+
+  it("takes no blame for what was found at an address that the worker has left", () => {
+    ready("a", { address: "http://a:9001" });
+    for (let call = 0; call < 3; call++) roster.report(a, "failed", start);
+    expect(roster.byName("a")).toMatchObject({ failuresTotal: 0, breaker: { failures: 0 } });
   });
 });

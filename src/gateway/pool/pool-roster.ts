@@ -15,7 +15,7 @@ import type {
   Registration,
 } from "./pool-calls.js";
 import { candidateLoad, newEntry } from "./pool-entry.js";
-import type { PoolEntry, WorkerLoad, WorkerModel } from "./pool-entry.js";
+import type { PoolEntry, WorkerLoad, WorkerModel, WorkerPlace } from "./pool-entry.js";
 import { after, entered, isForgotten, stateOf } from "./worker-state.js";
 import type { WorkerEvent } from "./worker-state.js";
 
@@ -143,9 +143,10 @@ export class PoolRoster {
   }
 
   /** Takes note of what became of a call. */
-  report(worker: string, outcome: Outcome, nowMs: number): void {
+  report({ worker, address }: WorkerPlace, outcome: Outcome, nowMs: number): void {
     const entry = this.#entries.get(worker);
-    if (entry === undefined) {
+    // What a session found at an address that the worker has left says nothing of its new process.
+    if (entry === undefined || (address !== "" && address !== entry.address)) {
       return;
     }
     switch (outcome) {

@@ -8,6 +8,7 @@ import { placeWaitMsMax } from "../limits.js";
 import { PoolClient } from "../pool/pool-client.js";
 import type { ChoiceReason } from "../pool/placement.js";
 import type { Outcome } from "../pool/pool-calls.js";
+import type { WorkerPlace } from "../pool/pool-entry.js";
 import { highestWeight } from "../pool/rendezvous.js";
 import { workerWithoutPool } from "../pool/standing.js";
 import type { Standing } from "../pool/standing.js";
@@ -15,13 +16,7 @@ import { openWorker } from "./worker-client.js";
 import type { WorkerClient } from "./worker-client.js";
 import { configuredNames, engineNames, parseWorkerName, remoteNames } from "./worker-names.js";
 
-/** A worker and where it is. */
-export interface WorkerPlace {
-  /** Its name (worker-names.ts). */
-  readonly worker: string;
-  /** Its address; empty where the name says it all. */
-  readonly address: string;
-}
+export type { WorkerPlace } from "../pool/pool-entry.js";
 
 /** A place for a session, and why it is this one. */
 export interface Placed extends WorkerPlace {
@@ -57,7 +52,7 @@ export interface WorkerDirectory {
   /** How a worker stands, as far as this isolate knows. */
   standing(worker: string): Standing;
   /** Tells the worker's pool what became of a call, and why it went there; never rejects. */
-  report(worker: string, outcome: Outcome, reason: PlacementReason): Promise<void>;
+  report(place: WorkerPlace, outcome: Outcome, reason: PlacementReason): Promise<void>;
   /** Renews what this isolate knows of the pools, if it is old; never rejects. */
   refresh(): Promise<void>;
 }
@@ -154,7 +149,7 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
       }
     },
     standing: (worker) => pools?.standing(worker) ?? workerWithoutPool,
-    report: async (worker, outcome, reason) => pools?.report(worker, outcome, reason),
+    report: async (where, outcome, reason) => pools?.report(where, outcome, reason),
     refresh: async () => pools?.refresh(),
   };
 }
