@@ -197,14 +197,13 @@ def measure(form, plans, arguments, copy, product):
     config = LLAMA_8B
     source = Weights(config, DTYPES[form])
     BenchEngine.source = source
-    table = list(source.tensors())
-    BenchEngine.table = table
+    BenchEngine.table = list(source.tensors())
     begin = time.perf_counter()
     engine = BenchEngine(
         LIBRARY,
         config,
-        table,
-        [p["block"] for p in plans[1:]],
+        BenchEngine.table,
+        [p["block"] for p in plans[1:] if not p["only"]],
         identity=(SINK, RECENT),
         memory=76 << 30,
         sequences=80,
@@ -214,7 +213,19 @@ def measure(form, plans, arguments, copy, product):
     row = engine.stats()["weight_bytes_row"]
     show(case="load", form=form, seconds=time.perf_counter() - begin, gb=engine.stats()["weight_bytes"] / 1e9)
     batches = [int(b) for b in arguments.batches.split(",")] if form in ("bf16",) else [1]
+    if form == "bf16":
+        for index, plan in enumerate(p for p in plans if not p["only"]):
+            one = engine.library.le_plan_sequence_bytes(index, 32768)
+            show(
+                case="sessions",
+                plan=plan["name"],
+                tokens=32768,
+                resident=engine.stats()["cache_bytes"] // one,
+                mb_each=one / 1e6,
+            )
     for index, plan in enumerate(plans):
+        if plan["only"]:
+            continue
         sequences, seconds = [], 0.0
         for batch in batches:
             if time.time() - start > arguments.seconds:
@@ -264,8 +275,65 @@ def measure(form, plans, arguments, copy, product):
             )
 
 
+def published(plans, batches, limit):
+    """4,096 tokens of prompt and 127 of answer for each sequence of a batch: seconds and memory."""
+    source = Weights(LLAMA_8B, BF16)
+    BenchEngine.source, BenchEngine.table = source, list(source.tensors())
+    for name in ("published-dense", "published-leank"):
+        for batch in batches:
+            if time.time() - start > limit:
+                return
+            engine = BenchEngine(
+                LIBRARY,
+                LLAMA_8B,
+                BenchEngine.table,
+                [plan["block"] for plan in plans if plan["name"] == name],
+                memory=76 << 30,
+                sequences=batch,
+                batch_rows=4096,
+            )
+            sequences = [engine.create(1) for _ in range(batch)]
+            before = engine.stats()
+            begin = time.perf_counter()
+            fill(engine, sequences, 4096)
+            for _ in range(126):
+                engine.step(sequences)
+            seconds = time.perf_counter() - begin
+            used = before["cache_bytes_free"] - engine.stats()["cache_bytes_free"]
+            show(
+                case="published",
+                plan=name,
+                batch=batch,
+                seconds=seconds,
+                tokens_s=127 * batch / seconds,
+                weights_and_cache_gb=(used + before["weight_bytes"]) / 1e9,
+            )
+
+
 def page_bytes(block):
     return struct.unpack_from("<I", block, 64)[0]
+
+
+def plan_of(name, block, only=False):
+    return {"name": name, "block": block, "page_bytes": page_bytes(block), "only": only}
+
+
+def table(head):
+    """The lines as Markdown, one table a case."""
+    text = [
+        "# The CUDA engine, 8B Llama geometry, random weights",
+        "",
+        f"{head['device']}, {head['date']}, commit {head['commit']}, `{head['command']}`; copy "
+        f"{head['copy_gb_s']:.0f} GB/s, bf16 product {head['product_tflops']:.0f} TFLOP/s. `of_limit`: share of the"
+        " time that reading weights and cache once at the copy rate takes; `of_product`: of the bf16 product rate.",
+    ]
+    for case in dict.fromkeys(line["case"] for line in lines):
+        rows = [{k: v for k, v in line.items() if k != "case"} for line in lines if line["case"] == case]
+        text += ["", f"## {case}", "", "| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+        for row in rows:
+            cells = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
+            text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
 
 
 def main():
@@ -277,22 +345,28 @@ def main():
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=150.0, help="begin no case later than this")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--published", default="", help="batches of the published end-to-end case")
     arguments = parser.parse_args()
     copy, product = rates()
     show(case="rates", device=torch.cuda.get_device_name().replace(" ", "_"), copy_gb_s=copy / 1e9, product_tflops=product / 1e12)
     c = LLAMA_8B
     dense = plan_block(c.layers, c.kv_heads, c.head_dim, SINK, RECENT)
-    plans = [{"name": "dense", "block": dense, "page_bytes": page_bytes(dense)}]
+    plans = [plan_of("dense", dense)]
     if arguments.masks:
         path = os.path.join(arguments.masks, "llama-3.1-8b-instruct.leank.json")
         kept = json.load(open(path))["kept"]
         block = plan_block(c.layers, c.kv_heads, c.head_dim, SINK, RECENT, "int4", "int4", kept)
-        plans.append({"name": "leank-int4", "block": block, "page_bytes": page_bytes(block)})
+        plans.append(plan_of("leank-int4", block))
+        for name, channels in (("published-dense", None), ("published-leank", kept)):
+            block = plan_block(c.layers, c.kv_heads, c.head_dim, 6, 250, channels=channels)
+            plans.append(plan_of(name, block, only=True))
     for form in arguments.forms.split(","):
         try:
             measure(form, plans, arguments, copy, product)
         except Exception as error:  # the next form may still be measured
             show(case="failed", form=form, error=repr(error)[:300])
+    if arguments.published and arguments.masks:
+        published(plans, [int(b) for b in arguments.published.split(",")], arguments.seconds)
     head = {
         "device": torch.cuda.get_device_name(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -304,6 +378,8 @@ def main():
     }
     with open(os.path.join(OUT, "engine.json"), "w") as file:
         json.dump({"head": head, "lines": lines}, file, indent=1)
+    with open(os.path.join(OUT, "engine.md"), "w") as file:
+        file.write(table(head))
 
 
 main()
