@@ -9,6 +9,8 @@ import {
   UnavailableReason,
   WorkerUnavailableSchema,
 } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { progressIntervalMs } from "../limits.js";
+import { lateEngine } from "../testing/late-engine.js";
 import { ModelEngine, type ModelEngineOptions } from "../testing/model-engine.js";
 import { restartsMax } from "./limits.js";
 import type { WorkerProcess, WorkerProcessOptions } from "./run-worker.js";
@@ -94,6 +96,28 @@ describe.each(["1.1", "2"] as const)("a worker process over HTTP/%s", (httpVersi
     const accepted = second[0];
     if (accepted?.case !== "accepted") throw new Error("the second turn was not accepted");
     expect(accepted.value.cachedTokens).toBe((prefix?.tokens ?? 0) - 1);
+  });
+
+  it("sends headers before it computes, and signs of life while it does", async () => {
+    const model = loadModelEngine();
+    // Longer than two of the silences after which a sign of life is sent.
+    const { engine } = lateEngine(model.engine, 3 * progressIntervalMs);
+    const client = openClient(
+      await start({ load: async () => ({ ...model, engine }) }),
+      httpVersion,
+    );
+    const order: string[] = [];
+    const stream = client.generate(ask("hello", 1), {
+      onHeader: () => order.push(`headers after ${model.engine.stats().steps} steps`),
+    });
+    for await (const { event } of stream) order.push(event.case ?? "");
+    expect(order.slice(0, 4)).toEqual([
+      "headers after 0 steps",
+      "accepted",
+      "progress",
+      "progress",
+    ]);
+    expect(order.slice(-2)).toEqual(["tokens", "finished"]);
   });
 
   it("asks for its token in every call, and shows its pages without", async () => {
