@@ -22,6 +22,7 @@ SHAPES = {
     "logits": (128256, 4096, "f32", True),
 }
 LAYERS = 32
+NORM_ROWS_MAX = 4  # kMatrixNormRowsMax
 SET_BYTES = 600 << 20
 ROUNDS = 9
 
@@ -77,7 +78,7 @@ def single(context, form, name, inputs, results, copy, rate):
     count = max(2, min(24, -(-SET_BYTES // bytes_)))
     matrices = [random_matrix(form, rows, cols, gen) for _ in range(count)]
     x, out = buffers(rows, cols, inputs, output)
-    given = (x.float(), torch.ones(cols, device="cuda"), 1e-5) if norm and inputs <= 8 else None
+    given = (x.float(), torch.ones(cols, device="cuda"), 1e-5) if norm and inputs <= NORM_ROWS_MAX else None
 
     def run():
         for matrix in matrices:
@@ -117,7 +118,7 @@ def model(context, form, inputs, results, copy):
     stream = torch.randn((inputs, 4096), device="cuda")
     weight = torch.ones(4096, device="cuda")
     outs = {name: buffers(s[0], s[1], inputs, s[2]) for name, s in SHAPES.items()}
-    norm = (stream, weight, 1e-5) if inputs <= 8 else None
+    norm = (stream, weight, 1e-5) if inputs <= NORM_ROWS_MAX else None
 
     def normed(name, matrix):
         x, out = outs[name]

@@ -18,6 +18,7 @@ from matrix_harness import (
     library,
 )
 
+NORM_ROWS_MAX = 4  # kMatrixNormRowsMax
 GUARD = 1024  # elements before and after an output that must stay as they are
 # Relative error in the Euclidean norm of all outputs: sums in f32 (tensor cores add up 14,336 products
 # of one sign at worst), and one rounding of all values to bf16 (2^-9 at most, 2^-9 / sqrt(3) seen).
@@ -177,7 +178,7 @@ def product(form, rows, cols, inputs, output="f32", bias=False, norm=False, grap
     # weights rounded to bf16 (many rows), for sums rounded before SwiGLU, which multiplies two.
     roundings = (output in ("bf16", "swiglu")) + bool(norm) + (form == "f16")
     roundings += inputs > 128 and form in ("fp8", "int8", "int4")
-    roundings += output == "swiglu" and (inputs > 8 or bool(norm))
+    roundings += output == "swiglu" and (inputs > 4 or bool(norm))
     bound = BOUND_BF16 * max(1, roundings) ** 0.5 * 1.6 if roundings else BOUND_F32
     guard_ok = bool(torch.isnan(whole[:GUARD]).all() and torch.isnan(whole[-GUARD:]).all())
     first = out.clone()
@@ -248,9 +249,10 @@ def main():
             for inputs in (1, 2, 3, 5, 8) if not small else (1, 3):
                 product(form, rows, cols, inputs)
         for output in OUTPUTS:
-            for inputs in (1, 7):
+            for inputs in (1, 3, 4, 7):
                 product(form, 302, 416, inputs, output=output)
-                product(form, 302, 416, inputs, output=output, norm=output != "residual")
+                if inputs <= NORM_ROWS_MAX and output != "residual":
+                    product(form, 302, 416, inputs, output=output, norm=True)
                 if output != "swiglu":
                     product(form, 302, 416, inputs, output=output, bias=True)
         if small:

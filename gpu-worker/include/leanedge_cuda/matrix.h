@@ -26,7 +26,7 @@ enum class MatrixForm : int32_t {
 
 inline constexpr int32_t kMatrixInputsMax = 4096;    // rows of activations of one product
 inline constexpr int32_t kMatrixColsMax = 65536;     // kDimMax
-inline constexpr int32_t kMatrixVectorRowsMax = 8;   // up to here weights stream through one kernel
+inline constexpr int32_t kMatrixVectorRowsMax = 4;   // up to here a kernel of its own serves all forms
 // Folding RMSNorm into the product is served up to this many rows of activations.
 inline constexpr int32_t kMatrixNormRowsMax = kMatrixVectorRowsMax;
 

@@ -1,4 +1,4 @@
-// Host side of the product with 9 to 128 rows of activations: shares, and the launch.
+// Host side of the product of quantised weights with up to 128 rows of activations: shares, and the launch.
 #include "block_product.h"
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// The product with 9 to 128 rows of activations and quantised weights: read once in their own form,
+// The product of quantised weights with up to 128 rows of activations: read once in their own form,
 // dequantised in registers on the way to the tensor cores.
 //
 // A thread block takes 256 rows of the matrix, a warp 32 of them; the activations of a step of 128

@@ -1,4 +1,4 @@
-// The product with 9 to 128 rows of activations and quantised weights: what its kernel takes.
+// The product of quantised weights with up to 128 rows of activations: what its kernel takes.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -8,7 +8,7 @@ namespace leanedge::cuda {
 namespace {
 
 // Steps that a warp should have of a tile, so that its barrier is rare.
-constexpr int32_t kWarpStepsMin = 2;
+constexpr int32_t kWarpStepsMin = 4;
 
 VectorForm form_of(MatrixForm form) {
   switch (form) {

@@ -3,7 +3,7 @@
 // A persistent grid, a block a multiprocessor. Blocks take tiles of 16 rows in turn; the warps of a
 // group share a tile, each with a run of its columns and of the activations. A warp has a ring of its
 // own, filled by asynchronous copies that run on across tiles: each lane copies what it will read
-// itself. Sums of a tile lie in one of four buffers until one warp, another for each tile, adds them
+// itself. Sums of a tile lie in one of two buffers until one warp, another for each tile, adds them
 // up; the others go on. Nothing makes all warps wait for each other.
 //
 // Weights do not depend on the kernel before: the rings fill while that one still runs.
@@ -29,7 +29,7 @@ struct VectorShape {
   static constexpr int kStep = kUnits * kUnitCols;           // columns
   static constexpr int kChunks = kForm == MatrixForm::kInt4 ? 2 : 4;  // of a lane and step
   static constexpr int kStageBytes = kChunks * 512 + (kScales ? kScaleBytes : 0);
-  static constexpr int kStages = kForm == MatrixForm::kInt4 ? 7 : 4;
+  static constexpr int kStages = kForm == MatrixForm::kInt4 ? 5 : 3;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 };
 

@@ -8,7 +8,7 @@
 
 namespace leanedge::cuda {
 
-inline constexpr int32_t kVectorWarps = 8;
+inline constexpr int32_t kVectorWarps = 16;
 inline constexpr int32_t kVectorThreads = 32 * kVectorWarps;
 
 struct VectorArgs {
@@ -27,7 +27,7 @@ struct VectorArgs {
   int32_t x_pitch;
   int32_t tiles;
   int32_t steps;      // of this launch's part of a tile
-  int32_t k_warps;    // 1, 2, 4 or 8 warps share a tile, each takes some of its steps
+  int32_t k_warps;    // a power of two: so many warps share a tile, each takes some of its steps
   int32_t inputs;     // 1 .. kMatrixVectorRowsMax
   uint32_t code_base;    // kCodeBase
   MatrixOutput output;
@@ -46,7 +46,7 @@ struct VectorForm {
 
 // Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations and
 // barriers; then, for each group of warps, activations and (int4) their sums a unit.
-inline constexpr int32_t kVectorBuffers = 4;
+inline constexpr int32_t kVectorBuffers = 2;
 inline constexpr int32_t kVectorSumBytes = kVectorBuffers * kVectorWarps * 8 * 16 * 4;
 inline constexpr int32_t kVectorSquareBytes = kVectorWarps * 8 * 4;
 inline constexpr int32_t kVectorBarrierBytes = 2 * kVectorBuffers * kVectorWarps * 8;
