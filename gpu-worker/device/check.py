@@ -208,15 +208,20 @@ def check_decode(name, plan, heads, lengths, seed, layer=None, sharp=1.0):
         ready.launch(step, arena.data_ptr(), q, out, work, sequences[0].pitch)
         torch.cuda.synchronize()
         outs.append(out)
+    rounded = torch.full_like(q, float("nan"), dtype=torch.bfloat16)
+    ready.launch(step, arena.data_ptr(), q, rounded, work, sequences[0].pitch)
+    torch.cuda.synchronize()
     want = reference(plan, layer, sequences, arena, q, heads)
     errors = (outs[0].double() - want).norm(dim=2) / want.norm(dim=2)
     worst = errors.max().item()
     same = torch.equal(outs[0].view(torch.int32), outs[1].view(torch.int32))
-    ok = worst < BOUND and same  # NaN fails
+    alike = torch.equal(rounded, outs[0].to(torch.bfloat16))
+    ok = worst < BOUND and same and alike  # NaN fails
     report(
         name,
         ok,
-        f"error {worst:.1e}{'' if same else ' DIFFERS BETWEEN RUNS'} shape {ready.shape()}",
+        f"error {worst:.1e}{'' if same else ' DIFFERS BETWEEN RUNS'}"
+        f"{'' if alike else ' BF16 DIFFERS'} shape {ready.shape()}",
     )
     return worst
 

@@ -130,6 +130,7 @@ class Layer:
             self.heads,
             table_pitch,
             overlap,
+            int(out.dtype == torch.bfloat16),
             ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
         )
         if code != 0:

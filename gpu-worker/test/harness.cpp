@@ -81,11 +81,12 @@ size_t harness_decode_scratch(int32_t rows, int32_t kv_heads, int32_t head_dim) 
   return cuda::decode_scratch_bytes(rows, kv_heads, head_dim);
 }
 
+// `out` is bf16 where `bf16` says so, else f32.
 int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const void* tiles_before,
                        const void* pages_before, int32_t row_count, const void* channels,
                        const void* arena, const void* q, void* out, void* scratch,
                        size_t zone_layer, int32_t layer_index, int32_t heads,
-                       int32_t table_pitch, int32_t overlap, void* stream) {
+                       int32_t table_pitch, int32_t overlap, int32_t bf16, void* stream) {
   cuda::DecodeAttention call = {};
   call.step.rows = static_cast<const cuda::DecodeRow*>(rows);
   call.step.tiles_before = static_cast<const int32_t*>(tiles_before);
@@ -94,7 +95,8 @@ int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const v
   call.channels = static_cast<const uint16_t*>(channels);
   call.arena = static_cast<const uint8_t*>(arena);
   call.q = static_cast<const float*>(q);
-  call.out = static_cast<float*>(out);
+  call.out = bf16 ? nullptr : static_cast<float*>(out);
+  call.out_bf16 = bf16 ? static_cast<uint16_t*>(out) : nullptr;
   call.scratch = static_cast<uint8_t*>(scratch);
   call.zone_layer = zone_layer;
   call.layer = layer_index;
