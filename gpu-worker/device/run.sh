@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds the CUDA backend on a machine with a GPU, checks it, and measures it: one call, everything.
 #   OUT=<folder> gpu-worker/device/run.sh [--families "<family> ..."] [--masks <folder>] [--commit <hash>]
-#     [--build <folder>] [--sanitizer "<tool> ..."]
+#     [--build <folder>] [--sanitizer "<tool> ..."] [--node <folder>]
 # Needs nvcc 13.0, cmake, ninja, g++, Python with torch and transformers. --families: which of
 # decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all); --masks: the
 # published channel masks (default ../shared/plans); --commit: what the results name where the tree has no
 # git; --build: a folder with the three libraries already built; --sanitizer: tools of compute-sanitizer to
-# run the small checks of decode attention under (default "memcheck racecheck", 25 s and 200 s; "" for none).
+# run the small checks of decode attention under (default "memcheck racecheck", 25 s and 200 s; "" for none);
+# --node: what pack-node.sh has packed, to check the engine in Node beside the WASM module.
 # A family is measured only if its checks have passed. Writes into $OUT (default: gpu-worker/build/results):
 # a check log a family, sanitizer.log, and for each measured family FAMILY.json and .md.
 set -euo pipefail
@@ -18,6 +19,7 @@ masks=$root/../shared/plans
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 build=
 sanitizer="memcheck racecheck"
+node=
 command="gpu-worker/device/run.sh $*"
 while (($# > 0)); do
   case $1 in
@@ -26,6 +28,7 @@ while (($# > 0)); do
     --commit) commit=$2 ;;
     --sanitizer) sanitizer=$2 ;;
     --build) build=$(realpath "$2") ;;
+    --node) node=$(realpath "$2") ;;
     *)
       echo "unknown argument $1" >&2
       exit 2
@@ -84,4 +87,15 @@ for family in $families; do
   fi
   if ((${#bench[@]} > 0)); then python3 "${bench[@]}"; fi
 done
+if [[ -n $node ]]; then
+  echo "== Node"
+  [[ -f $node/node ]] || xz --decompress --keep "$node/node.xz"
+  chmod +x "$node/node"
+  LEANEDGE_KERNELS=$(./kernels-hash.sh engine)
+  models=$root/models/leanedge-seed-29m
+  "$node/node" "$node/node-check.mjs" --addon "$node/leanedge.node" --library "$build/libleanedge_cuda.so" \
+    --wasm "$root/wasm/prebuilt/leanedge-simd128.wasm" --model "$models-q4_0.gguf" --memory 4096 \
+    --plan "$models.leank-50.json" --plan "$models.leank-70-int4.json" 2>&1 |
+    tee "$out/node-check.log" || failed=1
+fi
 exit "$failed"
