@@ -26,7 +26,9 @@ def operations(history, rows):
 
 def peers(rows):
     q = torch.randn((1, HEADS, rows, DIM), device="cuda", dtype=torch.bfloat16)
-    k, v = (torch.randn((1, KV_HEADS, rows, DIM), device="cuda", dtype=torch.bfloat16) for _ in "kv")
+    k, v = (
+        torch.randn((1, KV_HEADS, rows, DIM), device="cuda", dtype=torch.bfloat16) for _ in "kv"
+    )
     out = {}
     for name, backend in (
         ("cudnn", SDPBackend.CUDNN_ATTENTION),

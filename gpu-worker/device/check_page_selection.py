@@ -93,7 +93,9 @@ def chosen_right(plan, layer, case, lists, heads):
             # Of pages that are alike, the older ones.
             same = case["twins"]
             if same and not all(
-                taken[a] or left[b] for a, b in zip(range(0, same), range(1, same)) if b < sequence.pages - 1
+                taken[a] or left[b]
+                for a, b in zip(range(0, same), range(1, same))
+                if b < sequence.pages - 1
             ):
                 return f"row {i} head {h}: of equal pages the older one was left out"
     return ""
@@ -122,7 +124,14 @@ def scalar(plan, layer, sequences, arena, q, heads):
     """The scalar reference's attention with its own choice of pages."""
     host = arena.cpu().numpy()
     span = np.dtype(
-        [("k", "<u8"), ("v", "<u8"), ("stride", "<i4"), ("rows", "<i4"), ("first", "<i4"), ("pad", "<i4")]
+        [
+            ("k", "<u8"),
+            ("v", "<u8"),
+            ("stride", "<i4"),
+            ("rows", "<i4"),
+            ("first", "<i4"),
+            ("pad", "<i4"),
+        ]
     )
     out = torch.empty(q.shape, dtype=torch.float32)
     for i, sequence in enumerate(sequences):
@@ -216,7 +225,10 @@ def check_selection(name, plan, heads, lengths, seed, twins=0, against_scalar=Fa
 def main():
     small = "--small" in sys.argv
     for dim in (128, 64):
-        widths = {128: [[0, 128, 32, 64], [96, 16, 48, 112]], 64: [[0, 64, 32, 16], [48, 16, 64, 0]]}
+        widths = {
+            128: [[0, 128, 32, 64], [96, 16, 48, 112]],
+            64: [[0, 64, 32, 16], [48, 16, 64, 0]],
+        }
         for k in range(4):
             for v in (2, 3 - k):
                 plan = Plan(
@@ -248,14 +260,14 @@ def main():
             )
     for k in range(4):
         plan = Plan(random_kept([[32, 128, 0], [96, 16, 48]], 128, 3), 128, 16, 40, k, 3 - k)
-        check_decode_scalar(f"decode and reference K {STORAGES[k]} V {STORAGES[3 - k]}", plan, 12, k)
+        check_decode_scalar(
+            f"decode and reference K {STORAGES[k]} V {STORAGES[3 - k]}", plan, 12, k
+        )
     if not small:
         plan = Plan(random_kept([[32, 128]], 128, 3), 128, 16, 112, 2, 2, True, per_step=64)
         check_selection("selection of 64 among 4,096 and more", plan, 8, [131072, 200000, 140], 8)
         plan = Plan(random_kept([[32, 16]] * 2, 128, 3), 128, 16, 112, 2, 2, True, per_step=64)
-        check_selection(
-            "selection batch 128", plan, 8, [2000 + 37 * i for i in range(128)], 9
-        )
+        check_selection("selection batch 128", plan, 8, [2000 + 37 * i for i in range(128)], 9)
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     sys.exit(0 if all(results) else 1)
 

@@ -92,7 +92,9 @@ class Case:
 
 
 @guarded
-def check_prefill(name, plan, heads, lengths, seed, q_type=torch.float32, out_type=torch.float32, sharp=1.0):
+def check_prefill(
+    name, plan, heads, lengths, seed, q_type=torch.float32, out_type=torch.float32, sharp=1.0
+):
     case = Case(plan, plan.layers - 1, heads, lengths, seed, q_type, sharp)
     work = prefill_runs.scratch(plan.head_dim)
     outs = [case.launch(out_type, work) for _ in range(2)]
@@ -119,7 +121,9 @@ def dense_cases(small):
             lengths += [(0, f, n) for f, n in ((1, 1), (63, 2), (64, 64), (100, 300), (777, 5))]
             if not small:
                 lengths += [(0, 0, 1000), (0, 1024, 1024)]
-            check_prefill(f"prefill d{dim} group {group} segments alone", plan, 2 * group, lengths, 11)
+            check_prefill(
+                f"prefill d{dim} group {group} segments alone", plan, 2 * group, lengths, 11
+            )
         for q_type in TYPES:
             for out_type in TYPES:
                 plan = Plan(full_kept(1, 2, dim), dim, 16, 112, 0, 0)
@@ -133,7 +137,9 @@ def dense_cases(small):
                     out_type,
                 )
         plan = Plan(full_kept(1, 2, dim), dim, 16, 112, 0, 0)
-        check_prefill(f"prefill d{dim} sharp scores", plan, 8, [(0, 0, 700)], 13, torch.float16, sharp=8.0)
+        check_prefill(
+            f"prefill d{dim} sharp scores", plan, 8, [(0, 0, 700)], 13, torch.float16, sharp=8.0
+        )
         if not small:
             plan = Plan(full_kept(1, 8, dim), dim, 16, 112, 0, 0)
             check_prefill(f"prefill d{dim} one of 4,096", plan, 32, [(0, 0, 4096)], 14)
@@ -157,13 +163,23 @@ def zone_cases(small):
                     100 + 16 * k + v,
                 )
         plan = Plan(random_kept([[64, 0, 16]], dim, 3), dim, 0, 1, 2, 3)
-        check_prefill("prefill no sink, recent 1", plan, 6, [(33, 0, 3), (700, 5, 70), (0, 0, 9)], 5)
+        check_prefill(
+            "prefill no sink, recent 1", plan, 6, [(33, 0, 3), (700, 5, 70), (0, 0, 9)], 5
+        )
         plan = Plan(random_kept([[32, 48]], dim, 3), dim, 16, 112, 0, 0, selects=True)
         check_prefill("prefill f16 with bounds in the page", plan, 8, [(400, 0, 90)], 8)
         plan = Plan(full_kept(1, 2, dim), dim, 16, 112, 0, 0)
         check_prefill("prefill identity archive", plan, 8, [(3000, 0, 300), (160, 0, 1)], 9)
         plan = Plan(random_kept([[32, 64]], dim, 3), dim, 16, 112, 2, 2)
-        check_prefill("prefill sharp scores over pages", plan, 8, [(4000, 0, 100)], 9, torch.float16, sharp=8.0)
+        check_prefill(
+            "prefill sharp scores over pages",
+            plan,
+            8,
+            [(4000, 0, 100)],
+            9,
+            torch.float16,
+            sharp=8.0,
+        )
 
 
 def shared_cases():
@@ -186,7 +202,14 @@ def scalar(case, selects=False):
     arena = case.arena.cpu().numpy()
     out = torch.empty((case.rows, case.heads, plan.head_dim), dtype=torch.float32)
     span_type = np.dtype(
-        [("k", "<u8"), ("v", "<u8"), ("stride", "<i4"), ("rows", "<i4"), ("first", "<i4"), ("pad", "<i4")]
+        [
+            ("k", "<u8"),
+            ("v", "<u8"),
+            ("stride", "<i4"),
+            ("rows", "<i4"),
+            ("first", "<i4"),
+            ("pad", "<i4"),
+        ]
     )
     for sequence, segment, first, q_first, rows in case.runs:
         history = sequence.tokens if sequence else 0

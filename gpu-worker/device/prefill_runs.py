@@ -56,9 +56,7 @@ class Runs:
         host = array.ctypes.data_as(ctypes.c_void_p)
         self.count = library.harness_prefill_tiles(host, len(runs), group, None)
         tiles = np.zeros(self.count * TILE_BYTES, dtype=np.uint8)
-        library.harness_prefill_tiles(
-            host, len(runs), group, tiles.ctypes.data_as(ctypes.c_void_p)
-        )
+        library.harness_prefill_tiles(host, len(runs), group, tiles.ctypes.data_as(ctypes.c_void_p))
         self.runs = torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8).cuda()
         self.tiles = torch.from_numpy(tiles).cuda()
         self.has_pages = int((array["page_count"] > 0).any())
