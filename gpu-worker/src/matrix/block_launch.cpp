@@ -23,15 +23,17 @@ int32_t divide_up(int32_t steps, int32_t parts) { return (steps + parts - 1) / p
 
 }  // namespace
 
-bool block_serves(const Matrix& matrix, const MatrixProduct& call) {
+bool block_serves(const Matrix& matrix, const MatrixProduct& call, int32_t shared_max) {
   return !form_row_major(matrix.form) && call.x && call.inputs > kMatrixVectorRowsMax &&
-         call.inputs <= kBlockInputsMax;
+         call.inputs <= kBlockInputsMax &&
+         form_of(matrix.form, call.inputs).shared_bytes <= shared_max;
 }
 
-cudaError_t block_prepare() {
+cudaError_t block_prepare(int32_t shared_max) {
   for (const MatrixForm form : {MatrixForm::kFp8, MatrixForm::kInt8, MatrixForm::kInt4}) {
     for (const int32_t inputs : {16, 32, 64, 128}) {
       const BlockForm kernel = form_of(form, inputs);
+      if (kernel.shared_bytes > shared_max) continue;
       const cudaError_t error = cudaFuncSetAttribute(
           reinterpret_cast<const void*>(kernel.kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
           kernel.shared_bytes);

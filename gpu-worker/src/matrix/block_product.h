@@ -55,10 +55,11 @@ BlockForm block_form_fp8(int32_t inputs);
 BlockForm block_form_int8(int32_t inputs);
 BlockForm block_form_int4(int32_t inputs);
 
-// Whether the kernels serve this matrix with so many rows of activations.
-bool block_serves(const Matrix& matrix, const MatrixProduct& call);
-// Lets the kernels take the shared memory that they need.
-cudaError_t block_prepare();
+// Whether the kernels serve this matrix with so many rows of activations, on a device whose blocks may
+// have shared_max bytes of shared memory.
+bool block_serves(const Matrix& matrix, const MatrixProduct& call, int32_t shared_max);
+// Lets the kernels that fit take the shared memory that they need.
+cudaError_t block_prepare(int32_t shared_max);
 // parts: block_parts_bytes(processors); counters: kCounterBytes, zero.
 size_t block_parts_bytes(int32_t processors);
 cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors,

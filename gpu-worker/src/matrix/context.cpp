@@ -130,7 +130,7 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
     error = cudaDeviceGetAttribute(&shared_max, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
   if (error == cudaSuccess) error = vector_prepare(shared_max);
-  if (error == cudaSuccess) error = block_prepare();
+  if (error == cudaSuccess) error = block_prepare(shared_max);
   if (error == cudaSuccess) error = cudaMemset(context->counters, 0, kCounterBytes);
   // Streams that do not wait for the default one must find the zeros.
   if (error == cudaSuccess) error = cudaDeviceSynchronize();

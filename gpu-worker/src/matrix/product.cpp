@@ -156,7 +156,7 @@ Status matrix_product_launch(MatrixContext* context, const Matrix& matrix, const
         vector_launch(matrix, call, context->processors, context->shared_max, stream), detail);
     return Status::kOk;
   }
-  if (block_serves(matrix, call)) {
+  if (block_serves(matrix, call, context->shared_max)) {
     LEANEDGE_CUDA_TRY(block_launch(matrix, call, context->processors, context->sums,
                                    context->counters, stream),
                       detail);
