@@ -20,8 +20,9 @@ readonly replaced='/(platform_native|memory_host|weights|scratch|pass|cache_push
 mapfile -t shared < <(find engine/src -maxdepth 1 -name '*.cpp' | grep -Ev "$replaced" | sort)
 g++ "${flags[@]}" -Wall -Wextra -Wconversion -Wshadow -Werror -shared -Wl,-Bsymbolic "${shared[@]}" \
   gpu-worker/src/engine/*.cpp gpu-worker/test/host_device/host_*.cpp -o "$out/libleanedge_host.so"
-g++ "${flags[@]}" -shared -Wl,-Bsymbolic engine/src/*.cpp engine/src/kernels_ref/*.cpp \
-  -o "$out/libleanedge_reference.so"
+# The reference has its own tests under sanitizers.
+g++ -std=c++20 -O1 -fPIC -ffp-contract=off -I engine/include -shared -Wl,-Bsymbolic engine/src/*.cpp \
+  engine/src/kernels_ref/*.cpp -o "$out/libleanedge_reference.so"
 g++ "${flags[@]}" -Wall -Wextra -Wconversion -Wshadow -Werror gpu-worker/test/host_device/engine_test.cpp \
   engine/src/page_layout.cpp engine/src/plan.cpp -ldl -o "$out/engine_test"
 ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 "$out/engine_test" "$out/libleanedge_host.so" \
