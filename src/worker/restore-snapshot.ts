@@ -146,6 +146,7 @@ class Restore {
     const borders = segments.map(({ kind, ids }) => ({ kind, tokens: ids.length }));
     const held = table.adopt(sequenceId, handle, plan.index, borders);
     this.#handle = undefined;
+    table.beside--;
     held.generation = generation;
     counters.snapshotsRestored++;
     counters.snapshotBytesRestored += BigInt(head.bytes);
@@ -157,7 +158,7 @@ class Restore {
 
   /** Gives everything back that was not kept. */
   close(): void {
-    const { config, gate, loop } = this.#context;
+    const { config, gate, loop, table } = this.#context;
     this.#signal.removeEventListener("abort", this.#onLeave);
     const handle = this.#handle;
     this.#handle = undefined;
@@ -168,7 +169,10 @@ class Restore {
     gate.whenQuiet(() => {
       if (jobId !== undefined) loop.cancel(jobId);
       if (owner) restoring.delete(config.engine);
-      if (handle !== undefined) config.engine.freeSequence(handle);
+      if (handle !== undefined) {
+        config.engine.freeSequence(handle);
+        table.beside--;
+      }
     });
   }
 
@@ -208,6 +212,7 @@ class Restore {
       try {
         engine.writeRestore(handle, 0, header);
         this.#handle = handle;
+        table.beside++;
         this.#written = header.length;
         this.#checksum.update(header);
         return;
@@ -322,6 +327,7 @@ class Restore {
     } catch (error) {
       // The engine has freed it.
       this.#handle = undefined;
+      this.#context.table.beside--;
       throw error;
     }
     this.#written += body.length;

@@ -100,6 +100,8 @@ const dropped = new ConnectError("the cache is dropped for other sequences", Cod
 export class SequenceTable {
   readonly #engine: Engine;
   readonly #sequences = new Map<string, HeldSequence>();
+  /** Sequences of the engine that are not in the table yet: restores under way. */
+  beside = 0;
   #clock = 0;
 
   constructor(engine: Engine) {
@@ -336,7 +338,7 @@ export class SequenceTable {
 
   /** The idle sequence that makes room in a full table: one whose loss costs nothing, or else the oldest. */
   #nextToGo(): HeldSequence | undefined {
-    if (this.#sequences.size < this.#engine.sequencesMax) return undefined;
+    if (this.#sequences.size + this.beside < this.#engine.sequencesMax) return undefined;
     const idle = this.#idle();
     return idle.find((held) => held.saved || this.#computed(held) === 0) ?? idle[0];
   }
