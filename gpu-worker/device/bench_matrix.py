@@ -78,7 +78,11 @@ def single(context, form, name, inputs, results, copy, rate):
     count = max(2, min(24, -(-SET_BYTES // bytes_)))
     matrices = [random_matrix(form, rows, cols, gen) for _ in range(count)]
     x, out = buffers(rows, cols, inputs, output)
-    given = (x.float(), torch.ones(cols, device="cuda"), 1e-5) if norm and inputs <= NORM_ROWS_MAX else None
+    given = (
+        (x.float(), torch.ones(cols, device="cuda"), 1e-5)
+        if norm and inputs <= NORM_ROWS_MAX
+        else None
+    )
 
     def run():
         for matrix in matrices:
@@ -89,7 +93,9 @@ def single(context, form, name, inputs, results, copy, rate):
     entry = {"form": form, "shape": name, "inputs": inputs, "us": us, "gbs": gbs, "tflops": tflops}
     peer = ""
     if form == "bf16":
-        weights = [m.data[: 2 * rows * cols].view(torch.bfloat16).view(rows, cols) for m in matrices]
+        weights = [
+            m.data[: 2 * rows * cols].view(torch.bfloat16).view(rows, cols) for m in matrices
+        ]
         y = torch.empty((inputs, rows), device="cuda", dtype=torch.bfloat16)
 
         def run_peer():

@@ -72,9 +72,7 @@ def pack(form, dtype, rows, cols):
         unit = most / (127 if form == "int8" else 8)
         # Q4_0 has one code less on one side; the f16 scale is off by 2^-11.
         reach = 0.5 if form == "int8" else 1.0
-        ok = bool(
-            (error.reshape(rows, -1, 32) <= unit * reach + most * 2**-10 + 1e-7).all()
-        )
+        ok = bool((error.reshape(rows, -1, 32) <= unit * reach + most * 2**-10 + 1e-7).all())
     return ok, f"largest error {error.max():.3g}" if not ok else ""
 
 
@@ -158,9 +156,7 @@ def product(form, rows, cols, inputs, output="f32", bias=False, norm=False, grap
     want = expect(w, x, output, before, b, given)
 
     def run():
-        context.product(
-            matrix, out, output, x=None if norm else x, norm=given, bias=b, overlap=1
-        )
+        context.product(matrix, out, output, x=None if norm else x, norm=given, bias=b, overlap=1)
 
     if graph:
         replay = captured(run)

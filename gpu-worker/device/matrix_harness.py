@@ -52,7 +52,9 @@ def file_rows(dtype, rows, cols, gen, std=0.02):
     if dtype == "Q4_0":
         scale = scale / 4
         raw = torch.cat([scale.view(torch.uint8), nibbles], 2)
-        return raw.reshape(rows, -1).contiguous(), ((codes - 8) * scale.double()).reshape(rows, cols)
+        return raw.reshape(rows, -1).contiguous(), ((codes - 8) * scale.double()).reshape(
+            rows, cols
+        )
     scale = scale / 4
     low = (torch.randn((rows, blocks, 1), device="cuda", generator=gen) * std).to(torch.float16)
     raw = torch.cat([scale.view(torch.uint8), low.view(torch.uint8), nibbles], 2)
