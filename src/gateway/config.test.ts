@@ -52,6 +52,15 @@ describe("parseConfig()", () => {
     ],
     ['[{"model":"a","displayName":1}]', "LEANEDGE_MODELS[0].displayName must be a string"],
     ['[{"model":"a"},{"model":"a"}]', 'LEANEDGE_MODELS names the model "a" twice'],
+    ['[{"model":"a","fallback":"a"}]', "LEANEDGE_MODELS[0].fallback must name another model"],
+    [
+      '[{"model":"a","fallback":{"model":"b","unasked":1}},{"model":"b"}]',
+      "LEANEDGE_MODELS[0].fallback.unasked must be true or false",
+    ],
+    [
+      '[{"model":"a","fallback":"b"}]',
+      'LEANEDGE_MODELS names the fallback "b", which is no model of it',
+    ],
   ])("refuses the models %s", (text, message) => {
     expect(() => parseConfig({ LEANEDGE_MODELS: text })).toThrow(message);
   });
@@ -70,6 +79,63 @@ describe("parseConfig()", () => {
       );
     }
   });
+
+  it("reads fallbacks, which answer unasked unless the configuration says otherwise", () => {
+    const { models } = parseConfig({
+      LEANEDGE_MODELS: [
+        { model: "a", engines: 0, fallback: "c" },
+        { model: "b", fallback: { model: "c", unasked: false } },
+        { model: "c" },
+      ],
+    });
+    expect(models.map(({ engines, fallback }) => ({ engines, fallback }))).toEqual([
+      { engines: 0, fallback: { model: "c", unasked: true } },
+      { engines: 1, fallback: { model: "c", unasked: false } },
+      { engines: 1, fallback: undefined },
+    ]);
+  });
+
+  it("gives no engine to a model that only workers have", () => {
+    const { models } = parseConfig({ LEANEDGE_WORKERS: "a=http://w:1" });
+    expect(models.map(({ model, engines }) => [model, engines])).toEqual([
+      [embeddedModel.model, 1],
+      ["a", 0],
+    ]);
+  });
+
+  it("reads pools in their order, one by default", () => {
+    expect(parseConfig({}).pools).toEqual([{ name: "default", location: undefined }]);
+    expect(parseConfig({ LEANEDGE_POOLS: "eu@weur, us" }).pools).toEqual([
+      { name: "eu", location: "weur" },
+      { name: "us", location: undefined },
+    ]);
+  });
+
+  it.each([
+    ["eu@mars", 'LEANEDGE_POOLS[0] is "eu@mars"; it must read NAME or NAME@LOCATION'],
+    ["eu,", 'LEANEDGE_POOLS[1] is ""; it must read NAME or NAME@LOCATION'],
+    ["a/b", 'LEANEDGE_POOLS[0] is "a/b"; it must read'],
+    ["eu,eu@weur", 'LEANEDGE_POOLS names the pool "eu" twice'],
+    [Array<string>(17).fill("p").join(","), "LEANEDGE_POOLS has 17 pools, at most 16"],
+  ])("refuses the pools %s", (text, message) => {
+    expect(() => parseConfig({ LEANEDGE_POOLS: text })).toThrow(message);
+  });
+
+  it.each(["LEANEDGE_POOL_TOKEN", "LEANEDGE_ADMIN_TOKEN"])(
+    "wants a %s that nobody guesses, and never repeats it",
+    (variable) => {
+      for (const token of ["short", "with a space in the middle", "x".repeat(4_097)]) {
+        let message = "";
+        try {
+          parseConfig({ [variable]: token });
+        } catch (error) {
+          message = error instanceof Error ? error.message : "";
+        }
+        expect(message).toBe(`${variable} must have 16 to 4096 visible ASCII characters`);
+      }
+      expect(() => parseConfig({ [variable]: "sixteen-chars-ok" })).not.toThrow();
+    },
+  );
 
   it("finds models by id, and the default one without", () => {
     const config = parseConfig({ LEANEDGE_MODELS: [{ model: "a" }, { model: "b" }] });
