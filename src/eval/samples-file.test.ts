@@ -1,0 +1,116 @@
+import { describe, expect, it } from "vitest";
+import type { Sample } from "./sample.js";
+import {
+  readResults,
+  readSamples,
+  resultLine,
+  sampleHash,
+  sampleLine,
+  type MethodLine,
+  type ResultLine,
+} from "./samples-file.js";
+
+const sample: Sample = {
+  task: "single-1",
+  length: 1_024,
+  seed: 7,
+  segments: [{ kind: "prompt", ids: [1, 5, 9] }],
+  answers: ["1234567"],
+  score: "all",
+  maxTokens: 96,
+};
+
+const method: MethodLine = {
+  method: "leank-70",
+  model: "seed",
+  modelFingerprint: "ab",
+  planFingerprint: "cd",
+  backend: "wasm",
+  bytesPerToken: 1_340.5,
+  denseBytesPerToken: 8_192,
+  keptFraction: 0.3,
+  series: "a",
+};
+
+const result: ResultLine = {
+  method: "leank-70",
+  task: "single-1",
+  length: 1_024,
+  seed: 7,
+  score: 0.5,
+  text: 'It is "1".\n',
+  sample: "0123456789abcdef",
+};
+
+describe("files of samples", () => {
+  it("have the fields that the reference evaluator reads, and no others", () => {
+    expect(JSON.parse(sampleLine(sample))).toEqual({
+      task: "single-1",
+      length: 1_024,
+      ids: [1, 5, 9],
+      answers: ["1234567"],
+      score: "all",
+      seed: 7,
+      max_tokens: 96,
+    });
+  });
+
+  it("come back as they were, sessions as one prompt", () => {
+    expect(readSamples(sampleLine(sample), "f")).toEqual([sample]);
+    const session: Sample = {
+      ...sample,
+      segments: [
+        { kind: "prompt", ids: [1, 2] },
+        { kind: "generated", ids: [3] },
+        { kind: "prompt", ids: [4] },
+      ],
+    };
+    expect(readSamples(sampleLine(session), "f")[0]?.segments).toEqual([
+      { kind: "prompt", ids: [1, 2, 3, 4] },
+    ]);
+  });
+
+  it("have another hash for other ids or answers", () => {
+    const hashes = [
+      sample,
+      { ...sample, answers: ["1"] },
+      { ...sample, segments: [{ kind: "prompt" as const, ids: [1, 5, 8] }] },
+    ].map(sampleHash);
+    expect(new Set(hashes).size).toBe(3);
+    expect(sampleHash({ ...sample })).toBe(hashes[0]);
+  });
+
+  it.each([
+    ["{", "f:2: no JSON"],
+    ["[]", "f:2: a JSON object expected"],
+    ['{"ids":[]}', "f:2: ids is [], a list of at least one expected"],
+    ['{"ids":[1.5]}', "f:2: ids is [1.5], a list of at least one expected"],
+    ['{"ids":[1],"answers":["a"],"score":"some"}', 'f:2: score "some", all, any, exact expected'],
+    ['{"ids":[1],"answers":["a"],"score":"all"}', "f:2: task is missing, a text expected"],
+  ])("refuse %s", (line, message) => {
+    expect(() => readSamples(`${sampleLine(sample)}${line}\n`, "f")).toThrow(message);
+  });
+});
+
+describe("result files", () => {
+  it("come back as they were", () => {
+    const text = resultLine(method) + resultLine(result);
+    expect(readResults(text, "f")).toEqual({ methods: [method], results: [result] });
+  });
+
+  it("may be the reference evaluator's: replies only", () => {
+    const line = '{"method":"full","task":"t","length":5,"seed":0,"score":1.0,"text":"x"}\n';
+    expect(readResults(line, "f").results).toEqual([
+      { method: "full", task: "t", length: 5, seed: 0, score: 1, text: "x" },
+    ]);
+  });
+
+  it("refuse a reply that is there twice, and a score above 1", () => {
+    expect(() => readResults(resultLine(result).repeat(2), "f")).toThrow(
+      "f:2: leank-70/single-1/1024/7 is there twice",
+    );
+    expect(() => readResults(resultLine({ ...result, score: 2 }), "f")).toThrow(
+      "f:1: score is 2, a number, 0 to 1 expected",
+    );
+  });
+});
