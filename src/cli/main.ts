@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
 import { dev, type DevOptions } from "./dev.js";
+import { addEvalCommands } from "./eval.js";
 import { addPoolCommands } from "./pool.js";
 import { addPullCommands } from "./pull.js";
 import { addWorkerCommand } from "./worker.js";
@@ -83,6 +84,7 @@ program
     for (const line of await build(out)) console.log(line);
   });
 
+addEvalCommands(program, wholeNumber);
 addPoolCommands(program);
 addPullCommands(program);
 addWorkerCommand(program, wholeNumber);

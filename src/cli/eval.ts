@@ -1,0 +1,186 @@
+/** `leanedge eval`: what compression costs. Makes samples, runs them, writes tables. */
+import { readdir } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { InvalidArgumentError, type Command } from "commander";
+import { checkPlansFit, readPlan } from "./plan-files.js";
+import { packagePath } from "./repository.js";
+
+/** Flags of `eval samples` and `eval run` that choose samples. */
+interface ChoiceFlags {
+  readonly tasks?: readonly string[];
+  readonly lengths?: readonly number[];
+  readonly distances?: readonly number[];
+  readonly count?: number;
+  readonly series?: string;
+}
+
+interface SamplesFlags extends ChoiceFlags {
+  readonly model: string;
+  readonly out: string;
+}
+
+interface RunFlags extends SamplesFlags {
+  readonly plan: readonly string[];
+  readonly samples?: string;
+  readonly memory: number;
+}
+
+const embeddedModel = "models/leanedge-seed-29m-q4_0.gguf";
+const resultsFolder = "docs/evaluation/results";
+const reportFile = "docs/evaluation/results.md";
+
+/** Most samples of one task and length. */
+const countMax = 100_000;
+
+/** Progress is told this often, in milliseconds, where it is told by lines. */
+const progressMs = 10_000;
+
+function names(text: string): string[] {
+  return text.split(",");
+}
+
+function numbers(lowest: number, highest: number): (text: string) => number[] {
+  return (text) =>
+    text.split(",").map((part) => {
+      const value = Number(part);
+      if (!Number.isInteger(value) || value < lowest || value > highest) {
+        throw new InvalidArgumentError(`"${part}" is not a whole number: ${lowest} to ${highest}.`);
+      }
+      return value;
+    });
+}
+
+/** Adds the commands to the program. */
+export function addEvalCommands(
+  program: Command,
+  wholeNumber: (what: string, highest: number) => (text: string) => number,
+): void {
+  const evaluation = program
+    .command("eval")
+    .description("measure what cache plans cost in answers");
+  const chooses = (command: Command): Command =>
+    command
+      .option("--model <file>", "model file, or the name of a fetched model", embeddedModel)
+      .option("--tasks <names>", "tasks, by commas (default: all, and session)", names)
+      .option(
+        "--lengths <tokens>",
+        "by commas, reply included (default 1024,2048,4096)",
+        numbers(256, 32_768),
+      )
+      .option(
+        "--distances <turns>",
+        "of the session test, by commas (default 1,2,5,10,20,30,40,50,60)",
+        numbers(1, 60),
+      )
+      .option(
+        "--count <n>",
+        "samples of each task and length (default 10)",
+        wholeNumber("a count", countMax),
+      )
+      .option("--series <name>", "other names give other samples (default leanedge)");
+  chooses(evaluation.command("samples").description("write samples for the reference evaluator"))
+    .requiredOption("--out <file>", "JSON lines to write")
+    .action((flags: SamplesFlags) => samples(flags));
+  chooses(
+    evaluation
+      .command("run")
+      .description("answer samples under the full cache and plans; goes on where it was stopped"),
+  )
+    .requiredOption("--out <file>", "result file, JSON lines")
+    .option(
+      "--plan <file>",
+      "cache plan (may be repeated, 7 at most)",
+      (file: string, before: readonly string[]) => [...before, file],
+      [],
+    )
+    .option("--samples <file>", "samples of a file, instead of those that the options choose")
+    .option(
+      "--memory <MiB>",
+      "memory of the engine, weights included",
+      wholeNumber("a size in MiB", 4_096),
+      1_024,
+    )
+    .action((flags: RunFlags) => run(flags));
+  evaluation
+    .command("report")
+    .description("write tables from result files")
+    .argument("[files...]", `result files (default: ${resultsFolder}/*.jsonl)`)
+    .option("--out <file>", "Markdown to write", reportFile)
+    .action((files: string[], { out }: { out: string }) => report(files, out));
+}
+
+async function modelPath(model: string): Promise<string> {
+  if (model === embeddedModel) return packagePath(embeddedModel);
+  const { resolveModel } = await import("../pull/index.js");
+  return (await resolveModel(model)).path;
+}
+
+async function samples(flags: SamplesFlags): Promise<void> {
+  const { choiceDefault, writeSamples } = await import("../eval/index.js");
+  const choice = { ...choiceDefault, ...chosen(flags) };
+  const count = await writeSamples(await modelPath(flags.model), choice, flags.out);
+  console.log(`${count} samples in ${flags.out}`);
+}
+
+async function run(flags: RunFlags): Promise<void> {
+  const { choiceDefault, runEvaluation } = await import("../eval/index.js");
+  const path = await modelPath(flags.model);
+  const plans = await Promise.all(flags.plan.map(readPlan));
+  await checkPlansFit(plans, path, basename(path, ".gguf"));
+  const stop = new AbortController();
+  const onSignal = (): void => stop.abort(new Error("stopped; the same command goes on from here"));
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  const progress = progressLine(process.stderr);
+  try {
+    const made = await runEvaluation({
+      modelPath: path,
+      plans: plans.map(({ plan }) => plan),
+      choice: { ...choiceDefault, ...chosen(flags) },
+      samplesPath: flags.samples,
+      out: flags.out,
+      memoryBytesMax: flags.memory * 1024 * 1024,
+      signal: stop.signal,
+      onProgress: progress,
+    });
+    console.log(`${made} new replies in ${flags.out}`);
+  } finally {
+    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+  }
+}
+
+async function report(files: readonly string[], out: string): Promise<void> {
+  const { writeReport } = await import("../eval/index.js");
+  const folder = packagePath(resultsFolder);
+  const found =
+    files.length > 0
+      ? files
+      : (await readdir(folder))
+          .filter((name) => name.endsWith(".jsonl"))
+          .map((name) => join(folder, name));
+  if (found.length === 0) throw new Error(`no result files in ${resultsFolder}`);
+  const target = out === reportFile ? packagePath(reportFile) : out;
+  await writeReport(found, target);
+  console.log(`${found.length} result files in ${target}`);
+}
+
+function chosen({ tasks, lengths, distances, count, series }: ChoiceFlags): ChoiceFlags {
+  return Object.fromEntries(
+    Object.entries({ tasks, lengths, distances, count, series }).filter(
+      ([, value]) => value !== undefined,
+    ),
+  );
+}
+
+/** Replies so far: redrawn in place on a terminal, a line now and then elsewhere. */
+function progressLine(stream: NodeJS.WriteStream): (done: number, total: number) => void {
+  const beganMs = performance.now();
+  let told = beganMs;
+  return (done, total) => {
+    const nowMs = performance.now();
+    if (!stream.isTTY && done < total && nowMs - told < progressMs) return;
+    told = nowMs;
+    const seconds = ((nowMs - beganMs) / 1_000).toFixed(0);
+    const text = `${done} of ${total} replies, ${seconds} s`;
+    stream.write(stream.isTTY ? `\r${text}${done === total ? "\n" : ""}` : `${text}\n`);
+  };
+}
