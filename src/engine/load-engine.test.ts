@@ -68,6 +68,6 @@ describe("loadEngine", () => {
       loadEngine({ source: memorySource(source), module, memoryBytesMax: memory });
     await expect(load(bytes.slice(0, 1000), memoryBytesMax)).rejects.toThrow(ModelFileError);
     await expect(load(bytes.slice(0, -100), memoryBytesMax)).rejects.toThrow(ModelFileError);
-    await expect(load(bytes, 1 << 20)).rejects.toMatchObject({ status: "outOfMemory" });
+    await expect(load(bytes, 1 << 19)).rejects.toMatchObject({ status: "outOfMemory" });
   });
 });
