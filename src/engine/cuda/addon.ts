@@ -43,10 +43,7 @@ export const libraryName = "libleanedge_cuda.so";
  * @param library path of the library; default: libleanedge_cuda.so beside the addon
  * @throws EngineError `unimplemented` where nothing names an addon, or nothing lies there
  */
-export function nativePaths(
-  addon = process.env[addonVariable],
-  library?: string,
-): NativePaths {
+export function nativePaths(addon = process.env[addonVariable], library?: string): NativePaths {
   if (addon === undefined || addon === "") {
     throw new EngineError(
       "unimplemented",
