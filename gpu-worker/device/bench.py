@@ -6,8 +6,6 @@ than the cache holds. Writes decode-attention.json and a Markdown table into $OU
 import ctypes
 import json
 import os
-import statistics
-import subprocess
 import sys
 import time
 
@@ -26,6 +24,7 @@ from harness import (
     pointer,
     scratch,
 )
+from measure import captured, copy_rate, head_line, median_ms, result_head, write_results
 
 SHAPES = ((1, 131072), (8, 32768), (32, 16384), (64, 8192))
 MODELS = {
@@ -34,40 +33,6 @@ MODELS = {
 }
 DIM, SINK, RECENT = 128, 16, 112
 ARENA_BYTES = 12 << 30
-ROUNDS = 15
-
-
-def median_ms(run, rounds=ROUNDS):
-    run()
-    torch.cuda.synchronize()
-    times = []
-    for _ in range(rounds):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
-
-
-def captured(run):
-    torch.cuda.synchronize()  # what the run reads may still be on its way
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
-
-
-def copy_rate():
-    """GB/s of a device copy, bytes read plus bytes written."""
-    a = torch.empty(4 << 30, dtype=torch.uint8, device="cuda").random_(0, 255)
-    b = torch.empty_like(a)
-    return 2 * a.numel() / median_ms(lambda: b.copy_(a)) / 1e6
 
 
 def cudnn_us(batch, tokens, heads, kv_heads):
@@ -99,7 +64,7 @@ class Bench:
         self.arena = torch.empty(ARENA_BYTES // 2, dtype=torch.float16, device="cuda")
         for part in self.arena.split(1 << 28):
             part.copy_(torch.randn(part.numel(), device="cuda") * 0.05)
-        self.rate = copy_rate()
+        self.rate = copy_rate(4 << 30)
         self.cudnn = {}
         self.lines = []
         self.flushes = []
@@ -237,9 +202,7 @@ class Bench:
 
 def markdown(bench, head):
     lines = [f"# Decode attention on {head['device']}", ""]
-    lines += [
-        f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  "
-    ]
+    lines += [head_line(head)]
     lines += [
         f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus written): the byte limits below are at this rate.",
         "",
@@ -266,7 +229,6 @@ def markdown(bench, head):
 
 
 def main():
-    out = os.environ.get("OUT", ".")
     quick = "--quick" in sys.argv
     began = time.time()
     bench = Bench(os.environ["LEANEDGE_MASKS"])
@@ -291,31 +253,9 @@ def main():
         for k, v in ((0, 0), (2, 2), (3, 3)):
             for count in (1, 2, 64):
                 bench.flush(k, v, count)
-    smi = (
-        subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-        )
-        .stdout.strip()
-        .split(", ")
-    )
-    head = {
-        "device": smi[0],
-        "driver": smi[1] if len(smi) > 1 else "",
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"),
-        "copy_gb_s": round(bench.rate, 1),
-        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-    }
-    with open(os.path.join(out, "decode-attention.json"), "w") as file:
-        json.dump({"head": head, "lines": bench.lines, "flushes": bench.flushes}, file, indent=1)
-        file.write("\n")
-    with open(os.path.join(out, "decode-attention.md"), "w") as file:
-        file.write(markdown(bench, head))
+    head = result_head("gpu-worker/device/run.sh", copy_gb_s=round(bench.rate, 1))
+    results = {"head": head, "lines": bench.lines, "flushes": bench.flushes}
+    write_results("decode-attention", results, markdown(bench, head))
 
 
 if __name__ == "__main__":

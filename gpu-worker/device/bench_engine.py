@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from engine import BF16, F32, Q4_0, Q8_0, Config, Engine, EngineError, Tensor
+from measure import copy_rate, product_rate, result_head, write_results
 from plan_block import plan_block
 from random_model import ROLES
 
 LIBRARY = os.environ["LEANEDGE_CUDA_LIBRARY"]
-OUT = os.environ.get("OUT", ".")
 LLAMA_8B = Config(
     layers=32,
     dim=4096,
@@ -43,31 +43,6 @@ lines = []
 def show(**line):
     lines.append(line)
     print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in line.items()), flush=True)
-
-
-def rates():
-    """Bytes a second of a copy (read and written), multiply-adds of a bf16 product as FLOP/s."""
-
-    def median(run):
-        times = []
-        for _ in range(7):
-            a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            a.record()
-            run()
-            b.record()
-            b.synchronize()
-            times.append(a.elapsed_time(b) / 1e3)
-        return statistics.median(times)
-
-    x = torch.randn(1 << 28, device="cuda", dtype=torch.bfloat16)
-    y = torch.empty_like(x)
-    copy = 4 * x.numel() / median(lambda: y.copy_(x))
-    n = 8192
-    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    product = 2 * n**3 / median(lambda: a @ b)
-    del x, y, a, b
-    torch.cuda.empty_cache()
-    return copy, product
 
 
 class Weights:
@@ -347,7 +322,8 @@ def main():
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--published", default="", help="batches of the published end-to-end case")
     arguments = parser.parse_args()
-    copy, product = rates()
+    copy, product = 1e9 * copy_rate(512 << 20, 7), 1e12 * product_rate(7)
+    torch.cuda.empty_cache()
     show(case="rates", device=torch.cuda.get_device_name().replace(" ", "_"), copy_gb_s=copy / 1e9, product_tflops=product / 1e12)
     c = LLAMA_8B
     dense = plan_block(c.layers, c.kv_heads, c.head_dim, SINK, RECENT)
@@ -367,19 +343,8 @@ def main():
             show(case="failed", form=form, error=repr(error)[:300])
     if arguments.published and arguments.masks:
         published(plans, [int(b) for b in arguments.published.split(",")], arguments.seconds)
-    head = {
-        "device": torch.cuda.get_device_name(),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "bench_engine.py"),
-        "copy_gb_s": copy / 1e9,
-        "product_tflops": product / 1e12,
-        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-    }
-    with open(os.path.join(OUT, "engine.json"), "w") as file:
-        json.dump({"head": head, "lines": lines}, file, indent=1)
-    with open(os.path.join(OUT, "engine.md"), "w") as file:
-        file.write(table(head))
+    head = result_head("bench_engine.py", copy_gb_s=copy / 1e9, product_tflops=product / 1e12)
+    write_results("engine", {"head": head, "lines": lines}, table(head))
 
 
 main()

@@ -3,16 +3,21 @@ its bf16 product rate, torch's matmul beside them. Medians over CUDA-graph repla
 through copies of the matrix that are far more than the cache holds. Writes matrix.json and a Markdown
 table into $OUT."""
 
-import json
 import os
-import statistics
-import subprocess
 import sys
-import time
 
 import torch
 
-from matrix_harness import FORMS, NATIVE, Context, Matrix, captured, file_rows
+from matrix_harness import FORMS, NATIVE, Context, Matrix, file_rows
+from measure import (
+    captured,
+    copy_rate,
+    head_line,
+    median_ms,
+    product_rate,
+    result_head,
+    write_results,
+)
 
 SHAPES = {
     "qkv": (6144, 4096, "bf16", True),
@@ -25,32 +30,6 @@ LAYERS = 32
 NORM_ROWS_MAX = 4  # kMatrixNormRowsMax
 SET_BYTES = 600 << 20
 ROUNDS = 9
-
-
-def median_us(run, rounds=ROUNDS):
-    run()
-    torch.cuda.synchronize()
-    times = []
-    for _ in range(rounds):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3)
-    return statistics.median(times)
-
-
-def copy_rate():
-    a = torch.empty(2 << 30, dtype=torch.uint8, device="cuda").random_(0, 255)
-    b = torch.empty_like(a)
-    return 2 * a.numel() / median_us(lambda: b.copy_(a)) / 1e3
-
-
-def product_rate():
-    a = torch.randn((8192, 8192), device="cuda", dtype=torch.bfloat16)
-    b = torch.randn((8192, 8192), device="cuda", dtype=torch.bfloat16)
-    return 2 * 8192**3 / median_us(lambda: a @ b) / 1e6
 
 
 def random_matrix(form, rows, cols, gen):
@@ -88,7 +67,7 @@ def single(context, form, name, inputs, results, copy, rate):
         for matrix in matrices:
             context.product(matrix, out, output, x=None if given else x, norm=given)
 
-    us = median_us(captured(run)) / count
+    us = median_ms(captured(run), ROUNDS) * 1e3 / count
     gbs, tflops = bytes_ / us / 1e3, 2 * rows * cols * inputs / us / 1e6
     entry = {"form": form, "shape": name, "inputs": inputs, "us": us, "gbs": gbs, "tflops": tflops}
     peer = ""
@@ -102,7 +81,7 @@ def single(context, form, name, inputs, results, copy, rate):
             for w in weights:
                 torch.matmul(x, w.T, out=y)
 
-        entry["torch_us"] = median_us(captured(run_peer)) / count
+        entry["torch_us"] = median_ms(captured(run_peer), ROUNDS) * 1e3 / count
         peer = f"  torch {entry['torch_us']:8.2f} us"
     results.append(entry)
     print(
@@ -139,7 +118,7 @@ def model(context, form, inputs, results, copy):
         normed("logits", logits)
 
     total = sum(m.bytes for group in matrices for m in group.values()) + logits.bytes
-    us = median_us(captured(run))
+    us = median_ms(captured(run), ROUNDS) * 1e3
     entry = {"form": form, "shape": "model", "inputs": inputs, "us": us, "gbs": total / us / 1e3}
     results.append(entry)
     print(
@@ -153,54 +132,34 @@ def argument(name, default):
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 
-def head_of(copy, rate):
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    return {
-        "device": torch.cuda.get_device_name(),
-        "driver": driver,
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "bench_matrix.py " + " ".join(sys.argv[1:])),
-        "copy_gb_s": round(copy, 1),
-        "bf16_tflop_s": round(rate, 1),
-        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-    }
-
-
 def write(head, results):
     """What there is so far: a run that is cut short leaves its lines."""
-    out = os.environ.get("OUT")
-    if not out:
-        return
-    with open(os.path.join(out, "matrix.json"), "w") as file:
-        json.dump({"head": head, "lines": results}, file, indent=1)
-    with open(os.path.join(out, "matrix.md"), "w") as file:
-        file.write(f"# Matrix products on {head['device']}\n\n")
-        file.write(
-            f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), "
-            f"driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  \n"
-            f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus "
-            f"written), bf16 product {head['bf16_tflop_s']:.0f} TFLOP/s (8192 x 8192 x 8192).\n\n"
-            "Shapes of Llama-3.1-8B; `model` is all products of a decode step in one graph. Bytes are "
-            "those of the weights.\n\n"
-            "| weights | product | rows | us | GB/s | share of the copy rate | TFLOP/s | torch us |\n"
-            "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    if "OUT" in os.environ:
+        write_results("matrix", {"head": head, "lines": results}, markdown(head, results))
+
+
+def markdown(head, results):
+    out = [
+        f"# Matrix products on {head['device']}",
+        "",
+        head_line(head),
+        f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus "
+        f"written), bf16 product {head['bf16_tflop_s']:.0f} TFLOP/s (8192 x 8192 x 8192).",
+        "",
+        "Shapes of Llama-3.1-8B; `model` is all products of a decode step in one graph. Bytes are "
+        "those of the weights.",
+        "",
+        "| weights | product | rows | us | GB/s | share of the copy rate | TFLOP/s | torch us |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in results:
+        peer = f"{line['torch_us']:.1f}" if "torch_us" in line else ""
+        tflops = f"{line['tflops']:.1f}" if "tflops" in line else ""
+        out.append(
+            f"| {line['form']} | {line['shape']} | {line['inputs']} | {line['us']:.1f} | "
+            f"{line['gbs']:.0f} | {100 * line['gbs'] / head['copy_gb_s']:.1f} % | {tflops} | {peer} |"
         )
-        for line in results:
-            peer = f"{line['torch_us']:.1f}" if "torch_us" in line else ""
-            tflops = f"{line['tflops']:.1f}" if "tflops" in line else ""
-            file.write(
-                f"| {line['form']} | {line['shape']} | {line['inputs']} | {line['us']:.1f} | "
-                f"{line['gbs']:.0f} | {100 * line['gbs'] / head['copy_gb_s']:.1f} % | {tflops} | "
-                f"{peer} |\n"
-            )
+    return "\n".join(out) + "\n"
 
 
 def main():
@@ -209,8 +168,12 @@ def main():
     models = [int(n) for n in argument("--model", "1,8").split(",") if n]
     names = argument("--shapes", ",".join(SHAPES)).split(",")
     context, results = Context(), []
-    copy, rate = copy_rate(), product_rate()
-    head = head_of(copy, rate)
+    copy, rate = copy_rate(rounds=ROUNDS), product_rate(ROUNDS)
+    head = result_head(
+        "bench_matrix.py " + " ".join(sys.argv[1:]),
+        copy_gb_s=round(copy, 1),
+        bf16_tflop_s=round(rate, 1),
+    )
     print(f"{head['device']}: copy {copy:.0f} GB/s, bf16 product {rate:.0f} TFLOP/s")
     for form in forms:
         for inputs in singles:

@@ -4,12 +4,12 @@ replays of all layers, selection and attention. Writes page-selection.json and .
 
 import json
 import os
-import time
 
 import torch
 
-from bench import captured, copy_rate, cudnn_us, median_ms
+from bench import cudnn_us
 from harness import STORAGES, Layer, Plan, archive_pages
+from measure import captured, copy_rate, head_line, median_ms, result_head, write_results
 from selection_steps import SelectingStep
 
 HEADS, DIM, SINK, RECENT, PER_STEP = 32, 128, 16, 112, 64
@@ -69,11 +69,10 @@ def markdown(head, lines):
     out = [
         f"# Decode attention with page selection on {head['device']}",
         "",
-        f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), CUDA "
-        f"{head['cuda']}, torch {head['torch']}, device copy {head['copy_gb_s']:.0f} GB/s.  ",
-        f"Command: `{head['command']}`. Llama-3.1-8B geometry and mask, 64 pages (2,048 tokens) a KV "
-        "head, microseconds a layer; the limit is what must be read (bounds of all pages, chosen pages, "
-        "full rows) at the copy rate.",
+        head_line(head),
+        f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s. Llama-3.1-8B "
+        "geometry and mask, 64 pages (2,048 tokens) a KV head, microseconds a layer; the limit is what "
+        "must be read (bounds of all pages, chosen pages, full rows) at the copy rate.",
         "",
         "| K / V | batch x tokens | both | choosing alone | attending alone | limit | cuDNN dense | x |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -91,7 +90,7 @@ def main():
     arena = torch.empty(ARENA_BYTES // 2, dtype=torch.float16, device="cuda")
     for part in arena.split(1 << 28):
         part.copy_(torch.randn(part.numel(), device="cuda") * 0.05)
-    rate = copy_rate()
+    rate = copy_rate(4 << 30)
     path = os.path.join(os.environ["LEANEDGE_MASKS"], "llama-3.1-8b-instruct.leank.json")
     kept = json.load(open(path))["kept"]
     lines = []
@@ -124,21 +123,8 @@ def main():
                 f"{line['limit_us']}, cuDNN dense {dense:.1f}: x {line['times_cudnn']}",
                 flush=True,
             )
-    head = {
-        "device": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"),
-        "copy_gb_s": round(rate, 1),
-        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-    }
-    with open(os.path.join(os.environ.get("OUT", "."), "page-selection.json"), "w") as file:
-        json.dump({"head": head, "lines": lines}, file, indent=1)
-        file.write("\n")
-    with open(os.path.join(os.environ.get("OUT", "."), "page-selection.md"), "w") as file:
-        file.write(markdown(head, lines))
+    head = result_head("gpu-worker/device/run.sh", copy_gb_s=round(rate, 1))
+    write_results("page-selection", {"head": head, "lines": lines}, markdown(head, lines))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ channel, whatever the archive drops. Writes prefill-attention.json and .md into 
 import json
 import os
 import sys
-import time
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import prefill_runs
-from bench import captured, median_ms
 from harness import STORAGES, Layer, Plan, archive_pages
+from measure import captured, head_line, median_ms, result_head, write_results
 from prefill_runs import Runs, Segment
 
 HEADS, KV_HEADS, DIM, SINK, RECENT = 32, 8, 128, 16, 112
@@ -90,8 +89,7 @@ def markdown(head, lines):
     out = [
         f"# Prefill attention on {head['device']}",
         "",
-        f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), CUDA "
-        f"{head['cuda']}, torch {head['torch']}.  ",
+        head_line(head),
         f"Command: `{head['command']}`. Llama-3.1-8B geometry: 32 query heads, 8 KV heads of 128; a "
         "layer. Rates count every query with every slot that it may see, over all of head_dim.",
         "",
@@ -144,20 +142,8 @@ def main():
                     f"{1000 * time_ms:9.1f} us, as dense {rate:6.1f} TFLOP/s",
                     flush=True,
                 )
-    head = {
-        "device": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "gpu-worker/device/run.sh"),
-        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-    }
-    with open(os.path.join(os.environ.get("OUT", "."), "prefill-attention.json"), "w") as file:
-        json.dump({"head": head, "lines": lines}, file, indent=1)
-        file.write("\n")
-    with open(os.path.join(os.environ.get("OUT", "."), "prefill-attention.md"), "w") as file:
-        file.write(markdown(head, lines))
+    head = result_head("gpu-worker/device/run.sh")
+    write_results("prefill-attention", {"head": head, "lines": lines}, markdown(head, lines))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ LEANEDGE_CUDA_LIBRARY names the library with test/rows_harness.cpp. Writes rows.
 Small cases lie in the second-level cache. Run check_rows.py first.
 """
 
-import json
 import os
-import subprocess
-import time
 
 import numpy as np
 import torch
 
+from measure import captured, copy_rate, head_line, median_ms, result_head, write_results
 from rows_harness import (
     BF16, KV_TARGET, SAMPLE_ROW, RmsNorm, RotateWrite, Sampling, SwiGlu, at, bytes_of, launch,
     poison, random,
@@ -26,21 +24,11 @@ def figure(name, rows, us, size):
 
 
 def time_us(work, launches=32, replays=20):
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    def run():
         for _ in range(launches):
             work()
-    times = []
-    for _ in range(replays):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / launches)
-    return float(np.median(times[2:]))
+
+    return median_ms(captured(run), replays) * 1000 / launches
 
 
 def measure():
@@ -97,59 +85,28 @@ def measure():
                 figure(f"sampling of {vocab}, {name}", rows, us, rows * vocab * 4)
 
 
-def copy_rate():
-    """GB/s of a device copy, bytes read plus bytes written."""
-    a = torch.empty(2 << 30, dtype=torch.uint8, device="cuda").random_(0, 255)
-    b = torch.empty_like(a)
-    times = []
-    for _ in range(10):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        b.copy_(a)
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return 2 * a.numel() / float(np.median(times[2:])) / 1e6
-
-
-def write(copy):
-    out = os.environ.get("OUT")
-    if not out:
-        return
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    head = {
-        "device": torch.cuda.get_device_name(),
-        "driver": driver,
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", "bench_rows.py"),
-        "copy_gb_s": round(copy, 1),
-        "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
-    }
-    with open(os.path.join(out, "rows.json"), "w") as file:
-        json.dump({"head": head, "lines": lines}, file, indent=1)
-    with open(os.path.join(out, "rows.md"), "w") as file:
-        file.write(f"# Row kernels and sampling on {head['device']}\n\n")
-        file.write(
-            f"Date {head['date']}, commit `{head['commit'][:12]}` (kernels `{head['kernels']}`), "
-            f"driver {head['driver']}, CUDA {head['cuda']}, torch {head['torch']}.  \n"
-            f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus "
-            "written).\n\nShapes of Llama-3.1-8B. Graph replays of the same launch: small cases lie in the "
-            "second-level cache. Sampling counts the bytes of the logits once.\n\n"
-            "| kernel | rows | us | GB/s |\n| --- | --- | --- | --- |\n"
-        )
-        for line in lines:
-            file.write(f"| {line['what']} | {line['rows']} | {line['us']:.2f} | {line['gb_s']} |\n")
+def markdown(head):
+    out = [
+        f"# Row kernels and sampling on {head['device']}",
+        "",
+        head_line(head),
+        f"Command: `{head['command']}`. Device copy {head['copy_gb_s']:.0f} GB/s (bytes read plus "
+        "written).",
+        "",
+        "Shapes of Llama-3.1-8B. Graph replays of the same launch: small cases lie in the second-level "
+        "cache. Sampling counts the bytes of the logits once.",
+        "",
+        "| kernel | rows | us | GB/s |",
+        "| --- | --- | --- | --- |",
+    ]
+    for line in lines:
+        out.append(f"| {line['what']} | {line['rows']} | {line['us']:.2f} | {line['gb_s']} |")
+    return "\n".join(out) + "\n"
 
 
 copy = copy_rate()
 print(f"{torch.cuda.get_device_name()}: copy {copy:.0f} GB/s")
 measure()
-write(copy)
+if "OUT" in os.environ:
+    head = result_head("bench_rows.py", copy_gb_s=round(copy, 1))
+    write_results("rows", {"head": head, "lines": lines}, markdown(head))

@@ -13,10 +13,10 @@ from matrix_harness import (
     OUTPUTS,
     Context,
     Matrix,
-    captured,
     file_rows,
     library,
 )
+from measure import captured
 
 NORM_ROWS_MAX = 4  # kMatrixNormRowsMax
 GUARD = 1024  # elements before and after an output that must stay as they are

@@ -118,14 +118,3 @@ class Context:
                 stream(),
             )
         )
-
-
-def captured(run):
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
