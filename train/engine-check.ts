@@ -7,6 +7,7 @@
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { text } from "node:stream/consumers";
+import { greedySampling } from "../src/engine/engine.js";
 import { openFileSource } from "../src/engine/gguf/file-source.js";
 import { loadEngine } from "../src/engine/load-engine.js";
 import { parsePlan } from "../src/engine/plan/parse.js";
@@ -28,15 +29,6 @@ interface Request {
 
 /** Rows x layers of a step: more than any test has. */
 const workMax = 10_000_000;
-const greedy = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  repetitionWindow: 64,
-  seed: 1n,
-};
 const memoryBytesMax = 256 * 1024 * 1024;
 
 const request = JSON.parse(await text(process.stdin)) as Request;
@@ -57,7 +49,7 @@ await source.close();
 const answers = engine.plans.map(({ index }) => {
   const sequence = engine.createSequence(index);
   engine.append(sequence, "prompt", request.prompt);
-  engine.setSampling(sequence, greedy);
+  engine.setSampling(sequence, greedySampling);
   const logits: number[][] = [];
   const tokens = Array.from({ length: request.answerTokens }, () => {
     const [result] = engine.stepSync?.([{ sequence, workMax, sample: true }]) ?? [];

@@ -4,6 +4,7 @@ import { workOf } from "../../src/gateway/pool/placement.js";
 import type { PoolEntry, WorkerLoad } from "../../src/gateway/pool/pool-entry.js";
 import { noLoad } from "../../src/gateway/pool/pool-entry.js";
 import { PoolRoster } from "../../src/gateway/pool/pool-roster.js";
+import { fnv1a } from "../../src/gateway/pool/rendezvous.js";
 import { stateOf } from "../../src/gateway/pool/worker-state.js";
 import type { SimulatedSession } from "./simulated-worker.js";
 
@@ -174,14 +175,14 @@ export class HashRing extends PlainRoute {
     super();
     for (let worker = 0; worker < workers; worker++) {
       for (let point = 0; point < ringPoints; point++) {
-        this.#points.push({ at: hash(`${nameOf(worker)}#${point}`), worker });
+        this.#points.push({ at: fnv1a(`${nameOf(worker)}#${point}`), worker });
       }
     }
     this.#points.sort((a, b) => a.at - b.at);
   }
 
   protected pick({ key }: SimulatedSession): number | undefined {
-    const at = hash(key);
+    const at = fnv1a(key);
     let low = 0;
     let high = this.#points.length;
     while (low < high) {
@@ -243,15 +244,4 @@ export class LeastLoaded extends PlainRoute {
 
 function nameOf(worker: number): string {
   return `w${worker}`;
-}
-
-/** FNV-1a with a final mix, to 32 bits. */
-function hash(text: string): number {
-  let value = 0x811c9dc5;
-  for (let index = 0; index < text.length; index++) {
-    value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);
-  }
-  value = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
-  value = Math.imul(value ^ (value >>> 13), 0xc2b2ae35);
-  return (value ^ (value >>> 16)) >>> 0;
 }

@@ -17,7 +17,13 @@ import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { nativePaths } from "../../src/engine/cuda/addon.js";
 import { NativeBoundary } from "../../src/engine/cuda/native-boundary.js";
-import type { Engine, LogSegment, Sampling, SequenceHandle } from "../../src/engine/engine.js";
+import {
+  greedySampling,
+  type Engine,
+  type LogSegment,
+  type Sampling,
+  type SequenceHandle,
+} from "../../src/engine/engine.js";
 import { openFileSource } from "../../src/engine/gguf/file-source.js";
 import { loadEngine, type LoadedEngine } from "../../src/engine/load-engine.js";
 import { parsePlan } from "../../src/engine/plan/parse.js";
@@ -47,16 +53,7 @@ const { values: options } = parseArgs({
 const paths = nativePaths(options.addon, options.library);
 const memoryBytesMax = Number(options.memory) * mebibyte;
 
-const greedy: Sampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  repetitionWindow: 64,
-  seed: 1n,
-};
-const lively: Sampling = { ...greedy, temperature: 0.8, topK: 40, topP: 0.95, seed: 7n };
+const lively: Sampling = { ...greedySampling, temperature: 0.8, topK: 40, topP: 0.95, seed: 7n };
 
 let passed = 0;
 let failed = 0;
@@ -150,7 +147,7 @@ function openSequence(
   engine: Engine,
   plan: number,
   log: readonly LogSegment[],
-  sampling = greedy,
+  sampling = greedySampling,
 ): SequenceHandle {
   const sequence = engine.createSequence(plan);
   for (const { kind, ids } of log) engine.append(sequence, kind, ids);
@@ -292,7 +289,7 @@ async function continued(
   await drawMany(from, first, 40);
   const bytes = from.snapshot(first);
   const second = to.restore(plan, bytes);
-  to.setSampling(second, greedy);
+  to.setSampling(second, greedySampling);
   const [wasm, cuda] = from.backend === "wasm" ? [from, to] : [to, from];
   const [onWasm, onCuda] = from.backend === "wasm" ? [first, second] : [second, first];
   const said = await together(wasm, cuda, onWasm, onCuda, 12);

@@ -42,6 +42,17 @@ export interface Sampling {
   readonly seed: bigint;
 }
 
+/** The likeliest token, always: no draw, so no seed that matters. */
+export const greedySampling: Sampling = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  repetitionWindow: 64,
+  seed: 1n,
+};
+
 /** One piece of a step. */
 export interface StepEntry {
   readonly sequence: SequenceHandle;

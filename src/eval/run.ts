@@ -1,5 +1,5 @@
 /** Samples on an engine: each is read under each plan, and answered greedily. */
-import type { Engine, Sampling, StepResult } from "../engine/engine.js";
+import { greedySampling, type Engine, type StepResult } from "../engine/engine.js";
 import type { Tokenizer } from "../engine/tokenizer/index.js";
 import { sampleHash, sampleName, type MethodLine, type ResultLine } from "./samples-file.js";
 import type { Sample } from "./sample.js";
@@ -29,17 +29,6 @@ export interface RunOptions {
 
 /** Rows x layers of a step: a signal is looked at this often. */
 const workMax = 1 << 14;
-
-/** The likeliest token, always. */
-const greedy: Sampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  repetitionWindow: 64,
-  seed: 0n,
-};
 
 /**
  * Makes the replies that are not there yet, sample by sample, so that a run that was ended early has
@@ -104,7 +93,7 @@ async function reply(
   const sequence = engine.createSequence(plan);
   try {
     for (const { kind, ids } of sample.segments) engine.append(sequence, kind, ids);
-    engine.setSampling(sequence, greedy);
+    engine.setSampling(sequence, greedySampling);
     const said: number[] = [];
     while (said.length < sample.maxTokens) {
       signal?.throwIfAborted();

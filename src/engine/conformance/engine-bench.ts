@@ -5,7 +5,13 @@ import { SeededRandom } from "../../../test/oracle/random.js";
 import { tinyModel } from "../../../test/support/tiny-model.js";
 import type { NativePaths } from "../cuda/addon.js";
 import { NativeBoundary } from "../cuda/native-boundary.js";
-import type { Engine, LogSegment, Sampling, SequenceHandle } from "../engine.js";
+import {
+  greedySampling,
+  type Engine,
+  type LogSegment,
+  type Sampling,
+  type SequenceHandle,
+} from "../engine.js";
 import { memorySource } from "../gguf/memory-source.js";
 import { readModelFile } from "../gguf/model-file.js";
 import { isThreaded } from "../wasm/threads.js";
@@ -24,15 +30,7 @@ export const benchMemoryBytes = 24 * 1024 * 1024;
 export const smallZones = { sink: 4, recent: 32 } as const;
 
 /** Greedy. */
-export const greedy: Sampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  repetitionWindow: 64,
-  seed: 1n,
-};
+export const greedy = greedySampling;
 
 /** Draws among many tokens. */
 export const lively: Sampling = { ...greedy, temperature: 1.2, topK: 40, topP: 0.95, seed: 77n };

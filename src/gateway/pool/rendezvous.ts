@@ -15,7 +15,7 @@ export function highestWeight(names: readonly string[], key: string): string {
 }
 
 /** FNV-1a, 32 bits, with a final mix so that names that differ in the last character spread. */
-function fnv1a(text: string): number {
+export function fnv1a(text: string): number {
   let hash = 0x811c9dc5;
   for (let index = 0; index < text.length; index++) {
     hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);

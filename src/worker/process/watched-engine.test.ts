@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import type { Engine, StepEntry } from "../../engine/engine.js";
+import { greedySampling, type Engine, type StepEntry } from "../../engine/engine.js";
 import { EngineError } from "../../engine/status.js";
 import { lateEngine } from "../testing/late-engine.js";
 import { ModelEngine, type ModelEngineOptions } from "../testing/model-engine.js";
@@ -11,16 +11,6 @@ import {
   startModelProcess,
 } from "./testing/model-process.js";
 import { watchEngine } from "./watched-engine.js";
-
-const sampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  repetitionWindow: 64,
-  seed: 0n,
-};
 
 /** A watched model engine, a clock, and what was noted. */
 function watch(options: ModelEngineOptions = {}, wrap = (engine: Engine): Engine => engine) {
@@ -38,7 +28,7 @@ function watch(options: ModelEngineOptions = {}, wrap = (engine: Engine): Engine
   });
   const answer = (sequence: number, tokens: number, gapSeconds: number): void => {
     engine.append(sequence, "prompt", [1, 2]);
-    engine.setSampling(sequence, sampling);
+    engine.setSampling(sequence, greedySampling);
     for (let i = 0; i < tokens; i++) {
       engine.stepSync?.([{ sequence, workMax: 1_000, sample: true }]);
       clock.seconds += gapSeconds;
