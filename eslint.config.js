@@ -21,7 +21,7 @@ export default defineConfig(
   globalIgnores([
     "**/node_modules/",
     "src/gen/",
-    "build/",
+    "**/build/",
     "dist/",
     "coverage/",
     "**/.wrangler/",
