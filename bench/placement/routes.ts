@@ -1,12 +1,13 @@
 /** Ways to route turns: leanedge's own, made of the gateway's code, and what other systems do. */
 import { bindingTtlMs } from "../../src/gateway/limits.js";
-import { workOf } from "../../src/gateway/pool/placement.js";
+import { costOf } from "../../src/gateway/pool/placement.js";
 import type { PoolEntry, WorkerLoad } from "../../src/gateway/pool/pool-entry.js";
 import { noLoad } from "../../src/gateway/pool/pool-entry.js";
 import { PoolRoster } from "../../src/gateway/pool/pool-roster.js";
 import { fnv1a } from "../../src/gateway/pool/rendezvous.js";
 import { stateOf } from "../../src/gateway/pool/worker-state.js";
 import type { SimulatedSession } from "./simulated-worker.js";
+import { pageTokens, sessionTokensMax } from "./workload.js";
 
 /** Where a turn goes. */
 export interface RouteChoice {
@@ -49,7 +50,7 @@ export class PoolRoute implements Route {
     const valid = bound >= 0 && session.lastMs + bindingTtlMs > nowMs;
     const entry = valid ? this.#entries[bound] : undefined;
     const state = entry === undefined ? undefined : stateOf(entry.facts, nowMs);
-    if (state === "ready") return { worker: bound, from: -1 };
+    if (state === "ready") return this.#relieve(session, nowMs) ?? { worker: bound, from: -1 };
     const answer = this.#roster.place(
       {
         model,
@@ -68,6 +69,29 @@ export class PoolRoute implements Route {
     if (worker === undefined)
       throw new Error(`the pool chose ${answer.worker}, which is not there`);
     return { worker, from: drains && worker !== bound ? bound : -1 };
+  }
+
+  /** Another worker for a session whose own is crowded, as far as the gateway's view of the pool says. */
+  #relieve(session: SimulatedSession, nowMs: number): RouteChoice | undefined {
+    const { bound } = session;
+    if (this.#entries[bound]?.crowded !== true) return undefined;
+    const from = `pool:default/${nameOf(bound)}`;
+    const pages = Math.ceil(session.tokens / pageTokens);
+    const answer = this.#roster.place(
+      {
+        model,
+        key: session.key,
+        avoid: [],
+        fingerprint: "",
+        planFingerprint: "",
+        waitMs: 0,
+        move: { from, pages, pagesMax: sessionTokensMax / pageTokens },
+      },
+      nowMs,
+    );
+    if (answer.kind !== "placed") return undefined;
+    const worker = this.#numbers.get(answer.worker);
+    return worker === undefined ? undefined : { worker, from: bound };
   }
 
   /** See Route. */
@@ -220,7 +244,7 @@ export class LeastLoaded extends PlainRoute {
 
   /** See Route. */
   hear(worker: number, load: WorkerLoad): void {
-    this.#work[worker] = workOf({ ...load, placed: 0 });
+    this.#work[worker] = costOf({ ...load, placed: 0, pagesMoved: 0 });
   }
 
   protected pick({ bound }: SimulatedSession): number | undefined {

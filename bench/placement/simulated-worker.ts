@@ -52,7 +52,7 @@ export class SimulatedWorker {
   /** @param pages pages of its memory */
   constructor(readonly pages: number) {}
 
-  /** What it says in a heartbeat, in the terms of `worker-status.ts`: idle caches count as free pages. */
+  /** What it says in a heartbeat, in the terms of `worker-status.ts`: idle caches count as free pages, and apart. */
   load(): WorkerLoad {
     return {
       running: this.running,
@@ -60,6 +60,7 @@ export class SimulatedWorker {
       sequences: this.#caches.size,
       pages: this.pages,
       pagesFree: Math.max(0, this.pages - this.#pagesRunning),
+      pagesIdle: this.pagesUsed - this.#pagesRunning,
       tokensPerSecond: 0,
     };
   }

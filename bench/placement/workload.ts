@@ -62,7 +62,7 @@ const askTokensMedian = 80;
 const answerTokensMedian = 200;
 const tokensSigma = 0.8;
 /** Longest log of a session; a longer one ends. */
-const sessionTokensMax = 32_768;
+export const sessionTokensMax = 32_768;
 /** Time that an average session's cache is held, without the rest at its end. */
 const sessionMsMean = (turnsMean - 1) * pauseMsMedian * Math.exp(pauseSigma ** 2 / 2) + 60_000;
 

@@ -197,6 +197,18 @@ export const breakerTrialMsMax = 30_000;
 export const placeQueuedMax = 16;
 /** Share of free pages below which a worker that runs something counts as full. */
 export const freePagesShareMin = 0.02;
+/** Fullness of a worker over the mean of its pool from which its sessions move away, and down to which they go on doing so. */
+export const crowdedFrom = 1.06;
+/** See crowdedFrom. */
+export const crowdedUntil = 1.03;
+/** Fullness above the mean, as a share of the worker's pages, below which nothing moves: memory is not what is short. */
+export const crowdedShareMin = 0.005;
+/** Moves that one worker takes part in within a minute: a carried cache takes some of its bandwidth. */
+export const movesPerMinuteMax = 12;
+/** Size from which a session moves, of the average on its worker: a small one frees nothing. */
+export const moveSizeShareMin = 0.5;
+/** Size up to which a session moves, of what its longest context takes: a longer one is about to end. */
+export const moveContextShareMax = 0.9;
 /** Requests that wait in a pool for a worker with room. */
 export const placeWaitersMax = 1_024;
 /** How long a request waits in a pool for a worker with room. */

@@ -80,6 +80,7 @@ export function workerStatus(
     sequences: table.size,
     pages: pages(stats.cacheBytes),
     pagesFree: pages(stats.cacheBytesFree + table.idleBytes()),
+    pagesIdle: pages(table.idleBytes()),
     memoryBytesMax: BigInt(stats.memoryBytesMax),
     memoryBytes: BigInt(stats.memoryBytes),
     steps: BigInt(stats.steps),

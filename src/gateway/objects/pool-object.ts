@@ -263,6 +263,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
             sequences,
             pages: Number(status.pages),
             pagesFree: Number(status.pagesFree),
+            pagesIdle: Number(status.pagesIdle),
             tokensPerSecond: entry.load.tokensPerSecond,
           },
           shutsDown: draining,

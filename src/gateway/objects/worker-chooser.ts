@@ -6,6 +6,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import { UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { placeWaitMsMax } from "../limits.js";
+import type { MoveOffer } from "../pool/rebalance.js";
 import type { Placed, WorkerDirectory, WorkerPlace } from "../worker-client/directory.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
 import type { WorkerClient } from "../worker-client/worker-client.js";
@@ -62,10 +63,13 @@ export class WorkerChooser {
     const bound = ours ? this.#bound() : undefined;
     const standing = directory.standing(bound?.worker ?? "");
     const usable = bound !== undefined && !this.#avoids(bound.worker);
-    if (usable && standing.kind === "serving") {
+    const serves = usable && standing.kind === "serving";
+    // Only with a turn's first attempt: a move is for room, and must not stand in the way of an answer.
+    const crowded = serves && standing.crowded && this.#fresh && !turn.accepted;
+    if (serves && !crowded) {
       return this.#stay(bound);
     }
-    const mayStay = usable && standing.kind === "leaving" && !standing.shutsDown;
+    const mayStay = crowded || (usable && standing.kind === "leaving" && !standing.shutsDown);
     let placed: Placed;
     try {
       placed = await directory.place({
@@ -76,6 +80,7 @@ export class WorkerChooser {
         // A worker that people drain still answers: better than to wait for another one. And whoever waited in the
         // queue of a worker has waited enough.
         waitMs: mayStay || this.#noRoom !== undefined ? 0 : placeWaitMsMax,
+        move: crowded ? this.#offer(bound) : undefined,
       });
     } catch (error) {
       if (mayStay) {
@@ -92,7 +97,7 @@ export class WorkerChooser {
     const leaves =
       bound !== undefined &&
       placed.worker !== bound.worker &&
-      (this.#draining.has(bound.worker) || (usable && standing.kind === "leaving"));
+      (this.#draining.has(bound.worker) || crowded || (usable && standing.kind === "leaving"));
     return {
       ...placed,
       reason: reasonOf(placed, bound, leaves),
@@ -161,6 +166,11 @@ export class WorkerChooser {
       again: false,
       leaving: undefined,
     };
+  }
+
+  #offer({ worker }: BindingRecord): MoveOffer {
+    const { cache } = this.#options.store;
+    return { from: worker, pages: cache.pages(), pagesMax: cache.plan()?.pagesMax ?? 0 };
   }
 
   #leaving({ worker, address, generation }: BindingRecord): WorkerChoice["leaving"] {

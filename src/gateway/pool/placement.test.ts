@@ -11,7 +11,9 @@ const idle: CandidateLoad = {
   sequences: 0,
   pages: 1_000,
   pagesFree: 1_000,
+  pagesIdle: 0,
   placed: 0,
+  pagesMoved: 0,
 };
 
 function worker(name: string, load: Partial<CandidateLoad> = {}): Candidate {
@@ -54,6 +56,18 @@ describe("a first placement", () => {
   it("takes more free pages where work is equal", () => {
     const choice = choose([worker("a", { pagesFree: 400 }), worker("b")], "s", random);
     expect(choice).toEqual({ worker: "b", reason: "load" });
+  });
+
+  it("counts the pages of resting caches as used, though they could be given back", () => {
+    const choice = choose([worker("a", { pagesIdle: 600 }), worker("b")], "s", random);
+    expect(choice).toEqual({ worker: "b", reason: "load" });
+    const both = [worker("a", { pagesIdle: 600 }), worker("b", { pagesFree: 300 })];
+    expect(choose(both, "s", random)?.worker).toBe("a");
+  });
+
+  it("counts pages that came with moved sessions since the last report", () => {
+    const both = [worker("a", { pagesMoved: 300 }), worker("b", { pagesIdle: 200 })];
+    expect(choose(both, "s", random)).toEqual({ worker: "b", reason: "load" });
   });
 
   it("lets rendezvous hashing decide between equals, the same way each time", () => {

@@ -13,9 +13,13 @@ export interface CandidateLoad {
   readonly sequences: number;
   /** Pages in all; 0 if not known. */
   readonly pages: number;
+  /** Pages that are free, or that an idle cache could give back. */
   readonly pagesFree: number;
-  /** Sessions placed since that load was reported. */
+  /** Those among them that idle caches hold. */
+  readonly pagesIdle: number;
+  /** Sessions placed since that load was reported, and pages that came along with them or left. */
   readonly placed: number;
+  readonly pagesMoved: number;
 }
 
 /** A worker that could take the session. */
@@ -27,7 +31,7 @@ export interface Candidate {
 }
 
 /** Why a worker was chosen; a part of leanedge.v1.PlacementReason. */
-export type ChoiceReason = "only" | "load" | "hash" | "lastResort";
+export type ChoiceReason = "only" | "load" | "hash" | "lastResort" | "relief";
 
 /** A worker that was chosen. */
 export interface Choice {
@@ -37,10 +41,13 @@ export interface Choice {
 
 /** What an idle sequence counts against one that runs: about one in sixteen comes back at any time. */
 const idleWeight = 1 / 16;
-/** Difference of work below which two workers count as equal: less than one turn. */
-const equalWork = 0.5;
-/** Difference of the shares of free pages below which two workers count as equal. */
-const equalShare = 0.05;
+/**
+ * What a memory full of caches counts, in turns. A worker of 64 turns at once is then weighed by its pages and by its
+ * turns alike; between workers that have as much to do, resting caches decide.
+ */
+const fullMemoryTurns = 64;
+/** Difference of cost below which two workers count as equal: less than one turn. */
+const equalCost = 0.5;
 
 /**
  * Chooses.
@@ -87,24 +94,22 @@ export function isFull({ queued, placed, pages, pagesFree, running }: CandidateL
   return (queued > 0 && queued + placed >= placeQueuedMax) || noPages;
 }
 
-/** Work of a worker, in turns. */
-export function workOf({ running, queued, sequences, placed }: CandidateLoad): number {
+/** Share of a worker's pages that caches hold, resting ones included; 0 where pages are not known. */
+export function usedShare({ pages, pagesFree, pagesIdle, pagesMoved }: CandidateLoad): number {
+  return pages === 0 ? 0 : Math.max(0, pages - pagesFree + pagesIdle + pagesMoved) / pages;
+}
+
+/** What a worker has to do and to keep, in turns. */
+export function costOf(load: CandidateLoad): number {
+  const { running, queued, sequences, placed } = load;
   const idle = Math.max(0, sequences - running);
-  return running + queued + placed + idle * idleWeight;
+  return running + queued + placed + idle * idleWeight + usedShare(load) * fullMemoryTurns;
 }
 
-/** Below 0: a has less to do; above 0: b has; 0: they are equal. */
+/** Below 0: a has less to do and to keep; above 0: b has; 0: they are equal. */
 function lighter(a: CandidateLoad, b: CandidateLoad): number {
-  const work = workOf(a) - workOf(b);
-  if (Math.abs(work) >= equalWork) {
-    return work;
-  }
-  const share = freeShare(b) - freeShare(a);
-  return Math.abs(share) >= equalShare ? share : 0;
-}
-
-function freeShare({ pages, pagesFree }: CandidateLoad): number {
-  return pages === 0 ? 1 : pagesFree / pages;
+  const cost = costOf(a) - costOf(b);
+  return Math.abs(cost) >= equalCost ? cost : 0;
 }
 
 /** Two different ones at random; fewer if there are fewer. */

@@ -1,6 +1,7 @@
 /** What a PoolObject is asked and answers. Plain data: it crosses between objects, where classes of errors are lost. */
 import type { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { ChoiceReason } from "./placement.js";
+import type { MoveOffer } from "./rebalance.js";
 import type { WorkerLoad, WorkerModel, WorkerRecord } from "./pool-entry.js";
 import type { WorkerState } from "./worker-state.js";
 
@@ -44,6 +45,8 @@ export interface PlaceRequest {
   readonly planFingerprint: string;
   /** How long it may wait for a worker with room, in milliseconds. */
   readonly waitMs: number;
+  /** It is bound and would move off a crowded worker; the pool may say that it stays. */
+  readonly move?: MoveOffer;
 }
 
 /** What became of it. */
@@ -54,6 +57,8 @@ export type PlaceAnswer =
       readonly address: string;
       readonly reason: ChoiceReason;
     }
+  /** It was offered to move, and stays where it is. */
+  | { readonly kind: "stay" }
   /** Workers are there, but none has room, or none is ready, and the wait is over or the queue is full. */
   | { readonly kind: "full" }
   /** The pool has no worker of the model. */

@@ -48,6 +48,11 @@ export class PoolClient {
    * @returns undefined if no pool answered
    */
   async place(request: PlaceRequest): Promise<PlaceAnswer | undefined> {
+    if (request.move !== undefined) {
+      // It moves within its pool: a cache does not cross regions for the sake of room.
+      const pool = this.#poolOf(request.move.from);
+      return (pool === undefined ? undefined : await this.#ask(pool, request)) ?? { kind: "stay" };
+    }
     const [only, ...others] = this.#pools;
     if (others.length === 0) {
       return this.#ask(only, request);
@@ -183,7 +188,7 @@ export class PoolClient {
   }
 }
 
-function standingOf({ state, breaker, suspect, shutsDown }: WorkerRecord): Standing {
+function standingOf({ state, breaker, crowded, suspect, shutsDown }: WorkerRecord): Standing {
   return {
     kind:
       state === "draining"
@@ -192,6 +197,7 @@ function standingOf({ state, breaker, suspect, shutsDown }: WorkerRecord): Stand
           ? "gone"
           : "serving",
     suspect,
+    crowded,
     shutsDown,
   };
 }

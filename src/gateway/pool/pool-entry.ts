@@ -2,6 +2,8 @@
 import { breakerState, closedBreaker } from "./breaker.js";
 import type { Breaker, BreakerState } from "./breaker.js";
 import type { CandidateLoad } from "./placement.js";
+import { fullBudget } from "./rebalance.js";
+import type { MoveBudget } from "./rebalance.js";
 import { entered, reasonOf, stateOf } from "./worker-state.js";
 import type { WorkerFacts, WorkerState } from "./worker-state.js";
 
@@ -32,6 +34,8 @@ export interface WorkerLoad {
   readonly sequences: number;
   readonly pages: number;
   readonly pagesFree: number;
+  /** Pages of idle caches, a part of the free ones. */
+  readonly pagesIdle: number;
   readonly tokensPerSecond: number;
 }
 
@@ -42,6 +46,7 @@ export const noLoad: WorkerLoad = {
   sequences: 0,
   pages: 0,
   pagesFree: 0,
+  pagesIdle: 0,
   tokensPerSecond: 0,
 };
 
@@ -68,6 +73,11 @@ export interface PoolEntry extends WorkerIdentity {
   load: WorkerLoad;
   /** Sessions placed since it last said its load. */
   placed: number;
+  /** Pages that came with sessions moved here since then, less those that left. */
+  pagesMoved: number;
+  /** It holds far more pages than others like it, and what it may still move. */
+  crowded: boolean;
+  moveBudget: MoveBudget;
   /** Since the object started. */
   placedTotal: number;
   failuresTotal: number;
@@ -84,6 +94,8 @@ export interface WorkerRecord extends WorkerIdentity {
   readonly breaker: BreakerState;
   /** A call there failed since one last succeeded. */
   readonly suspect: boolean;
+  /** It holds far more pages than others: its sessions may ask for another place. */
+  readonly crowded: boolean;
   readonly models: readonly WorkerModel[];
   readonly load: WorkerLoad;
   readonly shutsDown: boolean;
@@ -109,6 +121,9 @@ export function newEntry(
     breaker: closedBreaker,
     load: noLoad,
     placed: 0,
+    pagesMoved: 0,
+    crowded: false,
+    moveBudget: fullBudget,
     placedTotal: 0,
     failuresTotal: 0,
     asking: false,
@@ -128,6 +143,7 @@ export function recordOf(pool: string, entry: PoolEntry, nowMs: number): WorkerR
     reason: reasonOf(entry.facts, nowMs),
     breaker: breakerState(entry.breaker, nowMs),
     suspect: entry.breaker.failures > 0,
+    crowded: entry.crowded,
     models: entry.models,
     load: entry.load,
     shutsDown: entry.facts.shutsDown,
@@ -139,6 +155,7 @@ export function recordOf(pool: string, entry: PoolEntry, nowMs: number): WorkerR
 
 /** Load of an entry as placement looks at it. */
 export function candidateLoad(entry: PoolEntry): CandidateLoad {
-  const { running, queued, sequences, pages, pagesFree } = entry.load;
-  return { running, queued, sequences, pages, pagesFree, placed: entry.placed };
+  const { running, queued, sequences, pages, pagesFree, pagesIdle } = entry.load;
+  const { pagesMoved, placed } = entry;
+  return { running, queued, sequences, pages, pagesFree, pagesIdle, placed, pagesMoved };
 }

@@ -1,8 +1,16 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { placeQueuedMax, workerForgetMs, workerLostMs } from "../limits.js";
+import {
+  heartbeatMs,
+  movesPerMinuteMax,
+  placeQueuedMax,
+  workerForgetMs,
+  workerLostMs,
+} from "../limits.js";
 import type { Beat, PlaceRequest, Registration } from "./pool-calls.js";
 import { newEntry, noLoad } from "./pool-entry.js";
+import type { WorkerLoad } from "./pool-entry.js";
 import { PoolRoster } from "./pool-roster.js";
+import type { MoveOffer } from "./rebalance.js";
 import { seededRandom } from "./testing/seeded-random.js";
 import { silenceMsMax, stateOf } from "./worker-state.js";
 
@@ -158,7 +166,7 @@ describe("a place", () => {
     expect(roster.byName("a")).toMatchObject({ placed: 1, placedTotal: 1 });
     roster.heartbeat(beat("a"), start);
     expect(roster.byName("a")).toMatchObject({ placed: 0, placedTotal: 1 });
-    expect(roster.placed).toEqual({ only: 1, load: 0, hash: 0, lastResort: 0 });
+    expect(roster.placed).toEqual({ only: 1, load: 0, hash: 0, lastResort: 0, relief: 0 });
   });
 
   it("is on no worker that is pending, drains, is silent or has failed", () => {
@@ -245,5 +253,111 @@ describe("a place", () => {
     ready("a", { address: "http://a:9001" });
     for (let call = 0; call < 3; call++) roster.report(a, "failed", start);
     expect(roster.byName("a")).toMatchObject({ failuresTotal: 0, breaker: { failures: 0 } });
+  });
+});
+
+describe("a crowded worker", () => {
+  const pages = 10_000;
+  /** A load whose caches all rest. */
+  function rests(used: number, sequences = 100): WorkerLoad {
+    return { ...noLoad, sequences, pages, pagesFree: pages, pagesIdle: used };
+  }
+
+  const from = "pool:p/a";
+  function offer(more: Partial<MoveOffer> = {}): PlaceRequest {
+    return session({ move: { from, pages: 60, pagesMax: 500, ...more } });
+  }
+
+  /** Three workers, of which `a` holds more than the others. */
+  function crowd(used = 6_000): void {
+    for (const name of ["a", "b", "c"]) ready(name, { load: rests(4_000) });
+    say("a", used);
+  }
+
+  function say(name: string, used: number, nowMs = start + heartbeatMs): void {
+    roster.heartbeat(beat(name, { load: rests(used) }), nowMs);
+  }
+
+  const crowded = () => roster.byName("a")?.crowded;
+  const now = start + heartbeatMs;
+
+  it("gives a session to one that is below the mean, and counts its pages there at once", () => {
+    crowd();
+    expect(crowded()).toBe(true);
+    const answer = roster.place(offer(), now);
+    expect(answer).toMatchObject({ kind: "placed", reason: "relief" });
+    expect(answer).not.toMatchObject({ worker: from });
+    expect(roster.placed.relief).toBe(1);
+    const moved = roster.entries().map(({ pagesMoved }) => pagesMoved);
+    expect(moved.toSorted((x, y) => x - y)).toEqual([-60, 0, 60]);
+  });
+
+  it("keeps small sessions, those about to end, and those larger than what it has too much", () => {
+    crowd();
+    for (const move of [
+      { pages: 0 },
+      { pages: 29 },
+      { pages: 451 },
+      { pages: 4_000, pagesMax: 0 },
+    ]) {
+      expect(roster.place(offer(move), now)).toEqual({ kind: "stay" });
+    }
+    expect(roster.place(offer({ pages: 30 }), now)).toMatchObject({ kind: "placed" });
+  });
+
+  it("becomes crowded above one bound, and is so down to a lower one", () => {
+    for (const name of ["a", "b", "c"]) ready(name, { load: rests(4_000) });
+    // The mean counts the worker itself.
+    const at = (over: number): number => (over * 8_000) / (3 - over);
+    const steps: readonly [over: number, is: boolean][] = [
+      [1.05, false],
+      [1.07, true],
+      [1.045, true],
+      [1.02, false],
+      [1.045, false],
+    ];
+    for (const [index, [over, is]] of steps.entries()) {
+      const nowMs = start + (index + 1) * heartbeatMs;
+      for (const name of ["b", "c"]) say(name, 4_000, nowMs - 1);
+      say("a", at(over), nowMs);
+      expect(crowded(), `step ${index}`).toBe(is);
+    }
+  });
+
+  it("takes part in so many moves a minute, and in as many again a minute later", () => {
+    crowd();
+    const moves = (nowMs: number): number => {
+      let count = 0;
+      while (count < 1_000 && roster.place(offer(), nowMs).kind === "placed") {
+        say("a", 6_000, nowMs);
+        count++;
+      }
+      return count;
+    };
+    expect(moves(now)).toBe(movesPerMinuteMax);
+    for (const nowMs of [now + 60_000 - heartbeatMs, now + 60_000]) {
+      for (const name of ["a", "b", "c"]) say(name, name === "a" ? 6_000 : 4_000, nowMs);
+    }
+    expect(moves(now + 60_000)).toBe(movesPerMinuteMax);
+  });
+
+  it("keeps its sessions where no other has room, is ready, or understands their log", () => {
+    crowd();
+    expect(roster.place({ ...offer(), fingerprint: "other" }, now)).toEqual({ kind: "stay" });
+    for (const name of ["b", "c"]) {
+      const entry = roster.byName(name);
+      if (entry !== undefined) roster.apply(entry, { kind: "drain" }, now);
+    }
+    expect(roster.place(offer(), now)).toEqual({ kind: "stay" });
+    expect(roster.place(offer({ from: "pool:p/unknown" }), now)).toEqual({ kind: "stay" });
+  });
+
+  it("is none alone, nor where hardly any memory is used", () => {
+    ready("a", { load: rests(6_000) });
+    say("a", 6_000);
+    expect(crowded()).toBe(false);
+    for (const name of ["b", "c"]) ready(name, { load: rests(0) });
+    say("a", 40, start + 2 * heartbeatMs);
+    expect(crowded()).toBe(false);
   });
 });

@@ -2,9 +2,9 @@
  * The workers of one pool in memory: who enters and leaves, what is heard of them, and which of them a session gets.
  * Knows no storage and no network; time and chance come in. The PoolObject around it keeps what must last.
  */
-import { poolWorkersMax, placeQueuedMax } from "../limits.js";
-import { admits, closedBreaker, failed, placedOn, succeeded } from "./breaker.js";
-import { choose } from "./placement.js";
+import { heartbeatMs, poolWorkersMax, placeQueuedMax } from "../limits.js";
+import { admits, breakerState, closedBreaker, failed, placedOn, succeeded } from "./breaker.js";
+import { choose, usedShare } from "./placement.js";
 import type { Candidate, ChoiceReason } from "./placement.js";
 import type {
   Beat,
@@ -16,6 +16,8 @@ import type {
 } from "./pool-calls.js";
 import { candidateLoad, newEntry } from "./pool-entry.js";
 import type { PoolEntry, WorkerLoad, WorkerModel, WorkerPlace } from "./pool-entry.js";
+import { afterMove, hasRoomFor, isCrowded, movesLeft, worthMoving } from "./rebalance.js";
+import type { MoveOffer } from "./rebalance.js";
 import { after, entered, isForgotten, stateOf } from "./worker-state.js";
 import type { WorkerEvent } from "./worker-state.js";
 
@@ -24,7 +26,15 @@ export class PoolRoster {
   readonly #pool: string;
   readonly #random: () => number;
   readonly #entries = new Map<string, PoolEntry>();
-  readonly #placed: Record<ChoiceReason, number> = { only: 0, load: 0, hash: 0, lastResort: 0 };
+  readonly #placed: Record<ChoiceReason, number> = {
+    only: 0,
+    load: 0,
+    hash: 0,
+    lastResort: 0,
+    relief: 0,
+  };
+  /** Mean fullness by model, as it was at a time. */
+  #means: { readonly atMs: number; readonly byModel: ReadonlyMap<string, number> } | undefined;
 
   /**
    * @param pool name of the pool
@@ -139,7 +149,7 @@ export class PoolRoster {
     this.apply(entry, { kind: "answered" }, nowMs);
     this.apply(entry, { kind: "heard", shutsDown: status.shutsDown }, nowMs);
     entry.models = status.models;
-    this.#setLoad(entry, status.load);
+    this.#setLoad(entry, status.load, nowMs);
   }
 
   /** Takes note of what became of a call. */
@@ -167,8 +177,11 @@ export class PoolRoster {
     }
   }
 
-  /** Places a session now. `full` where waiting may help. */
+  /** Places a session now. `full` where waiting may help; `stay` only for one that offers to move. */
   place(request: PlaceRequest, nowMs: number): PlaceAnswer {
+    if (request.move !== undefined) {
+      return this.#relieve(request, request.move, nowMs);
+    }
     const serving = [...this.#entries.values()].filter(
       (entry) =>
         stateOf(entry.facts, nowMs) !== "failed" &&
@@ -190,19 +203,94 @@ export class PoolRoster {
       const choice = choose(group.map(candidate), request.key, this.#random);
       const entry = choice === undefined ? undefined : this.#entries.get(choice.worker);
       if (choice !== undefined && entry !== undefined) {
-        entry.placed++;
-        entry.placedTotal++;
-        entry.breaker = placedOn(entry.breaker, nowMs);
-        this.#placed[choice.reason]++;
-        return {
-          kind: "placed",
-          worker: entry.worker,
-          address: entry.address,
-          reason: choice.reason,
-        };
+        return this.#place(entry, choice.reason, nowMs);
       }
     }
     return { kind: "full" };
+  }
+
+  #place(entry: PoolEntry, reason: ChoiceReason, nowMs: number): PlaceAnswer {
+    entry.placed++;
+    entry.placedTotal++;
+    entry.breaker = placedOn(entry.breaker, nowMs);
+    this.#placed[reason]++;
+    return { kind: "placed", worker: entry.worker, address: entry.address, reason };
+  }
+
+  /** Moves a session off a crowded worker to one that stays below the mean with it, if there is one. */
+  #relieve(request: PlaceRequest, offer: MoveOffer, nowMs: number): PlaceAnswer {
+    const from = this.#entries.get(offer.from);
+    const mean = this.#mean(request.model, nowMs);
+    if (
+      from?.crowded !== true ||
+      mean === undefined ||
+      movesLeft(from.moveBudget, nowMs) < 1 ||
+      !worthMoving(offer, candidateLoad(from), mean)
+    ) {
+      return { kind: "stay" };
+    }
+    const roomy = this.#peers(request.model, nowMs).filter(
+      (entry) =>
+        !request.avoid.includes(entry.worker) &&
+        entry !== from &&
+        breakerState(entry.breaker, nowMs) === "closed" &&
+        understands(entry, request) &&
+        movesLeft(entry.moveBudget, nowMs) >= 1 &&
+        hasRoomFor(offer.pages, candidateLoad(entry), mean),
+    );
+    const choice = choose(roomy.map(candidate), request.key, this.#random);
+    const entry = choice === undefined ? undefined : this.#entries.get(choice.worker);
+    if (entry === undefined) {
+      return { kind: "stay" };
+    }
+    for (const [side, pages] of [
+      [from, -offer.pages],
+      [entry, offer.pages],
+    ] as const) {
+      side.pagesMoved += pages;
+      side.moveBudget = afterMove(side.moveBudget, nowMs);
+    }
+    this.#look(from, nowMs);
+    return this.#place(entry, "relief", nowMs);
+  }
+
+  /** Ready workers of a model that say how many pages they have. */
+  #peers(model: string, nowMs: number): PoolEntry[] {
+    return [...this.#entries.values()].filter(
+      (entry) =>
+        entry.origin !== "embedded" &&
+        entry.load.pages > 0 &&
+        stateOf(entry.facts, nowMs) === "ready" &&
+        entry.models.some((served) => served.model === model),
+    );
+  }
+
+  /** Mean fullness of a model's ready workers, at most as old as a heartbeat; undefined if fewer than two say it. */
+  #mean(model: string, nowMs: number): number | undefined {
+    if (this.#means === undefined || nowMs - this.#means.atMs >= heartbeatMs) {
+      const models = new Set(
+        [...this.#entries.values()].flatMap((entry) => entry.models.map((served) => served.model)),
+      );
+      const byModel = new Map<string, number>();
+      for (const name of models) {
+        const shares = this.#peers(name, nowMs).map((entry) => usedShare(candidateLoad(entry)));
+        if (shares.length >= 2) {
+          byModel.set(name, shares.reduce((sum, share) => sum + share, 0) / shares.length);
+        }
+      }
+      this.#means = { atMs: nowMs, byModel };
+    }
+    return this.#means.byModel.get(model);
+  }
+
+  /** Looks whether a worker is crowded, next to those that serve what it serves. */
+  #look(entry: PoolEntry, nowMs: number): void {
+    const means = entry.models.flatMap(({ model }) => this.#mean(model, nowMs) ?? []);
+    const share = usedShare(candidateLoad(entry));
+    entry.crowded =
+      means.length > 0 &&
+      stateOf(entry.facts, nowMs) === "ready" &&
+      isCrowded(entry.crowded, share, Math.max(...means));
   }
 
   /** Forgets those that have been failed for long. */
@@ -220,13 +308,15 @@ export class PoolRoster {
     nowMs: number,
   ): MemberAnswer {
     this.apply(entry, { kind: "heard", shutsDown: said.shutsDown }, nowMs);
-    this.#setLoad(entry, said.load);
+    this.#setLoad(entry, said.load, nowMs);
     return { kind: "member", state: stateOf(entry.facts, nowMs) };
   }
 
-  #setLoad(entry: PoolEntry, load: WorkerLoad): void {
+  #setLoad(entry: PoolEntry, load: WorkerLoad, nowMs: number): void {
     entry.load = load;
     entry.placed = 0;
+    entry.pagesMoved = 0;
+    this.#look(entry, nowMs);
   }
 }
 

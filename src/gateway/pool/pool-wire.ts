@@ -49,6 +49,7 @@ export function readLoad(load: WireLoad | undefined): WorkerLoad {
     sequences,
     pages: Number(load.pages),
     pagesFree: Number(load.pagesFree),
+    pagesIdle: Math.min(Number(load.pagesIdle), Number(load.pagesFree)),
     tokensPerSecond: Number.isFinite(tokensPerSecond) ? Math.max(0, tokensPerSecond) : 0,
   };
 }
@@ -78,6 +79,7 @@ export function wireWorker(record: WorkerRecord): PoolWorker {
       ...load,
       pages: BigInt(load.pages),
       pagesFree: BigInt(load.pagesFree),
+      pagesIdle: BigInt(load.pagesIdle),
       draining: record.shutsDown,
     },
     heardMsAgo: BigInt(record.heardMsAgo),

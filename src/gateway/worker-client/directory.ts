@@ -34,6 +34,8 @@ export interface SessionToPlace {
   readonly fingerprints?: { readonly model: string; readonly plan: string } | undefined;
   /** How long it may wait for a worker with room, in milliseconds; placeWaitMsMax if unset. */
   readonly waitMs?: number;
+  /** It is bound to a crowded worker and would move; the answer names that worker if it stays. */
+  readonly move?: MoveOffer | undefined;
 }
 
 /** The workers that a gateway knows. */
@@ -93,7 +95,7 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
       const others = names.filter(({ worker }) => ready.every((other) => other.worker !== worker));
       return [...ready, ...others];
     },
-    async place({ model, key, avoid = [], fingerprints, waitMs = placeWaitMsMax }) {
+    async place({ model, key, avoid = [], fingerprints, waitMs = placeWaitMsMax, move }) {
       const entry = modelEntry(model);
       if (pools === undefined || !isPooled(config, entry)) {
         return byConfiguration(config, entry, key, avoid);
@@ -105,10 +107,13 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
         fingerprint: fingerprints?.model ?? "",
         planFingerprint: fingerprints?.plan ?? "",
         waitMs,
+        ...(move === undefined ? {} : { move }),
       });
       switch (answer?.kind) {
         case "placed":
           return { ...answer, reason: reasons[answer.reason] };
+        case "stay":
+          return { worker: move?.from ?? "", address: "", reason: PlacementReason.BOUND };
         case "full":
           throw allFull(entry.model);
         case "none":
@@ -159,6 +164,7 @@ const reasons: Readonly<Record<ChoiceReason, PlacementReason>> = {
   load: PlacementReason.LOAD,
   hash: PlacementReason.HASH,
   lastResort: PlacementReason.LAST_RESORT,
+  relief: PlacementReason.MOVED,
 };
 
 /** Whether any model of this gateway can have workers that are not its own engines. */

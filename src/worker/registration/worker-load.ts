@@ -32,13 +32,14 @@ export function workerLoad(
   tokensPerSecond: number,
   shutsDown: boolean,
 ): WorkerLoad {
-  const { running, queued, sequences, pages, pagesFree, draining } = status;
+  const { running, queued, sequences, pages, pagesFree, pagesIdle, draining } = status;
   return create(WorkerLoadSchema, {
     running,
     queued,
     sequences,
     pages,
     pagesFree,
+    pagesIdle,
     tokensPerSecond,
     draining: draining || shutsDown,
   });
