@@ -9,6 +9,7 @@ import { PoolClient } from "../pool/pool-client.js";
 import type { ChoiceReason } from "../pool/placement.js";
 import type { Outcome } from "../pool/pool-calls.js";
 import type { WorkerPlace } from "../pool/pool-entry.js";
+import type { MoveOffer } from "../pool/rebalance.js";
 import { highestWeight } from "../pool/rendezvous.js";
 import { workerWithoutPool } from "../pool/standing.js";
 import type { Standing } from "../pool/standing.js";
