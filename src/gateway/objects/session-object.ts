@@ -525,7 +525,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       directory,
       background: (work) => this.ctx.waitUntil(work),
       sequenceId: this.sequenceId(),
-      samplingDefaults: (model) => modelDefaults(this.env, model),
+      samplingDefaults: (model) => modelDefaults(this.env, model, this.#store.binding()),
       fallback: (model) => findModel(gatewayConfig(this.env), model)?.fallback,
       snapshots: this.#snapshots,
       clock: this.#clock,
