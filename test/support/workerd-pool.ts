@@ -1,0 +1,76 @@
+/**
+ * A gateway on the bare Workers runtime and CPU workers with a small model of random weights, registered with its pool. All
+ * of it needs so little that two cores serve many sessions at once.
+ */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { randomModelBytes } from "../oracle/random-model.js";
+import { poolTokenVars, poolWorkers, writePoolTokens, type PoolWorkers } from "./pool-workers.js";
+import { tinyModel } from "./tiny-model.js";
+import { startWorkerdGateway, type WorkerdGateway } from "./workerd-gateway.js";
+
+/** Id of the model. */
+export const poolModel = "tiny";
+/** Its window, in tokens. */
+export const poolModelContext = 4_096;
+
+/** A gateway and its workers. */
+export interface WorkerdPool extends PoolWorkers {
+  readonly gateway: WorkerdGateway;
+}
+
+/** How to start one. */
+export interface WorkerdPoolOptions {
+  /** Names of the workers. */
+  readonly names: readonly string[];
+  /** Further variables of the gateway. */
+  readonly vars?: Readonly<Record<string, string>>;
+  /** Further Workers over the same objects (workerd-gateway.ts). */
+  readonly others?: number;
+  /** Further options of each worker. */
+  readonly workerOptions?: readonly string[];
+}
+
+/** The gateway's variables: one model, which only workers serve; no cache is saved between turns. */
+export const poolVars: Readonly<Record<string, string>> = {
+  ...poolTokenVars,
+  LEANEDGE_MODELS: JSON.stringify([{ model: poolModel, engines: 0 }]),
+  LEANEDGE_SNAPSHOT_IDLE_SECONDS: "3600",
+};
+
+/** Writes the model into a folder; its answers are text, and end only at their longest. */
+export async function writePoolModel(folder: string): Promise<string> {
+  const path = join(folder, "tiny-q4_0.gguf");
+  const spec = { ...tinyModel, context: poolModelContext, tied: false, textOnly: true };
+  await writeFile(path, randomModelBytes(spec));
+  return path;
+}
+
+/** Starts a gateway and its workers; closing it ends everything. */
+export async function startWorkerdPool({
+  names,
+  vars = {},
+  others = 0,
+  workerOptions = [],
+}: WorkerdPoolOptions): Promise<WorkerdPool> {
+  const tokens = await writePoolTokens();
+  const model = await writePoolModel(tokens.folder);
+  const gateway = await startWorkerdGateway({ vars: { ...poolVars, ...vars }, others });
+  const options = ["--model", model, "--model-id", poolModel, "--memory", "128", ...workerOptions];
+  const workers = poolWorkers(gateway.url, tokens, options);
+  const pool: WorkerdPool = {
+    ...workers,
+    gateway,
+    async close() {
+      await workers.close();
+      await gateway.close();
+    },
+  };
+  try {
+    await Promise.all(names.map((name) => pool.start(name)));
+  } catch (error) {
+    await pool.close();
+    throw error;
+  }
+  return pool;
+}
