@@ -2,6 +2,8 @@
 import { hostname } from "node:os";
 import { basename } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
+import { logLine } from "../log/log-line.js";
+import type { LogFields, LogLevel } from "../log/log-line.js";
 import type { Registration } from "../worker/registration/index.js";
 
 /** Options of the command. */
@@ -81,9 +83,10 @@ export async function worker(options: WorkerOptions): Promise<void> {
     address,
     token,
     drainMs: options.drain === undefined ? drainMsDefault : options.drain * 1000,
-    log: (line) => console.log(line),
+    log: say,
+    logCall: (level, fields) => write(level, "call.ended", { worker: name, ...fields }),
   });
-  console.log(`leanedge worker serves ${model} at ${running.url}`);
+  say(`leanedge worker serves ${model} at ${running.url} as ${name}`);
   const signal = new Promise<void>((stop) => {
     for (const name of ["SIGINT", "SIGTERM"] as const) {
       process.once(name, () => {
@@ -103,7 +106,7 @@ export async function worker(options: WorkerOptions): Promise<void> {
       address: options.address ?? running.url,
       name,
       status: () => running.status(),
-      log: (line) => console.log(line),
+      log: say,
     });
     await Promise.race([signal, running.givenUp]);
   } catch (error) {
@@ -114,6 +117,16 @@ export async function worker(options: WorkerOptions): Promise<void> {
   for (const registration of registrations) registration.shutDown();
   await running.drain();
   await leave(registrations);
+}
+
+/** Writes a line of the log (docs/operations.md, 'Logs'). */
+function write(level: LogLevel, event: string, fields: LogFields): void {
+  console.log(logLine(level, "worker", event, fields, Date.now()));
+}
+
+/** Writes what the process has to say of itself. */
+function say(message: string): void {
+  write("info", "worker.says", { message });
 }
 
 async function leave(registrations: readonly Registration[]): Promise<void> {

@@ -1,6 +1,11 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
 import { parseRemoteWorkers, type RemoteWorkers } from "./remote-workers.js";
 import { engineMemoryBytesDefault, snapshotIdleMsDefault } from "./limits.js";
+import { parseKeyLimits } from "./keys/key-limits.js";
+import type { KeyLimits } from "./keys/key-limits.js";
+import { logLevels } from "../log/log-line.js";
+import type { LogLevel } from "../log/log-line.js";
+import { setLogLevel } from "./log.js";
 import { parsePools, parseToken, type PoolConfig } from "./pool/pool-config.js";
 
 /** Variables and secrets of the Worker. */
@@ -29,6 +34,8 @@ export interface GatewayVariables {
   readonly LEANEDGE_CORS_ORIGINS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
   readonly LEANEDGE_FRONT_PORT?: string;
+  /** Lines of the log from this level on: `debug`, `info`, `warn` or `error`; `info` if unset. */
+  readonly LEANEDGE_LOG_LEVEL?: string;
 }
 
 /** One model that this gateway serves, from its embedded engines or from workers. */
@@ -92,6 +99,8 @@ export interface GatewayConfig {
   readonly corsOrigins: readonly string[] | "*" | undefined;
   /** Port of the gRPC front. */
   readonly frontPort: number | undefined;
+  /** Lines of the log from this level on. */
+  readonly logLevel: LogLevel;
 }
 
 /** The model that is embedded unless the configuration says otherwise. */
@@ -124,6 +133,7 @@ export function gatewayConfig(env: GatewayVariables): GatewayConfig {
     return known;
   }
   const config = parseConfig(env);
+  setLogLevel(config.logLevel);
   parsed.set(env, config);
   return config;
 }
@@ -142,8 +152,10 @@ export function parseConfig(env: GatewayVariables): GatewayConfig {
     engineMemoryBytesMax: parseMemory(nonEmpty(env.LEANEDGE_ENGINE_MEMORY_MIB)),
     snapshotIdleMs: parseIdle(nonEmpty(env.LEANEDGE_SNAPSHOT_IDLE_SECONDS)),
     keys: parseKeys(nonEmpty(env.LEANEDGE_KEYS)),
+    keyLimits: parseKeyLimits("LEANEDGE_LIMITS", nonEmpty(env.LEANEDGE_LIMITS)),
     corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
     frontPort: parsePort(nonEmpty(env.LEANEDGE_FRONT_PORT)),
+    logLevel: parseLogLevel(nonEmpty(env.LEANEDGE_LOG_LEVEL)),
   };
 }
 
@@ -335,4 +347,12 @@ function parsePort(value: string | undefined): number | undefined {
     throw new Error(`LEANEDGE_FRONT_PORT is "${value}"; it must be a port from 1 to 65535`);
   }
   return port;
+}
+
+function parseLogLevel(value: string | undefined): LogLevel {
+  const level = logLevels.find((known) => known === (value ?? "info"));
+  if (level === undefined) {
+    throw new Error(`LEANEDGE_LOG_LEVEL is "${value ?? ""}"; it must be ${logLevels.join(", ")}`);
+  }
+  return level;
 }

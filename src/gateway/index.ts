@@ -6,6 +6,8 @@ import { openAiError } from "./http/openai-error.js";
 
 export { EngineObject } from "./objects/engine-object.js";
 export { KeyringObject } from "./objects/keyring-object.js";
+export { LimitObject } from "./objects/limit-object.js";
+export { MetricsObject } from "./objects/metrics-object.js";
 export { PoolObject } from "./objects/pool-object.js";
 export { SessionObject } from "./objects/session-object.js";
 export { TenantObject } from "./objects/tenant-object.js";
@@ -20,7 +22,7 @@ export default {
         gateway = createGateway(env);
       } catch (error) {
         // Only a wrong configuration stops a gateway from being made; its operator reads the log.
-        console.error("the gateway cannot start:", error);
+        log("error", "gateway.not_started", errorFields(error, "stack"));
         return Response.json({ error: openAiError(internalError()) }, { status: 500 });
       }
       gateways.set(env, gateway);

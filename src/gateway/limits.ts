@@ -223,3 +223,10 @@ export const poolViewMs = 2_000;
 export const poolViewMsMax = 10 * 60_000;
 /** Deadline of the pool's own questions to workers. */
 export const workerProbeMsMax = 2_000;
+
+/** How long counts stay in their isolate: what is lost when it ends. Short of what the platform grants work after an answer. */
+export const metricsFlushMs = 5_000;
+/** How long sums are not stored: what is lost when their object is evicted. */
+export const metricsStoreMs = 10_000;
+/** Series of the gateway's metrics: ten times what its labels can make, and less than a stored row holds. */
+export const metricSeriesMax = 4_000;

@@ -9,6 +9,7 @@ const levels: WorkerLevels = {
   sequences: 7,
   pages: 100,
   pagesFree: 25,
+  pagesIdle: 5,
   cacheBytes: 1_000,
   cacheBytesFree: 250,
   memoryBytes: 5_000,

@@ -13,6 +13,7 @@ export interface WorkerLevels {
   readonly sequences: number;
   readonly pages: number;
   readonly pagesFree: number;
+  readonly pagesIdle: number;
   readonly cacheBytes: number;
   readonly cacheBytesFree: number;
   readonly memoryBytes: number;
@@ -128,6 +129,8 @@ export class WorkerMetrics {
     sequenceCounts,
   );
 
+  #steps = 0;
+
   /** Sets what is read when somebody looks. */
   readonly #levels: ((at: WorkerLevels) => void)[] = [];
 
@@ -150,6 +153,7 @@ export class WorkerMetrics {
     gauge("kv_cache_bytes", "Bytes of cache memory in all.", (at) => at.cacheBytes);
     gauge("pages", "Pages of the cache in all.", (at) => at.pages);
     gauge("pages_free", "Pages that are free, or idle.", (at) => at.pagesFree);
+    gauge("pages_idle", "Pages of idle caches.", (at) => at.pagesIdle);
     gauge("engine_memory_bytes", "Bytes of weights, cache and scratch.", (at) => at.memoryBytes);
     const snapshots = new Counter({
       name: "leanedge:snapshots_total",
@@ -173,6 +177,11 @@ export class WorkerMetrics {
     return this.registry.metrics();
   }
 
+  /** Engine steps so far: what a log line names them by. */
+  get steps(): number {
+    return this.#steps;
+  }
+
   /** Takes note of one engine step. */
   step(
     seconds: number,
@@ -180,6 +189,7 @@ export class WorkerMetrics {
     results: readonly StepResult[],
     layers: number,
   ): void {
+    this.#steps++;
     this.#stepSeconds.observe(seconds);
     this.#stepSequences.observe(entries.length);
     this.#stepRows.observe(results.reduce((sum, { workDone }) => sum + workDone, 0) / layers);

@@ -3,6 +3,8 @@ import { createConnectRouter, createContextValues } from "@connectrpc/connect";
 import type { ConnectRouter, HandlerContext, Interceptor } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerRequest } from "@connectrpc/connect/protocol";
 import type { Context, Env, Hono } from "hono";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import type { Call, CallKey, CallLifetime } from "./call.js";
 import { callProgressKey } from "./call-end.js";
 import type { CallProgress } from "./call-end.js";
@@ -244,5 +246,5 @@ function lifetimeOf<E extends Env>(c: Context<E>): CallLifetime {
 }
 
 function logUnexpectedError(error: unknown, procedure: string): void {
-  console.error(`unexpected error in ${procedure}:`, error);
+  log("error", "call.failed", { procedure, ...errorFields(error, "stack") });
 }

@@ -1,6 +1,8 @@
 /** What every HTTP request and answer gets: a request id, bounds on headers and body, CORS, and an error in our form. */
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import type { GatewayEnv } from "../bindings.js";
 import type { RequestBody } from "../connect/request-body.js";
 import { publicError } from "../errors.js";
@@ -38,7 +40,12 @@ export function frame(
   app.onError((error, c) => {
     const shown = publicError(error);
     if (shown !== error) {
-      console.error(`${c.req.method} ${c.req.path} (request ${c.get("requestId")}):`, error);
+      log("error", "request.failed", {
+        request_id: c.get("requestId"),
+        method: c.req.method,
+        path: c.req.path,
+        ...errorFields(error, "stack"),
+      });
     }
     return errorResponse(c, shown);
   });

@@ -1,11 +1,15 @@
 /**
- * GET /metrics: the pools of this gateway in the Prometheus text format, for whoever shows the admin token. Names begin with
- * `leanedge:pool_`; docs/operations.md says what they mean. Counters run from the start of a pool's object.
+ * GET /metrics: this gateway and its pools in the Prometheus text format, for whoever shows the admin token. Names begin with
+ * `leanedge:gateway_` and `leanedge:pool_`; docs/operations.md says what they mean. The gateway's counters are those of all its
+ * isolates (MetricsObject); a pool's run from the start of its object.
  */
 import type { Hono } from "hono";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig } from "../config.js";
+import { metricsObjectName } from "../metrics/isolate-meter.js";
+import type { Sums } from "../metrics/meter.js";
+import { renderSums } from "../metrics/render.js";
 import type { BreakerState } from "../pool/breaker.js";
 import type { PoolCounts } from "../pool/pool-calls.js";
 import { poolObject } from "../pool/pool-client.js";
@@ -27,11 +31,17 @@ export function mountMetrics(app: Hono<GatewayHonoEnv>): void {
   app.get("/metrics", async (c) => {
     const { adminToken } = gatewayConfig(c.env);
     requireToken(c.req.raw.headers, adminToken, "LEANEDGE_ADMIN_TOKEN");
-    return c.body(poolMetrics(await figuresOf(c.env)), 200, {
+    const [sums, pools] = await Promise.all([gatewaySums(c.env), figuresOf(c.env)]);
+    return c.body(`${renderSums(sums)}${poolMetrics(pools)}`, 200, {
       "content-type": "text/plain; version=0.0.4; charset=utf-8",
       "cache-control": "no-store",
     });
   });
+}
+
+/** What all isolates counted; nothing where no object collects it. */
+async function gatewaySums({ METRICS }: GatewayEnv): Promise<Sums> {
+  return METRICS === undefined ? {} : METRICS.getByName(metricsObjectName).sums();
 }
 
 function figuresOf(env: GatewayEnv): Promise<PoolFigures[]> {
@@ -133,6 +143,13 @@ const metrics: readonly Metric[] = [
   ofWorkers("sequences", "gauge", "Sequences held.", ({ load }) => load.sequences),
   ofWorkers("pages", "gauge", "Pages of cache.", ({ load }) => load.pages),
   ofWorkers("pages_free", "gauge", "Pages free or idle.", ({ load }) => load.pagesFree),
+  ofWorkers("pages_idle", "gauge", "Pages of idle caches.", ({ load }) => load.pagesIdle),
+  ofWorkers(
+    "crowded",
+    "gauge",
+    "Far fuller than the others, so that its sessions move away: 1, or 0.",
+    ({ crowded }) => Number(crowded),
+  ),
   ofWorkers(
     "tokens_per_second",
     "gauge",

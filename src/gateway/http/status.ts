@@ -10,6 +10,8 @@
  * (`steps`, `*_tokens`) run from the worker's start. All figures are JSON numbers; none comes near 2^53.
  */
 import type { Hono } from "hono";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import type { GetStatusResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { workerUnaryTimeoutMs } from "../limits.js";
 import { authenticate } from "../services/authenticate.js";
@@ -46,7 +48,7 @@ async function askWorker(
     }
     return workerStatus(await client.getStatus({}, { timeoutMs: workerUnaryTimeoutMs }));
   } catch (error) {
-    console.warn(`worker ${worker} does not say its status:`, error);
+    log("warn", "worker.silent", { worker, ...errorFields(error) });
     return { worker, error: "the worker does not answer" };
   }
 }

@@ -1,12 +1,17 @@
 /** The open streams of a session's turns: who listens, and what it means when somebody leaves. */
 import { toBinary } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import { GenerateResponseSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { publicError } from "../errors.js";
 import { encodeErrorFrame, encodeFrame, frameKind } from "./session-wire.js";
 
 type Events = AsyncGenerator<GenerateResponse, void, undefined>;
+
+/** Has somebody look after a stream: `end` ends it with an error, until what it returns is called. */
+export type StreamHold = (end: (error: ConnectError) => void) => () => void;
 
 /** See the head of this file. */
 export class AnswerStreams {
@@ -24,19 +29,28 @@ export class AnswerStreams {
    *
    * @param signal aborts when the caller leaves
    * @param events makes the events; the signal that it gets aborts when the client leaves, in whichever way
+   * @param hold has somebody look after the stream; a stream that is ended so counts as left
    */
   open(
     turn: number,
     signal: AbortSignal,
     events: (left: AbortSignal) => Events,
+    hold: StreamHold = () => () => undefined,
   ): ReadableStream<Uint8Array> {
     const left = new AbortController();
     this.#open.set(left, turn);
+    let ended: ConnectError | undefined;
     const leave = (): void => {
+      release();
       left.abort();
       this.#leave(left);
     };
+    const release = hold((error) => {
+      ended = error;
+      leave();
+    });
     const close = (): void => {
+      release();
       signal.removeEventListener("abort", leave);
       this.#open.delete(left);
     };
@@ -47,7 +61,17 @@ export class AnswerStreams {
     }
     const source = events(left.signal);
     return new ReadableStream<Uint8Array>(
-      { pull: (controller) => pull(source, left.signal, controller, close), cancel: leave },
+      {
+        async pull(controller) {
+          await pull(source, left.signal, controller, close);
+          if (ended !== undefined && !signal.aborted) {
+            signal.removeEventListener("abort", leave);
+            controller.enqueue(encodeErrorFrame(ended));
+            controller.close();
+          }
+        },
+        cancel: leave,
+      },
       { highWaterMark: 0 },
     );
   }
@@ -88,7 +112,7 @@ async function pull(
   } catch (error) {
     close();
     if (!(error instanceof ConnectError)) {
-      console.error("the stream of a turn failed:", error);
+      log("error", "stream.failed", errorFields(error, "stack"));
     }
     controller.enqueue(encodeErrorFrame(publicError(error)));
     controller.close();

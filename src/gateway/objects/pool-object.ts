@@ -7,6 +7,8 @@
  * asked again by their sessions. There is no alarm: states follow from facts and the clock.
  */
 import { DurableObject } from "cloudflare:workers";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig } from "../config.js";
@@ -277,8 +279,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
     } catch (error) {
       // Said once: it is asked again and again.
       if (!entry.facts.unanswered) {
-        const why = error instanceof Error ? error.message : String(error);
-        console.warn(`worker ${entry.worker} does not answer at ${address}: ${why}`);
+        log("warn", "worker.unreachable", { worker: entry.worker, address, ...errorFields(error) });
       }
       this.#roster.apply(entry, { kind: "unanswered" }, systemClock.nowMs());
     } finally {

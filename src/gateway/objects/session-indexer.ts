@@ -1,4 +1,6 @@
 /** Keeps the tenant's index at what the session says. What fails is tried again by the object's alarm. */
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import { indexRetryMs, indexRetryMsMax } from "../limits.js";
 import type { SessionStore } from "./session-store.js";
 import { indexEntry } from "./session-views.js";
@@ -41,7 +43,7 @@ export class SessionIndexer {
       return true;
     } catch (error) {
       this.#failures++;
-      console.warn("the tenant's index could not be updated:", error);
+      log("warn", "index.not_updated", errorFields(error));
       return false;
     } finally {
       this.#pushing = false;

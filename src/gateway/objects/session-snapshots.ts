@@ -20,6 +20,10 @@ import {
   snapshotTimeoutMs,
   snapshotTokensMin,
 } from "../limits.js";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
+import { gatewayMetrics } from "../metrics/definitions.js";
+import { meter } from "../metrics/isolate-meter.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { logTokens, namePrefix, segmentsBefore } from "../worker-client/segments.js";
 import type { WorkerClient } from "../worker-client/worker-client.js";
@@ -110,10 +114,12 @@ export class SessionSnapshots {
         signal,
         timeoutMs: snapshotTimeoutMs,
       });
+      meter.count(gatewayMetrics.snapshots, { outcome: "restored" });
       return snapshot.tokens;
     } catch (error) {
       signal.throwIfAborted();
-      console.warn(`the snapshot of ${snapshot.tokens} tokens was not restored:`, error);
+      meter.count(gatewayMetrics.snapshots, { outcome: "failed" });
+      log("warn", "snapshot.not_restored", { tokens: snapshot.tokens, ...errorFields(error) });
       const fault = error instanceof ConnectError && error.findDetails(SnapshotFaultSchema).length;
       if (fault) {
         cache.deleteSnapshot();
@@ -151,10 +157,12 @@ export class SessionSnapshots {
         signal: stop.signal,
         timeoutMs: snapshotTimeoutMs,
       });
+      meter.count(gatewayMetrics.snapshots, { outcome: "carried" });
       return prefix.tokens;
     } catch (error) {
       signal.throwIfAborted();
-      console.info(`the cache of ${prefix.tokens} tokens was not carried over:`, error);
+      meter.count(gatewayMetrics.snapshots, { outcome: "failed" });
+      log("info", "snapshot.not_carried", { tokens: prefix.tokens, ...errorFields(error) });
       return 0;
     } finally {
       signal.removeEventListener("abort", onAbort);
@@ -249,12 +257,14 @@ export class SessionSnapshots {
         bytes,
       });
       await this.#store.sync();
+      meter.count(gatewayMetrics.snapshots, { outcome: "saved" });
     } catch (error) {
       cache.abandonSnapshot(number);
       if (!(error instanceof ConnectError)) {
         throw error;
       }
-      console.info(`the cache of ${prefix.tokens} tokens was not saved: ${error.message}`);
+      meter.count(gatewayMetrics.snapshots, { outcome: "failed" });
+      log("info", "snapshot.not_saved", { tokens: prefix.tokens, ...errorFields(error) });
     } finally {
       stop.abort();
     }

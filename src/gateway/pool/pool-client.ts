@@ -2,6 +2,8 @@
  * A gateway's side of its pools: asks them for places, tells them what became of calls, and keeps a view of each for the
  * time that a pool does not answer. A pool that fails or is slow costs a session its best place, never its answer.
  */
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import { workerWithoutPool } from "./standing.js";
 import type { Standing } from "./standing.js";
 import type { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
@@ -117,7 +119,7 @@ export class PoolClient {
         systemClock,
       );
     } catch (error) {
-      console.warn(`pool "${pool.name}" did not hear that worker ${worker} ${outcome}:`, error);
+      log("warn", "pool.not_told", { pool: pool.name, worker, outcome, ...errorFields(error) });
     }
   }
 
@@ -142,7 +144,7 @@ export class PoolClient {
         views.set(pool.name, { view, fetchedMs: systemClock.nowMs() });
       }
     } catch (error) {
-      console.warn(`pool "${pool.name}" does not answer:`, error);
+      log("warn", "pool.silent", { pool: pool.name, ...errorFields(error) });
     }
   }
 
@@ -155,7 +157,7 @@ export class PoolClient {
       );
       return answer === timeIsUp ? undefined : answer;
     } catch (error) {
-      console.warn(`pool "${pool.name}" does not answer:`, error);
+      log("warn", "pool.silent", { pool: pool.name, ...errorFields(error) });
       return undefined;
     }
   }

@@ -14,6 +14,7 @@ import { SessionSnapshots } from "../objects/session-snapshots.js";
 import { SessionStore } from "../objects/session-store.js";
 import { TurnRunner } from "../objects/turn-runner.js";
 import { testEnv } from "../testing/gateway-clients.js";
+import type { ScriptedEngine } from "../testing/scripted-engine.js";
 import {
   beat,
   cutOffWorker,
@@ -44,6 +45,13 @@ interface SeenTurn {
 class TestSession {
   readonly #stub = testEnv.SESSION.getByName(crypto.randomUUID());
   readonly #key = crypto.randomUUID();
+
+  /** Says how many pages its cache holds, as a worker does at a turn's end. */
+  hold(pages: number): Promise<void> {
+    return runInDurableObject(this.#stub, (_instance, state) => {
+      new SessionStore(state.storage).cache.setPages(pages);
+    });
+  }
 
   /** Runs a turn to its end. */
   run(
@@ -201,6 +209,52 @@ describe("a session of a pool", () => {
       address: `http://${b}`,
       placement: PlacementReason.MOVED,
       finishReason: FinishReason.STOP,
+    });
+  });
+
+  it("leaves a crowded worker on purpose unless it is small, and then stays where it went", async () => {
+    const { env, stub } = newPool();
+    const names = [newWorker(), newWorker()];
+    await enterReady(stub, ...names);
+    const [large, small] = [new TestSession(), new TestSession()];
+    const first = await large.run(env, 1);
+    const home = new URL(first.address).hostname;
+    let other = small;
+    while (new URL((await other.run(env, 1)).address).hostname !== home) other = new TestSession();
+    await large.hold(60);
+    await other.hold(3);
+    const directory = engineDirectory(env);
+    await vi.waitFor(
+      async () => {
+        for (const name of names) {
+          const load = { ...noLoad, sequences: 10, pages: 1_000, pagesFree: 1_000 };
+          const pagesIdle = name === home ? 600 : 300;
+          await stub.heartbeat(beat(name, { load: { ...load, pagesIdle } }));
+        }
+        await directory.refresh();
+        expect(directory.standing(first.worker)).toMatchObject({ kind: "serving", crowded: true });
+      },
+      { timeout: 20_000, interval: 200 },
+    );
+    expect(await other.run(env, 2)).toMatchObject({
+      worker: first.worker,
+      generation: 1,
+      placement: PlacementReason.BOUND,
+    });
+    const moved = await large.run(env, 2, '{"tokens":3}');
+    expect(moved).toMatchObject({
+      text: "w0 w1 w2 ",
+      placement: PlacementReason.MOVED,
+      finishReason: FinishReason.STOP,
+    });
+    expect(moved.worker).not.toBe(first.worker);
+    expect((await stub.counts()).placed.relief).toBe(1);
+    // The worker that it left has forgotten it.
+    const left = testEnv.ENGINE.getByName(home);
+    expect(await left.released()).toHaveLength(1);
+    expect(await large.run(env, 3)).toMatchObject({
+      worker: moved.worker,
+      placement: PlacementReason.BOUND,
     });
   });
 

@@ -3,6 +3,8 @@ import type { GatewayEnv } from "../bindings.js";
 import { createGateway } from "../gateway.js";
 
 export { KeyringObject } from "../objects/keyring-object.js";
+export { LimitObject } from "../objects/limit-object.js";
+export { MetricsObject } from "../objects/metrics-object.js";
 export { PoolObject } from "../objects/pool-object.js";
 export { SessionObject } from "../objects/session-object.js";
 export { TenantObject } from "../objects/tenant-object.js";

@@ -13,6 +13,7 @@ import type {
 import { EngineError } from "../../engine/status.js";
 import { checkMessages } from "../check-request.js";
 import { toConnectError } from "../errors.js";
+import type { LogFields, LogLevel } from "../../log/log-line.js";
 import type { WorkerMetrics } from "../metrics.js";
 import type { EngineHost } from "./engine-host.js";
 import { PromptTexts } from "./prompt-texts.js";
@@ -26,6 +27,21 @@ export interface HostedServiceOptions {
   readonly texts: Pick<PromptTexts, "encode">;
   readonly metrics: WorkerMetrics;
   readonly nowSeconds: () => number;
+  /** Told of every call of Generate that has ended. */
+  readonly logCall?: CallLog | undefined;
+}
+
+/** Takes a line of the log; `level` is `warn` for a call that failed. */
+export type CallLog = (level: LogLevel, fields: LogFields) => void;
+
+/** What is known of a call of Generate while it runs. */
+interface Call {
+  readonly startSeconds: number;
+  tokens: number;
+  /** How it ended: a finish reason, the code of an error, `prefix_missing`, or `left`. */
+  outcome: string;
+  /** Fields of its line in the log. */
+  readonly fields: Record<string, string | number | boolean>;
 }
 
 /** See the head of this file. */
@@ -94,8 +110,9 @@ export class HostedService {
     request: GenerateRequest,
     context: HandlerContext,
   ): AsyncGenerator<GenerateResponse> {
-    const { host, metrics, nowSeconds } = this.#options;
-    const call = { startSeconds: nowSeconds(), tokens: 0 };
+    const { host, logCall, metrics, nowSeconds } = this.#options;
+    const call: Call = { startSeconds: nowSeconds(), tokens: 0, outcome: "left", fields: {} };
+    let failed = false;
     try {
       this.#refuseWhileDraining();
       // Looked at before the text is, so that a worker without an engine refuses at once.
@@ -111,7 +128,18 @@ export class HostedService {
     } catch (error) {
       const failure = toConnectError(error);
       metrics.failures.inc({ code: codeToString(failure.code) });
+      failed = true;
+      call.outcome = codeToString(failure.code);
+      call.fields["error"] = failure.rawMessage;
       throw failure;
+    } finally {
+      logCall?.(failed ? "warn" : "info", {
+        request_id: request.requestId,
+        outcome: call.outcome,
+        ...call.fields,
+        generated_tokens: call.tokens,
+        ms: milliseconds(nowSeconds() - call.startSeconds),
+      });
     }
   }
 
@@ -129,10 +157,14 @@ export class HostedService {
     request.messages = [];
   }
 
-  #observe(call: { startSeconds: number; tokens: number }, { event }: GenerateResponse): void {
+  #observe(call: Call, { event }: GenerateResponse): void {
     const { metrics, nowSeconds } = this.#options;
     if (event.case === "accepted") {
       const { promptTokens, cachedTokens } = event.value;
+      call.fields["prompt_tokens"] = promptTokens;
+      call.fields["cached_tokens"] = cachedTokens;
+      // The engine's steps are counted since the process started: those of a call lie between these two.
+      call.fields["first_step"] = metrics.steps + 1;
       metrics.prefixQueries.inc(promptTokens);
       metrics.prefixHits.inc(cachedTokens);
       metrics.promptTokens.inc(promptTokens - cachedTokens);
@@ -143,6 +175,8 @@ export class HostedService {
       if (call.tokens === 0) metrics.timeToFirstToken.observe(nowSeconds() - call.startSeconds);
       call.tokens += length;
       metrics.generationTokens.inc(length);
+    } else if (event.case === "prefixMissing") {
+      call.outcome = "prefix_missing";
     } else if (event.case === "finished") {
       const { finishReason, queueUs, prefillUs, decodeUs } = event.value;
       metrics.endToEnd.observe(nowSeconds() - call.startSeconds);
@@ -152,6 +186,11 @@ export class HostedService {
       metrics.decodeTime.observe(Number(decodeUs) / 1e6);
       const reason = FinishReason[finishReason].toLowerCase();
       metrics.successes.inc({ finished_reason: reason });
+      call.outcome = reason;
+      call.fields["last_step"] = metrics.steps;
+      call.fields["queue_ms"] = milliseconds(Number(queueUs) / 1e6);
+      call.fields["prefill_ms"] = milliseconds(Number(prefillUs) / 1e6);
+      call.fields["decode_ms"] = milliseconds(Number(decodeUs) / 1e6);
     }
   }
 
@@ -195,6 +234,11 @@ export class HostedService {
     this.#calls--;
     if (this.#calls === 0) for (const tell of [...this.#onIdle]) tell();
   }
+}
+
+/** Seconds as milliseconds, to the microsecond. */
+function milliseconds(seconds: number): number {
+  return Math.round(seconds * 1e6) / 1e3;
 }
 
 /** Whether an error comes of an engine that is lost. */

@@ -8,6 +8,7 @@ import { WorkerMetrics, type WorkerLevels } from "../metrics.js";
 import { startWorker } from "../worker-service.js";
 import { EngineHost, type LoadedModel } from "./engine-host.js";
 import { HostedService } from "./hosted-service.js";
+import type { CallLog } from "./hosted-service.js";
 import { startHttpServer, type HttpServer, type Page } from "./http-server.js";
 import { hostRounds, readerStallMsMax, snapshotGraceMs } from "./limits.js";
 import type { ListenAddress } from "./listen-address.js";
@@ -32,6 +33,8 @@ export interface WorkerProcessOptions {
   readonly readerStallMs?: number;
   /** One line for those who run it. */
   readonly log: (line: string) => void;
+  /** Told of every call of Generate that has ended. */
+  readonly logCall?: CallLog;
 }
 
 /** A worker process that serves. */
@@ -54,7 +57,7 @@ export interface WorkerProcess {
  * @throws ModelFileError, PlanError, EngineError and others, whoever refuses first; nothing is left running then
  */
 export async function startWorkerProcess(options: WorkerProcessOptions): Promise<WorkerProcess> {
-  const { load, log, model, name, texts } = options;
+  const { load, log, logCall, model, name, texts } = options;
   const nowSeconds = (): number => performance.now() / 1000;
   const metrics = new WorkerMetrics(model);
   const host = await EngineHost.open({
@@ -72,7 +75,7 @@ export async function startWorkerProcess(options: WorkerProcessOptions): Promise
     nowSeconds,
     log,
   });
-  const service = new HostedService({ host, texts, metrics, nowSeconds });
+  const service = new HostedService({ host, texts, metrics, nowSeconds, logCall });
   const health = (): Page => {
     const state = service.draining ? "draining" : host.ready ? "serving" : "restarting";
     return {
@@ -169,6 +172,7 @@ async function readLevels(service: HostedService): Promise<WorkerLevels> {
     sequences: status.sequences,
     pages: Number(status.pages),
     pagesFree: Number(status.pagesFree),
+    pagesIdle: Number(status.pagesIdle),
     cacheBytes: Number(status.cacheBytes),
     cacheBytesFree: Number(status.cacheBytesFree),
     memoryBytes: Number(status.memoryBytes),
