@@ -2,6 +2,8 @@
 // range never moves.
 #include <sys/mman.h>
 
+#include "api_state.h"
+#include "leanedge/native.h"
 #include "platform.h"
 
 namespace leanedge {
@@ -40,3 +42,10 @@ int32_t platform_backend() { return 1; }
 kernels::Context* platform_context() { return nullptr; }
 
 }  // namespace leanedge
+
+int32_t le_engine_close(void) {
+  leanedge::engine = leanedge::Engine{};
+  // Pages that are touched again come back empty.
+  if (leanedge::range) madvise(leanedge::range, leanedge::range_bytes, MADV_DONTNEED);
+  return 0;
+}

@@ -5,7 +5,8 @@
 // `memory` is an ArrayBuffer that both sides see: pointers are offsets into it, 0 is null. Functions named
 // as in engine.h come back at once; createEngine, writeWeights, startEngine and step run on a thread of the
 // engine's own and give promises of what the function returned. One call at a time: while a promise is
-// pending the others throw. Nothing here ends the process: what fails is a JavaScript error whose `code`
+// pending the others throw, but for close, which waits its turn: its promise is of an engine whose memory
+// is free. Nothing here ends the process: what fails is a JavaScript error whose `code`
 // is one of LEANEDGE_LIBRARY, LEANEDGE_BUSY, LEANEDGE_CLOSED, LEANEDGE_ARGUMENT.
 #include <node_api.h>
 #include <stdlib.h>
@@ -47,11 +48,14 @@ struct Instance {
   size_t memory_bytes;
   size_t error_offset;
   napi_ref memory_ref;
+  napi_ref self;     // the JavaScript object: weak, but strong while a task is pending
   napi_threadsafe_function done;
   WorkThread thread;
   Task task;         // the one that is pending
+  napi_deferred closing;  // of close(); null until it is called
   bool pending;
   bool closed;
+  bool emptied;      // le_engine_close has run, or there was nothing to close
   char path[kPathBytesMax];
 };
 
@@ -60,11 +64,15 @@ napi_value fail(napi_env env, const char* code, const char* message) {
   return nullptr;
 }
 
-// Gives the library and the thread back. Blocks while a task runs.
+// Gives the library and the thread back. Blocks while a task runs, and while the engine gives back its memory
+// where close() has not done that.
 void release(Instance* instance) {
   instance->closed = true;
   instance->thread.stop();
-  if (instance->library) library_release(instance->library);
+  if (instance->library) {
+    if (!instance->emptied) library_calls(*instance->library).engine_close();
+    library_release(instance->library);
+  }
   instance->library = nullptr;
 }
 
@@ -179,20 +187,6 @@ napi_value logits(napi_env env, napi_callback_info info) {
   return found;
 }
 
-// close(): gives library and thread back; a task that runs is waited for in the background.
-napi_value close_engine(napi_env env, napi_callback_info info) {
-  napi_value self = nullptr;
-  void* data = nullptr;
-  if (napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr) != napi_ok ||
-      napi_unwrap(env, self, &data) != napi_ok) {
-    return fail(env, "LEANEDGE_ARGUMENT", "close was called on something else");
-  }
-  Instance* instance = static_cast<Instance*>(data);
-  instance->closed = true;
-  if (!instance->pending) release(instance);
-  return nullptr;
-}
-
 // ---- calls that run on the thread ------------------------------------------------------------------
 
 // On the thread.
@@ -203,25 +197,70 @@ void run_task(Job* job) {
   napi_call_threadsafe_function(task->instance->done, task, napi_tsfn_nonblocking);
 }
 
-// Starts instance->task and gives its promise.
-napi_value post(napi_env env, Instance* instance) {
+// A task is pending, or no longer: the process and the engine's object live as long as somebody waits for a
+// result.
+void set_pending(napi_env env, Instance* instance, bool pending) {
+  instance->pending = pending;
+  if (pending) {
+    napi_ref_threadsafe_function(env, instance->done);
+    if (instance->self) napi_reference_ref(env, instance->self, nullptr);
+  } else {
+    napi_unref_threadsafe_function(env, instance->done);
+    if (instance->self) napi_reference_unref(env, instance->self, nullptr);
+  }
+}
+
+// Hands instance->task to the thread; false where that takes none.
+bool post_task(napi_env env, Instance* instance) {
   Task* task = &instance->task;
-  napi_value promise = nullptr;
-  if (napi_create_promise(env, &task->deferred, &promise) != napi_ok) return nullptr;
   task->run = run_task;
   task->instance = instance;
-  instance->pending = true;
-  // The process lives as long as somebody waits for a result.
-  napi_ref_threadsafe_function(env, instance->done);
-  if (!instance->thread.post(task)) {
-    instance->pending = false;
-    napi_unref_threadsafe_function(env, instance->done);
-    return fail(env, "LEANEDGE_BUSY", "the engine's thread takes no more jobs");
-  }
-  return promise;
+  set_pending(env, instance, true);
+  if (instance->thread.post(task)) return true;
+  set_pending(env, instance, false);
+  return false;
+}
+
+// Starts instance->task and gives its promise.
+napi_value post(napi_env env, Instance* instance) {
+  napi_value promise = nullptr;
+  if (napi_create_promise(env, &instance->task.deferred, &promise) != napi_ok) return nullptr;
+  if (post_task(env, instance)) return promise;
+  return fail(env, "LEANEDGE_BUSY", "the engine's thread takes no more jobs");
 }
 
 const Calls& calls_of(Task* task) { return library_calls(*task->instance->library); }
+
+int32_t close_library(Task* task) { return calls_of(task).engine_close(); }
+
+// Closes the engine on its thread. A thread that takes no job is done with them: then it is closed here.
+void post_close(napi_env env, Instance* instance) {
+  instance->task.work = close_library;
+  instance->task.deferred = instance->closing;
+  if (post_task(env, instance)) return;
+  release(instance);
+  napi_value nothing = nullptr;
+  napi_get_undefined(env, &nothing);
+  napi_resolve_deferred(env, instance->closing, nothing);
+}
+
+// close(): a promise of an engine whose memory, library and thread are given back; a task that runs ends
+// before. Undefined where it was called already.
+napi_value close_engine(napi_env env, napi_callback_info info) {
+  napi_value self = nullptr;
+  void* data = nullptr;
+  if (napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr) != napi_ok ||
+      napi_unwrap(env, self, &data) != napi_ok) {
+    return fail(env, "LEANEDGE_ARGUMENT", "close was called on something else");
+  }
+  Instance* instance = static_cast<Instance*>(data);
+  if (instance->closed) return nullptr;
+  napi_value promise = nullptr;
+  if (napi_create_promise(env, &instance->closing, &promise) != napi_ok) return nullptr;
+  instance->closed = true;
+  if (!instance->pending) post_close(env, instance);
+  return promise;
+}
 
 napi_value create_engine(napi_env env, napi_callback_info info) {
   napi_value values[4];
@@ -310,6 +349,7 @@ void finalize(napi_env env, void* data, void*) {
   napi_remove_env_cleanup_hook(env, environment_ends, instance);
   environment_ends(instance);
   napi_delete_reference(env, instance->memory_ref);
+  if (instance->self) napi_delete_reference(env, instance->self);
   delete instance;
 }
 
@@ -359,7 +399,7 @@ napi_value engine_object(napi_env env, Instance* instance) {
   napi_value backend = nullptr;
   if (napi_create_int32(env, library_calls(*instance->library).backend(), &backend) != napi_ok ||
       napi_set_named_property(env, object, "backend", backend) != napi_ok ||
-      napi_wrap(env, object, instance, finalize, nullptr, nullptr) != napi_ok) {
+      napi_wrap(env, object, instance, finalize, nullptr, &instance->self) != napi_ok) {
     return nullptr;
   }
   return object;
@@ -371,13 +411,17 @@ void settle(napi_env env, napi_value, void*, void* data) {
   Task* task = static_cast<Task*>(data);
   Instance* instance = task->instance;
   napi_deferred deferred = task->deferred;
-  instance->pending = false;
-  napi_unref_threadsafe_function(env, instance->done);
+  set_pending(env, instance, false);
   if (task->bytes) napi_delete_reference(env, task->bytes);
   task->bytes = nullptr;
   napi_value value = nullptr;
   napi_create_int32(env, task->result, &value);
-  if (instance->closed) release(instance);
+  if (task->work == close_library) {
+    instance->emptied = true;
+    release(instance);
+  } else if (instance->closed) {
+    post_close(env, instance);
+  }
   napi_resolve_deferred(env, deferred, value);
 }
 
@@ -385,8 +429,7 @@ void settle(napi_env env, napi_value, void*, void* data) {
 void settle_open(napi_env env, Task* task) {
   Instance* instance = task->instance;
   napi_deferred deferred = task->deferred;
-  instance->pending = false;
-  napi_unref_threadsafe_function(env, instance->done);
+  set_pending(env, instance, false);
   napi_value object = instance->library ? engine_object(env, instance) : nullptr;
   if (object) {
     napi_resolve_deferred(env, deferred, object);

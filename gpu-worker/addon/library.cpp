@@ -42,6 +42,7 @@ bool resolve_all(void* handle, Calls* c, char* error) {
          resolve(handle, "le_weights_write", &c->weights_write, error) &&
          resolve(handle, "le_plan_add", &c->plan_add, error) &&
          resolve(handle, "le_engine_start", &c->engine_start, error) &&
+         resolve(handle, "le_engine_close", &c->engine_close, error) &&
          resolve(handle, "le_sequence_create", &c->sequence_create, error) &&
          resolve(handle, "le_sequence_free", &c->sequence_free, error) &&
          resolve(handle, "le_sequence_append", &c->sequence_append, error) &&

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "leanedge/engine.h"
+#include "leanedge/native.h"
 
 namespace leanedge::addon {
 
@@ -20,6 +21,7 @@ struct Calls {
   decltype(&::le_weights_write) weights_write;
   decltype(&::le_plan_add) plan_add;
   decltype(&::le_engine_start) engine_start;
+  decltype(&::le_engine_close) engine_close;
   decltype(&::le_sequence_create) sequence_create;
   decltype(&::le_sequence_free) sequence_free;
   decltype(&::le_sequence_append) sequence_append;
@@ -42,14 +44,14 @@ struct Calls {
 };
 
 // One image of a library holds one engine (engine.h). Images stay loaded for the life of the process and
-// serve one engine after the other: le_engine_create begins anew.
+// serve one engine after the other.
 struct Library;
 
 // An image of the library at `path` that no engine uses. The first one is the file itself; where that is
 // taken, a copy of it in memory is loaded. Null where it cannot be had: `error` (kErrorBytesMax) says why.
 // May be called from any thread.
 Library* library_acquire(const char* path, char* error);
-// The image may serve another engine.
+// The image may serve another engine; le_engine_close has been called on it.
 void library_release(Library* library);
 const Calls& library_calls(const Library& library);
 

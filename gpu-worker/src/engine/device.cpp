@@ -11,7 +11,10 @@ namespace {
 // What the driver and cuBLASLt take beside the engine's own memory.
 constexpr uint64_t kDeviceReserveBytes = 512 * 1024 * 1024;
 
+}  // namespace
+
 void device_close() {
+  flush_forget();
   if (!device.stream) return;
   cudaStreamSynchronize(device.stream);
   graphs_close(&device.graphs);
@@ -26,8 +29,6 @@ void device_close() {
   cudaStreamDestroy(device.stream);
   device = Device{};
 }
-
-}  // namespace
 
 Status device_open(uint64_t bytes, ErrorDetail* detail) {
   device_close();

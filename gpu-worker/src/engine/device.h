@@ -68,6 +68,7 @@ struct DeviceScratch {
   float2* angles;      // (B, rope_dim / 2)
   uint32_t* bad_rows;  // (B) set where K or V are not finite; zero between passes
   uint8_t* decode;     // decode_scratch_bytes
+  uint8_t* prefill;    // prefill_scratch_bytes
   uint8_t* selection;  // page_selection_scratch_bytes; null where no plan selects
   uint32_t* chosen;    // (kDecodeRowsMax, kv_heads, chosen_pitch)
   float* logits;       // (logits_rows up to a bucket, vocab_size) of the drawing under way
@@ -105,6 +106,9 @@ extern Device device;
 // memory, or fewer where fewer are free. kDeviceLost where there is no device, kOutOfMemory.
 Status device_open(uint64_t bytes, ErrorDetail* detail);
 
+// Frees all that an engine has on the device, lost or not; no kernel of it runs afterwards.
+void device_close();
+
 // Keeps the first error of a step. Launches go on after one: nothing that they give is used.
 inline void device_check(cudaError_t error) {
   if (device.lost == cudaSuccess) device.lost = error;
@@ -116,6 +120,8 @@ inline void device_check(Status status) {
 
 // Launches the page flush that a pass has left for later (pass_device.cpp).
 void pages_flush();
+// Forgets it: the engine whose pages they are is gone.
+void flush_forget();
 // Copies bad_sequences to the host, on the stream.
 void flags_read(const Engine& engine);
 

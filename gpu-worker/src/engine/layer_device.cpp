@@ -169,10 +169,12 @@ void prompt_attend(const Engine& engine, const PassGroup& group, int32_t layer) 
   call.zone_layer = plan.zone_layer;
   call.q_type = RowType::kF16;
   call.out_type = RowType::kBf16;
+  call.scratch = s.prefill;
   call.tile_count = group.tile_count;
   call.layer = layer;
   call.heads = c.heads;
   call.has_pages = group.has_pages;
+  call.slots_max = group.slots_max;
   call.overlap = 1;
   device_check(prefill_attention_launch(plan.layers[layer], call, device.stream));
 }

@@ -162,6 +162,8 @@ void cuda::pages_flush() {
   pending_count = 0;
 }
 
+void cuda::flush_forget() { pending_count = 0; }
+
 void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
   int32_t rows = 0;
   for (int32_t i = 0; i < run_count; ++i) {

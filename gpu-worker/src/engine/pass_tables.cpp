@@ -185,6 +185,9 @@ void write_prompt_group(const Engine& engine, const Run* runs, int32_t begin, in
     out.q_first = run.row - group->row;
     out.rows = run.rows;
     if (out.page_count > 0) group->has_pages = 1;
+    int32_t slots = out.page_count * kPageSlots + out.first + out.rows;
+    for (int32_t s = 0; s < out.span_count; ++s) slots += out.before[s].rows;
+    if (slots > group->slots_max) group->slots_max = slots;
   }
   group->tile_count = prefill_tile_count(to, run_count, heads_per_kv);
   prefill_tiles(to, run_count, heads_per_kv, take(writer, group->tile_count, &group->tiles));

@@ -27,6 +27,7 @@ struct PassGroup {
   const PrefillTile* tiles;
   int32_t tile_count;
   int32_t has_pages;
+  int32_t slots_max;  // that a row sees
 };
 
 // Tables of one pass; pointers into device memory.

@@ -2,6 +2,9 @@
 // once; what nobody touches costs nothing.
 #include <sys/mman.h>
 
+#include "api_state.h"
+#include "device.h"
+#include "leanedge/native.h"
 #include "platform.h"
 
 namespace leanedge {
@@ -32,3 +35,10 @@ int32_t platform_backend() { return 3; }
 kernels::Context* platform_context() { return nullptr; }
 
 }  // namespace leanedge
+
+int32_t le_engine_close(void) {
+  leanedge::cuda::device_close();
+  leanedge::engine = leanedge::Engine{};
+  if (leanedge::range) madvise(leanedge::range, leanedge::kRangeBytesMax, MADV_DONTNEED);
+  return 0;
+}

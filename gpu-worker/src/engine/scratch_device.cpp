@@ -6,6 +6,7 @@
 #include "device.h"
 #include "error.h"
 #include "leanedge_cuda/page_selection.h"
+#include "leanedge_cuda/prefill_attention.h"
 #include "pass_tables.h"
 #include "plans_device.h"
 #include "weights_stage.h"
@@ -23,6 +24,15 @@ bool place(T** out, uint64_t count) {
   *out = reinterpret_cast<T*>(
       cuda::device_alloc(&device.memory, count * sizeof(T), device.stream));
   return *out != nullptr;
+}
+
+// Pinned memory of the host, which device_close() frees.
+template <class T>
+bool pin(T** out, uint64_t count) {
+  void* host = nullptr;
+  if (cudaMallocHost(&host, count * sizeof(T)) != cudaSuccess) return false;
+  *out = static_cast<T*>(host);
+  return true;
 }
 
 // Copies `count` values of the host to the device; null in, null out.
@@ -112,7 +122,7 @@ bool place_pass(Engine* e, int32_t pages_max) {
       place(&s.angles, rows * static_cast<uint64_t>(e->rope.pairs)) && place(&s.bad_rows, rows) &&
       place(&s.decode,
             cuda::decode_scratch_bytes(cuda::kDecodeRowsMax, c.kv_heads, c.head_dim)) &&
-      place_selection(e, pages_max);
+      place(&s.prefill, cuda::prefill_scratch_bytes(c.head_dim)) && place_selection(e, pages_max);
   s.qkv = qkv;
   return placed;
 }
@@ -127,32 +137,24 @@ bool place_sampling(Engine* e) {
   const uint64_t sequences = static_cast<uint64_t>(e->options.sequences_max);
   const uint64_t logits_rows =
       static_cast<uint64_t>(cuda::kBuckets[cuda::bucket_of(rows)]);
-  void* logits = nullptr;
-  void* bad = nullptr;
-  void* drawn = nullptr;
   if (!place(&device.scratch.logits, logits_rows * vocab) ||
       !place(&device.scratch.kept_logits, static_cast<uint64_t>(rows) * vocab) ||
       !place(&device.scratch.drawn, cuda::kSampleRowsMax) ||
-      cudaMallocHost(&drawn, cuda::kSampleRowsMax * sizeof(cuda::SampleOut)) != cudaSuccess ||
       !place(&device.bad_sequences, sequences) || !place(&device.bad_pages, 1) ||
-      cudaMallocHost(&logits, vocab * sizeof(float)) != cudaSuccess ||
-      cudaMallocHost(&bad, sequences * sizeof(uint32_t)) != cudaSuccess) {
+      !pin(&device.drawn_host, cuda::kSampleRowsMax) || !pin(&device.logits_host, vocab) ||
+      !pin(&device.bad_sequences_host, sequences)) {
     return false;
   }
-  device.drawn_host = static_cast<cuda::SampleOut*>(drawn);
-  device.logits_host = static_cast<float*>(logits);
-  device.bad_sequences_host = static_cast<uint32_t*>(bad);
-  memset(bad, 0, sequences * sizeof(uint32_t));
+  memset(device.bad_sequences_host, 0, sequences * sizeof(uint32_t));
   return true;
 }
 
-bool place_matrix(Engine* e) {
-  uint8_t* scratch = nullptr;
-  if (!place(&scratch, cuda::matrix_context_bytes())) return false;
-  return cuda::matrix_context_create(scratch, &device.matrix, &e->error) == Status::kOk;
-}
-
-Status too_large(Engine* e) {
+// Why something was not placed: a device that is gone gives no memory either.
+Status not_placed(Engine* e) {
+  const cudaError_t last = cudaGetLastError();
+  if (last != cudaSuccess && last != cudaErrorMemoryAllocation) {
+    return cuda::cuda_failed(&e->error, last, "placing scratch memory");
+  }
   const int64_t limit = static_cast<int64_t>(device.memory.bytes);
   const int64_t used = static_cast<int64_t>(device.memory.used);
   return error_set(&e->error, Status::kOutOfMemory, used, limit,
@@ -175,11 +177,15 @@ Status scratch_place(Engine* e, int32_t pages_max) {
     e->error = device.error;
     return device.error.status;
   }
-  if (!upload_vectors(e) || !place_pass(e, pages_max) || !place_sampling(e) || !place_matrix(e) ||
+  uint8_t* products = nullptr;
+  if (!upload_vectors(e) || !place_pass(e, pages_max) || !place_sampling(e) ||
+      !place(&products, cuda::matrix_context_bytes()) ||
       !cuda::upload_open(&device.ring, &device.memory, cuda::tables_bytes_max(*e, pages_max)) ||
       !cuda::graphs_open(&device.graphs, *e, &device.memory)) {
-    return too_large(e);
+    return not_placed(e);
   }
+  const Status matrix = cuda::matrix_context_create(products, &device.matrix, &e->error);
+  if (matrix != Status::kOk) return matrix;
   const Status plans = cuda::plans_place(e);
   if (plans != Status::kOk) return plans;
   LEANEDGE_CUDA_TRY(cudaStreamSynchronize(device.stream), &e->error);

@@ -11,6 +11,7 @@
 
 #include "leanedge/engine.h"
 #include "leanedge/half.h"
+#include "leanedge/native.h"
 #include "page_layout.h"
 
 using namespace leanedge;
@@ -40,8 +41,13 @@ struct Calls {
   decltype(&le_step) step;
   decltype(&le_logits) logits;
   decltype(&le_engine_stats) stats;
+  decltype(&le_engine_close) close;
   decltype(&le_observe) observe;
   decltype(&le_observed) observed;
+  // Of the host's device alone (host_runtime.cpp).
+  size_t (*device_bytes)();
+  void (*device_lose)(int error);
+  void (*device_shrink)(size_t bytes);
 };
 
 template <class T>
@@ -70,8 +76,12 @@ Calls load(const char* path) {
   find(library, "le_step", &c.step);
   find(library, "le_logits", &c.logits);
   find(library, "le_engine_stats", &c.stats);
+  find(library, "le_engine_close", &c.close);
   find(library, "le_observe", &c.observe);
   find(library, "le_observed", &c.observed);
+  c.device_bytes = reinterpret_cast<size_t (*)()>(dlsym(library, "host_device_bytes"));
+  c.device_lose = reinterpret_cast<void (*)(int)>(dlsym(library, "host_device_lose"));
+  c.device_shrink = reinterpret_cast<void (*)(size_t)>(dlsym(library, "host_device_shrink"));
   return c;
 }
 
@@ -347,6 +357,53 @@ void slides(const Calls& device) {
   check(found[0] == found[1], "sequences behind a slide");
 }
 
+// An engine that is closed leaves nothing behind, and another one begins.
+void closes(const Calls& device) {
+  Rows found[2];
+  for (Rows& rows : found) {
+    check(open(device, kMemory), "open");
+    const int32_t a = begin(device, 1, 150, 3);
+    for (int32_t i = 0; i < 8; ++i) {
+      for (const vector<float>& row : step(device, {a}, 1 << 20)) rows.push_back(row);
+    }
+    check(device.close() == 0, "le_engine_close");
+    check(device.device_bytes() == 0, "memory behind a closed engine",
+          static_cast<double>(device.device_bytes()));
+    check(device.sequence(0) == static_cast<int32_t>(Status::kWrongState), "no sequence after it");
+  }
+  check(found[0].size() == 8 && found[0] == found[1], "the engine behind a closed one");
+  check(device.close() == 0, "le_engine_close of no engine");
+}
+
+// What a device cannot give is a status; the process goes on, and so does the next engine.
+void fails(const Calls& device) {
+  constexpr int kIllegalAddress = 700;
+  constexpr int kNoDevice = 100;
+  device.device_shrink(1 << 20);
+  check(!open(device, kMemory) && device.error()->status == Status::kOutOfMemory,
+        "memory that others have taken", static_cast<double>(device.error()->status));
+  device.device_shrink(size_t{8} << 30);
+  device.device_lose(kNoDevice);
+  check(!open(device, kMemory) && device.error()->status == Status::kDeviceLost, "no device",
+        static_cast<double>(device.error()->status));
+  device.device_lose(0);
+  check(!open(device, 4 << 20) && device.error()->status == Status::kOutOfMemory,
+        "memory too small for scratch", static_cast<double>(device.error()->status));
+  check(open(device, kMemory), "open");
+  const int32_t sequence = begin(device, 0, 40, 3);
+  check(!next(device, sequence).empty(), "a sequence");
+  device.device_lose(kIllegalAddress);
+  const StepEntry entry = {sequence, 1 << 20, 1, 0};
+  StepResult result = {};
+  const int32_t status = device.step(&entry, 1, &result);
+  const int32_t lost = static_cast<int32_t>(Status::kDeviceLost);
+  check(status == lost || result.status == lost, "a step on a lost device", status);
+  check(device.close() == 0 && device.device_bytes() == 0, "le_engine_close on a lost device");
+  device.device_lose(0);
+  check(open(device, kMemory) && !next(device, begin(device, 0, 40, 3)).empty(),
+        "an engine behind a lost one");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -357,6 +414,8 @@ int main(int count, char** arguments) {
   observes(device, reference);
   twice(device);
   slides(device);
+  closes(device);
+  fails(device);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

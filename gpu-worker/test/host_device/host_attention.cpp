@@ -137,6 +137,9 @@ void prefill(const DecodeLayer& layer, const PrefillAttention& call) {
   for (int32_t t = 0; t < call.tile_count; ++t) {
     const PrefillRun& run = call.runs[call.tiles[t].run];
     if (run.page_count && !call.has_pages) abort();
+    int32_t seen = run.page_count * kPageSlots + run.first + run.rows;
+    for (int32_t i = 0; i < run.span_count; ++i) seen += run.before[i].rows;
+    if (!call.scratch || seen > call.slots_max) abort();
     for (int32_t h = 0; h < layer.kv_heads; ++h) {
       for (int32_t r = 0; r < run.rows; ++r) {
         View view = {&of, call.arena, run.pages, run.page_count, layer.block_bytes, {}};
@@ -246,6 +249,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   return host_launch([=] { decode(layer, call); });
 }
 
+size_t prefill_scratch_bytes(int32_t) { return 256; }
 int32_t prefill_tile_count(const PrefillRun*, int32_t run_count, int32_t) { return run_count; }
 void prefill_tiles(const PrefillRun*, int32_t run_count, int32_t, PrefillTile* out) {
   for (int32_t i = 0; i < run_count; ++i) out[i] = {i, 0, 0, 0};

@@ -15,7 +15,8 @@ export interface AddonEngine extends EngineCalls {
   step(entries: number, count: number, results: number): Promise<number>;
   /** Fills `out` with the logits of a sequence; false where it has none. */
   logits(sequence: number, out: Float32Array): boolean;
-  close(): void;
+  /** Settles when the engine's memory is free; undefined where it was called before. Never rejects. */
+  close(): Promise<unknown> | undefined;
 }
 
 /** What the addon exports. */

@@ -12,6 +12,9 @@ const memoryBytes = errorOffset + structBytes.ErrorDetail;
 /** Rows of one matrix product that keep a GPU busy; its scratch takes about 70 KB a row at 8B parameters. */
 export const deviceBatchRows = 2048;
 
+/** Engines whose memory is on its way back: the next one waits for it. */
+const closings = new Set<Promise<unknown>>();
+
 /**
  * See the head of this file. Steps and weights run on a thread of the addon's, one call at a time. Nothing is
  * lost with an engine that is closed while one of them runs: it ends in the background.
@@ -33,7 +36,7 @@ export class NativeBoundary extends EngineBoundary<AddonEngine> {
   }
 
   /**
-   * Loads a library for one engine.
+   * Loads a library for one engine, once all that were closed before have given back their memory.
    *
    * @param memoryBytesMax most bytes that the engine may take where it computes
    * @throws EngineError `unimplemented` for an addon or library that cannot be loaded, of another version for
@@ -41,6 +44,7 @@ export class NativeBoundary extends EngineBoundary<AddonEngine> {
    */
   static async open(paths: NativePaths, memoryBytesMax: number): Promise<NativeBoundary> {
     const addon = loadAddon(paths.addon);
+    await Promise.all(closings);
     const memory = new ArrayBuffer(memoryBytes);
     try {
       const calls = await addon.open(paths.library, memory, errorOffset);
@@ -86,7 +90,11 @@ export class NativeBoundary extends EngineBoundary<AddonEngine> {
   }
 
   protected release(): void {
-    this.calls.close();
+    const closing = this.calls.close();
+    if (closing === undefined) return;
+    closings.add(closing);
+    // It never rejects.
+    void closing.then(() => closings.delete(closing));
   }
 
   async #settled(call: () => Promise<number>): Promise<void> {

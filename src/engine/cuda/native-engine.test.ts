@@ -128,6 +128,15 @@ describe.skipIf(needsCompiler.missing)(`the native addon${needsCompiler.note}`, 
     }
   });
 
+  it("says when a closed engine's memory is free, and refuses calls at once", async () => {
+    const memory = new ArrayBuffer(1 << 20);
+    const engine = await loadAddon(paths.addon).open(paths.library, memory, 64);
+    const closing = engine.close();
+    expect(() => engine.le_sequence_create(0)).toThrow(/closed/);
+    expect(engine.close()).toBeUndefined();
+    await expect(closing).resolves.toBe(0);
+  });
+
   it("loads a model file with tokenizer and template through the same door", async () => {
     const source = memorySource(randomModelBytes(tinyModel));
     const boundary = await NativeBoundary.open(paths, memoryBytesMax);
