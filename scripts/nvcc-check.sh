@@ -155,5 +155,31 @@ for family in decode-attention matrix prefill-attention page-selection rows engi
   fi
 done
 
+# Every result, the old ones too: the commit that it names has the kernels that it names. An archive without
+# history cannot say.
+for results in $(find docs/results -name '*.json' | sort); do
+  family=$(basename "$results" .json | sed 's/^[0-9-]*-[a-z0-9]*-//')
+  case $family in sessions | serving | peers | node) family=engine ;; esac
+  commit=$(sed -n 's/.*"commit": "\([0-9a-f]*\)".*/\1/p' "$results")
+  measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
+  if ! git cat-file -e "${commit:-none}^{commit}" 2>/dev/null; then
+    echo "skip $results: commit ${commit:-none} is not in this copy's history"
+    skipped=$((skipped + 1))
+    continue
+  fi
+  rm -rf "$out/then" && mkdir "$out/then"
+  git archive "$commit" gpu-worker | tar x -C "$out/then"
+  # By the list of files of today, or by that of then.
+  now=$(gpu-worker/device/kernels-hash.sh "$family" "$out/then/gpu-worker" 2>/dev/null || true)
+  then=$("$out/then/gpu-worker/device/kernels-hash.sh" "$family" 2>/dev/null || true)
+  if [[ $measured == "$now" || $measured == "$then" ]]; then
+    echo "ok   $results names a commit with its kernels"
+    passed=$((passed + 1))
+  else
+    echo "FAIL $results names commit $commit, whose kernels of $family are $now, not $measured"
+    failed=$((failed + 1))
+  fi
+done
+
 echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

@@ -30,6 +30,8 @@ export type LoadRun = {
   gapMs: number;
   /** Share of the time that the engine computes. */
   engineShare: number;
+  /** From the first call to the last token of all first turns, milliseconds. */
+  wholeMs: number;
   /** Share of earlier tokens that second turns of all sessions found in the cache. */
   cachedShare: number;
 };

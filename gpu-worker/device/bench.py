@@ -233,6 +233,13 @@ def main():
     began = time.time()
     bench = Bench(os.environ["LEANEDGE_MASKS"])
     print(f"copy {bench.rate:.0f} GB/s, ready after {time.time() - began:.1f} s", flush=True)
+    head = result_head("gpu-worker/device/run.sh", copy_gb_s=round(bench.rate, 1))
+
+    def save():
+        """What there is so far: a run that is cut off leaves its lines."""
+        results = {"head": head, "lines": bench.lines, "flushes": bench.flushes}
+        write_results("decode-attention", results, markdown(bench, head))
+
     for batch, tokens in SHAPES:
         bench.cudnn["llama-3.1-8b", batch, tokens] = cudnn_us(batch, tokens, 32, 8)
         print(
@@ -246,16 +253,16 @@ def main():
         for k, v in storages:
             for batch, tokens in SHAPES:
                 bench.measure("llama-3.1-8b", mask, k, v, batch, tokens)
+            save()
     if not quick:
         for k, v in ((0, 0), (2, 2)):
             for batch, tokens in SHAPES:
                 bench.measure("qwen2.5-7b", True, k, v, batch, tokens)
+            save()
         for k, v in ((0, 0), (2, 2), (3, 3)):
             for count in (1, 2, 64):
                 bench.flush(k, v, count)
-    head = result_head("gpu-worker/device/run.sh", copy_gb_s=round(bench.rate, 1))
-    results = {"head": head, "lines": bench.lines, "flushes": bench.flushes}
-    write_results("decode-attention", results, markdown(bench, head))
+        save()
 
 
 if __name__ == "__main__":

@@ -110,6 +110,12 @@ def main():
     gen = torch.Generator(device="cuda").manual_seed(1)
     quick = "--quick" in sys.argv
     lines = []
+    head = result_head("gpu-worker/device/run.sh")
+
+    def save():
+        """What there is so far: a run that is cut off leaves its lines."""
+        write_results("prefill-attention", {"head": head, "lines": lines}, markdown(head, lines))
+
     identity = Plan([[list(range(DIM))] * KV_HEADS], DIM, SINK, RECENT, 0, 0)
     for rows in (512, 2048, 8192, 32768) + (() if quick else (131072,)):
         time_ms, rate = measure(identity, [0], 0, rows, gen)
@@ -120,6 +126,7 @@ def main():
             f"cuDNN {other['cudnn']:.1f}, Flash {other['flash']:.1f}",
             flush=True,
         )
+        save()
     path = os.path.join(os.environ["LEANEDGE_MASKS"], "llama-3.1-8b-instruct.leank.json")
     kept = json.load(open(path))["kept"]
     for mask, storages in ((False, (0,)), (True, (0, 1, 2, 3))):
@@ -142,8 +149,7 @@ def main():
                     f"{1000 * time_ms:9.1f} us, as dense {rate:6.1f} TFLOP/s",
                     flush=True,
                 )
-    head = result_head("gpu-worker/device/run.sh")
-    write_results("prefill-attention", {"head": head, "lines": lines}, markdown(head, lines))
+                save()
 
 
 if __name__ == "__main__":

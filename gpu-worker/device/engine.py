@@ -171,6 +171,10 @@ class Engine:
                 )
             )
 
+    def close(self):
+        """Frees all that the engine has; nothing may follow."""
+        self.check(self.library.le_engine_close())
+
     def error(self):
         raw = self.library.le_error()[:264]
         status = struct.unpack_from("<i", raw)[0]
@@ -230,9 +234,7 @@ class Engine:
         block = b"".join(struct.pack("<4i", s, work, sample, 0) for s in sequences)
         out = ctypes.create_string_buffer(24 * len(sequences))
         self.check(self.library.le_step(block, len(sequences), out))
-        return [
-            Result(*struct.unpack_from("<4if", out.raw, 24 * i)) for i in range(len(sequences))
-        ]
+        return [Result(*struct.unpack_from("<4if", out.raw, 24 * i)) for i in range(len(sequences))]
 
     def run(self, sequence, sample=1):
         """Steps until nothing of the sequence is pending; the last result."""
@@ -275,5 +277,3 @@ class Engine:
                 )
             )
         return sequence
-
-

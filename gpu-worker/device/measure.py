@@ -53,14 +53,12 @@ def product_rate(rounds=15):
 
 def result_head(command, **figures):
     """What results say of their run; `command` where LEANEDGE_COMMAND names none."""
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    driver = "none"
+    if torch.cuda.is_available():
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
     return {
-        "device": torch.cuda.get_device_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU",
         "driver": driver,
         "cuda": torch.version.cuda,
         "torch": torch.__version__,

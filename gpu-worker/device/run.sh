@@ -1,34 +1,49 @@
 #!/usr/bin/env bash
-# Builds the CUDA backend on a machine with a GPU, checks it, and measures it: one call, everything.
-#   OUT=<folder> gpu-worker/device/run.sh [--families "<family> ..."] [--masks <folder>] [--commit <hash>]
-#     [--build <folder>] [--sanitizer "<tool> ..."] [--node <folder>]
-# Needs nvcc 13.0, cmake, ninja, g++, Python with torch and transformers. --families: which of
-# decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all); --masks: the
-# published channel masks (default ../shared/plans); --commit: what the results name where the tree has no
-# git; --build: a folder with the three libraries already built; --sanitizer: tools of compute-sanitizer to
-# run the small checks of decode attention under (default "memcheck racecheck", 25 s and 200 s; "" for none);
-# --node: what pack-node.sh has packed, to check the engine in Node beside the WASM module.
-# A family is measured only if its checks have passed. Writes into $OUT (default: gpu-worker/build/results):
-# a check log a family, sanitizer.log, and for each measured family FAMILY.json and .md.
+# Checks and measures the CUDA backend on a machine with a GPU, one call, step after step, each under a limit.
+#   OUT=<folder> gpu-worker/device/run.sh [--families "<family> ..."] [--steps "<step> ..."] [--minutes N]
+#     [--pack <folder>] [--build <folder>] [--masks <folder>] [--commit <hash>] [--dry]
+# --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
+#   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
+# --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
+#   racecheck-FAMILY, sessions, serving, node, peers, and any of the above. device/plan.md says what each takes and gives.
+# --minutes: no step begins later, and none runs beyond (default 30).
+# --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
+#   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
+# --masks: the published channel masks (default: of the pack, else ../shared/plans); --commit: what the results name where
+#   the tree has no git.
+# --dry: no GPU: the steps that can run at a tiny shape over the reference engine do, and the others are named.
+# Needs Python with torch, and transformers for check-engine and peers. Writes FAMILY.json and .md as figures come, a
+# log a step and summary.txt, all of them in $OUT/results.tar.gz after each step: a run that is cut off has lost nothing.
+# LEANEDGE_PYTHON: another python3.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 root=$PWD
-families="decode-attention matrix prefill-attention page-selection rows engine"
-masks=$root/../shared/plans
+all="decode-attention matrix prefill-attention page-selection rows engine"
+families=$all
+steps=
+minutes=30
+masks=
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 build=
-sanitizer="memcheck racecheck"
-node=
+pack=
+dry=
+python=${LEANEDGE_PYTHON:-python3}
 command="gpu-worker/device/run.sh $*"
 while (($# > 0)); do
   case $1 in
     --families) families=$2 ;;
+    --steps) steps=$2 ;;
+    --minutes) minutes=$2 ;;
     --masks) masks=$(realpath "$2") ;;
     --commit) commit=$2 ;;
-    --sanitizer) sanitizer=$2 ;;
     --build) build=$(realpath "$2") ;;
-    --node) node=$(realpath "$2") ;;
+    --pack) pack=$(realpath "$2") ;;
+    --dry)
+      dry=1
+      shift
+      continue
+      ;;
     *)
       echo "unknown argument $1" >&2
       exit 2
@@ -36,66 +51,183 @@ while (($# > 0)); do
   esac
   shift 2
 done
-out=${OUT:-$root/gpu-worker/build/results}
-mkdir -p "$out"
 
-if [[ -z $build ]]; then
-  build=$root/gpu-worker/build/device
-  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
-  [[ $capability == 90 ]] && capability=90a
-  cmake -S gpu-worker -B "$build" -G Ninja -DCMAKE_CUDA_ARCHITECTURES="$capability-real" >"$out/build.log"
-  cmake --build "$build" >>"$out/build.log" || { tail -n 40 "$out/build.log" && exit 1; }
-fi
-export LEANEDGE_MASKS=$masks LEANEDGE_COMMIT=$commit OUT=$out LEANEDGE_COMMAND=$command
-export LEANEDGE_REFERENCE_LIBRARY=$build/libleanedge_reference.so
-export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-
-# scripts FAMILY: sets check and bench, and the library that they load.
-scripts() {
-  export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
+# limit STEP: the most seconds that it may take; fails for what is no step.
+limit() {
   case $1 in
-    decode-attention) check=(check.py) bench=(bench.py) ;;
-    engine)
-      check=(check_engine.py) bench=(bench_engine.py --masks "$masks")
-      export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so
-      ;;
-    *) check=("check_${1//-/_}.py") bench=("bench_${1//-/_}.py") ;;
+    check-decode-attention | check-prefill-attention | check-page-selection | check-rows) echo 75 ;;
+    check-matrix) echo 90 ;;
+    check-engine) echo 150 ;;
+    bench-decode-attention | bench-matrix) echo 130 ;;
+    bench-prefill-attention) echo 90 ;;
+    bench-page-selection | bench-rows) echo 60 ;;
+    bench-engine) echo 200 ;;
+    sanitize-*) echo 90 ;;
+    racecheck-*) echo 220 ;;
+    sessions) echo 190 ;;
+    serving) echo 200 ;;
+    node) echo 60 ;;
+    peers) echo 200 ;;
+    *) return 1 ;;
   esac
 }
 
+list=()
+for family in $families; do list+=("check-$family" "bench-$family"); done
+list+=($steps)
+for step in "${list[@]}"; do
+  family=${step#*-}
+  if ! limit "$step" >/dev/null || [[ $step == *-* && " $all " != *" $family "* ]]; then
+    echo "run.sh: there is no step $step" >&2
+    exit 2
+  fi
+done
+
+out=${OUT:-$root/gpu-worker/build/results}
+work=$out
+# Few files may come back from where this runs: results gather beside, and go into one archive.
+[[ -n ${OUT-} ]] && work=$(mktemp -d)
+mkdir -p "$out" "$work"
+summary=$work/summary.txt
+{ date -u '+%F %H:%M UTC' && echo "$command" && echo "commit $commit"; } >"$summary"
+save() { [[ $work == "$out" ]] || tar czf "$out/results.tar.gz" -C "$work" .; }
+say() { echo "$*" | tee -a "$summary"; }
+
+if [[ -n $pack ]]; then
+  build=$pack
+  [[ -d $pack/plans && -z $masks ]] && masks=$pack/plans
+  if [[ -f $pack/commit ]]; then commit=$(cat "$pack/commit"); fi
+  for family in $all; do
+    packed=$(sed -n "s/^$family //p" "$pack/kernels" 2>/dev/null || true)
+    if [[ -n $packed && $packed != "$(gpu-worker/device/kernels-hash.sh "$family")" ]]; then
+      say "the pack has other kernels of $family than this tree: run pack.sh again"
+      exit 3
+    fi
+  done
+fi
+masks=${masks:-$root/../shared/plans}
+if [[ -z $build && -z $dry ]]; then
+  build=$root/gpu-worker/build/device
+  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
+  [[ $capability == 90 ]] && capability=90a
+  cmake -S gpu-worker -B "$build" -G Ninja -DCMAKE_CUDA_ARCHITECTURES="$capability-real" >"$work/build.log"
+  cmake --build "$build" >>"$work/build.log" || { tail -n 40 "$work/build.log" && exit 1; }
+fi
+export LEANEDGE_MASKS=$masks LEANEDGE_COMMIT=$commit OUT=$work LEANEDGE_COMMAND=$command
+export LEANEDGE_REFERENCE_LIBRARY=$build/libleanedge_reference.so
+export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+# has_node: Node of the pack, unpacked where it may be written.
+node=
+has_node() {
+  if [[ -n $dry ]]; then
+    node=$(command -v node)
+    return
+  fi
+  [[ -n $pack ]] || return 1
+  node=$work/../leanedge-node
+  [[ -x $node ]] && return
+  xz --decompress --stdout "$pack/node.xz" >"$node" && chmod +x "$node"
+}
+
+# script FAMILY: the name that its scripts end in.
+script() { if [[ $1 == decode-attention ]]; then echo ""; else echo "_${1//-/_}"; fi; }
+
+# command_of STEP: fills `run`; fails where the step cannot run here.
+command_of() {
+  local family=${1#*-} small=(--small)
+  export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
+  LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
+  case $1 in
+    *-engine | sessions | peers) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
+  esac
+  export LEANEDGE_KERNELS
+  [[ $family == engine ]] && small=(--quick --only "plan f16")
+  # Limits of their own end before the step's, so that a case under way is written.
+  local seconds=$(($2 * 3 / 4))
+  case $1 in
+    check-*) run=("$python" "check$(script "$family").py") ;;
+    bench-engine) run=("$python" bench_engine.py --masks "$masks" --seconds "$seconds") ;;
+    bench-*) run=("$python" "bench$(script "$family").py") ;;
+    sanitize-* | racecheck-*)
+      local tool=memcheck
+      [[ $1 == racecheck-* ]] && tool=racecheck
+      run=(compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" "check$(script "$family").py" "${small[@]}")
+      ;;
+    sessions) run=("$python" bench_sessions.py --masks "$masks" --seconds "$seconds") ;;
+    peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
+    serving)
+      has_node || return 1
+      if [[ -n $dry ]]; then
+        run=("$node" --import tsx worker-bench.ts --addon "$dry_library/leanedge.node" --folder "$dry_library/models"
+          --shape tiny --sessions 4 --prompt 60 --generate 30 --memory 512 --rounds 1)
+        return
+      fi
+      run=("$node" "$pack/worker-bench.mjs" --addon "$pack/leanedge.node" --folder /dev/shm/leanedge --seconds "$seconds")
+      ;;
+    node)
+      has_node && [[ -z $dry ]] || return 1
+      local models=$root/models/leanedge-seed-29m
+      run=("$node" "$pack/node-check.mjs" --addon "$pack/leanedge.node" --library "$pack/libleanedge_cuda.so"
+        --wasm "$root/wasm/prebuilt/leanedge-simd128.wasm" --model "$models-q4_0.gguf" --memory 4096
+        --plan "$models.leank-50.json" --plan "$models.leank-70-int4.json")
+      ;;
+  esac
+}
+
+if [[ -n $dry ]]; then
+  # The addon, and the reference under the name of the engine.
+  dry_library=$root/gpu-worker/build/dry
+  scripts/build-addon.sh "$dry_library"
+  cp "$dry_library/libleanedge_reference.so" "$dry_library/libleanedge_cuda.so"
+  build=$dry_library
+  export LEANEDGE_REFERENCE_LIBRARY=$build/libleanedge_reference.so
+fi
+
 cd gpu-worker/device
 failed=0
-for family in $families; do
-  scripts "$family"
-  LEANEDGE_KERNELS=$(./kernels-hash.sh "$family")
-  export LEANEDGE_KERNELS
-  echo "== $family"
-  if ! python3 "${check[@]}" >"$out/$family-check.log" 2>&1; then
-    grep -v '^ok' "$out/$family-check.log" || true
-    failed=1
+passed=0
+skipped=0
+declare -A broken
+begun=$SECONDS
+for step in "${list[@]}"; do
+  left=$((60 * minutes - (SECONDS - begun)))
+  seconds=$(limit "$step")
+  family=${step#*-}
+  if ((left < 15)); then
+    say "left out $step: $minutes minutes are over"
+    skipped=$((skipped + 1))
     continue
   fi
-  tail -n 1 "$out/$family-check.log"
-  if [[ $family == decode-attention ]]; then
-    : >"$out/sanitizer.log"
-    for tool in $sanitizer; do
-      compute-sanitizer --tool "$tool" --error-exitcode 9 python3 check.py --small \
-        >"$out/$tool.log" 2>&1 || { tail -n 30 "$out/$tool.log" && exit 1; }
-      { echo "$tool" && tail -n 2 "$out/$tool.log"; } | tee -a "$out/sanitizer.log"
-      rm "$out/$tool.log"
-    done
+  if [[ $step == bench-* && -n ${broken[$family]-} ]]; then
+    say "left out $step: its checks fail"
+    skipped=$((skipped + 1))
+    continue
   fi
-  if ((${#bench[@]} > 0)); then python3 "${bench[@]}"; fi
+  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
+    say "left out $step: it cannot run here"
+    skipped=$((skipped + 1))
+    continue
+  fi
+  start=$SECONDS
+  status=0
+  timeout --kill-after=5 $((seconds < left ? seconds : left)) "${run[@]}" >"$work/$step.log" 2>&1 || status=$?
+  say "$step: $([[ $status == 0 ]] && echo ok || echo "FAIL ($status)"), $((SECONDS - start)) s of at most $seconds"
+  if ((status == 0)); then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    broken[$family]=1
+  fi
+  # Of checks what failed and the sum, of benchmarks their last figures.
+  if [[ $step == check-* ]]; then
+    { grep -v '^ok' "$work/$step.log" || true; } | tail -n 12
+  else
+    tail -n 25 "$work/$step.log"
+  fi | cut -c1-240
+  save
 done
-if [[ -n $node ]]; then
-  echo "== Node"
-  [[ -f $node/node ]] || xz --decompress --keep "$node/node.xz"
-  chmod +x "$node/node"
-  LEANEDGE_KERNELS=$(./kernels-hash.sh engine)
-  models=$root/models/leanedge-seed-29m
-  "$node/node" "$node/node-check.mjs" --addon "$node/leanedge.node" --library "$build/libleanedge_cuda.so" \
-    --wasm "$root/wasm/prebuilt/leanedge-simd128.wasm" --model "$models-q4_0.gguf" --memory 4096 \
-    --plan "$models.leank-50.json" --plan "$models.leank-70-int4.json" 2>&1 |
-    tee "$out/node-check.log" || failed=1
-fi
-exit "$failed"
+say "$passed passed, $failed failed, $skipped skipped"
+save
+((failed == 0))

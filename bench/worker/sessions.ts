@@ -1,0 +1,144 @@
+/** Sessions that ask a worker at once over Connect, and what they see of it. */
+import type { Client } from "@connectrpc/connect";
+import { Role } from "../../src/gen/leanedge/v1/session_pb.js";
+import type { PrefixName, WorkerService } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
+import type { LoadRun } from "./workload.js";
+
+/** One answer as its client saw it. */
+export type Seen = {
+  /** Clock of each token's arrival. */
+  arrivedMs: number[];
+  cachedTokens: number;
+  prefix: PrefixName | undefined;
+};
+
+/** One question of a session. */
+export type Ask = { id: string; text: string; maxTokens: number; prefix?: PrefixName };
+
+/** One answer, listened to until its end. */
+export async function answer(
+  client: Client<typeof WorkerService>,
+  model: string,
+  ask: Ask,
+  signal?: AbortSignal,
+  onFirstToken: () => void = () => undefined,
+): Promise<Seen> {
+  const seen: Seen = { arrivedMs: [], cachedTokens: 0, prefix: undefined };
+  const stream = client.generate(
+    {
+      sequenceId: ask.id,
+      generation: 1n,
+      model,
+      messages: [{ role: Role.USER, text: ask.text }],
+      sampling: { maxTokens: ask.maxTokens, temperature: 0 },
+      ...(ask.prefix === undefined ? {} : { prefix: ask.prefix }),
+    },
+    signal === undefined ? {} : { signal },
+  );
+  for await (const { event } of stream) {
+    if (event.case === "accepted") seen.cachedTokens = event.value.cachedTokens;
+    if (event.case === "tokens") {
+      const now = performance.now();
+      if (seen.arrivedMs.length === 0) onFirstToken();
+      for (let i = 0; i < event.value.ids.length; i++) seen.arrivedMs.push(now);
+    }
+    if (event.case === "finished") seen.prefix = event.value.prefix;
+  }
+  return seen;
+}
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+}
+
+/** Seconds that the worker's engine has spent in steps. */
+async function engineTime(url: string): Promise<{ seconds: number }> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const value = (name: string): number => {
+    const line = text
+      .split("\n")
+      .find((each) => each.startsWith(`leanedge:step_duration_seconds_${name}`));
+    return Number(line?.slice(line.lastIndexOf(" ") + 1));
+  };
+  return { seconds: value("sum") };
+}
+
+/** All sessions at once: what each saw, and what of it lies where all of them answer. */
+function throughput(seen: readonly Seen[]): Pick<LoadRun, "tokensPerSecond" | "stepMs" | "gapMs"> {
+  const fromMs = Math.max(...seen.map(({ arrivedMs }) => arrivedMs[0] ?? Infinity));
+  const toMs = Math.min(...seen.map(({ arrivedMs }) => arrivedMs.at(-1) ?? 0));
+  if (!(toMs > fromMs)) throw new Error("no moment at which all sessions answer: longer answers");
+  const inside = seen.map(({ arrivedMs }) => arrivedMs.filter((at) => at > fromMs && at <= toMs));
+  const tokens = inside.reduce((sum, { length }) => sum + length, 0);
+  const gaps = inside.flatMap((times) => times.slice(1).map((at, i) => at - (times[i] ?? at)));
+  return {
+    tokensPerSecond: (1000 * tokens) / (toMs - fromMs),
+    stepMs: ((toMs - fromMs) * seen.length) / tokens,
+    gapMs: quantile(gaps, 0.99),
+  };
+}
+
+/** Share of the time between two looks that went into engine steps. */
+async function engineShare(
+  looks: readonly { atMs: number; engine: Promise<{ seconds: number }> }[],
+): Promise<number> {
+  const [from, to] = looks;
+  if (from === undefined || to === undefined) throw new Error("nobody looked twice");
+  const seconds = (await to.engine).seconds - (await from.engine).seconds;
+  return (1000 * seconds) / (to.atMs - from.atMs);
+}
+
+/** What sessions of a model ask at once. */
+export type Asked = {
+  model: string;
+  sessions: number;
+  /** Prompt of each. */
+  prompt: string;
+  /** Longest answer of each. */
+  generate: number;
+};
+
+/** All sessions at once, and a second turn of each; none is left behind. `url` is the worker's. */
+export async function allSessions(
+  client: Client<typeof WorkerService>,
+  url: string,
+  asked: Asked,
+): Promise<LoadRun> {
+  const sessions = Array.from({ length: asked.sessions }, (_, index) => `s${index}`);
+  const { model, prompt: text, generate: maxTokens } = asked;
+  let waiting = sessions.length;
+  const decoding: { atMs: number; engine: Promise<{ seconds: number }> }[] = [];
+  const look = (): void => {
+    decoding.push({ atMs: performance.now(), engine: engineTime(url) });
+  };
+  const onFirstToken = (): void => {
+    if (--waiting === 0) look();
+  };
+  const startMs = performance.now();
+  const first = await Promise.all(
+    sessions.map(async (id) => {
+      const seen = await answer(client, model, { id, text, maxTokens }, undefined, onFirstToken);
+      if (decoding.length === 1) look();
+      return seen;
+    }),
+  );
+  const wholeMs = Math.max(...first.map(({ arrivedMs }) => arrivedMs.at(-1) ?? Infinity)) - startMs;
+  const measured = { ...throughput(first), wholeMs, engineShare: await engineShare(decoding) };
+
+  // Ids of an answer that ran into its limit are all computed but the last one.
+  const second = await Promise.all(
+    first.map(({ prefix }, index) =>
+      answer(client, model, {
+        id: sessions[index] ?? "",
+        text: "Go on.",
+        maxTokens: 2,
+        ...(prefix === undefined ? {} : { prefix }),
+      }),
+    ),
+  );
+  const computed = first.map(({ prefix }) => (prefix?.tokens ?? 0) - 1);
+  const shares = second.map(({ cachedTokens }, i) => cachedTokens / (computed[i] ?? Infinity));
+  await Promise.all(sessions.map((sequenceId) => client.release({ sequenceId, generation: 1n })));
+  return { ...measured, cachedShare: Math.min(...shares, 1) };
+}
