@@ -23,6 +23,8 @@ export interface GatewayEnv extends GatewayVariables {
   readonly METRICS?: DurableObjectNamespace<MetricsObject>;
   /** WASM engines; `MODEL/INDEX` names one. It speaks leanedge.worker.v1 over Connect. */
   readonly ENGINE: DurableObjectNamespace;
+  /** The private network that workers are in (Workers VPC); unset: they are reached as any other address. */
+  readonly WORKER_NETWORK?: Fetcher;
   /** The page and the shards of embedded models. */
   readonly ASSETS?: Fetcher;
 }

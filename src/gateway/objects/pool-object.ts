@@ -28,6 +28,7 @@ import type { PoolEntry, WorkerModel, WorkerRecord } from "../pool/pool-entry.js
 import { PoolRoster } from "../pool/pool-roster.js";
 import { silenceMsMax } from "../pool/worker-state.js";
 import { engineNames, remoteNames } from "../worker-client/worker-names.js";
+import { workerNetwork } from "../worker-client/worker-network.js";
 import { openWorker } from "../worker-client/worker-client.js";
 import { systemClock } from "./clock.js";
 import { PoolStore } from "./pool-store.js";
@@ -241,7 +242,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
     const { address } = entry;
     try {
       const { workerToken } = gatewayConfig(this.env);
-      const client = openWorker({ fetch: (url, init) => fetch(url, init) }, address, workerToken);
+      const client = openWorker(workerNetwork(this.env), address, workerToken);
       const status = await client.getStatus({}, { timeoutMs: workerProbeMsMax });
       if (entry.origin === "registered" && status.worker !== entry.name) {
         throw new Error(`${address} answers as worker "${status.worker}"`);

@@ -14,7 +14,6 @@ import { SessionSnapshots } from "../objects/session-snapshots.js";
 import { SessionStore } from "../objects/session-store.js";
 import { TurnRunner } from "../objects/turn-runner.js";
 import { testEnv } from "../testing/gateway-clients.js";
-import type { ScriptedEngine } from "../testing/scripted-engine.js";
 import {
   beat,
   cutOffWorker,
@@ -274,6 +273,17 @@ describe("a session of a pool", () => {
       'all workers of model "scripted" are full; come again in 2 s',
       "2",
     ]);
+  });
+
+  it("reaches workers through the private network, where one is bound", async () => {
+    const { env, stub } = newPool();
+    await enterReady(stub, newWorker());
+    const asked = vi.fn((url: string, init?: RequestInit) => fetch(url, init));
+    const network = { fetch: asked } as unknown as Fetcher;
+    const turn = await new TestSession().run({ ...env, WORKER_NETWORK: network }, 1);
+    expect(turn).toMatchObject({ finishReason: FinishReason.STOP });
+    expect(asked).toHaveBeenCalled();
+    expect(asked.mock.calls.every(([url]) => url.startsWith(turn.address))).toBe(true);
   });
 
   it("tries the pools in order, and a farther worker before the last resort", async () => {

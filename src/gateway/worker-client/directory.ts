@@ -15,6 +15,7 @@ import { workerWithoutPool } from "../pool/standing.js";
 import type { Standing } from "../pool/standing.js";
 import { openWorker } from "./worker-client.js";
 import type { WorkerClient } from "./worker-client.js";
+import { workerNetwork } from "./worker-network.js";
 import { configuredNames, engineNames, parseWorkerName, remoteNames } from "./worker-names.js";
 
 export type { WorkerPlace } from "../pool/pool-entry.js";
@@ -145,10 +146,10 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
           return openWorker({ fetch: (url, init) => stub.fetch(url, init) }, "http://engine");
         }
         case "worker":
-          return openRemote(config, config.workers.get(name.model)?.[name.index] ?? "");
+          return openRemote(env, config.workers.get(name.model)?.[name.index] ?? "");
         case "pool":
           return config.pools.some((pool) => pool.name === name.pool)
-            ? openRemote(config, address)
+            ? openRemote(env, address)
             : undefined;
         default:
           return undefined;
@@ -202,8 +203,8 @@ function byConfiguration(
   return { ...place(highestWeight(names, key)), reason: PlacementReason.CONFIGURED };
 }
 
-function openRemote(config: GatewayConfig, address: string): WorkerClient | undefined {
+function openRemote(env: GatewayEnv, address: string): WorkerClient | undefined {
   return address === ""
     ? undefined
-    : openWorker({ fetch: (url, init) => fetch(url, init) }, address, config.workerToken);
+    : openWorker(workerNetwork(env), address, gatewayConfig(env).workerToken);
 }
