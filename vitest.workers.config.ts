@@ -12,6 +12,7 @@ export default defineConfig({
       miniflare: {
         bindings: {
           LEANEDGE_DEV_KEY: "le-dev-test",
+          LEANEDGE_ADMIN_TOKEN: "admin-token-of-the-tests",
           LEANEDGE_MODELS: [
             { model: "scripted" },
             { model: "second", engines: 3 },

@@ -32,8 +32,10 @@ export interface DevOptions {
   readonly workerTokenFile: string | undefined;
   /** File with the token with which workers register; none can if unset. */
   readonly poolTokenFile: string | undefined;
-  /** File with the token of `leanedge pool`; nobody may if unset. */
+  /** File with the token of `leanedge pool` and `leanedge keys`; nobody may if unset. */
   readonly adminTokenFile: string | undefined;
+  /** Limits of keys that have none of their own, `NAME=NUMBER` separated by commas; empty: none. */
+  readonly limits: string;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -60,6 +62,7 @@ export async function dev(options: DevOptions): Promise<void> {
       LEANEDGE_WORKER_TOKEN: await tokenOf(options.workerTokenFile),
       LEANEDGE_POOL_TOKEN: await tokenOf(options.poolTokenFile),
       LEANEDGE_ADMIN_TOKEN: await tokenOf(options.adminTokenFile),
+      LEANEDGE_LIMITS: options.limits,
       ...(models === undefined ? {} : { LEANEDGE_MODELS: models }),
       ...(options.engineMemory === undefined
         ? {}

@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
 import { dev, type DevOptions } from "./dev.js";
 import { addEvalCommands } from "./eval.js";
+import { addKeyCommands } from "./keys.js";
 import { addPoolCommands } from "./pool.js";
 import { addPullCommands } from "./pull.js";
 import { addWorkerCommand } from "./worker.js";
@@ -72,7 +73,15 @@ program
   )
   .option("--worker-token-file <file>", "file with the token that workers ask for")
   .option("--pool-token-file <file>", "let workers register that show the token in this file")
-  .option("--admin-token-file <file>", "file with the token for `leanedge pool`")
+  .option(
+    "--admin-token-file <file>",
+    "file with the token for `leanedge pool` and `leanedge keys`",
+  )
+  .option(
+    "--limits <name=number,...>",
+    "limits of keys that have none of their own, as LEANEDGE_LIMITS (docs/operations.md)",
+    "",
+  )
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 
@@ -85,6 +94,7 @@ program
   });
 
 addEvalCommands(program, wholeNumber);
+addKeyCommands(program);
 addPoolCommands(program);
 addPullCommands(program);
 addWorkerCommand(program, wholeNumber);

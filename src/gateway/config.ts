@@ -16,6 +16,8 @@ export interface GatewayVariables {
   readonly LEANEDGE_DEV_KEY?: string;
   /** Keys and their tenants, `TENANT:SHA256` (of the key, in hexadecimal), separated by commas. */
   readonly LEANEDGE_KEYS?: string;
+  /** Limits of each key that has none of its own: `NAME=NUMBER`, separated by commas (docs/operations.md, 'Limits'). */
+  readonly LEANEDGE_LIMITS?: string;
   /** Memory of each embedded engine in MiB, 1 to 4096; 88 if unset. An isolate on the edge has 128 MB in all. */
   readonly LEANEDGE_ENGINE_MEMORY_MIB?: string;
   /** Seconds after its last turn at which a session's cache is saved, 0 to 3600; 10 if unset. */
@@ -95,6 +97,8 @@ export interface GatewayConfig {
   readonly adminToken: string | undefined;
   /** Keys of the configuration, beside those of the keyring; taken out of it, they are void. */
   readonly keys: readonly ConfiguredKey[];
+  /** Limits of keys that have none of their own. */
+  readonly keyLimits: KeyLimits;
   /** Allowed origins of browsers. */
   readonly corsOrigins: readonly string[] | "*" | undefined;
   /** Port of the gRPC front. */

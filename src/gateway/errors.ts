@@ -9,6 +9,12 @@ import { fullRetryAfterSeconds } from "./limits.js";
 export const errorReasonHeader = "x-error-reason";
 /** The reason that OpenAI's clients know by the same name. */
 const contextLengthExceeded = "context_length_exceeded";
+/** Reasons that clients see, and the parameter of a request in OpenAI form that each is about. */
+const clientReasons: ReadonlyMap<string, string | null> = new Map([
+  [contextLengthExceeded, "messages"],
+  ["output_tokens_exceeded", "max_tokens"],
+  ["sessions_exceeded", null],
+]);
 
 /** Wrong in any state. */
 export function invalidArgument(message: string): ConnectError {
@@ -69,9 +75,28 @@ export function publicError(error: unknown): ConnectError {
 
 /** The reason that an error names, where it is one that clients know; empty otherwise. */
 export function errorReason(error: ConnectError): string {
-  return error.metadata.get(errorReasonHeader) === contextLengthExceeded
-    ? contextLengthExceeded
-    : "";
+  const reason = error.metadata.get(errorReasonHeader) ?? "";
+  return clientReasons.has(reason) ? reason : "";
+}
+
+/** The parameter of a request in OpenAI form that a reason is about; null for none. */
+export function reasonParam(reason: string): string | null {
+  return clientReasons.get(reason) ?? null;
+}
+
+/** A key's limit that time lifts. `retryAfterMs`: when a retry may help. */
+export function rateExhausted(message: string, retryAfterMs: number): ConnectError {
+  return new ConnectError(message, Code.ResourceExhausted, {
+    [retryAfterHeader]: String(Math.max(1, Math.ceil(retryAfterMs / 1_000))),
+  });
+}
+
+/** A key's limit that no waiting lifts. */
+export function limitExceeded(
+  reason: "context_length_exceeded" | "output_tokens_exceeded" | "sessions_exceeded",
+  message: string,
+): ConnectError {
+  return new ConnectError(message, Code.ResourceExhausted, { [errorReasonHeader]: reason });
 }
 
 /** How an error looks over HTTP in OpenAI's form. */

@@ -71,8 +71,19 @@ export const deltaBytesMax = 64 * 1024;
 /** Silence after which a stream sends a heartbeat, as leanedge.v1 says. Below every proxy's idle limit. */
 export const heartbeatIntervalMs = 10_000;
 
-/** Silence of a worker after which an attempt counts as lost: three of its 5 s signs of life, with slack. */
+/**
+ * Silence of a worker after which an attempt counts as lost whatever its pool says: three of its 5 s signs of life, with
+ * slack.
+ */
 export const workerSilenceMsMax = 20_000;
+
+/**
+ * Silence of a worker after which an attempt asks the pool whether it still hears it. Workers give a sign of life every
+ * 250 ms while they wait or read a prompt, and a token a step otherwise: eight missing ones are no chance.
+ */
+export const workerDoubtMs = 2_000;
+/** Time between two such questions: a pool that misses three heartbeats is believed soon after the third. */
+export const workerDoubtAskMs = 500;
 
 /** Attempts at one turn on any workers, the first included; a fault that repeats must end. */
 export const turnAttemptsMax = 5;
@@ -110,12 +121,44 @@ export const catalogueTtlMs = 60_000;
 /** Workers that are asked what a model is before the gateway gives up. */
 export const catalogueAsksMax = 3;
 
-/** How long an isolate trusts a key it has looked up; a revoked key works no longer than this. */
-export const keyCacheTtlMs = 5_000;
+/** How long an isolate trusts what it looked up of a key; a revoked key opens nothing new after this. */
+export const keyCacheTtlMs = 2_000;
 /** Keys that an isolate remembers. */
 export const keyCacheEntriesMax = 1_024;
 /** Longest API key, in characters. */
 export const apiKeyCharsMax = 256;
+/**
+ * Time between two looks of a session at the keys of its open streams and its running turn. With keyCacheTtlMs and two ways
+ * to the keyring a revocation reaches them within 5 s.
+ */
+export const keyWatchMs = 1_000;
+/** Keys that were made, ended ones that are still listed included. */
+export const keysMax = 10_000;
+/** How long a revoked or expired key is still listed. */
+export const keyForgetMs = 30 * 24 * 60 * 60_000;
+/** How exactly the last use of a key is known: a busy key costs one write in this time. */
+export const keyUseMs = 60_000;
+/** Largest limit of a key: tokens a minute of more GPUs than one gateway has. */
+export const keyLimitMax = 1_000_000_000;
+/** Keys of a page where a request names no size. */
+export const keysPageSizeDefault = 100;
+
+/** Bytes of text that are counted as one token before a worker has counted them; a turn's end sets it right. */
+export const tokenBytesEstimate = 4;
+/** How long a running turn counts against its key's limit without a sign of life; a lost object gives it back so. */
+export const turnLeaseMs = 60_000;
+/** Time between two such signs: three of them may be lost. */
+export const turnLeaseRenewMs = 15_000;
+/** Tries to tell a key's object what a turn took; after them the estimate stands. */
+export const settleAttemptsMax = 4;
+/** First pause before such a try is repeated; it doubles. */
+export const settleBackoffMs = 250;
+/** Looks at the limits that one call takes while others begin and withdraw its turn under it. */
+export const admissionRoundsMax = 4;
+/** Time after which a call comes again that found all turns of its key running, in milliseconds; their end is not known. */
+export const turnsRetryAfterMs = 1_000;
+/** How long the place of a session that is being made counts against its key's limit. */
+export const sessionReserveMs = 60_000;
 
 /** How long an HTTP answer waits for a worker, so that it can still name it, or the error, in its head. */
 export const acceptWaitMs = 5_000;

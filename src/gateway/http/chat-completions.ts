@@ -2,6 +2,8 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Hono } from "hono";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import { Backend, FinishReason } from "../../gen/leanedge/v1/session_pb.js";
 import type {
   GenerateResponse,
@@ -14,7 +16,11 @@ import { RequestBody } from "../connect/request-body.js";
 import { defaultRpcLimits } from "../connect/rpc-limits.js";
 import { publicError, unavailable } from "../errors.js";
 import { acceptWaitMs, requestIdCharsMax, wholePatienceMs } from "../limits.js";
+import { refusedAnswer, watchAnswer } from "../metrics/watch-answer.js";
+import type { WatchedAnswer } from "../metrics/watch-answer.js";
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
+import type { SessionCaller } from "../objects/session-client.js";
+import { copyRateHeaders } from "../rate/rate-headers.js";
 import { authenticate } from "../services/authenticate.js";
 import { backendName } from "./backend-name.js";
 import { placementName } from "./placement-name.js";
@@ -55,7 +61,7 @@ export function mountChat(app: Hono<GatewayHonoEnv>): void {
 
 async function complete(c: GatewayContext, body: RequestBody): Promise<Response> {
   const headers = c.req.raw.headers;
-  const tenant = await authenticate(headers, c.env);
+  const key = await authenticate(headers, c.env);
   const request = parseChatRequest(await readBody(body));
   const model = findModel(gatewayConfig(c.env), request.model);
   if (model === undefined) {
@@ -76,9 +82,18 @@ async function complete(c: GatewayContext, body: RequestBody): Promise<Response>
   const left = new AbortController();
   const leave = (): void => left.abort();
   c.req.raw.signal.addEventListener("abort", leave, { once: true });
-  const caller = { tenant, requestId: c.get("requestId"), signal: left.signal };
+  const caller: SessionCaller = {
+    tenant: key.tenant,
+    requestId: c.get("requestId"),
+    signal: left.signal,
+    key,
+    onHead: (head) => copyRateHeaders(head, (name, value) => c.header(name, value)),
+  };
   const root = chatSessionId(request, headers);
-  const run = await runChat(c.env, caller, request, root, idempotencyKey);
+  const watched = { env: c.env, lifetime: c.executionCtx, protocol: "openai" };
+  const run = await watchedRun(watched, () =>
+    runChat(c.env, caller, request, root, idempotencyKey),
+  );
   const answer = new ChatAnswerReader(run);
   await answer.waitForWorker();
   c.header("x-session-id", headerText(run.sessionId));
@@ -95,6 +110,17 @@ async function complete(c: GatewayContext, body: RequestBody): Promise<Response>
         "x-accel-buffering": "no",
       })
     : await whole(c, answer, leave);
+}
+
+/** A run whose answer is counted, also where it is refused before it begins. */
+async function watchedRun(watched: WatchedAnswer, open: () => Promise<ChatRun>): Promise<ChatRun> {
+  try {
+    const run = await open();
+    return { ...run, events: watchAnswer(run.events, watched) };
+  } catch (error) {
+    refusedAnswer(error, watched);
+    throw error;
+  }
 }
 
 /** Reads a turn's events, and keeps what all parts of an answer repeat. */
@@ -361,7 +387,7 @@ async function* sseLines(
   } catch (error) {
     const shown = publicError(error);
     if (shown !== error) {
-      console.error("a chat stream failed:", error);
+      log("error", "chat.failed", errorFields(error, "stack"));
     }
     // After the first byte the status is sent; clients take this for an error and miss [DONE].
     yield sse({ error: openAiError(shown) });

@@ -1,8 +1,9 @@
 /** Errors over HTTP, in the form that OpenAI's clients read: `{"error": {message, type, param, code}}`. */
+import { Code } from "@connectrpc/connect";
 import type { ConnectError } from "@connectrpc/connect";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { errorReason, httpErrorForm, retryAfterHeader } from "../errors.js";
+import { errorReason, httpErrorForm, reasonParam, retryAfterHeader } from "../errors.js";
 
 /** The inner object. */
 export interface OpenAiError {
@@ -38,19 +39,24 @@ export class ParamError extends Error {
 export function openAiError(error: ConnectError): OpenAiError {
   const { type, code } = httpErrorForm(error.code);
   const reason = errorReason(error);
-  // OpenAI names the parameter that holds the prompt.
   return reason === ""
     ? { message: error.rawMessage, type, param: null, code }
-    : { message: error.rawMessage, type, param: "messages", code: reason };
+    : { message: error.rawMessage, type, param: reasonParam(reason), code: reason };
 }
 
 /** The answer to a request that failed. */
 export function errorResponse(c: Context, error: ConnectError): Response {
+  const inner = openAiError(error);
+  if (error.code === Code.ResourceExhausted && errorReason(error) !== "") {
+    // OpenAI's clients repeat every 429 unless this tells them that it is of no use.
+    c.header("x-should-retry", "false");
+    return c.json({ error: inner }, 429);
+  }
   // 499 is for logs only: its client is gone.
   return httpError(
     c,
     httpErrorForm(error.code).status as ContentfulStatusCode,
-    openAiError(error),
+    inner,
     error.metadata.get(retryAfterHeader) ?? undefined,
   );
 }

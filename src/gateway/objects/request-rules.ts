@@ -212,6 +212,8 @@ export interface SamplingDefaults {
   readonly sampling: SamplingParams | undefined;
   /** The model's window in tokens. */
   readonly contextTokensMax: number;
+  /** Longest answer that the caller's key allows; undefined: no limit. */
+  readonly outputTokensMax?: number | undefined;
 }
 
 /** All fields set, as a worker wants them. Throws INVALID_ARGUMENT where max_tokens exceeds the window. */
@@ -233,7 +235,7 @@ export function resolveSampling(
   resolved.minP ??= model?.minP ?? 0;
   resolved.repetitionPenalty ??= model?.repetitionPenalty ?? 1;
   resolved.repetitionWindow ??= model?.repetitionWindow ?? 64;
-  resolved.maxTokens ??= Math.min(maxTokensDefault, window);
+  resolved.maxTokens ??= Math.min(maxTokensDefault, window, defaults.outputTokensMax ?? window);
   return resolved;
 }
 

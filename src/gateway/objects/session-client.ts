@@ -33,6 +33,7 @@ import type {
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { unavailable } from "../errors.js";
+import type { CallerKey } from "../keys/caller.js";
 import { objectRestartsMax } from "../limits.js";
 import { sessionObjectName, sessionUrl, workerBeforeHeader } from "./session-name.js";
 import { ObjectLostError, decodeFrames, decodeJson, frameKind } from "./session-wire.js";
@@ -44,6 +45,10 @@ export interface SessionCaller {
   readonly requestId: string;
   /** Ends the call. */
   readonly signal: AbortSignal;
+  /** The API key that the caller showed; undefined: no key and no limits. */
+  readonly key?: CallerKey | undefined;
+  /** Gets the headers of the object's answer, also of one that is an error. */
+  readonly onHead?: (head: Headers) => void;
 }
 
 /** A request in OpenAI form belongs to a fork of the session. */
@@ -149,7 +154,7 @@ export class SessionClient {
     for (let restarts = 0; ; restarts++) {
       try {
         const body = toBinary(GenerateRequestSchema, next);
-        const { frames } = await this.#call("Generate", body, "");
+        const { frames } = await this.#call("Generate", body, "", restarts > 0);
         for await (const frame of frames) {
           const event = fromBinary(GenerateResponseSchema, frame.payload);
           next = nextRequest(request, next, event);
@@ -217,8 +222,13 @@ export class SessionClient {
     }
   }
 
-  async #call(method: string, body: Uint8Array, idempotencyKey: string): Promise<SessionAnswer> {
-    const { tenant, requestId, signal } = this.#caller;
+  async #call(
+    method: string,
+    body: Uint8Array,
+    idempotencyKey: string,
+    again = false,
+  ): Promise<SessionAnswer> {
+    const { tenant, requestId, signal, key } = this.#caller;
     const stub = this.#env.SESSION.getByName(sessionObjectName(tenant, this.#sessionId));
     const url = sessionUrl({
       method,
@@ -226,6 +236,8 @@ export class SessionClient {
       sessionId: this.#sessionId,
       requestId,
       idempotencyKey,
+      key,
+      again,
     });
     let response: Response;
     try {
@@ -237,6 +249,7 @@ export class SessionClient {
     if (response.body === null) {
       throw new ObjectLostError();
     }
+    this.#caller.onHead?.(response.headers);
     return {
       frames: decodeFrames(response.body as ReadableStream<Uint8Array>),
       workerBefore: decodeURIComponent(response.headers.get(workerBeforeHeader) ?? ""),

@@ -18,6 +18,8 @@ export interface SessionCopy {
   readonly titleGiven: boolean;
   readonly forkedFrom: string;
   readonly forkedTurn: number;
+  /** Id of the key that makes it; empty for none. */
+  readonly keyId: string;
   readonly fingerprintModel: string;
   readonly fingerprintTemplate: string;
   readonly fingerprintPlan: string;
@@ -60,6 +62,7 @@ export function copySession(
   session: SessionRecord,
   turn: number,
   newSessionId: string,
+  keyId: string,
 ): SessionCopy {
   const messages = store
     .messages(0, Number.MAX_SAFE_INTEGER)
@@ -72,6 +75,7 @@ export function copySession(
     titleGiven: session.titleGiven,
     forkedFrom: session.sessionId,
     forkedTurn: turn,
+    keyId,
     fingerprintModel: session.fingerprints.model,
     fingerprintTemplate: session.fingerprints.template,
     fingerprintPlan: session.fingerprints.plan,
@@ -107,6 +111,7 @@ export function storeCopy(store: SessionStore, copy: SessionCopy, nowMs: number)
       nowMs,
       forkedFrom: copy.forkedFrom,
       forkedTurn: copy.forkedTurn,
+      keyId: copy.keyId,
       messagesCovered: copy.messagesCovered,
       fingerprints: {
         $typeName: "leanedge.worker.v1.Fingerprints",

@@ -1,4 +1,6 @@
 /** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
+import { readCallerKey, writeCallerKey } from "../keys/caller.js";
+import type { CallerKey } from "../keys/caller.js";
 
 /** One call to a SessionObject. */
 export interface SessionCall {
@@ -9,6 +11,10 @@ export interface SessionCall {
   readonly requestId: string;
   /** Of a `Chat`; empty if the client sent none. */
   readonly idempotencyKey: string;
+  /** The API key that the caller showed; undefined: calls of the gateway itself. */
+  readonly key?: CallerKey | undefined;
+  /** It goes on with a call that its key was asked for. */
+  readonly again?: boolean;
 }
 
 /** Header of an answer stream: the worker of the turn before, escaped as in a URL. */
@@ -26,6 +32,8 @@ export function sessionUrl(call: SessionCall): string {
     session: call.sessionId,
     request: call.requestId,
     key: call.idempotencyKey,
+    caller: writeCallerKey(call.key),
+    again: call.again === true ? "1" : "",
   });
   return `http://session/${call.method}?${query.toString()}`;
 }
@@ -39,6 +47,8 @@ export function parseSessionUrl(url: string): SessionCall {
     sessionId: searchParams.get("session") ?? "",
     requestId: searchParams.get("request") ?? "",
     idempotencyKey: searchParams.get("key") ?? "",
+    key: readCallerKey(searchParams.get("caller") ?? ""),
+    again: searchParams.get("again") === "1",
   };
 }
 

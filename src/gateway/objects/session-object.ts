@@ -38,7 +38,10 @@ import type {
   GetSessionResponse,
   ListMessagesRequest,
   ListMessagesResponse,
+  Message,
 } from "../../gen/leanedge/v1/session_pb.js";
+import { errorFields } from "../../log/log-line.js";
+import { log } from "../log.js";
 import type { GatewayEnv } from "../bindings.js";
 import { modelDefaults } from "../catalogue.js";
 import { findModel, gatewayConfig } from "../config.js";
@@ -55,6 +58,9 @@ import {
   turnWatchMs,
   workerUnaryTimeoutMs,
 } from "../limits.js";
+import { keyEnd } from "../keys/key-standing.js";
+import { flushSoon } from "../metrics/isolate-meter.js";
+import { turnEnded, turnRefused } from "../metrics/turn-end.js";
 import { engineDirectory } from "../worker-client/directory.js";
 import type { WorkerPlace } from "../worker-client/directory.js";
 import { namePrefix } from "../worker-client/segments.js";
@@ -63,6 +69,7 @@ import { AnswerStreams } from "./answer-streams.js";
 import { systemClock } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { matchHistory } from "./history-match.js";
+import { KeyGuard } from "./key-guard.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 import { checkPageSize, checkSampling, checkTitle } from "./request-rules.js";
 import { copySession, storeCopy } from "./session-copy.js";
@@ -74,15 +81,19 @@ import {
   workerBeforeHeader,
 } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
+import type { ChatRedirect } from "./session-client.js";
 import { SessionIndexer } from "./session-indexer.js";
+import { SessionLimits } from "./session-limits.js";
 import { SessionSnapshots } from "./session-snapshots.js";
 import { SessionStore } from "./session-store.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
 import { messagesPage, sessionView } from "./session-views.js";
 import { encodeErrorFrame, encodeFrame, encodeJsonFrame, frameKind } from "./session-wire.js";
 import { TurnRunner } from "./turn-runner.js";
-import { startTurn } from "./turn-start.js";
+import { beginsTurn, startTurn } from "./turn-start.js";
 import type { TurnStart } from "./turn-start.js";
+import { readTicket } from "./turn-ticket.js";
+import type { TurnTicket } from "./turn-ticket.js";
 
 const messagesList = "messages";
 
@@ -96,6 +107,34 @@ export interface ForkTarget {
   readonly sequenceId: string;
 }
 
+/** What a call of Generate or Chat means, as things stand. */
+type CallPlan =
+  | { readonly redirect: ChatRedirect }
+  | {
+      /** Messages of the turn that it begins; undefined if it joins or replays one. */
+      readonly begins: readonly Message[] | undefined;
+      readonly start: (ticket: TurnTicket | undefined) => StartedCall;
+    };
+
+/** A call that has its answer. */
+interface StartedCall {
+  readonly response: Response;
+  /** It began a turn. */
+  readonly begun: boolean;
+}
+
+/** What it takes to start a call. */
+interface StartOptions {
+  readonly call: SessionCall;
+  readonly request: GenerateRequest;
+  readonly signal: AbortSignal;
+  /** Headers of the answer. */
+  readonly head: Headers;
+  /** What the turn keeps of the caller's key. */
+  readonly ticket: TurnTicket | undefined;
+  readonly form: { readonly history: boolean; readonly requestHash: Uint8Array };
+}
+
 /** See the head of this file. */
 export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #store: SessionStore;
@@ -104,6 +143,8 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #streams = new AnswerStreams((turn) => this.#lastLeft(turn));
   readonly #indexer: SessionIndexer;
   readonly #snapshots: SessionSnapshots;
+  readonly #keys: KeyGuard;
+  readonly #limits: SessionLimits;
   #runner: TurnRunner | undefined;
 
   constructor(ctx: DurableObjectState, env: GatewayEnv) {
@@ -115,19 +156,30 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       directory: () => engineDirectory(env),
       sequenceId: () => this.sequenceId(),
     });
+    this.#keys = new KeyGuard({
+      keyEnd: (keyId) => keyEnd(keyId, env),
+      clock: this.#clock,
+      background: (work) => ctx.waitUntil(work),
+    });
+    this.#limits = new SessionLimits(env, this.#clock);
   }
 
   /** One call, as session-wire.ts describes; the client is session-client.ts. */
   override async fetch(request: Request): Promise<Response> {
     const call = parseSessionUrl(request.url);
+    const head = new Headers();
     try {
       const body = new Uint8Array(await request.arrayBuffer());
-      return await this.#dispatch(call, body, request.signal);
+      return await this.#dispatch(call, body, request.signal, head);
     } catch (error) {
       if (!(error instanceof ConnectError)) {
-        console.error(`${call.method} failed (request ${call.requestId}):`, error);
+        log("error", "call.failed", {
+          request_id: call.requestId,
+          method: call.method,
+          ...errorFields(error, "stack"),
+        });
       }
-      return new Response(encodeErrorFrame(publicError(error)));
+      return new Response(encodeErrorFrame(publicError(error)), { headers: head });
     }
   }
 
@@ -184,7 +236,13 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     await this.#setAlarm();
   }
 
-  async #dispatch(call: SessionCall, body: Uint8Array, signal: AbortSignal): Promise<Response> {
+  /** @param head headers of the answer, also of one that is an error */
+  async #dispatch(
+    call: SessionCall,
+    body: Uint8Array,
+    signal: AbortSignal,
+    head: Headers,
+  ): Promise<Response> {
     switch (call.method) {
       case "CreateSession":
         return this.#unary(CreateSessionResponseSchema, () =>
@@ -212,9 +270,9 @@ export class SessionObject extends DurableObject<GatewayEnv> {
           return create(DeleteSessionResponseSchema);
         });
       case "Generate":
-        return this.#generate(call, fromBinary(GenerateRequestSchema, body), signal);
+        return this.#generate(call, fromBinary(GenerateRequestSchema, body), signal, head);
       case "Chat":
-        return this.#chat(call, fromBinary(GenerateRequestSchema, body), signal);
+        return this.#chat(call, fromBinary(GenerateRequestSchema, body), signal, head);
       default:
         throw new Error(`there is no call ${call.method}`);
     }
@@ -246,6 +304,9 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     if (model === undefined) {
       throw notFound(`there is no model "${request.model}"`);
     }
+    if (this.#store.session() === undefined) {
+      await this.#limits.reserveSession(call.key, call.tenant, call.sessionId);
+    }
     const existing = this.#store.session();
     if (existing === undefined) {
       const nowMs = this.#clock.nowMs();
@@ -258,6 +319,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
           titleGiven: request.title !== "",
           implicit: false,
           nowMs,
+          keyId: call.key?.keyId ?? "",
         });
         this.#store.touch(nowMs);
       });
@@ -339,6 +401,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       });
       this.#store.touch(nowMs);
     });
+    this.#settle(turn.number, readTicket(turn.ticket));
     this.#bell.ring();
   }
 
@@ -358,7 +421,14 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     const stub = this.env.SESSION.getByName(sessionObjectName(call.tenant, request.newSessionId));
     let result = await stub.forkedFrom(call.sessionId, request.turn);
     if (result === undefined) {
-      const copy = copySession(this.#store, session, request.turn, request.newSessionId);
+      await this.#limits.reserveSession(call.key, call.tenant, request.newSessionId);
+      const copy = copySession(
+        this.#store,
+        session,
+        request.turn,
+        request.newSessionId,
+        call.key?.keyId ?? "",
+      );
       result = await stub.importCopy(copy);
       if (result.taken) {
         await this.#forkCache(session, request.turn, copy, result.sequenceId);
@@ -396,7 +466,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       );
       shared = cachedTokens;
     } catch (error) {
-      console.info(`the cache of turn ${turn} was not shared with its fork:`, error);
+      log("info", "fork.not_shared", { turn, ...errorFields(error) });
       if (!(error instanceof ConnectError) || error.code !== Code.NotFound) {
         return;
       }
@@ -445,44 +515,84 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     call: SessionCall,
     request: GenerateRequest,
     signal: AbortSignal,
+    head: Headers,
   ): Promise<Response> {
     if (request.sampling !== undefined) {
       checkSampling(request.sampling);
     }
-    return this.#start(call, request, signal, { history: false, requestHash: new Uint8Array(0) });
+    const form = { history: false, requestHash: new Uint8Array(0) };
+    return this.#limited(call, request, head, () => ({
+      begins: beginsTurn(request, this.#store) ? request.messages : undefined,
+      start: (ticket) => this.#start({ call, request, signal, head, ticket, form }),
+    }));
   }
 
   /** A request in OpenAI form: its whole history says which turn it means, or that it belongs to a fork. */
-  async #chat(call: SessionCall, request: GenerateRequest, signal: AbortSignal): Promise<Response> {
-    if (request.sampling !== undefined) {
-      checkSampling(request.sampling);
-    }
-    const match = matchHistory(this.#store, request, {
-      idempotencyKey: call.idempotencyKey,
-      sessionId: call.sessionId,
-    });
-    if (match.kind === "fork") {
-      return new Response(
-        encodeJsonFrame(frameKind.redirect, { turn: match.turn, sessionId: match.sessionId }),
-      );
-    }
-    const turnRequest = create(GenerateRequestSchema, {
-      ...request,
-      turn: match.turn,
-      messages: match.messages,
-    });
-    return this.#start(call, turnRequest, signal, {
-      history: true,
-      requestHash: match.requestHash,
-    });
-  }
-
-  async #start(
+  async #chat(
     call: SessionCall,
     request: GenerateRequest,
     signal: AbortSignal,
-    form: { readonly history: boolean; readonly requestHash: Uint8Array },
+    head: Headers,
   ): Promise<Response> {
+    if (request.sampling !== undefined) {
+      checkSampling(request.sampling);
+    }
+    const plan = (): CallPlan => {
+      const match = matchHistory(this.#store, request, {
+        idempotencyKey: call.idempotencyKey,
+        sessionId: call.sessionId,
+      });
+      if (match.kind === "fork") {
+        return { redirect: { turn: match.turn, sessionId: match.sessionId } };
+      }
+      const turnRequest = create(GenerateRequestSchema, {
+        ...request,
+        turn: match.turn,
+        messages: match.messages,
+      });
+      const form = { history: true, requestHash: match.requestHash };
+      return {
+        begins: beginsTurn(turnRequest, this.#store) ? match.messages : undefined,
+        start: (ticket) => this.#start({ call, request: turnRequest, signal, head, ticket, form }),
+      };
+    };
+    return this.#limited(call, request, head, plan);
+  }
+
+  /** Starts what a call means once its key's limits allow it; what it means is asked again whenever time has passed. */
+  async #limited(
+    call: SessionCall,
+    request: GenerateRequest,
+    head: Headers,
+    plan: () => CallPlan,
+  ): Promise<Response> {
+    const first = plan();
+    if ("redirect" in first) {
+      return redirectResponse(first.redirect);
+    }
+    if (this.#store.session() === undefined && request.turn <= 1) {
+      await this.#limits.reserveSession(call.key, call.tenant, call.sessionId);
+    }
+    const { key, again = false } = call;
+    const { maxTokens } = request.sampling ?? {};
+    const started = await this.#limits.admitted({ key, maxTokens, again }, head, () => {
+      const now = plan();
+      return "redirect" in now
+        ? {
+            messages: undefined,
+            begin: () => ({ response: redirectResponse(now.redirect), begun: false }),
+          }
+        : { messages: now.begins, begin: now.start };
+    });
+    if (started.begun) {
+      this.ctx.waitUntil(this.#changed());
+      // The client hears of the turn only once it is durable.
+      await this.#store.sync();
+    }
+    return started.response;
+  }
+
+  #start({ call, request, signal, head, ticket, form }: StartOptions): StartedCall {
     const offset = Number(request.resumeOffset);
     const start = startTurn(request, {
       store: this.#store,
@@ -494,45 +604,77 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       history: form.history,
       requestHash: form.requestHash,
       idempotencyKey: call.idempotencyKey,
+      ticket,
       drawSeed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
     });
     const { turn } = start;
     if (turn.running && this.#runner === undefined) {
-      this.#run(turn.number, start.begun);
+      this.#run(turn, start.begun);
     }
     checkOffset(this.#store, turn, offset, shownBytes(turn, this.#runnerOf(turn.number)));
-    const response = this.#answer(call, start, offset, signal);
-    if (start.begun) {
-      this.ctx.waitUntil(this.#changed());
-      // The client hears of the turn only once it is durable.
-      await this.#store.sync();
-    }
-    return response;
+    return { response: this.#answer(call, start, offset, signal, head), begun: start.begun };
   }
 
   #runnerOf(turn: number): TurnRunner | undefined {
     return this.#runner?.turn === turn ? this.#runner : undefined;
   }
 
-  #run(turn: number, fresh: boolean): void {
+  #run({ number, requestId, ticket: ticketText }: TurnRecord, fresh: boolean): void {
+    const ticket = readTicket(ticketText);
     const directory = engineDirectory(this.env);
     // Beside the turn: a bound session waits for no pool.
     this.ctx.waitUntil(directory.refresh());
     const runner = new TurnRunner({
       store: this.#store,
-      turn,
+      turn: number,
       fresh,
       directory,
       background: (work) => this.ctx.waitUntil(work),
       sequenceId: this.sequenceId(),
-      samplingDefaults: (model) => modelDefaults(this.env, model, this.#store.binding()),
+      samplingDefaults: async (model) => ({
+        ...(await modelDefaults(this.env, model, this.#store.binding())),
+        outputTokensMax: ticket?.outputTokens,
+      }),
       fallback: (model) => findModel(gatewayConfig(this.env), model)?.fallback,
       snapshots: this.#snapshots,
       clock: this.#clock,
       onChange: () => this.#bell.ring(),
     });
     this.#runner = runner;
-    this.ctx.waitUntil(runner.done.then(() => this.#ran(runner)));
+    const over = new AbortController();
+    const release = this.#keys.hold(ticket?.keyId ?? "", () => runner.cancel());
+    this.ctx.waitUntil(this.#limits.keep(ticket, over.signal));
+    this.ctx.waitUntil(
+      runner.done.then(() => {
+        over.abort();
+        release();
+        // Before anything else: a deletion of the session waits for the same end, and takes the turn with it.
+        this.#settle(number, ticket);
+        this.#noteEnd(runner, requestId);
+        return this.#ran(runner);
+      }),
+    );
+  }
+
+  /** Leaves what a turn came to in metrics and log; a turn that was withdrawn is not stored any more. */
+  #noteEnd({ refusal, turn: number }: TurnRunner, requestId: string): void {
+    const turn = this.#store.turn(number);
+    if (turn !== undefined && !turn.running) {
+      turnEnded(turn);
+    } else if (refusal !== undefined) {
+      turnRefused(requestId, number, refusal);
+    }
+    flushSoon(this.env, this.ctx);
+  }
+
+  /** Tells the key that began a turn what it took; a turn that was withdrawn took nothing. */
+  #settle(number: number, ticket: TurnTicket | undefined): void {
+    const turn = this.#store.turn(number);
+    if (turn?.running !== true) {
+      const tokens =
+        turn === undefined ? 0 : turn.promptTokens - turn.cachedTokens + turn.completionTokens;
+      this.ctx.waitUntil(this.#limits.settle(ticket, tokens));
+    }
   }
 
   /** After a turn: what it leaves to do. */
@@ -556,25 +698,36 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     await this.#changed();
   }
 
-  #answer(call: SessionCall, start: TurnStart, offset: number, signal: AbortSignal): Response {
+  #answer(
+    call: SessionCall,
+    start: TurnStart,
+    offset: number,
+    signal: AbortSignal,
+    head: Headers,
+  ): Response {
     const { number } = start.turn;
     const runner = this.#runnerOf(number);
-    const body = this.#streams.open(number, signal, (left) =>
-      streamAnswer({
-        store: this.#store,
-        sessionId: call.sessionId,
-        turn: number,
-        offset,
-        resumed: !start.begun,
-        runner,
-        live: () => runner !== undefined && this.#runner === runner,
-        bell: this.#bell,
-        clock: this.#clock,
-        signal: left,
-      }),
+    const body = this.#streams.open(
+      number,
+      signal,
+      (left) =>
+        streamAnswer({
+          store: this.#store,
+          sessionId: call.sessionId,
+          turn: number,
+          offset,
+          resumed: !start.begun,
+          runner,
+          live: () => runner !== undefined && this.#runner === runner,
+          bell: this.#bell,
+          clock: this.#clock,
+          signal: left,
+        }),
+      (end) => this.#keys.hold(call.key?.keyId ?? "", end),
     );
     const before = this.#store.turn(number - 1)?.worker ?? "";
-    return new Response(body, { headers: { [workerBeforeHeader]: encodeURIComponent(before) } });
+    head.set(workerBeforeHeader, encodeURIComponent(before));
+    return new Response(body, { headers: head });
   }
 
   /** The last client of a turn left: that stops it, unless it is detached. */
@@ -587,7 +740,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   /** A running turn without a runner: the object lost its memory. */
   async #takeUp(turn: TurnRecord): Promise<void> {
     if (turn.detach) {
-      this.#run(turn.number, false);
+      this.#run(turn, false);
       return;
     }
     const nowMs = this.#clock.nowMs();
@@ -626,4 +779,8 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       await this.ctx.storage.setAlarm(this.#clock.nowMs() + Math.min(...due));
     }
   }
+}
+
+function redirectResponse(redirect: ChatRedirect): Response {
+  return new Response(encodeJsonFrame(frameKind.redirect, redirect));
 }

@@ -30,6 +30,8 @@ export interface SessionRecord {
   readonly fingerprints: Fingerprints;
   readonly indexVersion: number;
   readonly indexedVersion: number;
+  /** Id of the key that made it; empty for none. */
+  readonly keyId: string;
 }
 
 /** A deletion that the index does not know of yet. */
@@ -77,6 +79,8 @@ export interface TurnRecord {
   /** Whether another model may answer; undefined: as the configuration says. */
   readonly allowFallback: boolean | undefined;
   readonly cacheBytes: number;
+  /** What it keeps of the key that began it (turn-ticket.ts); empty for none. */
+  readonly ticket: string;
 }
 
 /** One message of the transcript. */
@@ -132,6 +136,7 @@ export function sessionRecord(row: Row): SessionRecord {
     }),
     indexVersion: int(row, "index_version"),
     indexedVersion: int(row, "indexed_version"),
+    keyId: text(row, "key_id"),
   };
 }
 
@@ -163,6 +168,7 @@ export function turnRecord(row: Row): TurnRecord {
     placement: member<PlacementReason>(row, "placement"),
     allowFallback: [undefined, true, false][int(row, "fallback")],
     cacheBytes: int(row, "cache_bytes"),
+    ticket: text(row, "ticket"),
   };
 }
 

@@ -136,6 +136,10 @@ export const sessionColumns: readonly {
   { table: "turn", column: "placement", definition: "INTEGER NOT NULL DEFAULT 0" },
   // Whether another model may answer: 0 as the configuration says, 1 yes, 2 no.
   { table: "turn", column: "fallback", definition: "INTEGER NOT NULL DEFAULT 0" },
+  // What the turn keeps of the key that began it (turn-ticket.ts); empty for none.
+  { table: "turn", column: "ticket", definition: "TEXT NOT NULL DEFAULT ''" },
+  // Id of the key that made the session; empty for none.
+  { table: "session", column: "key_id", definition: "TEXT NOT NULL DEFAULT ''" },
 ];
 
 /** Tables that a deletion empties. */

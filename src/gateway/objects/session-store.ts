@@ -84,11 +84,12 @@ export class SessionStore {
     readonly forkedTurn?: number;
     readonly messagesCovered?: number;
     readonly fingerprints?: Fingerprints;
+    readonly keyId?: string;
   }): void {
     this.#sql.exec(
       `INSERT INTO session (one, tenant, session_id, model, title, title_given, implicit, create_ms, update_ms,
-        forked_from, forked_turn, messages_covered, fingerprint_model, fingerprint_template, fingerprint_plan)
-       VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        forked_from, forked_turn, messages_covered, fingerprint_model, fingerprint_template, fingerprint_plan, key_id)
+       VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       session.tenant,
       session.sessionId,
       session.model,
@@ -103,6 +104,7 @@ export class SessionStore {
       session.fingerprints?.model ?? "",
       session.fingerprints?.template ?? "",
       session.fingerprints?.plan ?? "",
+      session.keyId ?? "",
     );
   }
 
@@ -239,11 +241,12 @@ export class SessionStore {
     readonly requestId: string;
     readonly model: string;
     readonly allowFallback?: boolean | undefined;
+    readonly ticket?: string;
     readonly nowMs: number;
   }): void {
     this.#sql.exec(
       `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach, request_id,
-        start_ms, model, fallback) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        start_ms, model, fallback, ticket) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       turn.number,
       blob(turn.messagesHash),
       blob(turn.requestHash),
@@ -254,6 +257,7 @@ export class SessionStore {
       turn.nowMs,
       turn.model,
       turn.allowFallback === undefined ? 0 : turn.allowFallback ? 1 : 2,
+      turn.ticket ?? "",
     );
   }
 

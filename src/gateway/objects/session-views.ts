@@ -57,6 +57,7 @@ export function indexEntry(store: SessionStore, session: SessionRecord): IndexEn
     runningTurn: running?.number ?? 0,
     messageCount: store.messageCount() + (running === undefined ? 0 : 1),
     forkedFrom: session.forkedFrom,
+    keyId: session.keyId,
   };
 }
 

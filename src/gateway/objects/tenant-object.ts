@@ -1,11 +1,12 @@
 /**
  * The index of one tenant's sessions, for lists. Owns one row a session, a copy of what the SessionObject says; that one
  * is the truth. Updates carry a version: an older one changes nothing, so they may arrive twice or out of order.
- * Everything is in storage and survives eviction. There is no alarm; tombstones of deletions go with later updates.
+ * Everything is in storage and survives eviction. There is no alarm; tombstones of deletions go with later updates, and places
+ * of sessions that were never made lapse.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { GatewayEnv } from "../bindings.js";
-import { tombstoneMs } from "../limits.js";
+import { sessionReserveMs, tombstoneMs } from "../limits.js";
 import { int, text } from "./sql-row.js";
 
 /** What the index holds of a session. */
@@ -21,6 +22,8 @@ export interface IndexEntry {
   readonly runningTurn: number;
   readonly messageCount: number;
   readonly forkedFrom: string;
+  /** Id of the key that made it; empty for none. */
+  readonly keyId: string;
 }
 
 /** Where a page ends: the last session on it. */
@@ -28,6 +31,15 @@ export interface IndexPosition {
   readonly updateMs: number;
   readonly sessionId: string;
 }
+
+/** Kinds of rows, in column `deleted`. */
+const rowKind = {
+  session: 0,
+  /** A tombstone. */
+  deleted: 1,
+  /** The place of a session that is being made. */
+  reserved: 2,
+} as const;
 
 /** See the head of this file. */
 export class TenantObject extends DurableObject<GatewayEnv> {
@@ -51,6 +63,11 @@ export class TenantObject extends DurableObject<GatewayEnv> {
         forked_from TEXT NOT NULL
       )`,
     );
+    const columns = this.#sql.exec("PRAGMA table_info(session)").toArray();
+    if (!columns.some((row) => row["name"] === "key_id")) {
+      this.#sql.exec("ALTER TABLE session ADD COLUMN key_id TEXT NOT NULL DEFAULT ''");
+    }
+    this.#sql.exec("CREATE INDEX IF NOT EXISTS by_key ON session (key_id, deleted)");
     this.#sql.exec(
       "CREATE INDEX IF NOT EXISTS by_update ON session (deleted, update_ms DESC, session_id DESC)",
     );
@@ -60,14 +77,14 @@ export class TenantObject extends DurableObject<GatewayEnv> {
   put(entry: IndexEntry): number {
     this.#sql.exec(
       `INSERT INTO session (session_id, version, deleted, model, title, create_ms, update_ms, last_turn, running_turn,
-        message_count, forked_from) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)
+        message_count, forked_from, key_id) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (session_id) DO UPDATE SET version = excluded.version, deleted = 0, model = excluded.model,
         title = excluded.title, create_ms = excluded.create_ms, update_ms = excluded.update_ms,
         last_turn = excluded.last_turn, running_turn = excluded.running_turn,
-        message_count = excluded.message_count, forked_from = excluded.forked_from
+        message_count = excluded.message_count, forked_from = excluded.forked_from, key_id = excluded.key_id
        WHERE excluded.version > session.version
         -- A deletion is the last of its life: the same version alive is another life in the same millisecond.
-        OR (excluded.version = session.version AND session.deleted = 1)`,
+        OR (excluded.version = session.version AND session.deleted <> 0)`,
       entry.sessionId,
       entry.version,
       entry.model,
@@ -78,6 +95,7 @@ export class TenantObject extends DurableObject<GatewayEnv> {
       entry.runningTurn,
       entry.messageCount,
       entry.forkedFrom,
+      entry.keyId,
     );
     return this.#version(entry.sessionId);
   }
@@ -89,7 +107,7 @@ export class TenantObject extends DurableObject<GatewayEnv> {
       `INSERT INTO session (session_id, version, deleted, model, title, create_ms, update_ms, last_turn, running_turn,
         message_count, forked_from) VALUES (?, ?, 1, '', '', 0, ?, 0, 0, 0, '')
        ON CONFLICT (session_id) DO UPDATE SET version = excluded.version, deleted = 1, model = '', title = '',
-        update_ms = excluded.update_ms, forked_from = ''
+        update_ms = excluded.update_ms, forked_from = '', key_id = ''
        WHERE excluded.version > session.version`,
       sessionId,
       version,
@@ -125,7 +143,55 @@ export class TenantObject extends DurableObject<GatewayEnv> {
       runningTurn: int(row, "running_turn"),
       messageCount: int(row, "message_count"),
       forkedFrom: text(row, "forked_from"),
+      keyId: text(row, "key_id"),
     }));
+  }
+
+  /**
+   * Takes the place of a session that a key is about to make, for sessionReserveMs; the session's first update makes it
+   * lasting. Undefined if the session is there, or its place was taken; otherwise how many the key has, which is `max` or more.
+   */
+  reserve(sessionId: string, keyId: string, max: number): number | undefined {
+    const nowMs = Date.now();
+    this.#sql.exec(
+      "UPDATE session SET deleted = ?, key_id = '', update_ms = ? WHERE deleted = ? AND update_ms <= ?",
+      rowKind.deleted,
+      nowMs,
+      rowKind.reserved,
+      nowMs - sessionReserveMs,
+    );
+    const [known] = this.#sql
+      .exec(
+        "SELECT deleted FROM session WHERE session_id = ? AND deleted <> ?",
+        sessionId,
+        rowKind.deleted,
+      )
+      .toArray();
+    if (known !== undefined) {
+      return undefined;
+    }
+    const count = this.#sql
+      .exec(
+        "SELECT COUNT(*) AS n FROM session WHERE key_id = ? AND deleted <> ?",
+        keyId,
+        rowKind.deleted,
+      )
+      .one();
+    const held = int(count, "n");
+    if (held >= max) {
+      return held;
+    }
+    this.#sql.exec(
+      `INSERT INTO session (session_id, version, deleted, model, title, create_ms, update_ms, last_turn, running_turn,
+        message_count, forked_from, key_id) VALUES (?, 0, ?, '', '', 0, ?, 0, 0, 0, '', ?)
+       ON CONFLICT (session_id) DO UPDATE SET deleted = excluded.deleted, update_ms = excluded.update_ms,
+        key_id = excluded.key_id`,
+      sessionId,
+      rowKind.reserved,
+      nowMs,
+      keyId,
+    );
+    return undefined;
   }
 
   #version(sessionId: string): number {

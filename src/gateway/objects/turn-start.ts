@@ -11,6 +11,8 @@ import { turnsMax } from "../limits.js";
 import { checkMessages, hashMessages, sameBytes, titleFrom } from "./request-rules.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
+import { writeTicket } from "./turn-ticket.js";
+import type { TurnTicket } from "./turn-ticket.js";
 
 /** What a call needs to know beside its request. */
 export interface TurnStartContext {
@@ -26,6 +28,8 @@ export interface TurnStartContext {
   /** Identifies a whole request in OpenAI form; empty otherwise. */
   readonly requestHash: Uint8Array;
   readonly idempotencyKey: string;
+  /** What the turn keeps of the caller's key; undefined: no key, or no turn to begin. */
+  readonly ticket: TurnTicket | undefined;
   /** 64 random bits. */
   readonly drawSeed: () => bigint;
 }
@@ -35,6 +39,12 @@ export interface TurnStart {
   readonly turn: TurnRecord;
   /** The turn was begun by this call; otherwise it is joined or replayed. */
   readonly begun: boolean;
+}
+
+/** Whether a Generate call would begin a turn, as things stand, if it is allowed at all. */
+export function beginsTurn(request: GenerateRequest, store: SessionStore): boolean {
+  const number = request.turn === 0 ? store.lastTurn() + 1 : request.turn;
+  return store.session() === undefined || store.turn(number) === undefined;
 }
 
 /** Begins, joins or replays a turn. Throws what leanedge.v1 says of Generate. */
@@ -130,6 +140,7 @@ function insert(
       titleGiven: false,
       implicit: true,
       nowMs,
+      keyId: context.ticket?.keyId ?? "",
     });
   } else if (number === 1 && !session.titleGiven) {
     store.setTitle(titleFrom(request.messages));
@@ -149,6 +160,7 @@ function insert(
     requestId: context.requestId,
     model,
     allowFallback: request.allowFallback,
+    ticket: writeTicket(context.ticket),
     nowMs,
   });
   for (const message of request.messages) {

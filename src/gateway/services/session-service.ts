@@ -14,11 +14,16 @@ import type { GatewayEnv } from "../bindings.js";
 import { getCall, getTenant } from "../connect/call.js";
 import type { CallKey } from "../connect/call.js";
 import { invalidArgument } from "../errors.js";
+import { getCaller } from "../keys/caller.js";
 import { sessionsPageSizeDefault } from "../limits.js";
 import { readPageToken, writePageToken } from "../objects/page-token.js";
+import { watchAnswer } from "../metrics/watch-answer.js";
 import { checkPageSize, checkSessionId } from "../objects/request-rules.js";
 import { SessionClient } from "../objects/session-client.js";
+import type { SessionCaller } from "../objects/session-client.js";
 import type { IndexEntry, IndexPosition } from "../objects/tenant-object.js";
+import { copyRateHeaders } from "../rate/rate-headers.js";
+import { withRetryInfo } from "./retry-info.js";
 
 const sessionsList = "sessions";
 
@@ -27,10 +32,13 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
   function open(sessionId: string, context: HandlerContext): SessionClient {
     checkSessionId(sessionId);
     const call = getCall(context, key);
-    const caller = {
+    const caller: SessionCaller = {
       tenant: getTenant(context, key),
       requestId: call.requestId,
       signal: context.signal,
+      key: getCaller(context),
+      onHead: (head) =>
+        copyRateHeaders(head, (name, value) => context.responseHeader.set(name, value)),
     };
     return new SessionClient(call.env, caller, sessionId);
   }
@@ -66,7 +74,15 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
       return open(request.sessionId, context).listMessages(request);
     },
     async *generate(request, context) {
-      yield* open(request.sessionId, context).generate(create(GenerateRequestSchema, request));
+      try {
+        const answer = open(request.sessionId, context).generate(
+          create(GenerateRequestSchema, request),
+        );
+        const { env, lifetime } = getCall(context, key);
+        yield* watchAnswer(answer, { env, lifetime, protocol: context.protocolName });
+      } catch (error) {
+        throw withRetryInfo(error);
+      }
     },
     cancelTurn(request, context) {
       return open(request.sessionId, context).cancelTurn(request);

@@ -18,6 +18,7 @@ import type {
 import type { GatewayEnv } from "../bindings.js";
 import type { GetStatusResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { workerTransport } from "../connect/worker-transport.js";
+import type { KeyLimits } from "../keys/key-limits.js";
 import { hashApiKey } from "../objects/api-key.js";
 import { keyringName } from "../objects/keyring-object.js";
 import { sessionObjectName } from "../objects/session-name.js";
@@ -42,12 +43,19 @@ export function send(url: string, init?: RequestInit): Promise<Response> {
   return entry.fetch(new Request(url, init));
 }
 
-/** A tenant of its own, with a key. */
-export async function newTenant(): Promise<{ readonly tenant: string; readonly key: string }> {
+/** A tenant of its own, with a key; `limits` of the key beside those of the configuration. */
+export async function newTenant(
+  limits: KeyLimits = {},
+): Promise<{ readonly tenant: string; readonly key: string; readonly keyId: string }> {
   const tenant = `tenant-${crypto.randomUUID()}`;
   const key = `le-${crypto.randomUUID()}`;
-  await testEnv.KEYRING.getByName(keyringName).importKey(hashApiKey(key), tenant, "test");
-  return { tenant, key };
+  const { keyId } = await testEnv.KEYRING.getByName(keyringName).importKey(hashApiKey(key), {
+    tenant,
+    name: "test",
+    expireMs: 0,
+    limits,
+  });
+  return { tenant, key, keyId };
 }
 
 /** A client of SessionService with a key; without one if it is undefined. */
