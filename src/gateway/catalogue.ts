@@ -83,7 +83,11 @@ async function askBound(
       ?.getStatus({}, { timeoutMs: workerProbeMsMax });
     return status?.models.some(({ model }) => model === entry.model) === true ? status : undefined;
   } catch (error) {
-    console.warn(`worker ${bound.worker} of model ${entry.model} does not answer:`, error);
+    log("warn", "worker.silent", {
+      worker: bound.worker,
+      model: entry.model,
+      ...errorFields(error),
+    });
     return undefined;
   }
 }

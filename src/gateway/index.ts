@@ -1,4 +1,6 @@
 /** The Worker: its entry, and the Durable Objects that wrangler.toml names. */
+import { errorFields } from "../log/log-line.js";
+import { log } from "./log.js";
 import type { GatewayEnv } from "./bindings.js";
 import { internalError } from "./errors.js";
 import { createGateway } from "./gateway.js";

@@ -9,14 +9,14 @@ import { meter } from "./isolate-meter.js";
 import { outcomeName } from "./names.js";
 
 /** Counts a turn that ended, and logs it: the one line that every turn leaves in the gateway's log. */
-export function turnEnded(turn: TurnRecord): void {
+export function turnEnded(turn: TurnRecord, attempts: number): void {
   const outcome = enumName(FinishReason[turn.finishReason]);
   const placement = enumName(PlacementReason[turn.placement]);
   meter.count(gatewayMetrics.turns, { outcome, placement });
   meter.count(gatewayMetrics.tokens, { kind: "prompt" }, turn.promptTokens);
   meter.count(gatewayMetrics.tokens, { kind: "cached" }, turn.cachedTokens);
   meter.count(gatewayMetrics.tokens, { kind: "completion" }, turn.completionTokens);
-  meter.count(gatewayMetrics.attempts, {}, turn.attempts);
+  meter.count(gatewayMetrics.attempts, {}, attempts);
   if (turn.placement === PlacementReason.FAILOVER) {
     meter.count(gatewayMetrics.failovers, {});
   }
@@ -28,7 +28,7 @@ export function turnEnded(turn: TurnRecord): void {
     worker: turn.worker,
     backend: enumName(Backend[turn.backend]),
     placement,
-    attempts: turn.attempts,
+    attempts,
     prompt_tokens: turn.promptTokens,
     cached_tokens: turn.cachedTokens,
     completion_tokens: turn.completionTokens,

@@ -657,10 +657,10 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   }
 
   /** Leaves what a turn came to in metrics and log; a turn that was withdrawn is not stored any more. */
-  #noteEnd({ refusal, turn: number }: TurnRunner, requestId: string): void {
+  #noteEnd({ attemptsMade, refusal, turn: number }: TurnRunner, requestId: string): void {
     const turn = this.#store.turn(number);
     if (turn !== undefined && !turn.running) {
-      turnEnded(turn);
+      turnEnded(turn, attemptsMade);
     } else if (refusal !== undefined) {
       turnRefused(requestId, number, refusal);
     }

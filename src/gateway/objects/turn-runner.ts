@@ -5,6 +5,9 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { errorFields } from "../../log/log-line.js";
+import type { LogFields, LogLevel } from "../../log/log-line.js";
+import { log } from "../log.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { FinishReason, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import { FingerprintsSchema, UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
@@ -77,6 +80,9 @@ export class TurnRunner {
   readonly #store: SessionStore;
   readonly #stop = new AbortController();
   readonly #chooser: WorkerChooser;
+  /** Names the request in logs. */
+  readonly #requestId: string;
+  #attemptsMade = 0;
   /** Bytes of the answer that are durable, and may be shown. */
   #durableBytes: number;
   /** Bytes of the answer that were received, durable or not. */
@@ -100,15 +106,25 @@ export class TurnRunner {
     this.#options = options;
     this.#store = options.store;
     this.#chooser = new WorkerChooser(options);
+    this.#requestId = this.#turn().requestId;
     this.#durableBytes = this.#turn().textBytes;
     this.#receivedBytes = this.#durableBytes;
     this.#receivedTokens = this.#turn().completionTokens;
     this.done = this.#run();
   }
 
+  #log(level: LogLevel, event: string, fields: LogFields): void {
+    log(level, event, { request_id: this.#requestId, turn: this.turn, ...fields });
+  }
+
   /** Number of the turn. */
   get turn(): number {
     return this.#options.turn;
+  }
+
+  /** Attempts of this runner, those before an answer made progress included. */
+  get attemptsMade(): number {
+    return this.#attemptsMade;
   }
 
   /** Bytes of the answer that may be shown. */
@@ -148,7 +164,7 @@ export class TurnRunner {
     if (turn.accepted || this.#fallback !== undefined || fallback === undefined || !allowed) {
       return false;
     }
-    console.warn(`turn ${this.turn}: model ${fallback.model} answers instead of ${turn.model}`);
+    this.#log("warn", "turn.falls_back", { model: turn.model, fallback: fallback.model });
     this.#fallback = fallback.model;
     return true;
   }
@@ -166,7 +182,7 @@ export class TurnRunner {
       }
     } catch (error) {
       // Storage itself fails: the turn stays as it is stored, and the object's alarm takes it up again.
-      console.error(`turn ${this.turn} could not be stored:`, error);
+      this.#log("error", "turn.not_stored", errorFields(error, "stack"));
     }
   }
 
@@ -177,6 +193,7 @@ export class TurnRunner {
     for (;;) {
       this.#stop.signal.throwIfAborted();
       const attempts = this.#store.countAttempt(this.turn);
+      this.#attemptsMade++;
       if (attempts > turnAttemptsMax && this.#fallBack()) {
         rebuild = true;
       }
@@ -214,7 +231,11 @@ export class TurnRunner {
         if (choice !== undefined) {
           this.#chooser.failed(choice, error, verdict !== "rebuild");
         }
-        console.warn(`turn ${this.turn}, attempt ${attempts}: ${describe(error)}`);
+        this.#log("warn", "attempt.failed", {
+          attempt: attempts,
+          worker: choice?.worker,
+          ...errorFields(error),
+        });
       }
     }
   }
@@ -506,7 +527,7 @@ export class TurnRunner {
 
   async #giveUp(error: unknown): Promise<void> {
     if (!(error instanceof ConnectError)) {
-      console.error(`turn ${this.turn} failed:`, error);
+      this.#log("error", "turn.failed", errorFields(error, "stack"));
     }
     if (this.#turn().accepted) {
       await this.#end(FinishReason.ERROR, endMessage(error));
@@ -561,8 +582,4 @@ function endMessage(error: unknown): string {
   return error instanceof ConnectError && error.code !== Code.Internal
     ? error.rawMessage
     : "the answer could not be completed";
-}
-
-function describe(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
