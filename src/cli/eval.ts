@@ -2,7 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
-import { checkPlansFit, readPlan } from "./plan-files.js";
+import { checkPlansFit, readPlan, type PlanFile } from "./plan-files.js";
 import { packagePath } from "./repository.js";
 
 /** Flags of `eval samples` and `eval run` that choose samples. */
@@ -21,13 +21,18 @@ interface SamplesFlags extends ChoiceFlags {
 
 interface RunFlags extends SamplesFlags {
   readonly plan: readonly string[];
+  readonly plans: readonly string[];
+  readonly method: readonly string[];
   readonly samples?: string;
   readonly memory: number;
 }
 
+const plansFolder = "models";
 const embeddedModel = "models/leanedge-seed-29m-q4_0.gguf";
-const resultsFolder = "docs/evaluation/results";
-const reportFile = "docs/evaluation/results.md";
+const reportFolder = "docs/evaluation";
+
+/** What the training package leaves beside plans. */
+const notPlans: ReadonlySet<string> = new Set(["scores.json", "report.json"]);
 
 /** Most samples of one task and length. */
 const countMax = 100_000;
@@ -84,12 +89,26 @@ export function addEvalCommands(
   chooses(
     evaluation
       .command("run")
-      .description("answer samples under the full cache and plans; goes on where it was stopped"),
+      .description(
+        "answer samples under the full cache and other methods; goes on where it was stopped",
+      ),
   )
     .requiredOption("--out <file>", "result file, JSON lines")
     .option(
+      "--method <names>",
+      "methods, by commas (may be repeated): leank-70, leank-70+k4+v4, think-70, quest-16 ...",
+      (list: string, before: readonly string[]) => [...before, ...names(list)],
+      [],
+    )
+    .option(
+      "--plans <folder>",
+      `folder of plans that methods may name (may be repeated; default ${plansFolder})`,
+      (folder: string, before: readonly string[]) => [...before, folder],
+      [],
+    )
+    .option(
       "--plan <file>",
-      "cache plan (may be repeated, 7 at most)",
+      "cache plan: a method by its own name (may be repeated)",
       (file: string, before: readonly string[]) => [...before, file],
       [],
     )
@@ -103,10 +122,13 @@ export function addEvalCommands(
     .action((flags: RunFlags) => run(flags));
   evaluation
     .command("report")
-    .description("write tables from result files")
-    .argument("[files...]", `result files (default: ${resultsFolder}/*.jsonl)`)
-    .option("--out <file>", "Markdown to write", reportFile)
-    .action((files: string[], { out }: { out: string }) => report(files, out));
+    .description("write tables and charts from result files")
+    .option(
+      "--folder <folder>",
+      "has results/*.jsonl, plans/*.json and masks/*.json; gets results.md and images/*.svg",
+      reportFolder,
+    )
+    .action(({ folder }: { folder: string }) => report(folder));
 }
 
 async function modelPath(model: string): Promise<string> {
@@ -125,8 +147,15 @@ async function samples(flags: SamplesFlags): Promise<void> {
 async function run(flags: RunFlags): Promise<void> {
   const { choiceDefault, runEvaluation } = await import("../eval/index.js");
   const path = await modelPath(flags.model);
-  const plans = await Promise.all(flags.plan.map(readPlan));
-  await checkPlansFit(plans, path, basename(path, ".gguf"));
+  const own = await Promise.all(flags.plan.map(readPlan));
+  const all = [...(await plansOf(flags.plans)), ...own];
+  const methods = [...flags.method, ...own.map(({ plan }) => plan.name)];
+  const asked = new Set(methods.flatMap((name) => name.split("+")));
+  await checkPlansFit(
+    all.filter(({ plan }) => asked.has(plan.name)),
+    path,
+    basename(path, ".gguf"),
+  );
   const stop = new AbortController();
   const onSignal = (): void => stop.abort(new Error("stopped; the same command goes on from here"));
   process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
@@ -134,7 +163,8 @@ async function run(flags: RunFlags): Promise<void> {
   try {
     const made = await runEvaluation({
       modelPath: path,
-      plans: plans.map(({ plan }) => plan),
+      methods,
+      plans: new Map(all.map(({ plan }) => [plan.name, plan])),
       choice: { ...choiceDefault, ...chosen(flags) },
       samplesPath: flags.samples,
       out: flags.out,
@@ -148,19 +178,23 @@ async function run(flags: RunFlags): Promise<void> {
   }
 }
 
-async function report(files: readonly string[], out: string): Promise<void> {
+/** Plan files of some folders. */
+async function plansOf(folders: readonly string[]): Promise<PlanFile[]> {
+  const found: PlanFile[] = [];
+  for (const folder of folders.length > 0 ? folders : [packagePath(plansFolder)]) {
+    for (const name of (await readdir(folder)).sort()) {
+      const isPlan = name.endsWith(".json") && !notPlans.has(name);
+      if (isPlan) found.push(await readPlan(join(folder, name)));
+    }
+  }
+  return found;
+}
+
+async function report(folder: string): Promise<void> {
   const { writeReport } = await import("../eval/index.js");
-  const folder = packagePath(resultsFolder);
-  const found =
-    files.length > 0
-      ? files
-      : (await readdir(folder))
-          .filter((name) => name.endsWith(".jsonl"))
-          .map((name) => join(folder, name));
-  if (found.length === 0) throw new Error(`no result files in ${resultsFolder}`);
-  const target = out === reportFile ? packagePath(reportFile) : out;
-  await writeReport(found, target);
-  console.log(`${found.length} result files in ${target}`);
+  const target = folder === reportFolder ? packagePath(folder) : folder;
+  const written = await writeReport(target, packagePath(plansFolder));
+  console.log(`${written.length} files in ${target}: ${written.join(", ")}`);
 }
 
 function chosen({ tasks, lengths, distances, count, series }: ChoiceFlags): ChoiceFlags {

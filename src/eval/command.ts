@@ -1,17 +1,16 @@
 /** What `leanedge eval` does; the command line itself is src/cli/eval.ts. */
-import { open, readFile, writeFile } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { openFileSource } from "../engine/gguf/file-source.js";
 import { readModelFile } from "../engine/gguf/index.js";
-import { loadEngine, modelText, type LoadedEngine } from "../engine/load-engine.js";
-import { planCost } from "../engine/plan/cost.js";
-import { identityPlan, type CachePlan } from "../engine/plan/plan.js";
-import { readEngineModule } from "../engine/wasm/node-module.js";
-import { fullMethod, renderReport } from "./report.js";
+import { modelText } from "../engine/load-engine.js";
+import type { CachePlan } from "../engine/plan/plan.js";
+import { MethodEngines } from "./method-engines.js";
+import { fullMethod, parseMethod } from "./methods.js";
 import { ResultFile } from "./result-file.js";
-import { runSamples, type RunMethod } from "./run.js";
+import { runSamples } from "./run.js";
 import { sessionSample, sessionTask, taskSample, type Sample, type SampleCodec } from "./sample.js";
-import { readResults, readSamples, sampleLine } from "./samples-file.js";
+import { readSamples, sampleLine } from "./samples-file.js";
 import { sessionDistances } from "./tasks/session.js";
 import { tasks, taskOf } from "./tasks/index.js";
 
@@ -85,45 +84,50 @@ export async function writeSamples(
 /** What `leanedge eval run` needs. */
 export interface RunRequest {
   readonly modelPath: string;
-  /** Plans besides the full cache; their names name the methods. */
-  readonly plans: readonly CachePlan[];
+  /** Names of methods besides the full cache; methods.ts says what they are. */
+  readonly methods: readonly string[];
+  /** Plans by name, for methods that are plan files. */
+  readonly plans: ReadonlyMap<string, CachePlan>;
   readonly choice: SampleChoice;
   /** File of samples instead of a choice. */
   readonly samplesPath: string | undefined;
   /** Result file; replies in it are not made again. */
   readonly out: string;
-  /** Memory of the engine, in bytes. */
+  /** Memory of an engine, in bytes; each seven methods have one. */
   readonly memoryBytesMax: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** Runs samples under the full cache and each plan. @returns how many replies were made */
+/** Runs samples under the full cache and each method. @returns how many replies were made */
 export async function runEvaluation(request: RunRequest): Promise<number> {
   const { modelPath, plans, samplesPath, out, memoryBytesMax, signal, onProgress } = request;
   const source = await openFileSource(modelPath);
-  const loaded = await loadEngine({
-    source,
-    module: await readEngineModule(),
-    plans,
+  const { config } = await readModelFile(source).finally(() => source.close());
+  const engines = await MethodEngines.load({
+    modelPath,
+    methods: request.methods
+      .filter((name) => name !== fullMethod)
+      .map((name) => parseMethod(name, config, plans)),
     memoryBytesMax,
-    // One sequence at a time.
-    sequencesMax: 1,
-  }).finally(() => source.close());
-  const { engine, tokenizer } = loaded;
+    model: basename(modelPath, ".gguf"),
+    series: samplesPath === undefined ? request.choice.series : basename(samplesPath, ".jsonl"),
+  });
   try {
+    const { engine, tokenizer } = engines.first;
     const samples =
       samplesPath === undefined
-        ? [...makeSamples(loaded, request.choice)]
+        ? [...makeSamples(engines.first, request.choice)]
         : readSamples(await readFile(samplesPath, "utf8"), samplesPath);
-    const series = samplesPath === undefined ? request.choice.series : basename(samplesPath);
-    const methods = methodsOf(loaded, plans, basename(modelPath, ".gguf"), series);
-    const file = await ResultFile.open(out, methods);
+    const file = await ResultFile.open(
+      out,
+      engines.methods.map(({ open: _, ...line }) => line),
+    );
     try {
       return await runSamples({
-        engine,
+        contextTokensMax: engine.contextTokensMax,
         tokenizer,
-        methods,
+        methods: engines.methods,
         samples,
         done: file.before.results,
         onResult: (result) => file.append(result),
@@ -134,48 +138,6 @@ export async function runEvaluation(request: RunRequest): Promise<number> {
       await file.close();
     }
   } finally {
-    engine.close();
+    engines.close();
   }
-}
-
-/** The methods of an engine: its plans, the identity plan as the full cache. */
-function methodsOf(
-  { engine, modelFile, fingerprint }: LoadedEngine,
-  plans: readonly CachePlan[],
-  model: string,
-  series: string,
-): RunMethod[] {
-  const [identity] = engine.plans;
-  if (identity === undefined) throw new Error("the engine has no plans");
-  const all = [identityPlan(modelFile.config, identity), ...plans];
-  return engine.plans.map((plan, index): RunMethod => {
-    const geometry = all[index];
-    if (geometry === undefined) throw new Error(`the engine has plan ${index}, which nobody named`);
-    const cost = planCost(geometry);
-    return {
-      plan: plan.index,
-      method: index === 0 ? fullMethod : plan.name,
-      model,
-      modelFingerprint: fingerprint,
-      planFingerprint: plan.fingerprint,
-      backend: engine.backend,
-      bytesPerToken: cost.archiveBytesPerToken,
-      denseBytesPerToken: cost.denseBytesPerToken,
-      keptFraction: cost.keptFraction,
-      series,
-    };
-  });
-}
-
-/** Writes the report of result files. */
-export async function writeReport(paths: readonly string[], out: string): Promise<void> {
-  await writeFile(out, await reportOf(paths));
-}
-
-/** The report of result files. @throws Error that names the file that is refused */
-export async function reportOf(paths: readonly string[]): Promise<string> {
-  const files = await Promise.all(
-    [...paths].sort().map(async (path) => readResults(await readFile(path, "utf8"), path)),
-  );
-  return renderReport(files);
 }

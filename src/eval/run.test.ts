@@ -4,7 +4,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readPlan } from "../cli/plan-files.js";
 import { packagePath } from "../cli/repository.js";
-import { choiceDefault, reportOf, runEvaluation, writeSamples, type RunRequest } from "./index.js";
+import { openFileSource } from "../engine/gguf/file-source.js";
+import { loadEngine } from "../engine/load-engine.js";
+import { readEngineModule } from "../engine/wasm/node-module.js";
+import { choiceDefault, runEvaluation, writeSamples, type RunRequest } from "./index.js";
+import { negativeLogLikelihood } from "./run.js";
 import { readResults, readSamples } from "./samples-file.js";
 
 const modelPath = packagePath("models/leanedge-seed-29m-q4_0.gguf");
@@ -24,7 +28,8 @@ beforeAll(async () => {
   const { plan } = await readPlan(packagePath("models/leanedge-seed-29m.leank-70-int4.json"));
   request = {
     modelPath,
-    plans: [plan],
+    methods: [plan.name, "think-70"],
+    plans: new Map([[plan.name, plan]]),
     choice,
     samplesPath: undefined,
     out: join(folder, "results.jsonl"),
@@ -35,6 +40,24 @@ beforeAll(async () => {
 afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
+
+/** Mean loss of the last ids: each is predicted behind a prompt of all ids before it. */
+async function denseLoss(ids: readonly number[], targets: number): Promise<number> {
+  const source = await openFileSource(modelPath);
+  const module = await readEngineModule();
+  const { engine } = await loadEngine({ source, module, sequencesMax: 1 });
+  await source.close();
+  let sum = 0;
+  for (let at = ids.length - targets; at < ids.length; at++) {
+    const sequence = engine.createSequence();
+    engine.append(sequence, "prompt", ids.slice(0, at));
+    engine.stepSync?.([{ sequence, workMax: 1 << 20, sample: true }]);
+    sum += negativeLogLikelihood(engine.logits(sequence), ids[at] ?? NaN);
+    engine.freeSequence(sequence);
+  }
+  engine.close();
+  return sum / targets;
+}
 
 describe("an evaluation of the embedded model", () => {
   it("answers every sample under every plan, and goes on where it was stopped", async () => {
@@ -54,22 +77,19 @@ describe("an evaluation of the embedded model", () => {
       ...request,
       onProgress: (done, total) => progress.push(`${done}/${total}`),
     });
-    expect(made).toBe(4);
-    expect(progress).toEqual(["0/6", "1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]);
+    expect(made).toBe(7);
+    expect(progress).toEqual(Array.from({ length: 10 }, (_, at) => `${at}/9`));
     const { methods, results } = readResults(await readFile(request.out, "utf8"), request.out);
-    expect(methods.map(({ method }) => method)).toEqual(["full", "leank-70-int4"]);
-    expect(methods.map(({ bytesPerToken }) => bytesPerToken)).toEqual([8_192, 1_340]);
+    expect(methods.map(({ method }) => method)).toEqual(["full", "leank-70-int4", "think-70"]);
+    expect(methods.map(({ bytesPerToken }) => bytesPerToken)).toEqual([8_192, 1_340, 5_120]);
     expect(methods[1]?.keptFraction).toBeCloseTo(0.3, 1);
     expect(results.map(({ method, task }) => `${method} ${task}`)).toEqual(
-      choice.tasks.flatMap((task) => [`full ${task}`, `leank-70-int4 ${task}`]),
+      choice.tasks.flatMap((task) => methods.map(({ method }) => `${method} ${task}`)),
     );
     for (const result of results) expect(result.sample).toMatch(/^[0-9a-f]{16}$/);
     // A model that reads its prompt finds one number in 256 tokens.
     expect(results[0]?.score).toBe(1);
     expect(await runEvaluation(request)).toBe(0);
-    const report = await reportOf([request.out]);
-    expect(report).toMatch(/^\| leank-70-int4 \| 1340 \| 6\.1 \| 30 % \| /m);
-    expect(report).toContain("A first look: 3 pairs");
   });
 
   it("gives the same replies to the samples of a file", async () => {
@@ -78,12 +98,26 @@ describe("an evaluation of the embedded model", () => {
     expect(await writeSamples(modelPath, small, samplesPath)).toBe(1);
     expect(readSamples(await readFile(samplesPath, "utf8"), "f")).toHaveLength(1);
     const out = join(folder, "from-file.jsonl");
-    expect(await runEvaluation({ ...request, samplesPath, out })).toBe(2);
+    expect(await runEvaluation({ ...request, samplesPath, out })).toBe(3);
     const texts = async (path: string): Promise<string[]> =>
       readResults(await readFile(path, "utf8"), path)
         .results.filter(({ task }) => task === "single-1")
         .map(({ text }) => text);
     expect(await texts(out)).toEqual(await texts(request.out));
+  });
+
+  it("measures how likely a text is, as its own logits say", async () => {
+    const samplesPath = join(folder, "text.jsonl");
+    const ids = Array.from({ length: 240 }, (_, at) => 300 + ((at * 37) % 60));
+    const line = { task: "perplexity", length: 240, ids, answers: [], score: "loss", seed: 0 };
+    await writeFile(samplesPath, JSON.stringify({ ...line, max_tokens: 4 }));
+    const out = join(folder, "losses.jsonl");
+    await runEvaluation({ ...request, methods: ["sink"], samplesPath, out });
+    const { results } = readResults(await readFile(out, "utf8"), out);
+    const [full, sink] = results;
+    expect(full?.score).toBeCloseTo(Math.exp(-(full?.loss ?? NaN)), 12);
+    expect(sink?.loss).not.toBeCloseTo(full?.loss ?? NaN, 3);
+    expect(full?.loss).toBeCloseTo(await denseLoss(ids, 4), 2);
   });
 
   it("refuses to go on with another series, and a sample beyond the context", async () => {

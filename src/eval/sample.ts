@@ -28,11 +28,13 @@ export interface Sample {
   readonly seed: number;
   /** The log before the reply; sessions have a segment for each message that the model reads or said. */
   readonly segments: readonly SampleSegment[];
-  /** Texts that count, at least one. */
+  /** Texts that count, at least one; none where the score is `loss`. */
   readonly answers: readonly string[];
   readonly score: ScoreKind;
-  /** Longest reply, in tokens. */
+  /** Longest reply, in tokens; how many targets there are where the score is `loss`. */
   readonly maxTokens: number;
+  /** Of a `loss` sample: one id more than targets; each but the last is read, each but the first is a target. */
+  readonly targets?: readonly number[];
 }
 
 /** A model's tokenizer and chat template. */
@@ -42,8 +44,11 @@ export interface SampleCodec {
 }
 
 /** All ids of a sample, in order. */
-export function sampleIds({ segments }: Pick<Sample, "segments">): number[] {
-  return segments.flatMap(({ ids }) => [...ids]);
+export function sampleIds({
+  segments,
+  targets = [],
+}: Pick<Sample, "segments" | "targets">): number[] {
+  return [...segments.flatMap(({ ids }) => [...ids]), ...targets];
 }
 
 /** Steps of the search for a size; halving alone would need no more for the longest prompts. */

@@ -29,6 +29,10 @@ const method: MethodLine = {
   bytesPerToken: 1_340.5,
   denseBytesPerToken: 8_192,
   keptFraction: 0.3,
+  sink: 16,
+  recent: 112,
+  pagesPerStep: 0,
+  origin: "learned",
   series: "a",
 };
 
@@ -53,6 +57,26 @@ describe("files of samples", () => {
       seed: 7,
       max_tokens: 96,
     });
+  });
+
+  it("of a text have targets, read one by one behind a prompt", () => {
+    const text = { task: "perplexity", length: 8, seed: 0, score: "loss", answers: [] } as const;
+    const line = `${JSON.stringify({ ...text, ids: [1, 2, 3, 4, 5, 6, 7, 8], max_tokens: 3 })}\n`;
+    const [read] = readSamples(line, "f");
+    expect(read).toEqual({
+      ...text,
+      segments: [{ kind: "prompt", ids: [1, 2, 3, 4] }],
+      targets: [5, 6, 7, 8],
+      maxTokens: 3,
+    });
+    expect(read && sampleLine(read)).toBe(
+      '{"task":"perplexity","length":8,"ids":[1,2,3,4,5,6,7,8],"answers":[],"score":"loss","seed":0,"max_tokens":3}\n',
+    );
+    // train/tests/test_methods.py has the same.
+    expect(read && sampleHash(read)).toBe("f5826e82ad6fdc89");
+    expect(() => readSamples(line.replace('"max_tokens":3', '"max_tokens":7'), "f")).toThrow(
+      "f:1: 7 targets, 1 to 6 expected",
+    );
   });
 
   it("come back as they were, sessions as one prompt", () => {
@@ -85,7 +109,10 @@ describe("files of samples", () => {
     ["[]", "f:2: a JSON object expected"],
     ['{"ids":[]}', "f:2: ids is [], a list of at least one expected"],
     ['{"ids":[1.5]}', "f:2: ids is [1.5], a list of at least one expected"],
-    ['{"ids":[1],"answers":["a"],"score":"some"}', 'f:2: score "some", all, any, exact expected'],
+    [
+      '{"ids":[1],"answers":["a"],"score":"some"}',
+      'f:2: score "some", all, any, exact, loss expected',
+    ],
     ['{"ids":[1],"answers":["a"],"score":"all"}', "f:2: task is missing, a text expected"],
   ])("refuse %s", (line, message) => {
     expect(() => readSamples(`${sampleLine(sample)}${line}\n`, "f")).toThrow(message);

@@ -27,6 +27,14 @@ export interface MethodLine {
   readonly denseBytesPerToken: number;
   /** Share of K channels that the archive keeps, 0 .. 1. */
   readonly keptFraction: number;
+  /** Rows of the sink zone. */
+  readonly sink: number;
+  /** Least rows of the recent zone. */
+  readonly recent: number;
+  /** Archive pages that each KV head reads in a step; 0: all. */
+  readonly pagesPerStep: number;
+  /** Where the plan's channels come from, for people. */
+  readonly origin: string;
   /** Names the series of samples; samples of another series are no pairs. */
   readonly series: string;
 }
@@ -41,7 +49,9 @@ export interface ResultLine {
   readonly score: number;
   /** The reply. */
   readonly text: string;
-  /** The sample's sampleHash; the reference evaluator writes none. */
+  /** Of a `loss` sample: mean negative log-likelihood of its targets, in nats; score is exp(-loss). */
+  readonly loss?: number;
+  /** The sample's sampleHash. */
   readonly sample?: string;
 }
 
@@ -58,7 +68,8 @@ export function sampleName(sample: Pick<Sample, "task" | "length" | "seed">): st
 
 /** Sixteen hexadecimal digits of SHA-256 over ids and answers: another sample has others. */
 export function sampleHash(sample: Sample): string {
-  const text = JSON.stringify([sampleIds(sample), sample.answers, sample.score, sample.maxTokens]);
+  const { answers, score, maxTokens } = sample;
+  const text = JSON.stringify([sampleIds(sample), answers, score, maxTokens]);
   return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
 
@@ -81,20 +92,34 @@ const maxTokensDefault = 96;
 export function readSamples(text: string, name: string): Sample[] {
   return lines(text, name).map(({ fields, where }) => {
     const ids = fields.list("ids", (id) => Number.isInteger(id) && Number(id) >= 0) as number[];
-    const answers = fields.list("answers", (answer) => typeof answer === "string") as string[];
     const score = fields.text("score");
     if (!isScoreKind(score)) {
       throw new Error(`${where}: score "${score}", ${scoreKinds.join(", ")} expected`);
     }
-    return {
+    const maxTokens = fields.has("max_tokens") ? fields.whole("max_tokens") : maxTokensDefault;
+    const named = {
       task: fields.text("task"),
       length: fields.whole("length"),
       seed: fields.whole("seed"),
-      segments: [{ kind: "prompt", ids }],
-      answers,
       score,
-      maxTokens: fields.has("max_tokens") ? fields.whole("max_tokens") : maxTokensDefault,
+      maxTokens,
     };
+    if (score === "loss") {
+      // The row before the first target is no target, but is read as generated, too.
+      const border = ids.length - maxTokens - 1;
+      if (border < 1 || maxTokens < 1) {
+        throw new Error(`${where}: ${maxTokens} targets, 1 to ${ids.length - 2} expected`);
+      }
+      const prompt = ids.slice(0, border);
+      return {
+        ...named,
+        answers: [],
+        segments: [{ kind: "prompt", ids: prompt }],
+        targets: ids.slice(border),
+      };
+    }
+    const answers = fields.list("answers", (answer) => typeof answer === "string") as string[];
+    return { ...named, answers, segments: [{ kind: "prompt", ids }] };
   });
 }
 
@@ -115,6 +140,10 @@ export function resultLine(result: ResultLine | MethodLine): string {
     bytes_per_token: result.bytesPerToken,
     dense_bytes_per_token: result.denseBytesPerToken,
     kept_fraction: result.keptFraction,
+    sink: result.sink,
+    recent: result.recent,
+    pages_per_step: result.pagesPerStep,
+    origin: result.origin,
     series,
   };
   return `${JSON.stringify(line)}\n`;
@@ -142,6 +171,10 @@ export function readResults(text: string, name: string): Results {
         bytesPerToken: fields.number("bytes_per_token", Infinity),
         denseBytesPerToken: fields.number("dense_bytes_per_token", Infinity),
         keptFraction: fields.number("kept_fraction", 1),
+        sink: fields.whole("sink"),
+        recent: fields.whole("recent"),
+        pagesPerStep: fields.whole("pages_per_step"),
+        origin: fields.text("origin"),
         series: fields.text("series"),
       });
       continue;
@@ -153,6 +186,7 @@ export function readResults(text: string, name: string): Results {
       seed: fields.whole("seed"),
       score: fields.number("score", 1),
       text: fields.text("text"),
+      ...(fields.has("loss") ? { loss: fields.number("loss", Infinity) } : {}),
       ...(fields.has("sample") ? { sample: fields.text("sample") } : {}),
     };
     const key = `${method}/${sampleName(result)}`;

@@ -11,8 +11,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-minutes=7 total=7 corpus= out= wheel= work=/tmp/leanedge-train name=leanedge-29m
-steps=150 text=0.4 finish=1
+minutes=7 total=7 corpus= out= wheel= work=/tmp/leanedge-train name=leanedge-29m python=python3
+steps=150 text=0.36 finish=1 config=embedded workers=12
+lengths=0:1024,0.2:4096,0.88:8192 train_options= plan_options=
 while (($#)); do
   case $1 in
     --minutes) minutes=$2 ;;
@@ -22,9 +23,15 @@ while (($#)); do
     --wheel) wheel=$2 ;;
     --work) work=$2 ;;
     --name) name=$2 ;;
+    --python) python=$2 ;;
     --leank-steps) steps=$2 ;;
     --text-share) text=$2 ;;
     --finish) finish=$2 ;;
+    --config) config=$2 ;;
+    --workers) workers=$2 ;;
+    --lengths) lengths=$2 ;;
+    --train-options) train_options=$2 ;;
+    --plan-options) plan_options=$2 ;;
     *) echo "unknown option $1" >&2 && exit 2 ;;
   esac
   shift 2
@@ -35,47 +42,37 @@ readonly part_bytes=15000000
 mkdir -p "$work" "$out"
 if [[ -d $corpus && ! -d $work/corpus ]]; then cp -r "$corpus" "$work/corpus"; fi
 corpus=$work/corpus
-python() { timeout --kill-after=5 "$1" python3 -m "leanedge_train.${@:2}"; }
+run() { timeout --kill-after=5 "$1" "$python" -m "leanedge_train.${@:2}"; }
 
 began=$SECONDS
-tasks=
-if ((finish)); then
-  python 120 make_tasks --corpus "$corpus" --out "$work/tasks.jsonl" --count 12 >"$work/tasks.log" 2>&1 &
-  tasks=$!
-fi
 always=()
 if ((finish)); then always=(--export-always); fi
-python 575 train_model --corpus "$corpus" --out "$work/run" --minutes "$minutes" \
-  --total-minutes "$total" --text-share "$text" --lengths 0:1024,0.2:4096,0.88:8192 \
-  --probe-every 200 "${always[@]}" 2>&1 | tail -n 400
+# Options are lists of words.
+# shellcheck disable=SC2086
+run 575 train_model --corpus "$corpus" --out "$work/run" --minutes "$minutes" --config "$config" \
+  --total-minutes "$total" --text-share "$text" --lengths "$lengths" --workers "$workers" \
+  --probe-every 200 "${always[@]}" $train_options 2>&1 | tail -n 400
 echo "trained after $((SECONDS - began)) s"
 if ((!finish)); then
   cp "$work/run/log.jsonl" "$out/"
   exit 0
 fi
 
-python 60 export --model "$work/run/model.pt" --out "$work/export" --name "$name" --storages q4_0 f16
+run 60 export --model "$work/run/model.pt" --out "$work/export" --name "$name" --storages q4_0 f16
 split --bytes=$part_bytes "$work/export/$name-f16.gguf" "$out/part." && ls -l "$out"
-wait "$tasks"
-cat "$work/tasks.log"
 echo "exported after $((SECONDS - began)) s"
 
-python 60 reference_eval --model "$work/export/$name-f16.gguf" --tasks "$work/tasks.jsonl" \
-  --out "$work/scores-f16.jsonl" --methods full >"$work/f16.log" 2>&1 &
-f16=$!
-python 95 learn_plan --model "$work/export/$name-q4_0.gguf" --corpus "$corpus" --out "$work/plans" \
-  --steps "$steps" --samples 10 --min-tokens 512 --max-tokens 4000 --workers 12 --books 30 \
-  --shares 0.5 0.6 0.7 0.8 0.9 --bytes 820 >"$work/plans.log" 2>&1
-tail -n 12 "$work/plans.log" | cut -c1-400
-wait "$f16"
-tail -n 4 "$work/f16.log"
+# shellcheck disable=SC2086
+train/device/plans.sh --model "$work/export/$name-q4_0.gguf" --corpus "$corpus" --out "$work/plans" \
+  --python "$python" --workers "$workers" ${wheel:+--wheel "$wheel"} --lengths "1024 2048 4096" \
+  --kinds "session single multi-key multi-value multi-query key-value tracking facts perplexity" \
+  --steps "$steps" --samples 10 --max-tokens 4000 --bytes 820 --batch-tokens 131072 \
+  --learn-seconds 120 --eval-seconds 90 --methods "full k4+v4 leank-70 leank-80 leank-70+k4+v4 \
+leank-80+k4+v4 duo-50 think-70 magnitude-70 low-50 random-70 sink" $plan_options
 echo "plans after $((SECONDS - began)) s"
-
-python 50 reference_eval --model "$work/export/$name-q4_0.gguf" --tasks "$work/tasks.jsonl" \
-  --out "$work/scores-q4_0.jsonl" --factors "$work/plans/factors.pt" --methods full full+k4+v4 \
-  leank-70 leank-80 leank-70+k4+v4 think-70 magnitude-70 sink >"$work/q4_0.log" 2>&1
-tail -n 12 "$work/q4_0.log"
+# The same tasks with the weights that Q4_0 was rounded from.
+run 60 reference_eval --model "$work/export/$name-f16.gguf" --tasks "$work/plans/tasks.jsonl" \
+  --out "$work/scores-f16.jsonl" --methods full 2>&1 | tail -n 3
 tar --create --gzip --file "$out/logs.tgz" --ignore-failed-read --directory "$work" \
-  run/log.jsonl plans plans.log f16.log q4_0.log scores-f16.jsonl scores-q4_0.jsonl \
-  "export/$name.md" 2>&1
+  run/log.jsonl plans scores-f16.jsonl "export/$name.md" 2>&1
 echo "all after $((SECONDS - began)) s"

@@ -107,6 +107,9 @@ class Reading:
     factors: Tensor | None = None
     # (layers, 1 or B, KV) bool: heads that read an archive at all; None: all.
     alive: Tensor | None = None
+    # (layers, 1 or B, KV) in [0, 1]: how much of a head's output reads the archive at all; the rest
+    # is what sink and recent alone give (DuoAttention, while its gates are learned).
+    gates: Tensor | None = None
 
 
 def select_pages(
@@ -237,12 +240,20 @@ class TailReader:
             rest = prompt - reading.sink - read_slots.shape[-1]
             read_slots = torch.nn.functional.pad(read_slots, (reading.sink, rest), value=True)
             unread = unread | (archived & ~read_slots[:, :, None])
-        own = own.masked_fill(unread, -math.inf)
-        probabilities = torch.cat((own, tail), -1).masked_fill(future, -math.inf).softmax(-1)
-        in_full = probabilities[..., :prompt]
-        in_archive = in_full * archived
-        read = in_archive @ rows.v[:, :, None] + (in_full - in_archive) @ full_v
-        return (read + probabilities[..., prompt:] @ tail_v).flatten(1, 2)
+
+        def mixed(unread: Tensor) -> Tensor:
+            scores = torch.cat((own.masked_fill(unread, -math.inf), tail), -1)
+            probabilities = scores.masked_fill(future, -math.inf).softmax(-1)
+            in_full = probabilities[..., :prompt]
+            in_archive = in_full * archived
+            read = in_archive @ rows.v[:, :, None] + (in_full - in_archive) @ full_v
+            return read + probabilities[..., prompt:] @ tail_v
+
+        read = mixed(unread)
+        if reading.gates is not None:
+            gate = reading.gates[layer][:, :, None, None, None]
+            read = gate * read + (1 - gate) * mixed(archived)
+        return read.flatten(1, 2)
 
 
 def tail_pass(

@@ -90,27 +90,60 @@ def learn_factors(
 ) -> Tensor:
     """Stage 1: factors (len(l1), layers, kv_heads, head_dim) in [0, 1]. `keep` gets them whenever
     a line is logged: a run that is cut short then still has plans."""
-    _freeze(model)
     shape = (model.config.layers, model.config.kv_heads, model.config.head_dim)
-    device = model.token_embd.weight.device
+
+    def reading_of(factors: Tensor) -> Reading:
+        return replace(config.reading, factors=factors[:, None])
+
     begin = torch.ones(shape) if start is None else start
+    return _distil(model, batches, config, begin, reading_of, log, keep)
+
+
+def learn_gates(
+    model: Transformer,
+    batches: Iterator[TailBatch],
+    config: LeankConfig,
+    log: Callable[[dict[str, object]], None] = lambda _: None,
+) -> Tensor:
+    """DuoAttention (Xiao et al. 2024, arXiv 2410.10819): gates (len(l1), layers, kv_heads) in
+    [0, 1] between a head that reads everything and one that reads sink and recent."""
+
+    def reading_of(gates: Tensor) -> Reading:
+        return replace(config.reading, gates=gates[:, None])
+
+    begin = torch.ones(model.config.layers, model.config.kv_heads)
+    return _distil(model, batches, config, begin, reading_of, log, lambda _: None)
+
+
+def _distil(
+    model: Transformer,
+    batches: Iterator[TailBatch],
+    config: LeankConfig,
+    begin: Tensor,
+    reading_of: Callable[[Tensor], Reading],
+    log: Callable[[dict[str, object]], None],
+    keep: Callable[[Tensor], None],
+) -> Tensor:
+    """Learns one set of values in [0, 1] for each L1 weight: what `reading_of` makes of them shall
+    end in the same hidden states as the whole cache, and their mean be small."""
+    _freeze(model)
+    device = model.token_embd.weight.device
     sets = [begin.clone().to(device).requires_grad_(True) for _ in config.l1]
     optimiser = torch.optim.AdamW(sets, lr=config.learning_rate, weight_decay=0.0)
     for step in range(config.steps):
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, config.steps, config.learning_rate)
         with torch.no_grad():
-            for factors in sets:
-                factors.clamp_(0, 1)
+            for values in sets:
+                values.clamp_(0, 1)
         batch = next(batches).to(device)
         teacher, reference = reference_pass(model, batch)
         losses = []
         optimiser.zero_grad()
-        for factors, weight in zip(sets, config.l1, strict=True):
-            reading = replace(config.reading, factors=factors.clamp(0, 1)[:, None])
-            hidden = read_with(model, teacher, batch, reading)
+        for values, weight in zip(sets, config.l1, strict=True):
+            hidden = read_with(model, teacher, batch, reading_of(values.clamp(0, 1)))
             loss = distillation(hidden, reference, batch.weights)
-            (loss + weight * factors.abs().mean()).backward()
+            (loss + weight * values.abs().mean()).backward()
             losses.append(loss.detach())
         optimiser.step()
         if step % config.log_every == 0 or step == config.steps - 1:
@@ -118,10 +151,10 @@ def learn_factors(
                 "step": step,
                 "l1": list(config.l1),
                 "distillation": [round(float(loss), 6) for loss in losses],
-                "mean_factor": [round(float(factors.detach().mean()), 4) for factors in sets],
+                "mean_factor": [round(float(values.detach().mean()), 4) for values in sets],
             })  # fmt: skip
-            keep(torch.stack([factors.detach().clamp(0, 1) for factors in sets]))
-    return torch.stack([factors.detach().clamp(0, 1) for factors in sets])
+            keep(torch.stack([values.detach().clamp(0, 1) for values in sets]))
+    return torch.stack([values.detach().clamp(0, 1) for values in sets])
 
 
 def refine_factors(

@@ -21,7 +21,14 @@ from torch import Tensor
 from .cache import Reading, exact_enough
 from .conversation import conversation
 from .corpus import paragraphs_of, read_corpus
-from .leank import LeankConfig, learn_factors, mask_reading, measure, refine_factors
+from .leank import (
+    LeankConfig,
+    learn_factors,
+    learn_gates,
+    mask_reading,
+    measure,
+    refine_factors,
+)
 from .load import open_model
 from .masks import block_mask, candidates_for
 from .plan import CachePlan, kept_of
@@ -33,6 +40,7 @@ from .tokenizer import Messages, renderer
 MEASURED_BATCHES = 6
 # Of the chats that are learned from.
 CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
+GATE_L1 = 0.05  # DuoAttention's
 # Page budgets that are tried for a byte target, and how much worse one may be than reading all.
 PAGE_BUDGETS = (8, 16, 32, 64)
 PAGE_BUDGET_SLACK = 1.05
@@ -51,6 +59,11 @@ def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, i
         return retrieval_task(random, chars, 1.0, haystack)
 
     return make_chat
+
+
+def file_name(model: str, plan: str) -> str:
+    """Of a plan's file: models may have spaces in their names."""
+    return f"{model.replace(' ', '-')}.{plan}.json"
 
 
 def reading_of(plan: CachePlan, device: torch.device) -> Reading:
@@ -105,19 +118,31 @@ class PlanMaker:
     def stage1(self) -> tuple[Tensor, tuple[float, ...]]:
         """Factors for each L1 weight, learned or read, and the weights."""
         given, l1 = self.arguments.factors, tuple(self.arguments.l1)
+        gates: dict[str, Tensor] = {}
 
         def keep(factors: Tensor) -> None:
-            torch.save({"factors": factors.cpu(), "l1": list(l1)}, self.out / "factors.pt")
+            state = {"factors": factors.cpu(), "l1": list(l1), **gates}
+            torch.save(state, self.out / "factors.pt")
 
         if given:
-            state = torch.load(given)
+            state = torch.load(given, map_location="cpu")
             factors, l1 = state["factors"].to(self.device), tuple(state["l1"])
+            if "gates" in state:
+                gates["gates"] = state["gates"]
         else:
             config = LeankConfig(
                 l1=l1, learning_rate=self.arguments.learning_rate, steps=self.arguments.steps,
                 reading=self.reading,
             )  # fmt: skip
             factors = learn_factors(self.model, self.streams[0], config, log=self.log, keep=keep)
+        if self.arguments.gate_steps > 0:
+            keep(factors)
+            config = LeankConfig(
+                l1=(GATE_L1,), learning_rate=self.arguments.learning_rate,
+                steps=self.arguments.gate_steps, reading=self.reading,
+            )  # fmt: skip
+            found = learn_gates(self.model, self.streams[0], config, log=self.log)
+            gates["gates"] = found[0].cpu()
         keep(factors)
         return factors, l1
 
@@ -129,7 +154,7 @@ class PlanMaker:
             plan, name=plan.name + suffix, model=self.name, context_tokens_min=low,
             context_tokens_max=high,
         )  # fmt: skip
-        plan.write(self.out / f"{self.name}.{plan.name}.json")
+        plan.write(self.out / file_name(self.name, plan.name))
         self.results.append({
             "plan": plan.name, "pruned": round(1 - plan.kept_fraction, 4),
             "storage": [plan.storage_k, plan.storage_v], "pages_per_step": plan.pages_per_step,
@@ -229,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--factors", type=Path, help="of an earlier stage 1: goes on from there")
     options.add_argument("--steps", type=int, default=150)
+    options.add_argument("--gate-steps", type=int, default=0, help="of DuoAttention's gates")
     options.add_argument("--refine-steps", type=int, default=0)
     options.add_argument("--samples", type=int, default=10, help="of a batch")
     options.add_argument("--min-tokens", type=int, default=512)

@@ -1,15 +1,19 @@
 """Opens a model wherever it lies: GGUF, a training run's model.pt, or a transformers folder."""
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .cache import exact_enough
 from .config import ModelConfig
 from .gguf_file import ModelFile, read_gguf
 from .model import Transformer
 from .tokenizer import embedded_vocabulary
+from .weights import as_stored
 
 _HF_ARCHITECTURES = {
     "LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3",
@@ -101,6 +105,44 @@ def read_run(path: Path) -> tuple[Transformer, ModelFile]:
     model = Transformer(config)
     model.load_state_dict(state["model"])
     return model, ModelFile("leanedge", config, embedded_vocabulary())
+
+
+FINGERPRINT_BLOCK = 4 << 20  # bytes; src/engine/gguf/fingerprint.ts
+
+
+def fingerprint(path: Path) -> str:
+    """The name of a model file's content, as the engine computes it."""
+    inner = []
+    with path.open("rb") as file:
+        while block := file.read(FINGERPRINT_BLOCK):
+            inner.append(hashlib.sha256(block).digest())
+    size = path.stat().st_size.to_bytes(8, "little")
+    return hashlib.sha256(b"leanedge model 1\n" + size + b"".join(inner)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model that is measured, on the machine's best device."""
+
+    path: Path
+    model: Transformer
+    file: ModelFile
+    device: torch.device
+
+
+def open_measured(path: Path, storage: str = "") -> Measured:
+    """Opens a model with its vocabulary for measuring: bf16 on a GPU, f32 elsewhere; with the
+    weights that a file of `storage` (f16, q8_0, q4_0) would hold, if it is named."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exact_enough()
+    model, file = open_model(path)
+    if file is None:
+        raise ValueError(f"{path}: a model with its vocabulary (GGUF, or model.pt) expected")
+    if storage:
+        for name, parameter in model.named_parameters():
+            parameter.data = as_stored(name, parameter.data, storage)
+    model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
+    return Measured(path, model, file, device)
 
 
 def open_model(path: Path) -> tuple[Transformer, ModelFile | None]:

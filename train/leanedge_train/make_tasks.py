@@ -4,20 +4,21 @@ A quick look between two trainings; the evaluation that counts makes its own tas
 """
 
 import argparse
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from .conversation import session_task
-from .corpus import paragraphs_of, read_corpus
+from .corpus import Corpus, paragraphs_of, read_corpus
 from .load import open_model
-from .reference_eval import ANSWER_TOKENS
 from .retrieval import Haystack, biographies, digits, scatter, spoken_list, tracking
-from .rows import CHARS_PER_TOKEN
-from .tokenizer import embedded_vocabulary, prompt_ids, renderer
+from .rows import CHARS_PER_TOKEN, encode_books
+from .tasks_file import ANSWER_TOKENS, EvalTask
+from .tokenizer import Render, embedded_vocabulary, prompt_ids, renderer, tokenizer_of
 from .words import ADJECTIVES, NOUNS
 
 KINDS = ("single", "multi-key", "multi-value", "multi-query", "key-value", "tracking", "facts")
+OTHER_KINDS = ("session", "perplexity")
 SESSION_TURNS = (1, 5, 10, 20, 40, 60)  # between telling and asking
 
 
@@ -73,12 +74,51 @@ def generated_task(
     return needle_task(random, kind, chars, haystack)
 
 
+def session_tasks(
+    seed: int, count: int, corpus: Corpus, haystack: Haystack, render_chat: Render
+) -> Iterator[EvalTask]:
+    """`count` sessions of each number of turns."""
+    for index in range(count * len(SESSION_TURNS)):
+        random = Random(f"{seed}/session/{index}")
+        turns = SESSION_TURNS[index % len(SESSION_TURNS)]
+        messages, question, answer = session_task(random, turns, corpus, haystack)
+        ids = prompt_ids(render_chat, [*messages, ("user", question)])
+        yield EvalTask("session", turns, ids, [answer], "exact", index)
+
+
+def kind_tasks(
+    seed: int, kind: str, length: int, count: int, haystack: Haystack, render_chat: Render
+) -> Iterator[EvalTask]:
+    """`count` samples of one kind that fit into `length` tokens, the answer included."""
+    for index in range(count):
+        random = Random(f"{seed}/{kind}/{length}/{index}")
+        chars = round((length - ANSWER_TOKENS) * CHARS_PER_TOKEN)
+        while True:
+            prompt, answers = generated_task(random, kind, chars, haystack)
+            ids = prompt_ids(render_chat, [("user", prompt)])
+            if len(ids) <= length - ANSWER_TOKENS:
+                break
+            chars = round(chars * 0.93)
+        yield EvalTask(kind, length, ids, answers, "any" if kind == "facts" else "all", index)
+
+
+def perplexity_tasks(text: list[int], length: int, count: int) -> Iterator[EvalTask]:
+    """`count` windows of `length` tokens, evenly spaced; their last ANSWER_TOKENS are targets."""
+    span = len(text) - length
+    if span < 0:
+        raise ValueError(f"{len(text)} tokens of held-out text, {length} needed")
+    for index in range(count):
+        at = span * index // max(1, count - 1)
+        yield EvalTask("perplexity", length, text[at : at + length], [], "loss", index)
+
+
 def main() -> None:
     """The command."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", type=Path, help="whose tokenizer; unset: the embedded model's")
     options.add_argument("--corpus", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--kinds", nargs="+", choices=(*KINDS, *OTHER_KINDS))
     options.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096])
     options.add_argument("--count", type=int, default=32, help="of each kind and length")
     options.add_argument("--seed", type=int, default=1000)
@@ -92,32 +132,25 @@ def main() -> None:
     render_chat = renderer(vocabulary)
     corpus = read_corpus(arguments.corpus)
     haystack = Haystack(tuple(p for book in corpus.held_out for p in paragraphs_of(book)))
+    kinds = arguments.kinds or (*KINDS, *OTHER_KINDS)
+    seed, count = arguments.seed, arguments.count
     with arguments.out.open("w") as out:
-        for index in range(arguments.count * len(SESSION_TURNS)):
-            random = Random(f"{arguments.seed}/session/{index}")
-            turns = SESSION_TURNS[index % len(SESSION_TURNS)]
-            messages, question, answer = session_task(random, turns, corpus, haystack)
-            ids = prompt_ids(render_chat, [*messages, ("user", question)])
-            out.write(json.dumps({
-                "task": "session", "length": turns, "ids": ids, "answers": [answer],
-                "score": "exact", "seed": index,
-            }) + "\n")  # fmt: skip
+        if "session" in kinds:
+            for task in session_tasks(seed, count, corpus, haystack, render_chat):
+                out.write(task.to_json())
+        held_out = []
+        if "perplexity" in kinds:
+            held_out = encode_books(tokenizer_of(vocabulary), corpus.held_out).tolist()
         for length in arguments.lengths:
-            for kind in KINDS:
-                for index in range(arguments.count):
-                    random = Random(f"{arguments.seed}/{kind}/{length}/{index}")
-                    chars = round((length - ANSWER_TOKENS) * CHARS_PER_TOKEN)
-                    while True:
-                        prompt, answers = generated_task(random, kind, chars, haystack)
-                        ids = prompt_ids(render_chat, [("user", prompt)])
-                        if len(ids) <= length - ANSWER_TOKENS:
-                            break
-                        chars = round(chars * 0.93)
-                    score = "any" if kind == "facts" else "all"
-                    out.write(json.dumps({
-                        "task": kind, "length": length, "ids": ids, "answers": answers,
-                        "score": score, "seed": index,
-                    }) + "\n")  # fmt: skip
+            for kind in kinds:
+                if kind in KINDS:
+                    made = kind_tasks(seed, kind, length, count, haystack, render_chat)
+                elif kind == "perplexity":
+                    made = perplexity_tasks(held_out, length, count)
+                else:
+                    continue
+                for task in made:
+                    out.write(task.to_json())
 
 
 if __name__ == "__main__":

@@ -54,9 +54,14 @@ def block_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:
     return top_channels(untied(values), chosen.view_as(blocks).sum(-1) * align)
 
 
+def even_width(head_dim: int, pruned: float, align: int = 16) -> int:
+    """Width of every head: the nearest multiple of `align`, at least one of it."""
+    return min(head_dim, max(align, round((1 - pruned) * head_dim / align) * align))
+
+
 def even_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:
-    """The same width in every head, to the nearest multiple of `align`."""
-    width = round((1 - pruned) * values.shape[-1] / align) * align
+    """The same width in every head."""
+    width = even_width(values.shape[-1], pruned, align)
     widths = torch.full(values.shape[:2], width, device=values.device)
     return top_channels(untied(values), widths)
 

@@ -101,6 +101,10 @@ class CachePlan:
         pages = max(0, (tokens - self.sink - self.recent) // PAGE_SLOTS)
         return dense * (self.sink + self.recent + PAGE_SLOTS) + pages * self.page_bytes()
 
+    def for_model(self, model: str) -> "CachePlan":
+        """The same plan under the name of a model."""
+        return replace(self, model=model)
+
     def fingerprint(self) -> str:
         """SHA-256 of the canonical form, lower-case hexadecimal."""
         selection: object = "off"

@@ -7,57 +7,27 @@ does. Writes one JSON line for each sample and method, and a table at the end.
 
 import argparse
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .cache import PromptCache, Reading, TailReader, exact_enough, prefill, tail_pass
-from .load import open_model
-from .methods import THINK_QUERIES, Method, Scores, parse_method, think_scores
+from .cache import PromptCache, Reading, TailReader, prefill, tail_pass
+from .load import open_measured
+from .methods import THINK_QUERIES, Method, parse_method, read_scores
 from .model import Transformer
+from .results import method_line, result_line
+from .tasks_file import EvalTask, read_tasks, score_of
 from .tokenizer import tokenizer_of
 
-ANSWER_TOKENS = 96  # of an answer, unless the task says otherwise; at most `recent`
 PROMPT_TOKENS_AT_ONCE = 131_072  # of one batch, padding included
-CALIBRATION_PROMPTS = 16
-
-
-@dataclass(frozen=True)
-class EvalTask:
-    """One sample; fields as in the file."""
-
-    task: str
-    length: int
-    ids: list[int]
-    answers: list[str]
-    score: str  # all, any or exact
-    seed: int
-    max_tokens: int = ANSWER_TOKENS
-
-
-def read_tasks(path: Path) -> list[EvalTask]:
-    """Reads and checks a file of tasks."""
-    tasks = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        task = EvalTask(**json.loads(line))
-        if task.score not in ("all", "any", "exact") or not task.answers or not task.ids:
-            raise ValueError(f"{path}:{number}: score {task.score!r}, {len(task.answers)} answers")
-        tasks.append(task)
-    return tasks
-
-
-def score_of(task: EvalTask, text: str) -> float:
-    """all: the share of answers that occur; any: 1 if one does; exact: 1 if the text is one."""
-    if task.score == "exact":
-        return float(text.strip() in task.answers)
-    found = [float(answer.casefold() in text.casefold()) for answer in task.answers]
-    return sum(found) / len(found) if task.score == "all" else max(found)
 
 
 def batches(tasks: list[EvalTask], tokens_max: int) -> Iterator[list[EvalTask]]:
@@ -104,15 +74,24 @@ def answer(
 
 
 @torch.no_grad()
-def calibrate(model: Transformer, tasks: list[EvalTask]) -> Tensor:
-    """Mean of ThinK's scores over a few prompts: (layers, kv_heads, head_dim)."""
-    total: Tensor | None = None
-    for batch in batches(tasks[:CALIBRATION_PROMPTS], PROMPT_TOKENS_AT_ONCE):
-        scores = think_scores(read_prompts(model, batch)).sum(1).cpu()
-        total = scores if total is None else total + scores
-    if total is None:
-        raise ValueError("no prompts to calibrate with")
-    return total / min(len(tasks), CALIBRATION_PROMPTS)
+def mean_losses(model: Transformer, batch: list[EvalTask], methods: list[Method]) -> list[Tensor]:
+    """Mean loss of each sample's targets, its last ids, for each method. All but the ids from the
+    one before the first target on are a prompt; these are read as if they were generated."""
+    device = model.token_embd.weight.device
+    rows = batch[0].max_tokens
+    prompts = [replace(task, ids=task.ids[: -rows - 1]) for task in batch]
+    cache = read_prompts(model, prompts)
+    tail = torch.tensor([task.ids[-rows - 1 : -1] for task in batch], device=device)
+    targets = torch.tensor([task.ids[-rows:] for task in batch], device=device)
+    positions = cache.lengths[:, None] + torch.arange(rows, device=device)
+    found = []
+    for method in methods:
+        dense = method.name == "full"
+        reader = TailReader(cache, Reading() if dense else method.reading_for(cache), dense)
+        logits = model.logits(tail_pass(model, reader, tail, positions)).float()
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        found.append(losses.view_as(targets).mean(1).cpu())
+    return found
 
 
 def evaluate(
@@ -124,7 +103,14 @@ def evaluate(
     batch_tokens: int = PROMPT_TOKENS_AT_ONCE,
 ) -> Iterator[dict[str, object]]:
     """One result for each task and method."""
-    for batch in batches(tasks, batch_tokens):
+    for rows in sorted({task.max_tokens for task in tasks if task.score == "loss"}):
+        measured = [task for task in tasks if task.score == "loss" and task.max_tokens == rows]
+        for batch in batches(measured, batch_tokens):
+            for method, losses in zip(methods, mean_losses(model, batch, methods), strict=True):
+                for task, loss in zip(batch, losses.tolist(), strict=True):
+                    yield result_line(method, task, score=math.exp(-loss), text="", loss=loss)
+    said = [task for task in tasks if task.score != "loss"]
+    for batch in batches(said, batch_tokens):
         cache = read_prompts(model, batch)
         tokens_max = max(task.max_tokens for task in batch)
         for method in methods:
@@ -132,24 +118,28 @@ def evaluate(
             rows = answer(model, cache, method.reading_for(cache), end, tokens_max, dense)
             for task, row in zip(batch, rows, strict=True):
                 text = tokenizer.decode(row[: task.max_tokens])
-                yield {
-                    "method": method.name, "task": task.task, "length": task.length,
-                    "seed": task.seed, "score": score_of(task, text), "text": text,
-                }  # fmt: skip
+                yield result_line(method, task, score=score_of(task, text), text=text)
 
 
 def table(results: list[dict[str, object]], methods: list[Method]) -> str:
-    """Mean score of each method and task, in per cent, and bytes of the archive."""
+    """Mean score of each method and task, in per cent, perplexities beside them, and bytes."""
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    losses: dict[str, list[float]] = defaultdict(list)
     for result in results:
-        scores[str(result["method"]), str(result["task"])].append(float(result["score"]))  # type: ignore[arg-type]
+        name = str(result["method"])
+        if "loss" in result:
+            losses[name].append(float(result["loss"]))  # type: ignore[arg-type]
+        else:
+            scores[name, str(result["task"])].append(float(result["score"]))  # type: ignore[arg-type]
     tasks = sorted({task for _, task in scores})
-    lines = ["method | bytes/token | mean | " + " | ".join(tasks)]
+    lines = ["method | bytes/token | perplexity | mean | " + " | ".join(tasks)]
     for method in methods:
         means = [100 * sum(s) / max(1, len(s)) for s in (scores[method.name, t] for t in tasks)]
-        size = f"{method.plan.archive_bytes_per_token():.0f}" if method.plan else "per prompt"
-        cells = " | ".join(f"{mean:.1f}" for mean in means)
-        lines.append(f"{method.name} | {size} | {sum(means) / len(means):.1f} | {cells}")
+        size, own = method.plan.archive_bytes_per_token(), losses[method.name]
+        perplexity = f"{math.exp(sum(own) / len(own)):.2f}" if own else ""
+        mean = f"{sum(means) / len(means):.1f}" if means else ""
+        cells = " | ".join([f"{size:.0f}", perplexity, mean, *(f"{value:.1f}" for value in means)])
+        lines.append(f"{method.name} | {cells}")
     return "\n".join(lines)
 
 
@@ -160,47 +150,33 @@ def main() -> None:
     options.add_argument("--tasks", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--methods", nargs="+", default=["full"])
-    options.add_argument("--factors", type=Path, help="factors.pt of learn_plan")
-    options.add_argument("--factor-set", type=int, default=1, help="which L1 weight's")
+    options.add_argument("--plans", type=Path, help="folder of learn_plan and make_plans")
     options.add_argument("--batch-tokens", type=int, default=PROMPT_TOKENS_AT_ONCE)
     options.add_argument("--limit", type=int, default=0, help="tasks; 0: all")
     options.add_argument(
         "--storage", default="", help="f16, q8_0 or q4_0: compute with those weights"
     )
     arguments = options.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    exact_enough()
-    model, file = open_model(arguments.model)
-    if file is None:
-        raise ValueError(f"{arguments.model} has no vocabulary")
-    if arguments.storage:
-        from .weights import as_stored
-
-        for name, parameter in model.named_parameters():
-            parameter.data = as_stored(name, parameter.data, arguments.storage)
-    model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
+    measured = open_measured(arguments.model, arguments.storage)
     tasks = read_tasks(arguments.tasks)
     tasks = tasks[: arguments.limit or len(tasks)]
-    factors = None
-    if arguments.factors:
-        factors = torch.load(arguments.factors)["factors"][arguments.factor_set].float()
-    scores = Scores(factors, calibrate(model, tasks[::-1]))
-    methods = [parse_method(text, model.config, scores) for text in arguments.methods]
+    listed = arguments.plans / "scores.json" if arguments.plans else None
+    scores = read_scores(listed if listed and listed.exists() else None, arguments.plans)
+    methods = [parse_method(text, measured.model.config, scores) for text in arguments.methods]
     began = time.monotonic()
     results = []
+    vocabulary = measured.file.vocabulary
     with arguments.out.open("w") as out:
+        for method in methods:
+            out.write(json.dumps(method_line(method, measured, arguments.tasks.stem)) + "\n")
         for result in evaluate(
-            model,
-            tokenizer_of(file.vocabulary),
-            file.vocabulary.eos_id,
-            tasks,
-            methods,
+            measured.model, tokenizer_of(vocabulary), vocabulary.eos_id, tasks, methods,
             arguments.batch_tokens,
-        ):
+        ):  # fmt: skip
             results.append(result)
             out.write(json.dumps(result) + "\n")
     print(table(results, methods))
-    print(f"{len(results)} answers in {time.monotonic() - began:.1f} s on {device}")
+    print(f"{len(results)} results in {time.monotonic() - began:.1f} s on {measured.device}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from .tokenizer import Messages
 QUESTIONS_MAX = 8
 # "The grass is green ...": RULER's filler of tracking and of the first needle task.
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+LIST_LINES_MAX = 600  # of `key: value`: about 5,000 tokens
+SHORT_LIST_LINES_MAX = 150
+UUID_LINES_MAX = 40
 UNKNOWN_SHARE = 0.08  # questions about what the text does not say
 
 
@@ -82,12 +85,17 @@ def fresh(random: Random, make: Callable[[Random], str], count: int) -> list[str
     return list(values)
 
 
+def pair(random: Random) -> str:
+    """An adjective and a noun: some 40,000 of them."""
+    return f"{random.choice(words.ADJECTIVES)}-{random.choice(words.NOUNS)}"
+
+
 def make_key(random: Random, level: float) -> Callable[[Random], str]:
     """How this task names its keys."""
     if random.random() < 0.06 * level:
         return uuid
     if random.random() < 0.3 + 0.3 * level:
-        return lambda r: f"{r.choice(words.ADJECTIVES)}-{r.choice(words.NOUNS)}"
+        return pair
     return lambda r: r.choice(words.NOUNS)
 
 
@@ -97,7 +105,7 @@ def make_value(random: Random, level: float) -> tuple[str, Callable[[Random], st
     if draw < 0.05 * level:
         return "uuid", uuid
     if draw < 0.3:
-        return "word", lambda r: r.choice(words.ADJECTIVES) + "-" + r.choice(words.NOUNS)
+        return "word", pair
     if draw < 0.3 + 0.5 * (1 - level):
         return "number", lambda r: digits(r, 3)
     count = 7 if random.random() < 0.7 else random.randint(4, 8)
@@ -184,8 +192,13 @@ def key_values(random: Random, chars: int, level: float, haystack: Haystack) -> 
     del haystack  # the list is all there is
     value = make_value(random, level)[1]
     key = make_key(random, level)
-    count = max(2, min(random.randint(2, 8 + round(300 * level)), chars // 22))
-    keys = fresh(random, key, min(count, 150) if key is not uuid else min(count, 40))
+    count = min(random.randint(2, 8 + round(300 * level)), SHORT_LIST_LINES_MAX)
+    if key is uuid:
+        count = min(count, UUID_LINES_MAX)
+    elif random.random() < 0.5 * level:
+        # A dense list fills its text: one of 4K tokens has 500 lines.
+        key, count = pair, LIST_LINES_MAX
+    keys = fresh(random, key, max(2, min(count, chars // 22)))
     table = {name: value(random) for name in keys}
     lines = "\n".join(f"{name}: {item}" for name, item in table.items())
     questions = []
@@ -202,7 +215,9 @@ def key_values(random: Random, chars: int, level: float, haystack: Haystack) -> 
 
 def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Messages:
     """Chains of variables: `VAR B = VAR A`; which of them have a value?"""
-    hops = random.randint(1, 1 + round(3 * level))
+    # Long chains are what is hard: they are as many as all shorter ones together.
+    longest = 1 + round(3 * level)
+    hops = longest if random.random() < 0.5 * level else random.randint(1, longest)
     chains = random.randint(1, 1 + round(3 * level))
 
     def name(r: Random) -> str:
@@ -329,11 +344,11 @@ def biographies(random: Random, chars: int, level: float, haystack: Haystack) ->
 
 # What is drawn, and how often.
 TASKS: tuple[tuple[float, Callable[[Random, int, float, Haystack], Messages]], ...] = (
-    (0.46, needles),
-    (0.17, key_values),
-    (0.24, tracking),
-    (0.03, common_words),
-    (0.10, biographies),
+    (0.38, needles),
+    (0.20, key_values),
+    (0.32, tracking),
+    (0.02, common_words),
+    (0.08, biographies),
 )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import lzma
-import math
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -10,15 +10,19 @@ import pytest
 import torch
 from conftest import ask_engine, needs_engine
 
-from leanedge_train import export, learn_plan, make_tasks, train_model
+from leanedge_train import (
+    export,
+    learn_plan,
+    make_plans,
+    make_tasks,
+    reference_eval,
+    train_model,
+)
 from leanedge_train.load import open_model
-from leanedge_train.methods import Scores, parse_method
-from leanedge_train.perplexity import perplexities
 from leanedge_train.plan import read_plan
-from leanedge_train.reference_eval import calibrate, evaluate, read_tasks, table
-from leanedge_train.rows import encode_books
 from leanedge_train.schedule import Schedule, parse_lengths
-from leanedge_train.tokenizer import END, embedded_vocabulary, tokenizer_of
+from leanedge_train.tasks_file import read_tasks
+from leanedge_train.tokenizer import embedded_vocabulary
 
 WORDS = "a cat and a dog went to the old town by the sea where it rained all day".split()
 STEPS = 60
@@ -119,49 +123,66 @@ def test_the_engine_answers_with_the_trained_model_under_its_plan(
     assert found["rendered"] == embedded_vocabulary().chat_template
 
 
+def run(monkeypatch: pytest.MonkeyPatch, command: Callable[[], None], line: str) -> None:
+    """A command of the package, its arguments as one line."""
+    monkeypatch.setattr("sys.argv", ["command", *line.split()])
+    command()
+
+
 def test_every_method_is_scored_on_the_same_tasks(
     trained: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = trained / "tasks.jsonl"
-    monkeypatch.setattr("sys.argv", [
-        "make_tasks", "--corpus", str(trained / "corpus"), "--out", str(path), "--lengths", "300",
-        "--count", "1",
-    ])  # fmt: skip
+    corpus, tasks, plans = trained / "corpus", trained / "tasks.jsonl", trained / "all-plans"
     monkeypatch.setattr(make_tasks, "SESSION_TURNS", (2,))
-    make_tasks.main()
-    tasks = [task for task in read_tasks(path) if task.task in ("single", "session")]
-    assert len(tasks) == 2 and all(len(task.ids) <= 300 for task in tasks)
-    model, file = open_model(exported)
-    assert file is not None
-    factors = torch.rand(2, 1, 32, generator=torch.Generator().manual_seed(1))
-    scores = Scores(factors, calibrate(model, tasks))
-    lines = ("full", "leank-50", "leank-even-50", "duo-50", "think-50", "magnitude-50",
-             "magnitude-even-50", "low-50", "random-50", "sink", "full+k4+v2",
-             "leank-50+k8+quest-2")  # fmt: skip
-    methods = [parse_method(text, model.config, scores) for text in lines]
-    results = list(evaluate(model, tokenizer_of(file.vocabulary), END, tasks, methods))
-    assert len(results) == len(tasks) * len(methods)
-    assert all(0 <= float(result["score"]) <= 1 for result in results)  # type: ignore[arg-type]
-    assert len(table(results, methods).splitlines()) == 1 + len(methods)
-    with pytest.raises(ValueError, match="no known method"):
-        parse_method("full+k3", model.config, scores)
+    kinds = "--kinds single session perplexity"
+    run(monkeypatch, make_tasks.main,
+        f"--corpus {corpus} --out {tasks} --lengths 300 --count 1 {kinds}")  # fmt: skip
+    made = read_tasks(tasks)
+    assert len(made) == 3 and all(len(task.ids) <= 300 for task in made)
+    generator = torch.Generator().manual_seed(1)
+    factors = torch.rand(1, 2, 1, 32, generator=generator)
+    state = {"factors": factors, "l1": [0.1], "gates": torch.rand(2, 1, generator=generator)}
+    torch.save(state, trained / "factors.pt")
+    run(monkeypatch, make_plans.main,
+        f"--model {exported} --corpus {corpus} --out {plans} --factors {trained / 'factors.pt'} "
+        "--factor-set 0 --prompts 2 --tokens 200")  # fmt: skip
+    names = {read_plan(path).name for path in plans.glob("tiny.*.json")}
+    assert len(names) == 8 * len(make_plans.SHARES) and "duo-50" in names
+    lines = ("full", "leank-50", "leank-even-50", "heads-50", "duo-50", "leank-50+duo-50",
+             "think-50", "magnitude-50", "magnitude-even-50", "low-50", "random-50", "sink",
+             "full+k4+v2", "leank-50+k8+quest-2")  # fmt: skip
+    out = trained / "scores.jsonl"
+    run(monkeypatch, reference_eval.main,
+        f"--model {exported} --tasks {tasks} --out {out} --plans {plans} "
+        f"--methods {' '.join(lines)}")  # fmt: skip
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    methods = [line for line in results if "task" not in line]
+    assert [line["method"] for line in methods] == list(lines)
+    assert all(line["model"] == "tiny-q4_0" and line["origin"] for line in methods)
+    assert len(results) == len(lines) * (1 + len(made))
+    assert all(0 <= line["score"] <= 1 for line in results if "task" in line)
 
 
-def test_perplexity_of_the_whole_cache_is_the_models_own(trained: Path, exported: Path) -> None:
+def test_perplexity_of_the_whole_cache_is_the_models_own(
+    trained: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, _ = open_model(exported)
-    tokenizer = tokenizer_of(embedded_vocabulary())
-    text = lzma.decompress((trained / "corpus" / "books-0.txt.xz").read_bytes()).decode()
-    ids = encode_books(tokenizer, (text.split("\x1e")[1],))
-    methods = [parse_method(name, model.config, Scores()) for name in ("full", "sink")]
-    found = perplexities(model, ids, 200, 20, 2, methods, batch=2)
-    starts = [0, len(ids) - 202]
-    total = 0.0
-    for at in starts:
-        piece = torch.tensor(ids[at : at + 201].astype(int))[None]
-        logits = model.logits(model(piece[:, :-1]))[0, -20:]
-        total += float(torch.nn.functional.cross_entropy(logits, piece[0, -20:]))
-    assert found["full"] == pytest.approx(math.exp(total / 2), rel=1e-3)
-    assert found["sink"] != found["full"]
+    tasks, out = trained / "text.jsonl", trained / "losses.jsonl"
+    run(
+        monkeypatch,
+        make_tasks.main,
+        f"--corpus {trained / 'corpus'} --out {tasks} --lengths 200 --count 2 --kinds perplexity",
+    )
+    run(monkeypatch, reference_eval.main,
+        f"--model {exported} --tasks {tasks} --out {out} --methods full sink")  # fmt: skip
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    found = {(line["method"], line["seed"]): line["loss"] for line in lines if "loss" in line}
+    for task in read_tasks(tasks):
+        piece = torch.tensor(task.ids)[None]
+        logits = model.logits(model(piece[:, :-1]))[0, -task.max_tokens :]
+        loss = float(torch.nn.functional.cross_entropy(logits, piece[0, -task.max_tokens :]))
+        assert found["full", task.seed] == pytest.approx(loss, abs=1e-3)
+        assert found["sink", task.seed] != found["full", task.seed]
 
 
 def test_the_schedule_holds_the_rate_until_half_and_then_lowers_it() -> None:

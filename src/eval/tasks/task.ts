@@ -1,5 +1,5 @@
 /** What a task is: a maker of prompts of any size, and how replies count. */
-import type { ScoreKind } from "../score.js";
+import type { ReplyScoreKind } from "../score.js";
 
 /** A prompt and what counts as its answer. */
 export interface Draft {
@@ -12,7 +12,7 @@ export interface Draft {
 /** A task whose prompt can be filled to any length. */
 export interface Task {
   readonly name: string;
-  readonly score: ScoreKind;
+  readonly score: ReplyScoreKind;
   /** Longest reply, in tokens; counted in a sample's length. */
   readonly maxTokens: number;
   /** Smallest size that `draft` takes. */

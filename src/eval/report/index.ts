@@ -1,0 +1,137 @@
+/** The report of a folder: Markdown and charts from result files, plans and what masks were made from. */
+import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { parsePlan } from "../../engine/plan/parse.js";
+import { planFingerprint } from "../../engine/plan/fingerprint.js";
+import { readResults } from "../samples-file.js";
+import { readMaskScores, type MaskScores, type PublishedRates } from "./masks.js";
+import {
+  bandsChart,
+  bytesChart,
+  factorsChart,
+  lengthChart,
+  maskChart,
+  svgOf,
+  widthChart,
+  type NamedPlan,
+} from "./plots.js";
+import { renderHead, renderSection } from "./render.js";
+import { sectionsOf, type Section } from "./sections.js";
+
+/** Files of a report by their path in its folder. */
+export type ReportFiles = ReadonlyMap<string, string>;
+
+/** What a report is made from, in its folder. */
+const parts = { results: "results", plans: "plans", masks: "masks" } as const;
+
+/** The file of rates of published masks, among the masks. */
+const publishedFile = "published.json";
+
+/** Most plans of a section whose masks are compared by frequency. */
+const plansMax = 4;
+
+type Chart = Parameters<typeof svgOf>[0] | undefined;
+
+async function filesOf(folder: string, suffix: string): Promise<string[]> {
+  const names = await readdir(folder).catch(() => []);
+  return names
+    .filter((name) => name.endsWith(suffix))
+    .sort()
+    .map((name) => join(folder, name));
+}
+
+/**
+ * Makes a report.
+ *
+ * @param folder with results/*.jsonl, and beside them plans/*.json and masks/*.json where there are any
+ * @param plansFolder further plans, those that are shipped
+ * @throws Error that names the file that is refused
+ */
+export async function reportOf(folder: string, plansFolder?: string): Promise<ReportFiles> {
+  const paths = await filesOf(join(folder, parts.results), ".jsonl");
+  if (paths.length === 0) throw new Error(`no result files in ${join(folder, parts.results)}`);
+  const results = await Promise.all(
+    paths.map(async (path) => readResults(await readFile(path, "utf8"), path)),
+  );
+  const plans = new Map<string, NamedPlan>();
+  const folders = [plansFolder, join(folder, parts.plans)].filter((one) => one !== undefined);
+  for (const path of (await Promise.all(folders.map((one) => filesOf(one, ".json")))).flat()) {
+    const plan = parsePlan(await readFile(path, "utf8"), basename(path, ".json"));
+    plans.set(await planFingerprint(plan), { name: plan.name, plan });
+  }
+  const masks: MaskScores[] = [];
+  let published: readonly PublishedRates[] = [];
+  for (const path of await filesOf(join(folder, parts.masks), ".json")) {
+    const text = await readFile(path, "utf8");
+    if (basename(path) === publishedFile) published = JSON.parse(text) as PublishedRates[];
+    else masks.push(readMaskScores(text, path));
+  }
+  const files = new Map<string, string>();
+  const page = renderHead();
+  for (const section of sectionsOf(results)) {
+    const scores = masks.find((one) => one.modelFingerprint === section.modelFingerprint);
+    const charts = chartsOf(section, plans, scores, published);
+    const lines: string[] = [];
+    for (const [name, { chart, words }] of charts) {
+      if (chart === undefined) continue;
+      const path = `images/${section.model}-${section.backend}-${name}.svg`;
+      files.set(path, await svgOf(chart));
+      lines.push(`![${words}](${path})`);
+    }
+    page.push(...renderSection(section, lines));
+  }
+  files.set("results.md", `${page.join("\n\n")}\n`);
+  return files;
+}
+
+/** Charts of a section by name; what cannot be drawn is undefined. */
+function chartsOf(
+  section: Section,
+  plans: ReadonlyMap<string, NamedPlan>,
+  scores: MaskScores | undefined,
+  published: readonly PublishedRates[],
+): Map<string, { chart: Chart; words: string }> {
+  const learned = section.methods
+    .filter(({ method }) => /^leank-\d+$/.test(method))
+    .flatMap(({ planFingerprint: hash, method }) => {
+      const plan = plans.get(hash)?.plan;
+      return plan === undefined ? [] : [{ name: method, plan }];
+    })
+    .slice(0, plansMax);
+  const middle = learned[Math.floor(learned.length / 2)];
+  const charts = new Map<string, { chart: Chart; words: string }>();
+  const has = section.replies.length > 0;
+  charts.set("bytes", {
+    chart: has ? bytesChart(section) : undefined,
+    words: "Score against archive bytes a token, a line a method",
+  });
+  charts.set("lengths", {
+    chart: has ? lengthChart(section) : undefined,
+    words: "Score by length, a line a method",
+  });
+  charts.set("mask", {
+    chart: middle && maskChart(middle),
+    words: "Channels kept by layer, head and RoPE pair",
+  });
+  charts.set("bands", {
+    chart: learned.length > 0 ? bandsChart(learned, published) : undefined,
+    words: "Share of K channels kept by band of RoPE frequency, beside the two published masks",
+  });
+  charts.set("widths", {
+    chart: middle && scores && widthChart(middle, scores.magnitude),
+    words: "Width of each head against its high-frequency ratio",
+  });
+  charts.set("factors", {
+    chart: scores && factorsChart(scores),
+    words: "Factors learned from two kinds of data",
+  });
+  return charts;
+}
+
+/** Writes a report into its folder. @returns the paths of its files there */
+export async function writeReport(folder: string, plansFolder?: string): Promise<string[]> {
+  const files = await reportOf(folder, plansFolder);
+  await mkdir(join(folder, "images"), { recursive: true });
+  for (const [path, text] of files) await writeFile(join(folder, path), text);
+  return [...files.keys()];
+}

@@ -1,0 +1,213 @@
+/** The report's Markdown: what methods are, what they score and lose, by length, task and turn. */
+import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
+import { fullMethod } from "../methods.js";
+import type { MethodLine } from "../samples-file.js";
+import { lengthsOf, unique, valuesOf, type NamedResult, type Section } from "./sections.js";
+
+/** Pairs from which on a difference is settled; below, the report says that it is a first look. */
+export const pairsWanted = 2_000;
+
+/** Slots of a page: recent zones hold up to as many rows more. */
+const pageSlots = 32;
+
+/** Contexts that whole caches are compared at, in tokens. */
+const wholeCacheTokens = [4_096, 16_384] as const;
+
+/** Points of a hundred, one digit behind the point. */
+function points(share: number): string {
+  // No minus before a zero.
+  return (Math.round(1_000 * share) / 10 + 0).toFixed(1);
+}
+
+function signed(share: number): string {
+  const text = points(share);
+  return share > 0 && text !== "0.0" ? `+${text}` : text;
+}
+
+function withInterval({ mean, low, high }: Interval): string {
+  return `${points(mean)} (${points(low)} to ${points(high)})`;
+}
+
+function signedInterval({ mean, low, high }: Interval): string {
+  return `${signed(mean)} (${signed(low)} to ${signed(high)})`;
+}
+
+function row(cells: readonly string[]): string {
+  return `| ${cells.join(" | ")} |`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  return [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
+}
+
+/** How many times smaller the cache of `tokens` tokens is, zones included. */
+export function wholeCacheRatio(
+  method: Pick<MethodLine, "bytesPerToken" | "denseBytesPerToken" | "sink" | "recent">,
+  tokens: number,
+): number {
+  const { bytesPerToken, denseBytesPerToken, sink, recent } = method;
+  const archived = pageSlots * Math.max(0, Math.floor((tokens - sink - recent) / pageSlots));
+  return (
+    (denseBytesPerToken * tokens) /
+    (denseBytesPerToken * (tokens - archived) + bytesPerToken * archived)
+  );
+}
+
+/** The head of a report. */
+export function renderHead(): string[] {
+  return [
+    "# Evaluation results",
+    "Written by `leanedge eval report`; `docs/evaluation/README.md` says how samples are made and scored. Scores are " +
+      "points of 100; intervals are 95 % bootstrap intervals, differences are paired: the same samples under both methods.",
+  ];
+}
+
+/**
+ * One section, without its charts.
+ *
+ * @param charts Markdown of the charts, between the tables of methods and of lengths
+ */
+export function renderSection(section: Section, charts: readonly string[]): string[] {
+  const { model, modelFingerprint, backend, series, methods, replies, texts } = section;
+  const parts = [
+    `## ${model}, ${backend === "reference" ? "reference evaluator" : `engine ${backend}`}`,
+    `Model file ${modelFingerprint.slice(0, 16)}, series \`${series.join("`, `")}\`.`,
+    "### What the methods are",
+    originTable(methods),
+  ];
+  if (replies.length > 0) parts.push("### Scores", scoreTable(methods, replies));
+  parts.push(...charts);
+  const asked = replies.filter(({ task }) => task !== "session");
+  const session = replies.filter(({ task }) => task === "session");
+  if (asked.length > 0) {
+    parts.push("### By length, in tokens", lengthTable(methods, asked));
+    for (const length of lengthsOf(asked)) {
+      parts.push(`### By task, ${length} tokens`, taskTable(methods, asked, length));
+    }
+  }
+  if (session.length > 0) {
+    parts.push("### Sessions, by turns between telling and asking", lengthTable(methods, session));
+  }
+  if (texts.length > 0) {
+    parts.push("### Perplexity of held-out books", perplexityTable(methods, texts));
+  }
+  return parts;
+}
+
+/** A line a method: what it keeps, what that takes, and where its plan comes from. */
+function originTable(methods: readonly MethodLine[]): string {
+  return table(
+    [
+      "method",
+      "K kept",
+      "pages read a step",
+      "archive bytes a token",
+      "times smaller",
+      ...wholeCacheTokens.map((tokens) => `whole cache at ${tokens / 1024}K`),
+      "channels from",
+    ],
+    methods.map((line) => [
+      line.method,
+      `${(100 * line.keptFraction).toFixed(0)} %`,
+      line.pagesPerStep === 0 ? "all" : String(line.pagesPerStep),
+      line.bytesPerToken.toFixed(0),
+      line.bytesPerToken > 0 ? (line.denseBytesPerToken / line.bytesPerToken).toFixed(1) : "",
+      ...wholeCacheTokens.map((tokens) => wholeCacheRatio(line, tokens).toFixed(2)),
+      line.origin,
+    ]),
+  );
+}
+
+/** A line a method: its mean, and its difference from the full cache. */
+function scoreTable(methods: readonly MethodLine[], results: readonly NamedResult[]): string {
+  const full = valuesOf(results, fullMethod);
+  let pairs = Infinity;
+  const rows = methods.flatMap(({ method, bytesPerToken }) => {
+    const own = valuesOf(results, method);
+    if (own.size === 0) return [];
+    let difference = "";
+    if (method !== fullMethod && [...own.keys()].some((sample) => full.has(sample))) {
+      const found = pairedBootstrap(full, own);
+      pairs = Math.min(pairs, found.count);
+      difference = signedInterval(found);
+    }
+    const score = withInterval(bootstrapMean([...own.values()]));
+    return [[method, bytesPerToken.toFixed(0), score, difference, String(own.size)]];
+  });
+  const text = table(["method", "archive bytes a token", "score", "against full", "samples"], rows);
+  return pairs < pairsWanted
+    ? `${text}\n\nA first look: ${pairs} pairs at least, ${pairsWanted} are wanted before a difference is called settled. ` +
+        "Scores of methods that were asked at more lengths are means over more samples; differences are not."
+    : text;
+}
+
+function lengthTable(methods: readonly MethodLine[], results: readonly NamedResult[]): string {
+  const lengths = lengthsOf(results);
+  return table(
+    ["method", ...lengths.map(String)],
+    methods.flatMap(({ method }) => {
+      const own = results.filter((one) => one.method === method);
+      const cells = lengths.map((length) => {
+        const there = own.filter((one) => one.length === length).map(({ score }) => score);
+        return there.length === 0 ? "" : withInterval(bootstrapMean(there));
+      });
+      return own.length === 0 ? [] : [[method, ...cells]];
+    }),
+  );
+}
+
+function taskTable(
+  methods: readonly MethodLine[],
+  results: readonly NamedResult[],
+  length: number,
+): string {
+  const there = results.filter((one) => one.length === length);
+  const tasks = unique(there.map(({ task }) => task));
+  return table(
+    ["method", ...tasks, "samples of each"],
+    methods.flatMap(({ method }) => {
+      const own = there.filter((one) => one.method === method);
+      if (own.length === 0) return [];
+      const scores = tasks.map((task) =>
+        own.filter((one) => one.task === task).map(({ score }) => score),
+      );
+      const counts = unique(scores.map((values) => values.length)).sort((a, b) => a - b);
+      const cells = scores.map((values) =>
+        values.length === 0 ? "" : points(bootstrapMean(values).mean),
+      );
+      return [[method, ...cells, counts.join(" to ")]];
+    }),
+  );
+}
+
+/** Perplexities, and how much larger than the full cache's they are on the same texts. */
+function perplexityTable(methods: readonly MethodLine[], texts: readonly NamedResult[]): string {
+  const loss = (result: NamedResult): number => result.loss ?? NaN;
+  const percent = (difference: number): string => signed(Math.expm1(difference));
+  const lengths = lengthsOf(texts);
+  return table(
+    [
+      "method",
+      ...lengths.flatMap((length) => [`${length} tokens`, "against full, per cent"]),
+      "texts",
+    ],
+    methods.flatMap(({ method }) => {
+      const cells = lengths.flatMap((length) => {
+        const there = texts.filter((one) => one.length === length);
+        const [own, full] = [valuesOf(there, method, loss), valuesOf(there, fullMethod, loss)];
+        if (own.size === 0) return ["", ""];
+        const { mean, low, high } = bootstrapMean([...own.values()]);
+        const exact = [mean, low, high].map((value) => Math.exp(value).toFixed(1));
+        const perplexity = `${exact[0] ?? ""} (${exact[1] ?? ""} to ${exact[2] ?? ""})`;
+        if (method === fullMethod || full.size === 0) return [perplexity, ""];
+        const found = pairedBootstrap(full, own);
+        return [
+          perplexity,
+          `${percent(found.mean)} (${percent(found.low)} to ${percent(found.high)})`,
+        ];
+      });
+      const count = valuesOf(texts, method, loss).size;
+      return count === 0 ? [] : [[method, ...cells, String(count)]];
+    }),
+  );
+}

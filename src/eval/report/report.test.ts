@@ -1,0 +1,194 @@
+import { existsSync, readFileSync } from "node:fs";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { packagePath } from "../../cli/repository.js";
+import { parsePlan } from "../../engine/plan/parse.js";
+import type { MethodLine, ResultLine, Results } from "../samples-file.js";
+import { reportOf, writeReport } from "./index.js";
+import { keptByBand, type PublishedRates } from "./masks.js";
+import { familyOf } from "./plots.js";
+import { renderSection, wholeCacheRatio } from "./render.js";
+import { common, sectionsOf } from "./sections.js";
+
+function method(name: string, bytesPerToken: number): MethodLine {
+  return {
+    method: name,
+    model: "seed",
+    modelFingerprint: "ab",
+    planFingerprint: name,
+    backend: "wasm",
+    bytesPerToken,
+    denseBytesPerToken: 1_000,
+    keptFraction: bytesPerToken / 1_000,
+    sink: 16,
+    recent: 112,
+    pagesPerStep: 0,
+    origin: "learned",
+    series: "a",
+  };
+}
+
+function results(name: string, task: string, length: number, scores: number[]): ResultLine[] {
+  return scores.map((score, seed) => ({ method: name, task, length, seed, score, text: "" }));
+}
+
+function losses(name: string, values: number[]): ResultLine[] {
+  return results(name, "perplexity", 1_024, values).map((line) => ({
+    ...line,
+    loss: line.score,
+    score: Math.exp(-line.score),
+  }));
+}
+
+function render(files: readonly Results[]): string {
+  return sectionsOf(files)
+    .flatMap((section) => renderSection(section, ["![chart](images/chart.svg)"]))
+    .join("\n\n");
+}
+
+describe("report", () => {
+  const methods = [method("half", 500), method("full", 1_000)];
+
+  it("says what methods take, what they score, and what they lose on the same samples", () => {
+    const report = render([
+      {
+        methods,
+        results: [
+          ...results("full", "single-1", 1_024, [1, 1, 1, 1]),
+          ...results("full", "single-1", 2_048, [1, 1, 1, 0]),
+          ...results("full", "session", 20, [1]),
+          ...results("half", "single-1", 1_024, [1, 1, 1, 1]),
+          ...results("half", "single-1", 2_048, [1, 1, 1, 0]),
+          ...results("half", "session", 20, [1]),
+        ],
+      },
+    ]);
+    expect(report).toContain("| full | 100 % | all | 1000 | 1.0 | 1.00 | 1.00 | learned |");
+    expect(report).toContain("| half | 50 % | all | 500 | 2.0 | 1.94 | 1.98 | learned |");
+    expect(report).toMatch(/^\| full \| 1000 \| 88\.9 \([\d.]+ to 100\.0\) \| {2}\| 9 \|$/m);
+    expect(report).toMatch(/^\| half \| 500 \| 88\.9 \(.*\) \| 0\.0 \(0\.0 to 0\.0\) \| 9 \|$/m);
+    expect(report).toContain("| method | 1024 | 2048 |");
+    expect(report).toMatch(/^\| full \| 100\.0 \(100\.0 to 100\.0\) \| 75\.0 \(.*\) \|$/m);
+    expect(report).toContain("### By task, 2048 tokens");
+    expect(report).toContain("| full | 75.0 | 4 |");
+    expect(report).toContain("### Sessions, by turns between telling and asking");
+    expect(report).toContain("A first look: 9 pairs");
+    expect(report).not.toContain("Perplexity");
+  });
+
+  it("shows the sign of a loss and of a gain", () => {
+    const report = render([
+      {
+        methods: [method("full", 1_000), method("less", 500), method("more", 900)],
+        results: [
+          ...results("full", "t", 1_024, [0.5, 0.5]),
+          ...results("less", "t", 1_024, [0.25, 0.25]),
+          ...results("more", "t", 1_024, [1, 1]),
+        ],
+      },
+    ]);
+    expect(report).toContain("-25.0 (-25.0 to -25.0)");
+    expect(report).toContain("+50.0 (+50.0 to +50.0)");
+  });
+
+  it("has perplexities, and what they grow by on the same texts", () => {
+    const report = render([
+      {
+        methods,
+        results: [...losses("full", [3, 4, 5]), ...losses("half", [3.01, 4.01, 5.01])],
+      },
+    ]);
+    expect(report).toMatch(/^\| full \| 54\.6 \(.*\) \| {2}\| 3 \|$/m);
+    expect(report).toMatch(/^\| half \| 55\.1 \(.*\) \| \+1\.0 \(\+1\.0 to \+1\.0\) \| 3 \|$/m);
+    expect(report).not.toContain("### Scores");
+  });
+
+  it("puts files of one model and engine together, and keeps their series apart", () => {
+    const other = methods.map((line) => ({ ...line, series: "b" }));
+    const sections = sectionsOf([
+      { methods, results: results("full", "t", 1, [1]) },
+      { methods: other, results: results("half", "t", 1, [0]) },
+      { methods: [{ ...method("full", 1), backend: "reference" }], results: [] },
+    ]);
+    expect(sections.map(({ backend }) => backend)).toEqual(["wasm", "reference"]);
+    expect(sections[0]?.methods.map((line) => line.method)).toEqual(["full", "half"]);
+    expect(sections[0]?.series).toEqual(["a", "b"]);
+    expect(common(sections[0]?.replies ?? [], ["full", "half"])).toEqual([]);
+  });
+
+  it("refuses replies of a method that no line explains, two models, and two plans of a name", () => {
+    const unknown = { methods: [method("full", 1)], results: results("x", "t", 1, [1]) };
+    expect(() => sectionsOf([unknown])).toThrow("no line says what method x is");
+    const two = {
+      methods: [method("full", 1), { ...method("b", 1), model: "other" }],
+      results: [],
+    };
+    expect(() => sectionsOf([two])).toThrow("results of 2 models in one file, 1 expected");
+    const changed = { methods: [{ ...method("half", 1), planFingerprint: "x" }], results: [] };
+    expect(() => sectionsOf([{ methods, results: [] }, changed])).toThrow(
+      "seed, engine wasm: half has two values of planFingerprint",
+    );
+  });
+
+  it("names the line of a chart by the method without its numbers", () => {
+    const names = ["full", "leank-70+k4+v4", "leank-80", "k4+v2", "leank-70+quest-8", "sink"];
+    expect(names.map(familyOf)).toEqual([
+      "full",
+      "leank",
+      "leank",
+      "pages only (KIVI)",
+      "leank + quest",
+      "sink",
+    ]);
+    expect(wholeCacheRatio(method("x", 100), 100)).toBe(1);
+  });
+});
+
+describe("the committed report", () => {
+  const folder = packagePath("docs/evaluation");
+  const plans = packagePath("models");
+
+  it("is what its results give", { timeout: 60_000 }, async () => {
+    const files = await reportOf(folder, plans);
+    expect(files.size).toBeGreaterThan(3);
+    for (const [path, text] of files) {
+      expect(existsSync(join(folder, path)), path).toBe(true);
+      expect(readFileSync(join(folder, path), "utf8") === text, `${path} is current`).toBe(true);
+    }
+  });
+
+  describe("elsewhere", () => {
+    let copy: string;
+    beforeAll(async () => {
+      copy = await mkdtemp(join(tmpdir(), "leanedge-report-"));
+      await cp(join(folder, "results"), join(copy, "results"), { recursive: true });
+    });
+    afterAll(() => rm(copy, { recursive: true, force: true }));
+
+    it("needs results only, and has fewer charts then", async () => {
+      const written = await writeReport(copy);
+      expect(written).toContain("results.md");
+      expect(written.some((path) => path.endsWith("-bytes.svg"))).toBe(true);
+      expect(written.some((path) => path.endsWith("-factors.svg"))).toBe(false);
+      await writeFile(join(copy, "results", "bad.jsonl"), '{"method":"full"}\n');
+      await expect(reportOf(copy)).rejects.toThrow(/bad\.jsonl:1: model is missing/);
+    });
+  });
+
+  const shared = "../shared/plans";
+  const missing = !existsSync(shared) && process.env["LEANEDGE_CI"] !== "1";
+  it.skipIf(missing)(
+    "has the rates of the published masks (skipped without ../shared/plans)",
+    () => {
+      const text = readFileSync(join(folder, "masks", "published.json"), "utf8");
+      const published = JSON.parse(text) as (PublishedRates & { readonly file: string })[];
+      expect(published).toHaveLength(2);
+      for (const { file, keptByBand: rates } of published) {
+        const plan = parsePlan(readFileSync(join(shared, file), "utf8"), basename(file, ".json"));
+        expect(rates).toEqual(keptByBand(plan).map((rate) => Math.round(1e4 * rate) / 1e4));
+      }
+    },
+  );
+});
