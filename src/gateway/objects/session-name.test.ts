@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { seededRandom } from "../pool/testing/seeded-random.js";
 import { sessionObjectName, parseSessionUrl, sessionUrl } from "./session-name.js";
 
 describe("the name of a session's object", () => {
@@ -18,6 +19,72 @@ describe("the name of a session's object", () => {
   });
 });
 
+describe("any two sessions", () => {
+  const random = seededRandom(20_261_122);
+  /** Bytes in UTF-8 of an id at its longest. */
+  const bytesMax = 256;
+  /** Characters that separate, escape, sort or look alike, of one to four bytes. */
+  const alphabet = [
+    "a",
+    "b",
+    "/",
+    "%",
+    "2",
+    "F",
+    ".",
+    "~",
+    " ",
+    "\n",
+    "\u0000",
+    "ä",
+    "a\u0308",
+    "中",
+    "🙂",
+  ];
+
+  function id(bytes: number): string {
+    let text = "";
+    for (;;) {
+      const next = text + (alphabet[Math.floor(random() * alphabet.length)] ?? "");
+      if (new TextEncoder().encode(next).length > bytes) return text;
+      text = next;
+    }
+  }
+
+  /** The same id but for one character, or with one more or less at an end. */
+  function nearly(text: string): string {
+    const characters = [...text];
+    const at = Math.floor(random() * (characters.length + 1));
+    characters.splice(at, Math.floor(random() * 2), alphabet[at % alphabet.length] ?? "");
+    return characters.join("");
+  }
+
+  it("share an object only if tenant and id are the same, byte for byte, up to 256 bytes", () => {
+    const seen = new Map<string, string>();
+    for (let round = 0; round < 1_000; round++) {
+      const tenant = id(1 + Math.floor(random() * 64));
+      const session = id(round % 4 === 0 ? bytesMax : 1 + Math.floor(random() * 12));
+      for (const [a, b] of [
+        [tenant, session],
+        [tenant, nearly(session)],
+        [nearly(tenant), session],
+        [session, tenant],
+        [`${tenant}/`, session],
+        [tenant, `/${session}`],
+      ] as const) {
+        const pair = JSON.stringify([a, b]);
+        const name = sessionObjectName(a, b);
+        if ((seen.get(name) ?? pair) !== pair) throw new Error(`${pair} has the object of another`);
+        seen.set(name, pair);
+        const call = { method: "Generate", tenant: a, sessionId: b, requestId: "r" };
+        const read = parseSessionUrl(sessionUrl({ ...call, idempotencyKey: "" }));
+        if (read.tenant !== a || read.sessionId !== b) throw new Error(`${pair} was not carried`);
+      }
+    }
+    expect(seen.size).toBeGreaterThan(2_500);
+  });
+});
+
 describe("the address of a call", () => {
   it("carries every character", () => {
     const call = {
@@ -27,6 +94,6 @@ describe("the address of a call", () => {
       requestId: "r+1",
       idempotencyKey: "k 2",
     };
-    expect(parseSessionUrl(sessionUrl(call))).toEqual(call);
+    expect(parseSessionUrl(sessionUrl(call))).toEqual({ ...call, key: undefined, again: false });
   });
 });
