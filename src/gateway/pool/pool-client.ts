@@ -26,6 +26,8 @@ interface KeptView {
 const views = new Map<string, KeptView>();
 /** When a request of this isolate last asked for a view, so that not all of them do. */
 const askedMs = new Map<string, number>();
+/** When the question was asked whose answer, or failure, came last. */
+const triedMs = new Map<string, number>();
 
 /** The object of a pool. */
 export function poolObject(
@@ -123,14 +125,17 @@ export class PoolClient {
     }
   }
 
-  /** Renews views that are older than poolViewMs. Never rejects. */
-  async refresh(): Promise<void> {
-    await Promise.all(this.#pools.map((pool) => this.#refresh(pool)));
+  /** Renews views that are older than `ageMs`. Never rejects. */
+  async refresh(ageMs = poolViewMs): Promise<void> {
+    await Promise.all(this.#pools.map((pool) => this.#refresh(pool, ageMs)));
   }
 
-  async #refresh(pool: PoolConfig): Promise<void> {
+  async #refresh(pool: PoolConfig, ageMs: number): Promise<void> {
     const nowMs = systemClock.nowMs();
-    if (nowMs - (askedMs.get(pool.name) ?? 0) < poolViewMs) {
+    const asked = askedMs.get(pool.name) ?? 0;
+    // Another request's question is no answer to this one, which cannot wait for it: without any view it asks, too.
+    const knows = views.has(pool.name) || (triedMs.get(pool.name) ?? 0) >= asked;
+    if (knows && nowMs - asked < ageMs) {
       return;
     }
     askedMs.set(pool.name, nowMs);
@@ -145,6 +150,8 @@ export class PoolClient {
       }
     } catch (error) {
       log("warn", "pool.silent", { pool: pool.name, ...errorFields(error) });
+    } finally {
+      triedMs.set(pool.name, nowMs);
     }
   }
 

@@ -57,8 +57,8 @@ export interface WorkerDirectory {
   standing(worker: string): Standing;
   /** Tells the worker's pool what became of a call, and why it went there; never rejects. */
   report(place: WorkerPlace, outcome: Outcome, reason: PlacementReason): Promise<void>;
-  /** Renews what this isolate knows of the pools, if it is old; never rejects. */
-  refresh(): Promise<void>;
+  /** Renews what this isolate knows of the pools, if it is older than `ageMs` (poolViewMs if unset); never rejects. */
+  refresh(ageMs?: number): Promise<void>;
 }
 
 /** The workers of the configuration and of its pools. */
@@ -157,7 +157,7 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
     },
     standing: (worker) => pools?.standing(worker) ?? workerWithoutPool,
     report: async (where, outcome, reason) => pools?.report(where, outcome, reason),
-    refresh: async () => pools?.refresh(),
+    refresh: async (ageMs) => pools?.refresh(ageMs),
   };
 }
 
