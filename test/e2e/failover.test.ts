@@ -29,6 +29,10 @@ const after = [
 ];
 /** Bytes that the client has when the worker is killed. */
 const bytesBeforeKill = 80;
+/** Sessions until one is on a given worker of three: idle ones count, so the workers fill evenly. */
+const placementsMax = 24;
+/** Until a bound session has heard of a drain: a view's age and some turns, on a busy machine. */
+const hearsMsMax = 60_000;
 
 let pool: RunningPool;
 let client: LeanedgeClient;
@@ -77,6 +81,23 @@ async function seenTurn(
   };
 }
 
+/** Snapshots that the workers have put back since their start. */
+async function snapshotsRestored(): Promise<bigint> {
+  const counts = names.map(
+    async (name) => (await pool.client(name).getStatus({})).snapshotsRestored,
+  );
+  return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0n);
+}
+
+/** Begins sessions until one is placed on a worker; returns its id. */
+async function sessionOn(worker: string, plan: TurnPlan): Promise<string> {
+  for (let index = 1; index <= placementsMax; index++) {
+    const session = `beside ${index}`;
+    if ((await seenTurn(session, 1, plan)).worker === worker) return session;
+  }
+  throw new Error(`none of ${placementsMax} sessions was placed on worker ${worker}`);
+}
+
 describe("a worker that people drain", () => {
   it("gives its session away with its cache, and gets no new one until it is resumed", async () => {
     const [fact, question] = before;
@@ -85,17 +106,23 @@ describe("a worker that people drain", () => {
     const second = await seenTurn("drained", 2, question);
     expect([PlacementReason.LOAD, PlacementReason.HASH]).toContain(first.placement);
     expect(second).toMatchObject({ worker: first.worker, placement: PlacementReason.BOUND });
+    // Bound to the same worker: once it moves, the isolate that runs the sessions has heard of the drain.
+    const beside = await sessionOn(first.worker, fact);
 
     expect(await poolCommand("drain", first.worker)).toMatch(
       new RegExp(`${first.worker} +registered +draining .* drained by an operator`),
     );
-    // The gateway learns of it beside a turn.
     const other = await seenTurn("placed while one drains", 1, fact);
     expect(other.worker).not.toBe(first.worker);
+    // A bound session hears of it beside a turn, and moves with the next one.
     await expect
-      .poll(async () => (await seenTurn("looks", 0, fact)).worker, { interval: 500 })
-      .not.toBe(first.worker);
+      .poll(async () => (await seenTurn(beside, 0, fact)).placement, {
+        interval: 500,
+        timeout: hearsMsMax,
+      })
+      .toBe(PlacementReason.MOVED);
 
+    const restoredBefore = await snapshotsRestored();
     const third = await seenTurn("drained", 3, question);
     expect(third.placement).toBe(PlacementReason.MOVED);
     expect(third.worker).not.toBe(first.worker);
@@ -103,7 +130,7 @@ describe("a worker that people drain", () => {
     expect(third.cachedTokens).toBeGreaterThanOrEqual(
       second.promptTokens + second.completionTokens - 1,
     );
-    expect((await pool.client(third.worker).getStatus({})).snapshotsRestored).toBe(1n);
+    expect(await snapshotsRestored()).toBe(restoredBefore + 1n);
     expect(third.text).toBe(second.text);
     const fourth = await seenTurn("drained", 4, question);
     expect(fourth).toMatchObject({ worker: third.worker, placement: PlacementReason.BOUND });
