@@ -84,7 +84,7 @@ step "$learn_seconds" learn_plan --model "$model" --corpus "$corpus" --out "$out
 tail -n 12 "$out/learn_plan.log" | cut -c 1-300
 wait "$tasks"
 [[ -s $out/tasks.jsonl ]] || failed=1
-step 60 make_plans --model "$model" --corpus "$corpus" --out "$out/plans" --books "$books" \
+step "$learn_seconds" make_plans --model "$model" --corpus "$corpus" --out "$out/plans" --books "$books" \
   --factors "$out/plans/factors.pt" --factor-set $(($(wc -w <<<"$l1") / 2))
 # shellcheck disable=SC2086
 step "$eval_seconds" reference_eval --model "$model" --tasks "$out/tasks.jsonl" \

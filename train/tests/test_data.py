@@ -9,7 +9,7 @@ import pytest
 
 from leanedge_train.conversation import conversation, session_task
 from leanedge_train.corpus import Corpus, paragraphs_of, read_corpus
-from leanedge_train.retrieval import TASKS, Haystack, needles, retrieval_task, tracking
+from leanedge_train.retrieval import TASKS, Haystack, key_values, needles, retrieval_task, tracking
 from leanedge_train.rows import ANSWER, TEXT, Mix, Source, encode_books, make_batch
 from leanedge_train.tokenizer import (
     END,
@@ -128,6 +128,24 @@ def test_chains_are_answered_with_all_their_variables(source: Source) -> None:
         assert f"VAR {names[0]} = {value}" in messages[0][1]
         for first, second in zip(names, names[1:], strict=False):
             assert f"VAR {second} = VAR {first}" in messages[0][1]
+
+
+def test_dense_lists_fill_their_text_and_long_chains_are_half(source: Source) -> None:
+    lines = [
+        key_values(Random(seed), 12_000, 1.0, source.haystack)[0][1].count(": ")
+        for seed in range(60)
+    ]
+    assert 18 <= sum(count > 400 for count in lines) <= 42
+    assert max(lines) <= 601
+    hops = [
+        max(answer.count(",") for _, answer in tracking(Random(seed), 1500, 1.0, source.haystack))
+        for seed in range(60)
+    ]
+    assert 25 <= sum(count == 4 for count in hops) <= 50
+    early = [
+        tracking(Random(seed), 1500, 0.0, source.haystack)[0][1].count("VAR") for seed in range(9)
+    ]
+    assert max(early) <= 4, "at first one chain of one step, and the question"
 
 
 def test_conversations_answer_what_was_told_last(source: Source) -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 import torch
-from conftest import ask_engine, needs_engine
+from conftest import ask_engine, needs_engine, tiny_file, tiny_model
 
 from leanedge_train import (
     export,
@@ -18,6 +18,7 @@ from leanedge_train import (
     reference_eval,
     train_model,
 )
+from leanedge_train.gguf_file import write_gguf
 from leanedge_train.load import open_model
 from leanedge_train.plan import read_plan
 from leanedge_train.schedule import Schedule, parse_lengths
@@ -161,6 +162,42 @@ def test_every_method_is_scored_on_the_same_tasks(
     assert all(line["model"] == "tiny-q4_0" and line["origin"] for line in methods)
     assert len(results) == len(lines) * (1 + len(made))
     assert all(0 <= line["score"] <= 1 for line in results if "task" in line)
+
+
+@needs_engine()
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+def test_other_architectures_go_through_the_same_pipeline(
+    trained: Path, tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, corpus = tiny_model(architecture=architecture), trained / "corpus"
+    gguf, plans, tasks = tmp_path / "tiny.gguf", tmp_path / "plans", tmp_path / "tasks.jsonl"
+    write_gguf(gguf, model, tiny_file(model), "f16")
+    learn_plan.learn(learn_plan.parser().parse_args([
+        "--model", str(gguf), "--corpus", str(corpus), "--out", str(plans), "--steps", "2",
+        "--gate-steps", "1", "--refine-steps", "1", "--samples", "1", "--min-tokens", "180",
+        "--max-tokens", "250", "--l1", "0.1", "--shares", "0.5",
+    ]))  # fmt: skip
+    names = ("leank-50", "duo-50", "magnitude-50", "low-50")
+    run(monkeypatch, make_plans.main,
+        f"--model {gguf} --corpus {corpus} --out {plans} --factors {plans / 'factors.pt'} "
+        f"--factor-set 0 --prompts 1 --tokens 200 --methods {' '.join(names)}")  # fmt: skip
+    run(
+        monkeypatch,
+        make_tasks.main,
+        f"--model {gguf} --corpus {corpus} --out {tasks} --lengths 260 --count 1 --kinds single",
+    )
+    out = tmp_path / "scores.jsonl"
+    run(monkeypatch, reference_eval.main,
+        f"--model {gguf} --tasks {tasks} --out {out} --plans {plans} "
+        f"--methods full think-50 {' '.join(names)}")  # fmt: skip
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == 2 * (2 + len(names))
+    files = [str(plans / f"tiny.{name}.json") for name in names]
+    found = ask_engine(model=str(gguf), plans=files, prompt=list(range(300, 500)), answerTokens=2)
+    hashes = {line["method"]: line["plan_fingerprint"] for line in lines if "task" not in line}
+    for name, plan in zip(names, found["plans"][1:], strict=True):
+        assert plan["fingerprint"] == hashes[name], name
+    assert found["plans"][0]["fingerprint"] == hashes["full"]
 
 
 def test_perplexity_of_the_whole_cache_is_the_models_own(
