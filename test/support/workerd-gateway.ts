@@ -20,6 +20,8 @@ const classes = {
   SESSION: "SessionObject",
   TENANT: "TenantObject",
   KEYRING: "KeyringObject",
+  LIMIT: "LimitObject",
+  METRICS: "MetricsObject",
   POOL: "PoolObject",
   ENGINE: "EngineObject",
 } as const;
