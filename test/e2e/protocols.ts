@@ -26,9 +26,12 @@ export interface Ask {
   readonly detach?: boolean;
 }
 
+/** What a client knows of a gateway. */
+export type GatewayAccess = Pick<RunningGateway, "url" | "grpcAddress" | "key">;
+
 /** A protocol: pieces of the answer's text; aborting the signal closes the stream as its clients do. */
 export type Protocol = (
-  gateway: RunningGateway,
+  gateway: GatewayAccess,
   ask: Ask,
   signal: AbortSignal,
 ) => AsyncIterable<string>;
@@ -47,7 +50,7 @@ async function* textOf(events: AsyncIterable<GenerateResponse>): AsyncGenerator<
   for await (const { event } of events) if (event.case === "delta") yield event.value.text;
 }
 
-function overConnect(open: (gateway: RunningGateway, key: Interceptor[]) => Transport): Protocol {
+function overConnect(open: (gateway: GatewayAccess, key: Interceptor[]) => Transport): Protocol {
   return (gateway, ask, signal) => {
     const authorize: Interceptor = (next) => (request) => {
       request.header.set("authorization", `Bearer ${gateway.key}`);
@@ -59,7 +62,7 @@ function overConnect(open: (gateway: RunningGateway, key: Interceptor[]) => Tran
 }
 
 async function* grpcJs(
-  gateway: RunningGateway,
+  gateway: GatewayAccess,
   ask: Ask,
   signal: AbortSignal,
 ): AsyncGenerator<string> {
@@ -92,7 +95,7 @@ async function bodyOf(response: Response): Promise<ReadableStream<Uint8Array>> {
 
 /** gRPC-web-text by hand: base64 in groups of 4 characters, of which each can be decoded by itself. */
 async function* grpcWebText(
-  gateway: RunningGateway,
+  gateway: GatewayAccess,
   ask: Ask,
   signal: AbortSignal,
 ): AsyncGenerator<string> {
@@ -133,7 +136,7 @@ async function* grpcWebText(
 
 /** A request in OpenAI's form, which has no `detach`. */
 async function openAi(
-  gateway: RunningGateway,
+  gateway: GatewayAccess,
   ask: Ask,
   stream: boolean,
   signal: AbortSignal,
@@ -157,7 +160,7 @@ async function openAi(
 }
 
 async function* openAiSse(
-  gateway: RunningGateway,
+  gateway: GatewayAccess,
   ask: Ask,
   signal: AbortSignal,
 ): AsyncGenerator<string> {
@@ -180,7 +183,7 @@ async function* openAiSse(
 
 /** Its text comes at the end, and blanks until then: each counts as a piece. */
 async function* openAiWhole(
-  gateway: RunningGateway,
+  gateway: GatewayAccess,
   ask: Ask,
   signal: AbortSignal,
 ): AsyncGenerator<string> {

@@ -20,6 +20,8 @@ import {
   turnLeaseRenewMs,
 } from "../limits.js";
 import { setRateHeaders } from "../rate/rate-headers.js";
+import { gatewayMetrics } from "../metrics/definitions.js";
+import { meter } from "../metrics/isolate-meter.js";
 import type { Clock } from "./clock.js";
 import type { AdmissionRefusal, LimitObject, TurnLease } from "./limit-object.js";
 import type { TurnTicket } from "./turn-ticket.js";
@@ -60,7 +62,8 @@ export class SessionLimits {
    * nothing was taken then; or what the beginning throws.
    *
    * @param head gets the headers that tell what is left
-   * @param plan asked again after each wait; its `begin` runs in the same moment
+   * @param plan asked again after each wait; its `begin` runs in the same moment. Where one of them throws nothing has begun,
+   *   and what was taken for a turn is given back
    */
   async admitted<T>(call: LimitedCall, head: Headers, plan: () => CallPlan<T>): Promise<T> {
     const { key, maxTokens } = call;
@@ -91,26 +94,20 @@ export class SessionLimits {
         throw refusalError(refusal);
       }
       requests = 0;
-      const expected = planned.messages;
-      planned = plan();
       const taken = { ...ticket, lease };
-      if ((expected === undefined) === (planned.messages === undefined)) {
-        return await this.#begin(planned, taken);
+      try {
+        planned = plan();
+        if ((lease === undefined) === (planned.messages === undefined)) {
+          return planned.begin(taken);
+        }
+      } catch (error) {
+        await this.settle(taken, 0);
+        throw error;
       }
       // Another call began the turn meanwhile, or it was withdrawn.
       await this.settle(taken, 0);
     }
     throw rateExhausted("the turn begins and ends too often to be counted", settleBackoffMs);
-  }
-
-  /** Begins a call that was admitted; one that fails gives back what it took. */
-  async #begin<T>(planned: CallPlan<T>, ticket: TurnTicket): Promise<T> {
-    try {
-      return planned.begin(ticket);
-    } catch (error) {
-      await this.settle(ticket, 0);
-      throw error;
-    }
   }
 
   /** Tells what a turn took. Never rejects: where its key cannot be told, what was expected stands. */
@@ -207,6 +204,7 @@ function newLease(
 
 function refusalError({ limit, value, bound, retryAfterMs }: AdmissionRefusal): ConnectError {
   const name = keyLimitNames[limit];
+  meter.count(gatewayMetrics.limited, { limit: name });
   const seconds = Math.max(1, Math.ceil(retryAfterMs / 1_000));
   const message =
     limit === "turns"

@@ -60,6 +60,11 @@ export function startTurn(request: GenerateRequest, context: TurnStartContext): 
     }
     checkNumber(number, last, store);
     checkMessages(request.messages, { first: number === 1, history: context.history });
+    if (request.resumeOffset > 0n) {
+      throw invalidArgument(
+        `resume_offset is ${request.resumeOffset}, the answer has 0 bytes so far`,
+      );
+    }
     insert(request, context, session, number);
     const turn = store.turn(number);
     if (turn === undefined) {
