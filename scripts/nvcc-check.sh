@@ -7,40 +7,11 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-readonly cache=.cache/nvcc-13.0
-readonly wheels=(
-  nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
-  nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
-)
-# Of cuBLAS (400 MB) only the headers are kept: nothing is linked here.
-readonly cublas=nvidia-cublas==13.0.2.14
 readonly architectures=(80 90a)
 # A kernel may spill this much: a few values around a merge, none in a loop over pages.
 readonly spill_bytes_max=64
 
-# The compiler: the pinned wheels, or the nvcc of NVCC_HOME (a CUDA 13.0 folder).
-if [[ -z ${NVCC_HOME-} ]]; then
-  if [[ ! -f $cache/complete ]]; then
-    echo "fetching ${wheels[*]}"
-    rm -rf "$cache"
-    python3 -m venv "$cache"
-    "$cache/bin/pip" install --quiet --disable-pip-version-check --no-deps "${wheels[@]}"
-    touch "$cache/complete"
-  fi
-  if [[ ! -f $cache/cublas-complete ]]; then
-    echo "fetching $cublas"
-    "$cache/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$cache/cublas" "$cublas"
-    for wheel in "$cache"/cublas/*.whl; do
-      "$cache/bin/python" -c 'import sys, zipfile
-wheel = zipfile.ZipFile(sys.argv[1])
-wheel.extractall(sys.argv[2], [name for name in wheel.namelist() if "/include/" in name])' \
-        "$wheel" "$(echo "$cache"/lib/python3*/site-packages)"
-    done
-    rm -rf "$cache/cublas"
-    touch "$cache/cublas-complete"
-  fi
-  NVCC_HOME=$(echo "$PWD/$cache"/lib/python3*/site-packages/nvidia/cu13)
-fi
+NVCC_HOME=$(scripts/fetch-nvcc.sh)
 "$NVCC_HOME/bin/nvcc" --version | tail -n 1
 
 out=$(mktemp -d)
@@ -107,21 +78,23 @@ for source in gpu-worker/test/*_test.cpp; do
   fi
 done
 
-# The engine links: every kernel that it launches is there. A file with cuBLASLt's name stands for the
-# library, which the loader finds on a machine with a GPU.
-echo >"$out/empty.c"
-gcc -shared -Wl,-soname,libcublasLt.so.13 "$out/empty.c" -o "$out/libcublasLt.so"
-mapfile -t shared < <(find engine/src -maxdepth 1 -name '*.cpp' |
-  grep -Ev '/(platform_native|memory_host|weights|scratch|pass|cache_push|prefill_states|draw)\.cpp$' | sort)
-if g++ -std=c++20 -O2 -fPIC -ffp-contract=off -fno-exceptions -fno-rtti -shared -Wl,-Bsymbolic \
-  -I engine/include -I engine/src "${shared[@]}" $(find "$out" -name '*.cpp.o' ! -name 'test-*') \
-  "$out"/*.90a.o -L "$NVCC_HOME/lib" -lcudart_static -L "$out" -Wl,--no-as-needed -lcublasLt \
-  -Wl,--as-needed -lpthread -ldl -lrt -Wl,--exclude-libs,ALL -o "$out/libleanedge_cuda.so" &&
+# The engine links: every kernel that it launches is there. scripts/build-cuda.sh compiles what is new; here it finds
+# all objects of one target.
+mkdir "$out/objects"
+echo "${architectures[-1]}" >"$out/objects/architectures"
+for kernel in "${kernels[@]}"; do
+  mv "$out/$(basename "$kernel" .cu).${architectures[-1]}.o" "$out/objects/${kernel//\//-}.o" || true
+done
+for source in gpu-worker/src/*/*.cpp gpu-worker/test/*harness.cpp; do
+  mv "$out/$(basename "$(dirname "$source")")-$(basename "$source").o" "$out/objects/${source//\//-}.o" || true
+done
+if scripts/build-cuda.sh --architectures "${architectures[-1]}" --objects "$out/objects" --harness "$out" >"$out/link.log" 2>&1 &&
   ! nm --dynamic --undefined-only "$out/libleanedge_cuda.so" | grep -q leanedge; then
-  echo "ok   libleanedge_cuda.so links ($(stat -c %s "$out/libleanedge_cuda.so") bytes)"
+  echo "ok   $(grep -c '' "$out/link.log") lines of build-cuda, libleanedge_cuda.so links ($(stat -c %s "$out/libleanedge_cuda.so") bytes)"
   passed=$((passed + 1))
 else
   echo "FAIL libleanedge_cuda.so does not link"
+  tail -n 20 "$out/link.log"
   failed=$((failed + 1))
 fi
 if NVCC_HOME=$NVCC_HOME scripts/cuda-host-test.sh; then

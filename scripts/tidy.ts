@@ -251,7 +251,7 @@ export function findUnexplainedFolders(files: readonly RepositoryFile[]): string
 
 /** Names that others dictate: tools, conventions of a language, and people's habits. */
 const dictatedNames = new Set(
-  "README.md CHANGELOG.md CONTRIBUTING.md LICENSE NOTICE CMakeLists.txt Dockerfile Makefile".split(
+  "README.md CHANGELOG.md CONTRIBUTING.md LICENSE NOTICE CMakeLists.txt Containerfile Makefile".split(
     " ",
   ),
 );

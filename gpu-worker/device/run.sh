@@ -94,7 +94,9 @@ save() { [[ $work == "$out" ]] || tar czf "$out/results.tar.gz" -C "$work" .; }
 say() { echo "$*" | tee -a "$summary"; }
 
 if [[ -n $pack ]]; then
-  build=$pack
+  build=$(mktemp -d)
+  cp "$pack/leanedge.node" "$build/"
+  for library in "$pack"/*.so.xz; do xz --decompress --stdout "$library" >"$build/$(basename "$library" .xz)"; done
   [[ -d $pack/plans && -z $masks ]] && masks=$pack/plans
   if [[ -f $pack/commit ]]; then commit=$(cat "$pack/commit"); fi
   for family in $all; do
@@ -117,6 +119,18 @@ export LEANEDGE_MASKS=$masks LEANEDGE_COMMIT=$commit OUT=$work LEANEDGE_COMMAND=
 export LEANEDGE_REFERENCE_LIBRARY=$build/libleanedge_reference.so
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
+# The engine loads cuBLASLt, which Python's torch has loaded already and Node has not: wherever CUDA lies here.
+if [[ -z $dry ]]; then
+  for folder in "$(dirname "$(command -v nvcc || echo /none/none)")/../lib64" /usr/local/cuda/lib64 /usr/local/cuda*/targets/*/lib \
+    "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null || true)"/nvidia/cu13/lib; do
+    if [[ -e $folder/libcublasLt.so.13 ]]; then
+      LD_LIBRARY_PATH=$(realpath "$folder")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+      export LD_LIBRARY_PATH
+      break
+    fi
+  done
+fi
+
 # has_node: Node of the pack, unpacked where it may be written.
 node=
 has_node() {
@@ -125,7 +139,7 @@ has_node() {
     return
   fi
   [[ -n $pack ]] || return 1
-  node=$work/../leanedge-node
+  node=$build/node
   [[ -x $node ]] && return
   xz --decompress --stdout "$pack/node.xz" >"$node" && chmod +x "$node"
 }
@@ -164,12 +178,12 @@ command_of() {
           --shape tiny --sessions 4 --prompt 60 --generate 30 --memory 512 --rounds 1)
         return
       fi
-      run=("$node" "$pack/worker-bench.mjs" --addon "$pack/leanedge.node" --folder /dev/shm/leanedge --seconds "$seconds")
+      run=("$node" "$pack/worker-bench.mjs" --addon "$build/leanedge.node" --folder /dev/shm/leanedge --seconds "$seconds")
       ;;
     node)
       has_node && [[ -z $dry ]] || return 1
       local models=$root/models/leanedge-seed-29m
-      run=("$node" "$pack/node-check.mjs" --addon "$pack/leanedge.node" --library "$pack/libleanedge_cuda.so"
+      run=("$node" "$pack/node-check.mjs" --addon "$build/leanedge.node" --library "$build/libleanedge_cuda.so"
         --wasm "$root/wasm/prebuilt/leanedge-simd128.wasm" --model "$models-q4_0.gguf" --memory 4096
         --plan "$models.leank-50.json" --plan "$models.leank-70-int4.json")
       ;;

@@ -20,6 +20,7 @@ import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { allSessions } from "../../bench/worker/sessions.js";
 import type { BareRun, LoadRun } from "../../bench/worker/workload.js";
+import type { LoadedModel } from "../../src/worker/process/engine-host.js";
 import { WorkerService } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import {
   listenAddress,
@@ -46,7 +47,6 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "2" },
     seconds: { type: "string", default: "240" },
     role: { type: "string", default: "" },
-    text: { type: "string", default: "" },
   },
 });
 const modelId = "random-8b";
@@ -166,9 +166,8 @@ function load(): ReturnType<typeof openModel> {
   });
 }
 
-/** A text of about `tokens` tokens, and as short as the tokenizer makes it. */
-async function makeText(tokens: number): Promise<string> {
-  const { engine, codec } = await (await load())();
+/** A text of about `tokens` tokens. */
+function makeText({ codec }: LoadedModel, tokens: number): string {
   const count = (text: string): number =>
     codec.encodeFirst([{ role: "user", content: text }]).length;
   const word = (i: number): string => ["the", "cat", "saw", "a", "dog", "and", "ran"][i % 7] ?? "";
@@ -176,14 +175,16 @@ async function makeText(tokens: number): Promise<string> {
   const text = (): string => Array.from({ length: words }, (_, i) => word(i * i)).join(" ");
   while (count(text()) < tokens) words += Math.max(1, words >> 3);
   while (count(text()) > tokens) words -= 1;
-  engine.close();
   return text();
 }
 
-/** Role `bare`: the engine alone. Prints what it measured, a line of JSON a round. */
+/** Role `bare`: the engine alone. Prints the prompt, then what it measured, a line of JSON each. */
 async function runBare(): Promise<void> {
-  const { engine, codec } = await (await load())();
-  const ids = codec.encodeFirst([{ role: "user", content: options.text }]);
+  const loaded = await (await load())();
+  const { engine, codec } = loaded;
+  const text = makeText(loaded, Number(options.prompt));
+  console.log(JSON.stringify(text));
+  const ids = codec.encodeFirst([{ role: "user", content: text }]);
   const plan = options.plan.length > 0 ? 1 : 0;
   for (let round = 0; round <= Number(options.rounds); round++) {
     const sequences = Array.from({ length: sessions }, () => engine.createSequence(plan));
@@ -243,14 +244,12 @@ type Bare = BareRun & { tokens: number; wholeMs: number };
 type Round = { name: string; tokensPerSecond: number; stepMs: number; wholeMs: number };
 
 /** Starts this program in another role. `lines` gives what it prints, as it comes. */
-function child(role: string, text = ""): { process: ChildProcess; line: () => Promise<string> } {
+function child(role: string): { process: ChildProcess; line: () => Promise<string> } {
   const script = process.argv[1] ?? "";
   const given = process.argv.slice(2);
-  const started = spawn(
-    process.execPath,
-    [...process.execArgv, script, ...given, "--role", role, "--text", text],
-    { stdio: ["ignore", "pipe", "inherit"] },
-  );
+  const started = spawn(process.execPath, [...process.execArgv, script, ...given, "--role", role], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   const lines: string[] = [];
   let rest = "";
   let changed: () => void = () => undefined;
@@ -361,12 +360,10 @@ async function measure(): Promise<void> {
   mkdirSync(options.folder, { recursive: true });
   if (!existsSync(modelPath)) writeModel();
   console.log(`model: ${modelPath}, ${((performance.now() - begun) / 1000).toFixed(1)} s`);
-  const writer = child("text");
-  const text = JSON.parse(await writer.line()) as string;
-  await stop(writer);
   const rounds: Round[] = [];
   let prompt = 0;
-  const bare = child("bare", text);
+  const bare = child("bare");
+  const text = JSON.parse(await bare.line()) as string;
   // The first round warms up.
   for (let round = 0; round <= Number(options.rounds); round++) {
     const run = JSON.parse(await bare.line()) as Bare;
@@ -397,9 +394,6 @@ async function measure(): Promise<void> {
 
 const roles: Record<string, () => Promise<void>> = {
   "": measure,
-  text: async () => {
-    console.log(JSON.stringify(await makeText(Number(options.prompt))));
-  },
   bare: runBare,
   worker: runWorker,
 };

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Builds the CUDA engine as a library without a GPU, with the compiler of scripts/fetch-nvcc.sh:
+#   scripts/build-cuda.sh [--architectures "80 90a"] [--objects FOLDER] [--harness] [FOLDER]
+# Writes libleanedge_cuda.so to FOLDER (default: gpu-worker/build/cuda), with --harness libleanedge_cuda_harness.so too, through
+# which the checks of gpu-worker/device call single kernels. Objects stay in --objects (default: gpu-worker/build/objects);
+# what is newer there than its sources is kept. Compiling everything takes some ten minutes on one slow core; NVCC_JOBS
+# says how many files at once (default 1). cuBLASLt is not linked: the loader finds it on the machine with the GPU.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+architectures="80 90a"
+objects=gpu-worker/build/objects
+harness=
+while [[ ${1-} == --* ]]; do
+  case $1 in
+    --architectures) architectures=$2 && shift 2 ;;
+    --objects) objects=$2 && shift 2 ;;
+    --harness) harness=1 && shift ;;
+    *) echo "build-cuda: unknown argument $1" >&2 && exit 2 ;;
+  esac
+done
+out=${1:-gpu-worker/build/cuda}
+home=$(scripts/fetch-nvcc.sh)
+mkdir -p "$out" "$objects"
+generate=()
+for architecture in $architectures; do
+  generate+=("--generate-code=arch=compute_$architecture,code=sm_$architecture")
+done
+# Objects for other GPUs are no use.
+if [[ "$(cat "$objects/architectures" 2>/dev/null)" != "$architectures" ]]; then
+  rm -f "$objects"/*.o
+  echo "$architectures" >"$objects/architectures"
+fi
+
+# Files of engine/src in whose place the device has its own (gpu-worker/CMakeLists.txt).
+readonly replaced='/(platform_native|memory_host|weights|scratch|pass|cache_push|prefill_states|draw)\.cpp$'
+mapfile -t kernels < <(find gpu-worker/src -name '*.cu' -o -name '*.cpp' | grep -v /src/engine/ | sort)
+mapfile -t engine < <(find gpu-worker/src/engine -name '*.cu' -o -name '*.cpp' | sort
+  find engine/src -maxdepth 1 -name '*.cpp' | grep -Ev "$replaced" | sort)
+tests=()
+if [[ -n $harness ]]; then
+  mapfile -t tests < <(find gpu-worker/test -maxdepth 1 -name '*harness.cpp' | sort
+    printf '%s\n' engine/src/{page_layout,plan,page_pack_ref,page_choose,sampler,numeric,rope_table}.cpp \
+      engine/src/kernels_ref/attention.cpp)
+fi
+
+# compile SOURCE: to its object, where that is older than the source's folder or any header.
+compile() {
+  local to=$objects/${1//\//-}.o
+  [[ -f $to && -z $(find "$(dirname "$1")" gpu-worker/src/kernels gpu-worker/src/cuda_status.h engine/include engine/src \
+    gpu-worker/include -newer "$to" -type f -print -quit) ]] && return
+  echo "compiling $1"
+  if [[ $1 == *.cu ]]; then
+    # shellcheck disable=SC2086  # one word a target
+    "$home/bin/nvcc" --std=c++20 --expt-relaxed-constexpr --optimize 3 --compiler-options -fPIC \
+      --include-path engine/include --include-path gpu-worker/include $generate --compile --output-file "$to.new" "$1"
+  else
+    g++ -std=c++20 -O2 -fPIC -ffp-contract=off -fno-exceptions -fno-rtti -I engine/include -I engine/src \
+      -I gpu-worker/include -isystem "$home/include" -c "$1" -o "$to.new"
+  fi
+  mv "$to.new" "$to"
+}
+export -f compile
+export objects home
+generate="${generate[*]}"
+export generate
+printf '%s\n' "${kernels[@]}" "${engine[@]}" "${tests[@]}" | grep . |
+  xargs --max-procs="${NVCC_JOBS:-1}" --max-args=1 bash -euc 'compile "$0"'
+
+# library NAME SOURCE...
+library() {
+  local name=$1
+  shift
+  local parts=()
+  for source in "$@"; do parts+=("$objects/${source//\//-}.o"); done
+  g++ -shared -Wl,-Bsymbolic -Wl,--strip-all "${parts[@]}" -L "$home/lib" -lcudart_static -L "$objects" \
+    -Wl,--no-as-needed -lcublasLt -Wl,--as-needed -lpthread -ldl -lrt -Wl,--exclude-libs,ALL -o "$out/$name"
+  echo "$out/$name: $(stat -c %s "$out/$name") bytes"
+}
+# A file with cuBLASLt's name stands for the library.
+gcc -shared -Wl,-soname,libcublasLt.so.13 -x c /dev/null -o "$objects/libcublasLt.so"
+library libleanedge_cuda.so "${kernels[@]}" "${engine[@]}"
+if [[ -n $harness ]]; then library libleanedge_cuda_harness.so "${kernels[@]}" "${tests[@]}"; fi
