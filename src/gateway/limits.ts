@@ -88,6 +88,11 @@ export const workerDoubtAskMs = 500;
 /** Attempts at one turn on any workers, the first included; a fault that repeats must end. */
 export const turnAttemptsMax = 5;
 
+/** Workers that a session remembers to have left: more than one turn can try. */
+export const leftWorkersMax = 8;
+/** Times that a worker which a session has left is told so in vain. */
+export const leftTriesMax = 3;
+
 /** Pause before the second attempt; it doubles with each further one. */
 export const attemptBackoffMs = 100;
 /** Longest pause between two attempts. */

@@ -74,6 +74,8 @@ import { readPageToken, writePageToken } from "./page-token.js";
 import { checkPageSize, checkSampling, checkTitle } from "./request-rules.js";
 import { copySession, storeCopy } from "./session-copy.js";
 import type { SessionCopy } from "./session-copy.js";
+import { releaseLeft, releaseSequence } from "./left-workers.js";
+import type { ReleaseOptions } from "./left-workers.js";
 import {
   parseSessionUrl,
   sequenceName,
@@ -488,7 +490,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       return;
     }
     await this.#stopRunningTurn();
-    this.#releaseSequence();
+    this.ctx.waitUntil(releaseSequence(this.#releaseOptions()));
     const nowMs = this.#clock.nowMs();
     this.#store.atomically(() => this.#store.deleteSession(nowMs));
     await this.#store.sync();
@@ -497,18 +499,13 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     await this.#setAlarm();
   }
 
-  /** Tells the worker to forget the sequence; a worker that does not hear it drops an idle cache by itself. */
-  #releaseSequence(): void {
-    const binding = this.#store.binding();
-    if (binding === undefined || binding.worker === "") {
-      return;
-    }
-    const client = engineDirectory(this.env).open(binding.worker, binding.address);
-    const work = client?.release(
-      { sequenceId: this.sequenceId(), generation: BigInt(binding.issued) },
-      { timeoutMs: workerUnaryTimeoutMs },
-    );
-    this.ctx.waitUntil(Promise.resolve(work).catch(() => undefined));
+  /** What it takes to tell workers to forget the sequence. */
+  #releaseOptions(): ReleaseOptions {
+    return {
+      store: this.#store,
+      sequenceId: this.sequenceId(),
+      directory: engineDirectory(this.env),
+    };
   }
 
   async #generate(
@@ -689,10 +686,12 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       this.#store.lastTurn() === 0
     ) {
       // The session existed for this turn only.
+      this.ctx.waitUntil(releaseSequence(this.#releaseOptions()));
       this.#store.atomically(() => this.#store.deleteSession(this.#clock.nowMs()));
     } else if (session !== undefined) {
       const { snapshotIdleMs } = gatewayConfig(this.env);
       this.#store.cache.setSaveDue(this.#clock.nowMs() + snapshotIdleMs);
+      this.ctx.waitUntil(releaseLeft(this.#releaseOptions()));
     }
     this.#bell.ring();
     await this.#changed();

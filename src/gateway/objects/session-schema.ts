@@ -115,6 +115,13 @@ export const sessionSchema: readonly string[] = [
     bytes BLOB NOT NULL,
     PRIMARY KEY (number, position)
   )`,
+  // Workers that may still hold the sequence though the session has left them (left-workers.ts).
+  `CREATE TABLE IF NOT EXISTS left_worker (
+    worker TEXT NOT NULL,
+    address TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    tries INTEGER NOT NULL
+  )`,
   // A deletion that the tenant's index does not know of yet.
   `CREATE TABLE IF NOT EXISTS deletion (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -153,4 +160,5 @@ export const sessionTables = [
   "cache",
   "snapshot",
   "snapshot_row",
+  "left_worker",
 ] as const;

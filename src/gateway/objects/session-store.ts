@@ -10,6 +10,7 @@ import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { packIds, segmentTokens } from "../worker-client/segments.js";
 import type { PackedSegment } from "../worker-client/segments.js";
 import { CacheStore } from "./cache-store.js";
+import { LeftWorkers } from "./left-workers.js";
 import { messageRecord, pieceRecord, sessionRecord, turnRecord } from "./session-records.js";
 import type {
   BindingRecord,
@@ -30,6 +31,8 @@ const encoder = new TextEncoder();
 export class SessionStore {
   /** Its cache: plan, sizes, snapshot. */
   readonly cache: CacheStore;
+  /** Workers that may hold its sequence without being bound. */
+  readonly left: LeftWorkers;
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
 
@@ -38,6 +41,7 @@ export class SessionStore {
     this.#storage = storage;
     this.#sql = storage.sql;
     this.cache = new CacheStore(storage);
+    this.left = new LeftWorkers(storage);
     this.createTables();
   }
 
@@ -184,12 +188,17 @@ export class SessionStore {
     return this.binding()?.issued ?? 1;
   }
 
-  /** Binds the session to a worker that has answered. */
+  /** Binds the session to a worker that has answered, and notes the one that it leaves. */
   bind(
     { worker, address }: { readonly worker: string; readonly address: string },
     generation: number,
     expiresMs: number,
   ): void {
+    const before = this.binding();
+    if (before !== undefined && before.worker !== "" && before.worker !== worker) {
+      this.left.note({ ...before, generation: before.issued });
+    }
+    this.left.forget(worker);
     this.#sql.exec(
       `INSERT INTO binding (one, worker, address, generation, issued, expires_ms) VALUES (1, ?, ?, ?, ?, ?)
        ON CONFLICT (one) DO UPDATE SET worker = excluded.worker, address = excluded.address,
@@ -200,6 +209,16 @@ export class SessionStore {
       generation,
       expiresMs,
     );
+  }
+
+  /** Notes a worker that was asked in vain: it may have begun a sequence that nobody will take up. */
+  noteTried(
+    { worker, address }: { readonly worker: string; readonly address: string },
+    generation: number,
+  ): void {
+    if (this.binding()?.worker !== worker) {
+      this.left.note({ worker, address, generation });
+    }
   }
 
   /** Forgets the worker and keeps the count of generations. */

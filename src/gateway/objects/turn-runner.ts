@@ -230,6 +230,7 @@ export class TurnRunner {
         restarting = unavailableReason(error) === UnavailableReason.ENGINE_RESTARTING;
         if (choice !== undefined) {
           this.#chooser.failed(choice, error, verdict !== "rebuild");
+          this.#store.noteTried(choice, choice.generation);
         }
         this.#log("warn", "attempt.failed", {
           attempt: attempts,
