@@ -20,6 +20,7 @@ import { mountMetrics } from "./http/metrics.js";
 import { mountModels } from "./http/models.js";
 import { mountPage } from "./http/page.js";
 import { mountStatus } from "./http/status.js";
+import { refused } from "./metrics/watch-answer.js";
 import { authenticate } from "./services/authenticate.js";
 import { createHealthService } from "./services/health-service.js";
 import { createKeyService } from "./services/key-service.js";
@@ -60,7 +61,14 @@ export function createGateway(env: GatewayEnv): Hono<GatewayHonoEnv> {
     },
     {
       call: callKey,
-      gate: (context, call) => gate(context, call.env),
+      gate: async (context, call) => {
+        try {
+          return await gate(context, call.env);
+        } catch (error) {
+          refused(error, call);
+          throw error;
+        }
+      },
       limits: { messageReadBytesMax: bodyBytesMax, deadlineMsMax },
       requestId: (c) => c.get("requestId"),
       ...(config.corsOrigins === undefined

@@ -3,6 +3,7 @@ import type { Context, Hono, MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
+import { refused } from "../metrics/watch-answer.js";
 import type { GatewayEnv } from "../bindings.js";
 import type { RequestBody } from "../connect/request-body.js";
 import { publicError } from "../errors.js";
@@ -39,6 +40,7 @@ export function frame(
   }
   app.onError((error, c) => {
     const shown = publicError(error);
+    refused(error, { env: c.env, lifetime: c.executionCtx });
     if (shown !== error) {
       log("error", "request.failed", {
         request_id: c.get("requestId"),

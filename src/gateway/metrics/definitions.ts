@@ -69,7 +69,12 @@ export const gatewayMetrics = {
   refusals: {
     name: "refusals_total",
     kind: "counter",
-    help: "Requests that were refused, by the limit or the reason.",
+    help: "Requests that were refused, by the code or the reason of the error.",
+  },
+  limited: {
+    name: "limit_refusals_total",
+    kind: "counter",
+    help: "Calls that a key's limit a minute, or its limit of turns at once, refused, by limit.",
   },
 } as const satisfies Record<string, Metric>;
 

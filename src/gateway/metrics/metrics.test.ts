@@ -1,3 +1,5 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { metricSeriesMax } from "../limits.js";
 import { gatewayMetrics } from "./definitions.js";
@@ -78,4 +80,13 @@ describe("sums as text", () => {
     );
     expect(text).toContain('leanedge:gateway_answers_total{protocol="openai",outcome="stop"} 3');
   });
+});
+
+it("are listed in the documentation, all of them and no others", async () => {
+  const page = await readFile(resolve(import.meta.dirname, "../../../docs/operations.md"), "utf8");
+  const documented = [...page.matchAll(/^\| `leanedge:gateway_(\w+)` \| (\w+) \|/gm)].map(
+    ([, name, kind]) => `${name ?? ""} ${kind ?? ""}`,
+  );
+  const defined = Object.values(gatewayMetrics).map(({ name, kind }) => `${name} ${kind}`);
+  expect(documented.sort()).toEqual(defined.sort());
 });

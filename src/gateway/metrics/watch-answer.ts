@@ -17,12 +17,29 @@ export interface WatchedAnswer {
   readonly protocol: string;
 }
 
-/** Counts an answer that was refused before there were any events. */
-export function refusedAnswer(error: unknown, { env, lifetime, protocol }: WatchedAnswer): void {
-  const outcome = outcomeName(publicError(error));
-  meter.count(gatewayMetrics.answers, { protocol, outcome });
-  meter.count(gatewayMetrics.refusals, { reason: outcome });
+/** Errors that were counted: one passes several places on its way to its client. */
+const counted = new WeakSet();
+
+/** Counts a request that was refused. */
+export function refused(
+  error: unknown,
+  { env, lifetime }: Pick<WatchedAnswer, "env" | "lifetime">,
+): void {
+  if (typeof error === "object" && error !== null) {
+    if (counted.has(error)) {
+      return;
+    }
+    counted.add(error);
+  }
+  meter.count(gatewayMetrics.refusals, { reason: outcomeName(publicError(error)) });
   flushSoon(env, lifetime);
+}
+
+/** Counts an answer that was refused before there were any events. */
+export function refusedAnswer(error: unknown, watched: WatchedAnswer): void {
+  const outcome = outcomeName(publicError(error));
+  meter.count(gatewayMetrics.answers, { protocol: watched.protocol, outcome });
+  refused(error, watched);
 }
 
 /** The same events. Adds no step to their way: calls are passed on, and their results looked at. */
@@ -61,11 +78,10 @@ export function watchAnswer(
       try {
         result = await events.next();
       } catch (error) {
-        const outcome = outcomeName(publicError(error));
         if (!texted) {
-          meter.count(gatewayMetrics.refusals, { reason: outcome });
+          refused(error, { env, lifetime });
         }
-        end(outcome);
+        end(outcomeName(publicError(error)));
         throw error;
       }
       if (result.done === true) {

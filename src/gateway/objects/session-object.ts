@@ -181,6 +181,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
           ...errorFields(error, "stack"),
         });
       }
+      flushSoon(this.env, this.ctx);
       return new Response(encodeErrorFrame(publicError(error)), { headers: head });
     }
   }
