@@ -1,6 +1,7 @@
 /** All benchmarks, in the order in which they run. */
 import { runArchive } from "./archive/index.js";
 import { runDecode } from "./decode/index.js";
+import { runGateway } from "./gateway/index.js";
 import { runLongContext } from "./long-context/index.js";
 import { runMemory } from "./memory/index.js";
 import { runModules } from "./modules/index.js";
@@ -19,4 +20,5 @@ export const benchmarks: readonly Benchmark[] = [
   { name: "restore", weight: 70, run: runRestore },
   { name: "modules", weight: 1, run: runModules },
   { name: "worker", weight: 100, run: runWorker },
+  { name: "gateway", weight: 240, run: runGateway },
 ];

@@ -10,7 +10,7 @@ export type Figure = {
   /** Which side of the bound is the good one. */
   sense: "at least" | "at most" | "exactly";
   /** `x`: a ratio of two speeds or sizes; `share`: of a whole, shown in percent; else a unit. */
-  unit: "x" | "share" | "bytes" | "MiB" | "KB";
+  unit: "x" | "share" | "bytes" | "MiB" | "KB" | "ms";
 };
 
 /** Does the figure keep its bound? */

@@ -1,0 +1,32 @@
+/** The gateway that we compare with: `@portkey-ai/gateway` in Node, as its own command runs it. */
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { freePort } from "../../test/support/wrangler-dev.js";
+import { untilReady, type Server } from "./serve-gateway.js";
+
+const program = fileURLToPath(
+  new URL("../peers/node_modules/@portkey-ai/gateway/build/start-server.js", import.meta.url),
+);
+
+/** Whether `npm run peers` has installed it. */
+export const portkey = { present: existsSync(program), remedy: "needs `npm run peers`" };
+
+/** Starts it on a free port. */
+export async function servePortkey(): Promise<Server> {
+  const port = await freePort();
+  const child = spawn(process.execPath, [program, "--headless", `--port=${port}`], {
+    stdio: ["ignore", "ignore", process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore"],
+    env: { ...process.env, NODE_ENV: "production" },
+  });
+  return untilReady(child, `http://127.0.0.1:${port}`, "/", () => Promise.resolve());
+}
+
+/** Headers that lead its requests to an OpenAI-compatible server. */
+export function portkeyHeaders(openAiUrl: string): Record<string, string> {
+  return {
+    authorization: "Bearer stub",
+    "x-portkey-provider": "openai",
+    "x-portkey-custom-host": `${openAiUrl}/v1`,
+  };
+}
