@@ -199,7 +199,7 @@ def read_plan(path: Path) -> CachePlan:
         recent=file.get("recent", 112),
         context_tokens_min=context.get("min_tokens", 0),
         context_tokens_max=context.get("max_tokens", 1_048_576),
-        name=file.get("name", path.stem),
+        name=file.get("name", path.stem.removeprefix(file["model"] + ".")),
         model=file["model"],
         source=file.get("source", ""),
     )
