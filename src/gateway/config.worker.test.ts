@@ -31,6 +31,21 @@ describe("LEANEDGE_KEYS", () => {
   );
 });
 
+describe("LEANEDGE_LIMITS", () => {
+  it("names limits of keys that have none of their own", () => {
+    expect(parseConfig({}).keyLimits).toEqual({});
+    expect(
+      parseConfig({ LEANEDGE_LIMITS: "requests_per_minute=60,tokens_per_minute=200000" }).keyLimits,
+    ).toEqual({ requestsPerMinute: 60, tokensPerMinute: 200_000 });
+  });
+
+  it("refuses a name that it does not know", () => {
+    expect(() => parseConfig({ LEANEDGE_LIMITS: "requests=60" })).toThrow(
+      'LEANEDGE_LIMITS has "requests=60"; it must read NAME=NUMBER',
+    );
+  });
+});
+
 describe("LEANEDGE_ENGINE_MEMORY_MIB", () => {
   it("is 88 MiB unless set", () => {
     expect(parseConfig({}).engineMemoryBytesMax).toBe(88 * 1024 * 1024);

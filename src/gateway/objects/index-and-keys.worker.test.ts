@@ -8,6 +8,7 @@ import {
   sessionObject,
   testEnv,
 } from "../testing/gateway-clients.js";
+import { sessionReserveMs } from "../limits.js";
 import type { IndexEntry } from "./tenant-object.js";
 
 function entry(sessionId: string, version: number, title = ""): IndexEntry {
@@ -65,6 +66,36 @@ describe("TenantObject", () => {
     expect((await stub.list(10, undefined)).map((row) => row.title)).toEqual(["anew"]);
   });
 
+  it("keeps the place of a session that is being made, for a minute", async () => {
+    const stub = testEnv.TENANT.getByName(crypto.randomUUID());
+    expect(await stub.reserve("a", "key-1", 2)).toBeUndefined();
+    expect(await stub.reserve("a", "key-1", 2)).toBeUndefined();
+    expect(await stub.reserve("b", "key-1", 2)).toBeUndefined();
+    expect(await stub.reserve("c", "key-1", 2)).toBe(2);
+    expect(await stub.reserve("c", "key-2", 2)).toBeUndefined();
+    expect(await stub.list(10, undefined)).toEqual([]);
+    // One is made, the other place lapses.
+    await stub.put({ ...entry("a", 1), keyId: "key-1" });
+    await runInDurableObject(stub, (_instance, state) => {
+      state.storage.sql.exec("UPDATE session SET update_ms = update_ms - ?", sessionReserveMs);
+    });
+    expect(await stub.reserve("d", "key-1", 2)).toBeUndefined();
+    expect(await stub.reserve("e", "key-1", 2)).toBe(2);
+    await stub.remove("a", 2);
+    expect(await stub.reserve("e", "key-1", 2)).toBeUndefined();
+    expect(await stub.reserve("f", "key-1", 1)).toBe(2);
+  });
+
+  it("does not let a place bring back what was deleted", async () => {
+    const stub = testEnv.TENANT.getByName(crypto.randomUUID());
+    await stub.remove("a", 6);
+    expect(await stub.reserve("a", "key-1", 1)).toBeUndefined();
+    await stub.put({ ...entry("a", 5), keyId: "key-1" });
+    expect(await stub.list(10, undefined)).toEqual([]);
+    await stub.put({ ...entry("a", 7, "anew"), keyId: "key-1" });
+    expect((await stub.list(10, undefined)).map((row) => row.title)).toEqual(["anew"]);
+  });
+
   it("is outbid by a session whose clock went back", async () => {
     const { tenant, key } = await newTenant();
     const future = Date.now() + 1_000_000;
@@ -94,6 +125,7 @@ describe("TenantObject", () => {
       state.storage.sql.exec("UPDATE session SET indexed_version = 0");
       await state.storage.setAlarm(Date.now() + 60_000);
     });
+    await evictDurableObject(sessionObject(tenant, "s"));
     expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
     expect((await client.listSessions({})).sessions[0]).toMatchObject({
       sessionId: "s",

@@ -633,6 +633,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
         ...(await modelDefaults(this.env, model, this.#store.binding())),
         outputTokensMax: ticket?.outputTokens,
       }),
+      contextTokensMax: ticket?.contextTokens,
       fallback: (model) => findModel(gatewayConfig(this.env), model)?.fallback,
       snapshots: this.#snapshots,
       clock: this.#clock,

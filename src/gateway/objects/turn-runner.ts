@@ -13,7 +13,7 @@ import { FinishReason, PlacementReason } from "../../gen/leanedge/v1/session_pb.
 import { FingerprintsSchema, UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Accepted, Finished, Tokens } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { ModelFallback } from "../config.js";
-import { publicError, unavailable } from "../errors.js";
+import { errorReason, publicError, unavailable } from "../errors.js";
 import {
   answerBytesMax,
   appendIntervalMs,
@@ -33,6 +33,7 @@ import type { Clock } from "./clock.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
+import { checkContext } from "./session-limits.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { unlessAborted } from "./unless-aborted.js";
@@ -55,6 +56,8 @@ export interface TurnRunnerOptions {
   readonly sequenceId: string;
   /** What the model says about sampling. */
   readonly samplingDefaults: (model: string) => Promise<SamplingDefaults>;
+  /** Longest context that the key of the turn allows, in tokens; undefined: no limit. */
+  readonly contextTokensMax?: number | undefined;
   /** Model that may answer in the place of another one. */
   readonly fallback: (model: string) => ModelFallback | undefined;
   /** Saved caches of the session. */
@@ -326,6 +329,9 @@ export class TurnRunner {
         `the worker counts ${accepted.promptTokens} prompt tokens, the log has ${expected}`,
       );
     }
+    if (!turn.accepted) {
+      checkContext(accepted.promptTokens, this.#options.contextTokensMax);
+    }
     store.atomically(() => {
       if (!turn.accepted) {
         store.acceptPrompt({
@@ -388,7 +394,7 @@ export class TurnRunner {
       switch (event.case) {
         case "tokens":
           this.#take(event.value);
-          if (this.#receivedBytes > answerBytesMax) {
+          if (this.#receivedBytes > answerBytesMax || this.#contextIsFull()) {
             await this.#end(FinishReason.LENGTH, "");
             return;
           }
@@ -410,6 +416,12 @@ export class TurnRunner {
         await this.#flush();
       }
     }
+  }
+
+  /** The prompt and the answer so far reach the context that the turn's key allows. */
+  #contextIsFull(): boolean {
+    const { contextTokensMax = Infinity } = this.#options;
+    return this.#progress.promptTokens + this.#receivedTokens >= contextTokensMax;
   }
 
   #hasPending(): boolean {
@@ -557,8 +569,8 @@ function judge(error: unknown, accepted: boolean, rebuilt: boolean, asked: boole
   }
   switch (error.code) {
     case Code.ResourceExhausted:
-      // Another worker may have room; the chooser gives up where there is none.
-      return accepted || asked ? "retry" : "refuse";
+      // Another worker may have room, unless a key's limit is the reason; the chooser gives up where there is none.
+      return accepted || (asked && errorReason(error) === "") ? "retry" : "refuse";
     case Code.InvalidArgument:
     case Code.NotFound:
       return accepted ? "retry" : "refuse";

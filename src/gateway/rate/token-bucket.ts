@@ -44,7 +44,7 @@ export function waitMs({ used }: TokenBucket, perMinute: number, amount: number)
 
 /** Milliseconds until a refilled bucket is full. */
 export function fullInMs({ used }: TokenBucket, perMinute: number): number {
-  return Math.ceil((used * minuteMs) / perMinute - roundingMax);
+  return Math.max(0, Math.ceil((used * minuteMs) / perMinute - roundingMax));
 }
 
 /** A bucket after `amount` was taken, or given back if it is below 0. */

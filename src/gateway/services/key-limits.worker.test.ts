@@ -87,9 +87,7 @@ describe("requests a minute", () => {
     );
     expect(Number(error.metadata.get("retry-after"))).toBeGreaterThan(20);
     const [detail] = error.details;
-    if (detail === undefined || !("value" in detail) || !(detail.value instanceof Uint8Array)) {
-      throw new Error("no detail");
-    }
+    if (detail === undefined || !("type" in detail)) throw new Error("no detail from the wire");
     expect(detail.type).toBe("google.rpc.RetryInfo");
     expect(String(fromBinary(DurationSchema, detail.value.subarray(2)).seconds)).toBe(
       error.metadata.get("retry-after"),
@@ -271,11 +269,11 @@ describe("sessions", () => {
     await runTurn(client, { sessionId: "b", turn: 1, messages: [scripted({})] });
     const refusal = "the key's limit sessions is 2, and it has 2; delete one first";
     for (const attempt of [
-      client.createSession({ sessionId: "c" }),
-      runTurn(client, { sessionId: "d", turn: 1, messages: [scripted({})] }),
-      client.forkSession({ sessionId: "b", turn: 1, newSessionId: "e" }),
+      () => client.createSession({ sessionId: "c" }),
+      () => runTurn(client, { sessionId: "d", turn: 1, messages: [scripted({})] }),
+      () => client.forkSession({ sessionId: "b", turn: 1, newSessionId: "e" }),
     ]) {
-      const error = await errorOf(attempt);
+      const error = await errorOf(attempt());
       expect([error.code, error.rawMessage]).toEqual([Code.ResourceExhausted, refusal]);
       expect(error.metadata.get("retry-after")).toBeNull();
     }
@@ -339,6 +337,46 @@ describe("output tokens", () => {
     });
     expect(seen.finished?.finishReason).toBe(FinishReason.LENGTH);
     expect(seen.finished?.usage?.completionTokens).toBe(8);
+  });
+});
+
+describe("context tokens", () => {
+  it("end an answer, and refuse a prompt, with the session as it was", async () => {
+    const { key, keyId } = await newTenant({ contextTokens: 60, turns: 1 });
+    const client = sessionClient(key);
+    const first = await runTurn(client, {
+      sessionId: "s",
+      turn: 1,
+      messages: [scripted({ tokens: 500 })],
+    });
+    expect(first.finished?.finishReason).toBe(FinishReason.LENGTH);
+    const { promptTokens = 0, completionTokens = 0 } = first.finished?.usage ?? {};
+    expect(promptTokens).toBeLessThan(60);
+    expect(promptTokens + completionTokens).toBeGreaterThanOrEqual(60);
+    expect(completionTokens).toBeLessThan(500);
+
+    const error = await errorOf(
+      runTurn(client, { sessionId: "s", turn: 2, messages: [scripted({})] }),
+    );
+    expect(error.code).toBe(Code.ResourceExhausted);
+    expect(error.rawMessage).toMatch(
+      /^the prompt has \d+ tokens, the key's limit context_tokens is 60 and the answer needs at least one$/,
+    );
+    expect((await client.getSession({ sessionId: "s" })).session).toMatchObject({
+      lastTurn: 1,
+      runningTurn: 0,
+      messageCount: 2,
+    });
+    await vi.waitFor(async () => {
+      expect(await turnsHeld(keyId)).toBe(0);
+    });
+    const refused = await chat(key, message("y".repeat(80)));
+    expect(refused.status).toBe(429);
+    expect(refused.headers.get("x-should-retry")).toBe("false");
+    expect((await refused.json<ChatError>()).error).toMatchObject({
+      code: "context_length_exceeded",
+      param: "messages",
+    });
   });
 });
 

@@ -82,24 +82,32 @@ describe("KeyService", () => {
   });
 
   it.each([
-    [{ tenant: "", name: "a" }, 'tenant is ""; it must have 1 to 64 characters of [A-Za-z0-9._-]'],
     [
+      "an empty tenant",
+      { tenant: "", name: "a" },
+      'tenant is ""; it must have 1 to 64 characters of [A-Za-z0-9._-]',
+    ],
+    [
+      "a tenant with a blank",
       { tenant: "a b", name: "a" },
       'tenant is "a b"; it must have 1 to 64 characters of [A-Za-z0-9._-]',
     ],
     [
+      "a name with a slash",
       { tenant: "a", name: "x/y" },
       'name is "x/y"; it must have 1 to 64 characters of [A-Za-z0-9._-]',
     ],
     [
+      "a limit beyond all",
       { tenant: "a", name: "b", limits: { turns: 2_000_000_000 } },
       "limits.turns is 2000000000, it must be 0 to 1000000000",
     ],
     [
+      "an end in the past",
       { tenant: "a", name: "b", expireTime: timestampFromMs(0) },
       "expire_time is 1970-01-01T00:00:00.000Z, which is not in the future",
     ],
-  ])("refuses %j", async (request, message) => {
+  ])("refuses %s", async (_name, request, message) => {
     const error = await errorOf(admin.createKey(request));
     expect([error.code, error.rawMessage]).toEqual([Code.InvalidArgument, message]);
   });
