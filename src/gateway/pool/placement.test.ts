@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { placeQueuedMax } from "../limits.js";
-import { choose, isFull } from "./placement.js";
-import type { Candidate, CandidateLoad } from "./placement.js";
+import { choose as chooseOf, isFull } from "./placement.js";
+import type { Candidate, CandidateLoad, ChoiceReason } from "./placement.js";
 import { highestWeight } from "./rendezvous.js";
 import { seededRandom } from "./testing/seeded-random.js";
 
@@ -18,6 +18,16 @@ const idle: CandidateLoad = {
 
 function worker(name: string, load: Partial<CandidateLoad> = {}): Candidate {
   return { worker: name, lastResort: false, load: { ...idle, ...load } };
+}
+
+/** Name and reason of a choice. */
+function choose(
+  candidates: readonly Candidate[],
+  key: string,
+  random: () => number,
+): { readonly worker: string; readonly reason: ChoiceReason } | undefined {
+  const choice = chooseOf(candidates, (one) => one, key, random);
+  return choice && { worker: choice.chosen.worker, reason: choice.reason };
 }
 
 function engine(name: string): Candidate {

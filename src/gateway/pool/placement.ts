@@ -34,8 +34,8 @@ export interface Candidate {
 export type ChoiceReason = "only" | "load" | "hash" | "lastResort" | "relief";
 
 /** A worker that was chosen. */
-export interface Choice {
-  readonly worker: string;
+export interface Choice<T> {
+  readonly chosen: T;
   readonly reason: ChoiceReason;
 }
 
@@ -52,39 +52,51 @@ const equalCost = 0.5;
 /**
  * Chooses.
  *
- * @param candidates workers that may take it
+ * @param all workers that may take it
+ * @param candidateOf what counts of one of them; asked of two where these will do, so that a large pool costs no more
  * @param key the session, for rendezvous hashing
  * @param random a draw from [0, 1)
  * @returns undefined if all are full; an embedded engine is never full, since it has its own queue
  */
-export function choose(
-  candidates: readonly Candidate[],
+export function choose<T>(
+  all: readonly T[],
+  candidateOf: (one: T) => Candidate,
   key: string,
   random: () => number,
-): Choice | undefined {
-  const workers = candidates.filter(
-    (candidate) => !candidate.lastResort && !isFull(candidate.load),
-  );
-  const [first, second] = drawTwo(workers, random);
+): Choice<T> | undefined {
+  const takes = (one: T): boolean => {
+    const { lastResort, load } = candidateOf(one);
+    return !lastResort && !isFull(load);
+  };
+  let drawn = drawTwo(all, random);
+  if (drawn.length < 2 || !drawn.every(takes)) {
+    drawn = drawTwo(all.filter(takes), random);
+  }
+  const [first, second] = drawn;
   if (first !== undefined && second !== undefined) {
-    const better = lighter(first.load, second.load);
+    const [a, b] = [candidateOf(first), candidateOf(second)];
+    const better = lighter(a.load, b.load);
     return better === 0
-      ? { worker: highestWeight([first.worker, second.worker], key), reason: "hash" }
-      : { worker: (better < 0 ? first : second).worker, reason: "load" };
+      ? { chosen: byHash([first, second], candidateOf, key), reason: "hash" }
+      : { chosen: better < 0 ? first : second, reason: "load" };
   }
   if (first !== undefined) {
-    return { worker: first.worker, reason: "only" };
+    return { chosen: first, reason: "only" };
   }
-  const engines = candidates.filter((candidate) => candidate.lastResort);
-  return engines.length === 0
+  const engines = all.filter((one) => candidateOf(one).lastResort);
+  const [engine] = engines;
+  return engine === undefined
     ? undefined
-    : {
-        worker: highestWeight(
-          engines.map(({ worker }) => worker),
-          key,
-        ),
-        reason: "lastResort",
-      };
+    : { chosen: byHash([engine, ...engines], candidateOf, key), reason: "lastResort" };
+}
+
+/** The one of highest weight for a key. */
+function byHash<T>(all: readonly [T, ...T[]], candidateOf: (one: T) => Candidate, key: string): T {
+  const name = highestWeight(
+    all.map((one) => candidateOf(one).worker),
+    key,
+  );
+  return all.find((one) => candidateOf(one).worker === name) ?? all[0];
 }
 
 /** Whether a worker could only let a session wait. */
@@ -113,14 +125,11 @@ function lighter(a: CandidateLoad, b: CandidateLoad): number {
 }
 
 /** Two different ones at random; fewer if there are fewer. */
-function drawTwo(
-  candidates: readonly Candidate[],
-  random: () => number,
-): readonly (Candidate | undefined)[] {
-  if (candidates.length <= 2) {
-    return candidates;
+function drawTwo<T>(all: readonly T[], random: () => number): readonly T[] {
+  if (all.length <= 2) {
+    return all;
   }
-  const first = Math.floor(random() * candidates.length);
-  const skip = Math.floor(random() * (candidates.length - 1));
-  return [candidates[first], candidates[skip < first ? skip : skip + 1]];
+  const first = Math.floor(random() * all.length);
+  const skip = Math.floor(random() * (all.length - 1));
+  return [all[first], all[skip < first ? skip : skip + 1]].filter((one) => one !== undefined);
 }

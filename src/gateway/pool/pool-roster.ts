@@ -182,28 +182,29 @@ export class PoolRoster {
     if (request.move !== undefined) {
       return this.#relieve(request, request.move, nowMs);
     }
-    const serving = [...this.#entries.values()].filter(
-      (entry) =>
-        stateOf(entry.facts, nowMs) !== "failed" &&
-        (entry.models.length === 0
-          ? entry.origin === "configured" && entry.worker.startsWith(`worker:${request.model}/`)
-          : entry.models.some(({ model }) => model === request.model)),
-    );
-    if (serving.length === 0) {
+    const open: PoolEntry[] = [];
+    let known = false;
+    for (const entry of this.#entries.values()) {
+      if (!serves(entry, request.model)) {
+        continue;
+      }
+      const state = stateOf(entry.facts, nowMs);
+      known ||= state !== "failed";
+      if (state === "ready" && admits(entry.breaker, nowMs)) {
+        open.push(entry);
+      }
+    }
+    if (!known) {
       return { kind: "none" };
     }
-    const open = serving.filter(
-      (entry) => stateOf(entry.facts, nowMs) === "ready" && admits(entry.breaker, nowMs),
-    );
     const avoid = new Set(request.avoid);
-    const fresh = open.filter(({ worker }) => !avoid.has(worker));
+    const fresh = avoid.size === 0 ? open : open.filter(({ worker }) => !avoid.has(worker));
     // Those that it avoids only where there is no other; first whoever understands the session's log.
     const may = fresh.length > 0 ? fresh : open;
     for (const group of [may.filter((entry) => understands(entry, request)), may]) {
-      const choice = choose(group.map(candidate), request.key, this.#random);
-      const entry = choice === undefined ? undefined : this.#entries.get(choice.worker);
-      if (choice !== undefined && entry !== undefined) {
-        return this.#place(entry, choice.reason, nowMs);
+      const choice = choose(group, candidate, request.key, this.#random);
+      if (choice !== undefined) {
+        return this.#place(choice.chosen, choice.reason, nowMs);
       }
     }
     return { kind: "full" };
@@ -231,15 +232,14 @@ export class PoolRoster {
     }
     const roomy = this.#peers(request.model, nowMs).filter(
       (entry) =>
+        hasRoomFor(offer.pages, candidateLoad(entry), mean) &&
         !request.avoid.includes(entry.worker) &&
         entry !== from &&
         breakerState(entry.breaker, nowMs) === "closed" &&
         understands(entry, request) &&
-        movesLeft(entry.moveBudget, nowMs) >= 1 &&
-        hasRoomFor(offer.pages, candidateLoad(entry), mean),
+        movesLeft(entry.moveBudget, nowMs) >= 1,
     );
-    const choice = choose(roomy.map(candidate), request.key, this.#random);
-    const entry = choice === undefined ? undefined : this.#entries.get(choice.worker);
+    const entry = choose(roomy, candidate, request.key, this.#random)?.chosen;
     if (entry === undefined) {
       return { kind: "stay" };
     }
@@ -318,6 +318,13 @@ export class PoolRoster {
     entry.pagesMoved = 0;
     this.#look(entry, nowMs);
   }
+}
+
+/** Whether a worker is one of the model's; a configured one that has not said is taken to be that of its name. */
+function serves(entry: PoolEntry, model: string): boolean {
+  return entry.models.length === 0
+    ? entry.origin === "configured" && entry.worker.startsWith(`worker:${model}/`)
+    : entry.models.some((served) => served.model === model);
 }
 
 function candidate(entry: PoolEntry): Candidate {
