@@ -93,6 +93,7 @@ function record(number: number, turn: Turn, messages: readonly MessageRecord[]):
     placement: PlacementReason.UNSPECIFIED,
     allowFallback: undefined,
     cacheBytes: 0,
+    ticket: "",
   };
 }
 

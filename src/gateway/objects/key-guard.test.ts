@@ -4,36 +4,30 @@ import { keyWatchMs } from "../limits.js";
 import { SteeredClock, settle } from "../testing/steered-clock.js";
 import { KeyGuard } from "./key-guard.js";
 
-function guarded(): {
-  readonly clock: SteeredClock;
-  readonly ends: Map<string, string>;
-  readonly asked: string[];
-  readonly guard: KeyGuard;
-  failing: boolean;
-} {
-  const clock = new SteeredClock();
-  const ends = new Map<string, string>();
-  const asked: string[] = [];
-  const bench = {
-    clock,
-    ends,
-    asked,
-    failing: false,
-    guard: new KeyGuard({
-      keyEnd: (keyId) => {
-        asked.push(keyId);
-        return bench.failing ? Promise.reject(new Error("away")) : Promise.resolve(ends.get(keyId));
-      },
-      clock,
-      background: () => undefined,
-    }),
-  };
-  return bench;
+/** A guard, and the keyring that it asks. */
+class GuardBench {
+  readonly clock = new SteeredClock();
+  /** Keys that have ended. */
+  readonly ends = new Map<string, string>();
+  /** Keys that were asked for. */
+  readonly asked: string[] = [];
+  /** The keyring cannot be reached. */
+  failing = false;
+  readonly guard = new KeyGuard({
+    keyEnd: (keyId) => {
+      this.asked.push(keyId);
+      return this.failing
+        ? Promise.reject(new Error("away"))
+        : Promise.resolve(this.ends.get(keyId));
+    },
+    clock: this.clock,
+    background: () => undefined,
+  });
 }
 
 describe("KeyGuard", () => {
   it("ends all that is held under a key that has ended, and nothing else", async () => {
-    const { clock, ends, guard } = guarded();
+    const { clock, ends, guard } = new GuardBench();
     const heard: string[] = [];
     for (const name of ["a1", "a2", "b1"]) {
       guard.hold(name.slice(0, 1), (error) =>
@@ -51,7 +45,7 @@ describe("KeyGuard", () => {
   });
 
   it("asks once for each key, and not at all while it holds nothing", async () => {
-    const { clock, asked, guard } = guarded();
+    const { clock, asked, guard } = new GuardBench();
     const releases = ["a", "a", "b"].map((keyId) => guard.hold(keyId, () => undefined));
     await clock.advance(keyWatchMs);
     expect(asked).toEqual(["a", "b"]);
@@ -66,7 +60,7 @@ describe("KeyGuard", () => {
   });
 
   it("ends nothing while the keyring cannot be reached", async () => {
-    const bench = guarded();
+    const bench = new GuardBench();
     let ended = false;
     bench.ends.set("a", "the API key was revoked");
     bench.failing = true;
@@ -79,7 +73,7 @@ describe("KeyGuard", () => {
   });
 
   it("looks after nothing without a key", () => {
-    const { clock, guard } = guarded();
+    const { clock, guard } = new GuardBench();
     guard.hold("", () => undefined)();
     expect(clock.sleeping).toEqual([]);
   });
