@@ -2,7 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
-import { checkPlansFit, readPlan, type PlanFile } from "./plan-files.js";
+import { checkPlansFit, fittingPlans, readPlan, type PlanFile } from "./plan-files.js";
 import { packagePath } from "./repository.js";
 
 /** Flags of `eval samples` and `eval run` that choose samples. */
@@ -147,15 +147,11 @@ async function samples(flags: SamplesFlags): Promise<void> {
 async function run(flags: RunFlags): Promise<void> {
   const { choiceDefault, runEvaluation } = await import("../eval/index.js");
   const path = await modelPath(flags.model);
+  const name = basename(path, ".gguf");
   const own = await Promise.all(flags.plan.map(readPlan));
-  const all = [...(await plansOf(flags.plans)), ...own];
-  const methods = [...flags.method, ...own.map(({ plan }) => plan.name)];
-  const asked = new Set(methods.flatMap((name) => name.split("+")));
-  await checkPlansFit(
-    all.filter(({ plan }) => asked.has(plan.name)),
-    path,
-    basename(path, ".gguf"),
-  );
+  await checkPlansFit(own, path, name);
+  // Folders may hold plans of several models.
+  const found = [...(await fittingPlans(await plansOf(flags.plans), path, name)), ...own];
   const stop = new AbortController();
   const onSignal = (): void => stop.abort(new Error("stopped; the same command goes on from here"));
   process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
@@ -163,8 +159,8 @@ async function run(flags: RunFlags): Promise<void> {
   try {
     const made = await runEvaluation({
       modelPath: path,
-      methods,
-      plans: new Map(all.map(({ plan }) => [plan.name, plan])),
+      methods: [...flags.method, ...own.map(({ plan }) => plan.name)],
+      plans: new Map(found.map(({ plan }) => [plan.name, plan])),
       choice: { ...choiceDefault, ...chosen(flags) },
       samplesPath: flags.samples,
       out: flags.out,

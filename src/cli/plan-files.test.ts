@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { build } from "./build.js";
-import { servedModels } from "./plan-files.js";
+import { fittingPlans, readPlan, servedModels } from "./plan-files.js";
 import { packagePath } from "./repository.js";
 
 const model = "leanedge-seed-29m";
@@ -36,6 +36,20 @@ describe("build", () => {
       const copy = await readFile(join(assets, "models", model, "plans", `${name}.json`), "utf8");
       expect(copy).toBe(await readFile(own(name), "utf8"));
     }
+  });
+});
+
+describe("fittingPlans", () => {
+  it("leaves out plans of other models and other shapes", async () => {
+    const paths = [
+      own("leank-50"),
+      await changed("other-model", { model: "another" }),
+      await changed("anyone", { model: "*" }),
+      await changed("other-file", { model: `sha256:${"0".repeat(64)}` }),
+    ];
+    const plans = await Promise.all(paths.map(readPlan));
+    const found = await fittingPlans(plans, packagePath(`models/${model}-q4_0.gguf`), "m");
+    expect(found.map(({ path }) => path)).toEqual([paths[0], paths[2]]);
   });
 });
 

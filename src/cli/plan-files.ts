@@ -50,15 +50,39 @@ export async function checkPlansFit(
   model: string,
   fingerprint = "",
 ): Promise<void> {
+  const fits = await planFitter(modelPath, model, fingerprint);
+  for (const { path, plan } of plans) refusing(path, () => fits(plan));
+}
+
+/** Those of some plans that fit a model file. */
+export async function fittingPlans(
+  plans: readonly PlanFile[],
+  modelPath: string,
+  model: string,
+): Promise<PlanFile[]> {
+  const fits = await planFitter(modelPath, model, "");
+  return plans.filter(({ plan }) => {
+    try {
+      fits(plan);
+      return true;
+    } catch (error) {
+      if (!(error instanceof PlanError)) throw error;
+      return false;
+    }
+  });
+}
+
+/** A check that throws PlanError for plans that do not fit a model file. */
+async function planFitter(
+  modelPath: string,
+  model: string,
+  fingerprint: string,
+): Promise<(plan: CachePlan) => void> {
   const source = await openFileSource(modelPath);
   try {
     const { config, name } = await readModelFile(source);
     const names = [model, basename(modelPath, ".gguf"), ...(name === undefined ? [] : [name])];
-    for (const { path, plan } of plans) {
-      refusing(path, () => {
-        checkPlanFits(plan, { ...config, names, fingerprint });
-      });
-    }
+    return (plan) => checkPlanFits(plan, { ...config, names, fingerprint });
   } finally {
     await source.close();
   }

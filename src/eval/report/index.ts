@@ -30,6 +30,11 @@ const publishedFile = "published.json";
 /** Most plans of a section whose masks are compared by frequency. */
 const plansMax = 4;
 
+/** A model's name as part of a file's. */
+function fileStem(model: string): string {
+  return model.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+}
+
 type Chart = Parameters<typeof svgOf>[0] | undefined;
 
 async function filesOf(folder: string, suffix: string): Promise<string[]> {
@@ -74,7 +79,7 @@ export async function reportOf(folder: string, plansFolder?: string): Promise<Re
     const lines: string[] = [];
     for (const [name, { chart, words }] of charts) {
       if (chart === undefined) continue;
-      const path = `images/${section.model}-${section.backend}-${name}.svg`;
+      const path = `images/${fileStem(section.model)}-${section.backend}-${name}.svg`;
       files.set(path, await svgOf(chart));
       lines.push(`![${words}](${path})`);
     }
