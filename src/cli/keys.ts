@@ -33,6 +33,7 @@ const limitFields = {
 } as const satisfies Record<string, keyof KeyLimits>;
 
 type LimitName = keyof typeof limitFields;
+type LimitField = (typeof limitFields)[LimitName];
 /** Limits that options named so far. */
 type LimitValues = Partial<Record<LimitName, number>>;
 
@@ -90,7 +91,7 @@ export function addKeyCommands(program: Command): void {
 
 async function createKey(flags: CreateFlags): Promise<void> {
   const limits = create(KeyLimitsSchema);
-  for (const [name, field] of Object.entries(limitFields) as [LimitName, keyof KeyLimits][]) {
+  for (const [name, field] of Object.entries(limitFields) as [LimitName, LimitField][]) {
     const value = flags.limit[name];
     if (value !== undefined) Object.assign(limits, { [field]: value });
   }
@@ -216,9 +217,9 @@ function time(timestamp: Timestamp | undefined): string {
 }
 
 function limitsText(limits: KeyLimits | undefined): string {
-  const parts = (Object.entries(limitFields) as [LimitName, keyof KeyLimits][])
+  const parts = (Object.entries(limitFields) as [LimitName, LimitField][])
     .map(([name, field]) => [name, limits?.[field]] as const)
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${String(value)}`);
+    .map(([name, value]) => `${name}=${value ?? 0}`);
   return parts.length === 0 ? "none" : parts.join(",");
 }
