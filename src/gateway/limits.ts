@@ -254,7 +254,7 @@ export const crowdedShareMin = 0.005;
 /** Moves that one worker takes part in within a minute: a carried cache takes some of its bandwidth. */
 export const movesPerMinuteMax = 12;
 /** Size from which a session moves, of the average on its worker: a small one frees nothing. */
-export const moveSizeShareMin = 0.5;
+export const moveSizeShareMin = 0.2;
 /** Size up to which a session moves, of what its longest context takes: a longer one is about to end. */
 export const moveContextShareMax = 0.9;
 /** Requests that wait in a pool for a worker with room. */

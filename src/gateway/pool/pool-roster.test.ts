@@ -296,13 +296,13 @@ describe("a crowded worker", () => {
     crowd();
     for (const move of [
       { pages: 0 },
-      { pages: 29 },
+      { pages: 11 },
       { pages: 451 },
       { pages: 4_000, pagesMax: 0 },
     ]) {
       expect(roster.place(offer(move), now)).toEqual({ kind: "stay" });
     }
-    expect(roster.place(offer({ pages: 30 }), now)).toMatchObject({ kind: "placed" });
+    expect(roster.place(offer({ pages: 12 }), now)).toMatchObject({ kind: "placed" });
   });
 
   it("becomes crowded above one bound, and is so down to a lower one", () => {

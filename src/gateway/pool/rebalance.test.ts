@@ -53,7 +53,7 @@ describe("what moves", () => {
   it("is never a small session, one about to end, or one too large to help", () => {
     const offer = { from: "a", pages: 60, pagesMax: 0 };
     expect(worthMoving(offer, load, 0.5)).toBe(true);
-    expect(worthMoving({ ...offer, pages: 29 }, load, 0.5)).toBe(false);
+    expect(worthMoving({ ...offer, pages: 11 }, load, 0.5)).toBe(false);
     expect(worthMoving({ ...offer, pages: 201 }, load, 0.5)).toBe(false);
     expect(worthMoving({ ...offer, pagesMax: 60 / moveContextShareMax }, load, 0.5)).toBe(true);
     expect(worthMoving({ ...offer, pagesMax: 60 }, load, 0.5)).toBe(false);
