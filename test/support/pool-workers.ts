@@ -21,8 +21,8 @@ import {
 const workerToken = "a-token-that-workers-ask-for";
 const poolToken = "a-token-to-register-with";
 const adminToken = "a-token-for-the-operator";
-/** Longest that a worker may take from its start to Ready: a heartbeat and a question, on a busy machine. */
-const readyMsMax = 30_000;
+/** Longest that a worker may take from its start, or its wake, to Ready: a heartbeat and a question, on a busy machine. */
+const readyMsMax = 120_000;
 
 /** Files with the tokens of a pool. */
 export interface PoolTokenFiles {
@@ -108,9 +108,12 @@ export function poolWorkers(
   };
   const ready = async (name: string): Promise<void> => {
     const giveUpMs = Date.now() + readyMsMax;
-    while ((await find(name))?.state !== WorkerState.READY) {
+    for (;;) {
+      const state = (await find(name))?.state;
+      if (state === WorkerState.READY) return;
       if (Date.now() > giveUpMs) {
-        throw new Error(`worker ${name} is not ready:\n${processOf(name).output()}`);
+        const is = state === undefined ? "not there" : WorkerState[state];
+        throw new Error(`worker ${name} is ${is}, not ready:\n${processOf(name).output()}`);
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }

@@ -35,8 +35,6 @@ export interface WorkerdGatewayOptions {
   readonly vars: Readonly<Record<string, string>>;
   /** Further Workers of the same code over the same objects, each in an isolate and at an address of its own. */
   readonly others?: number;
-  /** Folder whose storage it begins with; empty storage if unset. */
-  readonly storageFrom?: string;
 }
 
 /** A gateway that runs. */
@@ -55,6 +53,8 @@ export interface WorkerdGateway {
   kill(): Promise<void>;
   /** Starts it again at the same addresses over the same storage; with a pool that is out of order, where one is named. */
   start(fault?: PoolFault): Promise<void>;
+  /** Replaces its storage by a copy of another one's. Only while neither runs. */
+  copyFrom(other: WorkerdGateway): Promise<void>;
   /** Deletes what the objects of a class stored. Only while it does not run. */
   forget(className: (typeof classes)[keyof typeof classes]): Promise<void>;
   /** Ends it and removes its storage. */
@@ -85,12 +85,10 @@ async function bundleGateway(folder: string): Promise<void> {
 export async function startWorkerdGateway({
   vars,
   others = 0,
-  storageFrom,
 }: WorkerdGatewayOptions): Promise<WorkerdGateway> {
   const folder = await mkdtemp(join(tmpdir(), "leanedge-workerd-"));
   const storage = join(folder, "storage");
   await mkdir(storage);
-  if (storageFrom !== undefined) await cp(storageFrom, storage, { recursive: true });
   await bundleGateway(folder);
   const ports: number[] = [];
   for (let index = 0; index <= others; index++) ports.push(await freePort());
@@ -144,6 +142,10 @@ export async function startWorkerdGateway({
     output: () => output,
     kill: end,
     start,
+    async copyFrom(other) {
+      await rm(storage, { recursive: true });
+      await cp(other.storage, storage, { recursive: true });
+    },
     forget: (className) => rm(join(storage, className), { recursive: true }),
     async close() {
       await end();

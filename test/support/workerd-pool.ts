@@ -11,8 +11,8 @@ import { startWorkerdGateway, type WorkerdGateway } from "./workerd-gateway.js";
 
 /** Id of the model. */
 export const poolModel = "tiny";
-/** Its window, in tokens. */
-export const poolModelContext = 4_096;
+/** Its window, in tokens: longer than any answer takes to be stopped. */
+const contextTokens = 65_536;
 
 /** A gateway and its workers. */
 export interface WorkerdPool extends PoolWorkers {
@@ -41,9 +41,14 @@ export const poolVars: Readonly<Record<string, string>> = {
 /** Writes the model into a folder; its answers are text, and end only at their longest. */
 export async function writePoolModel(folder: string): Promise<string> {
   const path = join(folder, "tiny-q4_0.gguf");
-  const spec = { ...tinyModel, context: poolModelContext, tied: false, textOnly: true };
+  const spec = { ...tinyModel, context: contextTokens, tied: false, textOnly: true };
   await writeFile(path, randomModelBytes(spec));
   return path;
+}
+
+/** Options of `leanedge worker` that serve the model of a file. */
+export function poolWorkerOptions(model: string): readonly string[] {
+  return ["--model", model, "--model-id", poolModel, "--memory", "128"];
 }
 
 /** Starts a gateway and its workers; closing it ends everything. */
@@ -56,7 +61,7 @@ export async function startWorkerdPool({
   const tokens = await writePoolTokens();
   const model = await writePoolModel(tokens.folder);
   const gateway = await startWorkerdGateway({ vars: { ...poolVars, ...vars }, others });
-  const options = ["--model", model, "--model-id", poolModel, "--memory", "128", ...workerOptions];
+  const options = [...poolWorkerOptions(model), ...workerOptions];
   const workers = poolWorkers(gateway.url, tokens, options);
   const pool: WorkerdPool = {
     ...workers,
