@@ -79,10 +79,11 @@ export const workerSilenceMsMax = 20_000;
 
 /**
  * Silence of a worker after which an attempt asks the pool whether it still hears it. Workers give a sign of life every
- * 250 ms while they wait or read a prompt, and a token a step otherwise: eight missing ones are no chance.
+ * 250 ms while they wait or read a prompt, and a token a step otherwise; but a slow CPU may take seconds for a step, in which
+ * the process answers nobody. So as long as the pool itself waits for three heartbeats.
  */
-export const workerDoubtMs = 2_000;
-/** Time between two such questions: a pool that misses three heartbeats is believed soon after the third. */
+export const workerDoubtMs = 6_000;
+/** Time between two such questions; the answer to the first one is looked at when it is over. */
 export const workerDoubtAskMs = 500;
 
 /** Attempts at one turn on any workers, the first included; a fault that repeats must end. */

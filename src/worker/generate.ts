@@ -154,6 +154,7 @@ export async function* generate(
         fingerprints,
         queued: jobId === undefined ? 0 : context.scheduler.queuedBefore(jobId),
         plan: context.plans.info(plan),
+        vocabSize: config.engine.vocabSize,
       },
     });
     if (jobId !== undefined) yield* job.events(jobId);

@@ -22,13 +22,12 @@ import {
   bindingTtlMs,
   segmentIdsMax,
   turnAttemptsMax,
-  workerSilenceMsMax,
   workerUnaryTimeoutMs,
 } from "../limits.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { logTokens, namePrefix, samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
-import { timeIsUp, within } from "./clock.js";
+import { timeIsUp } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
@@ -37,9 +36,11 @@ import { checkContext } from "./session-limits.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { unlessAborted } from "./unless-aborted.js";
-import { WorkerAttempt, WorkerFault } from "./worker-attempt.js";
+import { WorkerAttempt } from "./worker-attempt.js";
 import { WorkerChooser } from "./worker-chooser.js";
 import type { WorkerChoice } from "./worker-chooser.js";
+import { SpoiledAnswer, WorkerFault } from "./worker-fault.js";
+import { WorkerSilence } from "./worker-silence.js";
 
 /** Keeps a byte order mark that a model writes: offsets count it. */
 const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
@@ -94,11 +95,15 @@ export class TurnRunner {
   #receivedTokens: number;
   /** Longest answer in tokens, once the model's defaults are known. */
   #tokensMax = 0;
+  /** Every id is below it, as far as a worker said so. */
+  #vocabSize = Infinity;
   #pendingIds: number[] = [];
   #pendingText = "";
   #lastAppendMs = 0;
   /** Model that answers instead of the turn's own, once none of its workers could. */
   #fallback: string | undefined;
+  /** A worker failed this run: the next one tells the whole text anew, which shows whether what was shown goes with its ids. */
+  #verifies = false;
   #progress: TurnProgress = { promptTokensDone: 0, promptTokens: 0 };
   #refusal: ConnectError | undefined;
   /** Settles when the turn has ended or was withdrawn; never rejects. */
@@ -220,7 +225,12 @@ export class TurnRunner {
       } catch (error) {
         this.#stop.signal.throwIfAborted();
         await this.#flush();
-        const verdict = judge(error, this.#turn().accepted, rebuild, choice !== undefined);
+        const verdict = judge(error, {
+          accepted: this.#turn().accepted,
+          rebuilt: rebuild,
+          asked: choice !== undefined,
+          hasLog: this.#store.segments().length > 0,
+        });
         if (choice === undefined && noWorker(error) && this.#fallBack()) {
           // Its text is rendered anew for the other model.
           rebuild = true;
@@ -229,6 +239,7 @@ export class TurnRunner {
         if (verdict === "refuse") {
           throw error;
         }
+        this.#verifies ||= choice !== undefined;
         rebuild ||= verdict === "rebuild";
         restarting = unavailableReason(error) === UnavailableReason.ENGINE_RESTARTING;
         if (choice !== undefined) {
@@ -269,11 +280,12 @@ export class TurnRunner {
   }
 
   async #attempt(choice: WorkerChoice, sampling: SamplingParams, rebuild: boolean): Promise<void> {
-    const { clock, sequenceId, snapshots } = this.#options;
+    const { background, clock, directory, sequenceId, snapshots } = this.#options;
     const { client, generation, worker } = choice;
     if (client === undefined) {
       throw new WorkerFault(`worker ${worker} is not known any more`);
     }
+    const silence = new WorkerSilence({ worker, directory, clock, background });
     const attempt = new WorkerAttempt({
       store: this.#store,
       client,
@@ -282,9 +294,10 @@ export class TurnRunner {
       sequenceId,
       generation,
       rebuild,
+      retells: this.#verifies,
       snapshots,
       leaving: choice.leaving?.client,
-      clock,
+      silence,
       signal: this.#stop.signal,
     });
     try {
@@ -293,8 +306,13 @@ export class TurnRunner {
       this.#accept(accepted, choice, attempt.rebuilt);
       this.#options.onChange();
       this.#releaseLeft(choice);
-      await this.#read(attempt, worker, generation);
-      this.#chooser.succeeded(choice, this.#turn().placement);
+      const finished = await this.#read(attempt, silence);
+      if (finished === undefined || this.#namesOurLog(finished, worker)) {
+        this.#chooser.succeeded(choice, this.#turn().placement);
+      } else {
+        attempt.release(generation);
+        this.#chooser.failed(choice, new WorkerFault("another log"), true);
+      }
     } finally {
       attempt.close();
     }
@@ -323,6 +341,8 @@ export class TurnRunner {
         `the worker made ${accepted.promptIds.length} ids of the prompt, at most ${segmentIdsMax} are kept`,
       );
     }
+    this.#vocabSize = accepted.vocabSize > 0 ? accepted.vocabSize : Infinity;
+    this.#checkIds(accepted.promptIds);
     const expected = turn.accepted ? known : known + accepted.promptIds.length;
     if (accepted.promptTokens !== expected) {
       throw new WorkerFault(
@@ -344,9 +364,10 @@ export class TurnRunner {
       store.setServedBy(turn.number, {
         promptTokens: accepted.promptTokens,
         // An answer that goes on elsewhere has read its prompt again.
-        cachedTokens: turn.accepted
-          ? Math.min(turn.cachedTokens, accepted.cachedTokens)
-          : accepted.cachedTokens,
+        cachedTokens: Math.min(
+          accepted.cachedTokens,
+          turn.accepted ? turn.cachedTokens : accepted.promptTokens,
+        ),
         model: turn.model,
         backend: accepted.backend,
         worker: accepted.worker,
@@ -371,24 +392,20 @@ export class TurnRunner {
     };
   }
 
-  async #read(attempt: WorkerAttempt, worker: string, generation: number): Promise<void> {
+  /** Reads the answer to its end; undefined if it was ended here. */
+  async #read(attempt: WorkerAttempt, silence: WorkerSilence): Promise<Finished | undefined> {
     const { clock } = this.#options;
-    let silentSinceMs = clock.nowMs();
+    silence.heard();
     for (;;) {
-      const next = attempt.next();
-      const now = clock.nowMs();
-      const silenceMs = silentSinceMs + workerSilenceMsMax - now;
-      const flushMs = this.#hasPending() ? this.#lastAppendMs + appendIntervalMs - now : Infinity;
-      const result = await within(next, Math.max(0, Math.min(silenceMs, flushMs)), clock);
+      const flushMs = this.#hasPending()
+        ? this.#lastAppendMs + appendIntervalMs - clock.nowMs()
+        : Infinity;
+      const result = await silence.waitAtMost(attempt.next(), flushMs);
       this.#stop.signal.throwIfAborted();
       if (result === timeIsUp) {
-        if (clock.nowMs() - silentSinceMs >= workerSilenceMsMax) {
-          throw new WorkerFault(`the worker was silent for ${workerSilenceMsMax} ms`);
-        }
         await this.#flush();
         continue;
       }
-      silentSinceMs = clock.nowMs();
       attempt.consume();
       const event = result.event;
       switch (event.case) {
@@ -396,7 +413,7 @@ export class TurnRunner {
           this.#take(event.value);
           if (this.#receivedBytes > answerBytesMax || this.#contextIsFull()) {
             await this.#end(FinishReason.LENGTH, "");
-            return;
+            return undefined;
           }
           break;
         case "progress":
@@ -407,8 +424,8 @@ export class TurnRunner {
           this.#options.onChange();
           break;
         case "finished":
-          await this.#finish(event.value, attempt, worker, generation);
-          return;
+          await this.#finish(event.value);
+          return event.value;
         default:
           throw new WorkerFault(`the worker sent "${event.case ?? "nothing"}" in mid-answer`);
       }
@@ -437,16 +454,42 @@ export class TurnRunner {
           `the worker's text goes on at byte ${offset}, the answer ends at ${this.#receivedBytes}`,
         );
       }
-      // A resumed stream may repeat what is known.
-      text = utf8.decode(new TextEncoder().encode(text).subarray(this.#receivedBytes - offset));
+      text = this.#newText(text, offset);
     }
     if (this.#receivedTokens + tokens.ids.length > this.#tokensMax) {
       throw new WorkerFault(`the worker goes on after max_tokens, which is ${this.#tokensMax}`);
     }
+    this.#checkIds(tokens.ids);
     this.#receivedTokens += tokens.ids.length;
     this.#pendingIds.push(...tokens.ids);
     this.#pendingText += text;
     this.#receivedBytes += new TextEncoder().encode(text).byteLength;
+  }
+
+  /** An id that is none would make the log one that no worker takes. */
+  #checkIds(ids: readonly number[]): void {
+    const wrong = ids.find((id) => id >= this.#vocabSize);
+    if (wrong !== undefined) {
+      throw new WorkerFault(`the worker sent id ${wrong}, its vocabulary has ${this.#vocabSize}`);
+    }
+  }
+
+  /** What a text that begins at `offset` has beyond the answer so far: a resumed stream may repeat what is known. */
+  #newText(text: string, offset: number): string {
+    const bytes = new TextEncoder().encode(text);
+    const durable = this.#store.pieces().map((piece) => piece.text);
+    const known = new TextEncoder()
+      .encode(durable.join("") + this.#pendingText)
+      .subarray(offset, offset + bytes.length);
+    if (known.some((byte, index) => byte !== bytes[index])) {
+      throw this.#otherText(`the worker repeats other text at byte ${offset} than was shown`);
+    }
+    return utf8.decode(bytes.subarray(known.length));
+  }
+
+  /** A worker's text differs from what was shown. It may be its own fault, until a second one says so. */
+  #otherText(message: string): WorkerFault {
+    return this.#verifies ? new SpoiledAnswer(message) : new WorkerFault(message);
   }
 
   /** Makes what was received durable, then shows it. */
@@ -465,12 +508,7 @@ export class TurnRunner {
     this.#options.onChange();
   }
 
-  async #finish(
-    finished: Finished,
-    attempt: WorkerAttempt,
-    worker: string,
-    generation: number,
-  ): Promise<void> {
+  async #finish(finished: Finished): Promise<void> {
     if (
       finished.finishReason !== FinishReason.STOP &&
       finished.finishReason !== FinishReason.LENGTH
@@ -482,6 +520,11 @@ export class TurnRunner {
         `the worker counts ${finished.textBytes} bytes of text, ${this.#receivedBytes} arrived`,
       );
     }
+    if (Number(finished.textBytes) < this.#receivedBytes) {
+      throw this.#otherText(
+        `the worker counts ${finished.textBytes} bytes of text, ${this.#receivedBytes} were shown`,
+      );
+    }
     await this.#flush();
     if (finished.generatedTokens > this.#turn().completionTokens) {
       throw new WorkerFault(
@@ -489,24 +532,21 @@ export class TurnRunner {
       );
     }
     await this.#end(finished.finishReason, "", finished);
-    this.#checkPrefix(finished, attempt, worker, generation);
   }
 
-  /** A worker whose log differs from ours would answer the next turn from another conversation. */
-  #checkPrefix(
-    finished: Finished,
-    attempt: WorkerAttempt,
-    worker: string,
-    generation: number,
-  ): void {
+  /** A worker whose log differs from ours would answer the next turn from another conversation: it is unbound. */
+  #namesOurLog({ prefix }: Finished, worker: string): boolean {
     const ours = namePrefix(this.#store.segments(), undefined);
-    if (finished.prefix !== undefined && !samePrefix(finished.prefix, ours)) {
-      console.warn(
-        `turn ${this.turn}: worker ${worker} names another log (${finished.prefix.tokens} tokens, ours has ${ours.tokens})`,
-      );
-      this.#store.unbind();
-      attempt.release(generation);
+    if (prefix === undefined || samePrefix(prefix, ours)) {
+      return true;
     }
+    this.#log("warn", "worker.other_log", {
+      worker,
+      its_tokens: prefix.tokens,
+      our_tokens: ours.tokens,
+    });
+    this.#store.unbind();
+    return false;
   }
 
   async #end(finishReason: FinishReason, errorMessage: string, finished?: Finished): Promise<void> {
@@ -559,8 +599,22 @@ export class TurnRunner {
 /** What a failed attempt means. */
 type Verdict = "retry" | "rebuild" | "refuse";
 
-/** @param asked a worker was asked; otherwise none could be found */
-function judge(error: unknown, accepted: boolean, rebuilt: boolean, asked: boolean): Verdict {
+/** Where a turn stood when its attempt failed. */
+interface Stand {
+  readonly accepted: boolean;
+  /** Its text is rendered anew already. */
+  readonly rebuilt: boolean;
+  /** A worker was asked; otherwise none could be found. */
+  readonly asked: boolean;
+  /** The session has a log of ids. */
+  readonly hasLog: boolean;
+}
+
+function judge(error: unknown, { accepted, rebuilt, asked, hasLog }: Stand): Verdict {
+  if (error instanceof SpoiledAnswer) {
+    // Whoever spoilt it has been told of; this worker only brought it to light.
+    return "refuse";
+  }
   if (error instanceof WorkerFault) {
     return "retry";
   }
@@ -572,6 +626,11 @@ function judge(error: unknown, accepted: boolean, rebuilt: boolean, asked: boole
       // Another worker may have room, unless a key's limit is the reason; the chooser gives up where there is none.
       return accepted || (asked && errorReason(error) === "") ? "retry" : "refuse";
     case Code.InvalidArgument:
+      if (!accepted && !rebuilt && hasLog && errorReason(error) === "") {
+        // It may be the log that is refused, with ids that an earlier worker made up: the text is what counts.
+        return "rebuild";
+      }
+      return accepted ? "retry" : "refuse";
     case Code.NotFound:
       return accepted ? "retry" : "refuse";
     case Code.FailedPrecondition:

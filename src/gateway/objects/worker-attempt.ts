@@ -1,5 +1,6 @@
 /** One try of a turn on one worker: names the prefix, sends what the worker lacks, and gives out its events. */
 import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { MessageSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { Message } from "../../gen/leanedge/v1/session_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
@@ -10,7 +11,7 @@ import type {
   GenerateResponse,
   PrefixName,
 } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import { prefixRoundsMax, workerSilenceMsMax, workerUnaryTimeoutMs } from "../limits.js";
+import { prefixRoundsMax, workerUnaryTimeoutMs } from "../limits.js";
 import {
   logTokens,
   namePrefix,
@@ -19,17 +20,12 @@ import {
   wireSegments,
 } from "../worker-client/segments.js";
 import type { WorkerClient } from "../worker-client/worker-client.js";
-import { timeIsUp, within } from "./clock.js";
-import type { Clock } from "./clock.js";
 import { logWithAnswer } from "./session-store.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
-
-/** The worker broke the protocol or went away: another attempt may succeed. */
-export class WorkerFault extends Error {
-  override readonly name = "WorkerFault";
-}
+import { WorkerFault } from "./worker-fault.js";
+import type { WorkerSilence } from "./worker-silence.js";
 
 /** What an attempt needs. */
 export interface WorkerAttemptOptions {
@@ -41,11 +37,14 @@ export interface WorkerAttemptOptions {
   readonly generation: number;
   /** Render the whole transcript instead of naming a prefix. */
   readonly rebuild: boolean;
+  /** Let the worker tell the text of an unfinished answer from its start. */
+  readonly retells: boolean;
   /** Saved caches of the session. */
   readonly snapshots: SessionSnapshots;
   /** Worker that the session leaves on purpose: its cache is carried over. */
   readonly leaving: WorkerClient | undefined;
-  readonly clock: Clock;
+  /** How long the worker may say nothing. */
+  readonly silence: WorkerSilence;
   /** Ends the attempt. */
   readonly signal: AbortSignal;
 }
@@ -84,10 +83,9 @@ export class WorkerAttempt {
       const request = this.#request(held);
       const stream = this.#options.client.generate(request, { signal: this.#closed.signal });
       this.#iterator = stream[Symbol.asyncIterator]();
-      const first = await within(this.next(), workerSilenceMsMax, this.#options.clock);
-      if (first === timeIsUp) {
-        throw new WorkerFault(`the worker did not answer within ${workerSilenceMsMax} ms`);
-      }
+      // A cache may have been brought meanwhile.
+      this.#options.silence.heard();
+      const first = await this.#options.silence.wait(this.next());
       this.consume();
       switch (first.event.case) {
         case "accepted":
@@ -137,7 +135,14 @@ export class WorkerAttempt {
     if (iterator === undefined) {
       throw new Error("next() before open()");
     }
-    const result = await iterator.next();
+    let result: IteratorResult<GenerateResponse>;
+    try {
+      result = await iterator.next();
+    } catch (error) {
+      throw isBrokenStream(error)
+        ? new WorkerFault(`the worker's stream is broken: ${messageOf(error)}`, { cause: error })
+        : error;
+    }
     if (result.done === true) {
       throw new WorkerFault("the worker's stream ended without `finished`");
     }
@@ -201,7 +206,7 @@ export class WorkerAttempt {
       request.resume = {
         $typeName: "leanedge.worker.v1.Resume",
         generatedTokens: answerTokens,
-        textBytes: BigInt(turn.textBytes),
+        textBytes: this.#options.retells ? 0n : BigInt(turn.textBytes),
         promptTokens: logTokens(segments) - answerTokens,
       };
     } else {
@@ -217,4 +222,29 @@ export class WorkerAttempt {
       .filter((message) => message.text !== "")
       .map((message) => create(MessageSchema, { role: message.role, text: message.text }));
   }
+}
+
+/** Codes that say something of the request or of the worker's room where a worker sends them. */
+const tellingCodes = new Set([
+  Code.FailedPrecondition,
+  Code.InvalidArgument,
+  Code.NotFound,
+  Code.ResourceExhausted,
+]);
+
+/**
+ * Whether an error was made on this side of the connection. What Connect finds wrong with the bytes of a stream has codes
+ * that a worker uses too: a stream without its end is INVALID_ARGUMENT, a frame that is too large RESOURCE_EXHAUSTED. Only a
+ * worker's own errors come with the head of its response.
+ */
+function isBrokenStream(error: unknown): boolean {
+  return (
+    error instanceof ConnectError &&
+    tellingCodes.has(error.code) &&
+    !error.metadata.has("content-type")
+  );
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
