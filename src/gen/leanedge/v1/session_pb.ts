@@ -1158,7 +1158,8 @@ export enum PlacementReason {
   HASH = 4,
 
   /**
-   * The session's worker drains: the session moved, its cache with it where that could be.
+   * The session's worker drains, or is far fuller than others: the session moved, its cache with it
+   * where that could be.
    *
    * @generated from enum value: PLACEMENT_REASON_MOVED = 5;
    */
