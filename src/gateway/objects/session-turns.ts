@@ -1,0 +1,337 @@
+/**
+ * The turns of a session: begins, joins and replays them, runs one at a time, and gives out its answer. The rule of what a
+ * call means is turn-start.ts's, the run itself turn-runner.ts's; here they meet keys, limits, streams and metrics.
+ */
+import { create } from "@bufbuild/protobuf";
+import { FinishReason, GenerateRequestSchema } from "../../gen/leanedge/v1/session_pb.js";
+import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
+import { modelDefaults } from "../catalogue.js";
+import { findModel, gatewayConfig } from "../config.js";
+import { orphanedTurnMs } from "../limits.js";
+import { flushSoon } from "../metrics/isolate-meter.js";
+import { turnEnded, turnRefused } from "../metrics/turn-end.js";
+import { engineDirectory } from "../worker-client/directory.js";
+import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
+import { AnswerStreams } from "./answer-streams.js";
+import { redirectResponse } from "./call-plan.js";
+import type { CallPlan, StartOptions, StartedCall } from "./call-plan.js";
+import { matchHistory } from "./history-match.js";
+import { releaseLeft, releaseSequence } from "./left-workers.js";
+import { checkSampling } from "./request-rules.js";
+import { workerBeforeHeader } from "./session-name.js";
+import type { SessionCall } from "./session-name.js";
+import { releaseOptions } from "./session-parts.js";
+import type { SessionParts } from "./session-parts.js";
+import type { TurnRecord } from "./session-records.js";
+import { TurnRunner } from "./turn-runner.js";
+import { beginsTurn, startTurn } from "./turn-start.js";
+import type { TurnStart } from "./turn-start.js";
+import { readTicket } from "./turn-ticket.js";
+import type { TurnTicket } from "./turn-ticket.js";
+/** See the head of this file. */
+export class SessionTurns {
+  readonly #parts: SessionParts;
+  readonly #bell = new ChangeBell();
+  readonly #streams = new AnswerStreams((turn) => this.#lastLeft(turn));
+  #runner: TurnRunner | undefined;
+
+  /** Runs nothing yet. */
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+  }
+
+  /** Who runs the turn that runs; undefined if none does, or its object lost its memory. */
+  get runner(): TurnRunner | undefined {
+    return this.#runner;
+  }
+
+  /** Lets open streams look again: the session was deleted. */
+  wake(): void {
+    this.#bell.ring();
+  }
+
+  /** Generate: begins, joins or replays a turn. `head`: headers of the answer, also of an error. */
+  async generate(
+    call: SessionCall,
+    request: GenerateRequest,
+    signal: AbortSignal,
+    head: Headers,
+  ): Promise<Response> {
+    if (request.sampling !== undefined) {
+      checkSampling(request.sampling);
+    }
+    const form = { history: false, requestHash: new Uint8Array(0) };
+    return this.#limited(call, request, head, () => ({
+      begins: beginsTurn(request, this.#parts.store) ? request.messages : undefined,
+      start: (ticket) => this.#start({ call, request, signal, head, ticket, form }),
+    }));
+  }
+
+  /** A request in OpenAI form: its whole history says which turn it means, or that it belongs to a fork. */
+  async chat(
+    call: SessionCall,
+    request: GenerateRequest,
+    signal: AbortSignal,
+    head: Headers,
+  ): Promise<Response> {
+    if (request.sampling !== undefined) {
+      checkSampling(request.sampling);
+    }
+    const plan = (): CallPlan => {
+      const match = matchHistory(this.#parts.store, request, {
+        idempotencyKey: call.idempotencyKey,
+        sessionId: call.sessionId,
+      });
+      if (match.kind === "fork") {
+        return { redirect: { turn: match.turn, sessionId: match.sessionId } };
+      }
+      const turnRequest = create(GenerateRequestSchema, {
+        ...request,
+        turn: match.turn,
+        messages: match.messages,
+      });
+      const form = { history: true, requestHash: match.requestHash };
+      return {
+        begins: beginsTurn(turnRequest, this.#parts.store) ? match.messages : undefined,
+        start: (ticket) => this.#start({ call, request: turnRequest, signal, head, ticket, form }),
+      };
+    };
+    return this.#limited(call, request, head, plan);
+  }
+
+  /** Ends the running turn as cancelled. False if it ended in another way first. */
+  async stop(): Promise<boolean> {
+    const turn = this.#parts.store.runningTurn();
+    if (turn === undefined) {
+      return false;
+    }
+    if (this.#runner === undefined) {
+      this.#endOrphan(turn);
+      await this.#parts.store.sync();
+      await this.#parts.changed();
+      return true;
+    }
+    const runner = this.#runner;
+    runner.cancel();
+    await runner.done;
+    return this.#parts.store.turn(turn.number)?.finishReason === FinishReason.CANCELLED;
+  }
+
+  /** Takes up, or ends, a running turn without a runner: the object lost its memory. */
+  async takeUp(): Promise<void> {
+    const turn = this.#parts.store.runningTurn();
+    if (turn === undefined || this.#runner !== undefined) {
+      return;
+    }
+    if (turn.detach) {
+      this.#run(turn, false);
+      return;
+    }
+    const nowMs = this.#parts.clock.nowMs();
+    if (turn.orphanMs === 0) {
+      this.#parts.store.setOrphaned(turn.number, nowMs);
+    } else if (nowMs - turn.orphanMs >= orphanedTurnMs) {
+      this.#endOrphan(turn);
+      await this.#parts.store.sync();
+    }
+  }
+
+  /** Starts what a call means once its key's limits allow it; what it means is asked again whenever time has passed. */
+  async #limited(
+    call: SessionCall,
+    request: GenerateRequest,
+    head: Headers,
+    plan: () => CallPlan,
+  ): Promise<Response> {
+    const first = plan();
+    if ("redirect" in first) {
+      return redirectResponse(first.redirect);
+    }
+    if (this.#parts.store.session() === undefined && request.turn <= 1) {
+      await this.#parts.limits.reserveSession(call.key, call.tenant, call.sessionId);
+    }
+    const { key, again = false } = call;
+    const { maxTokens } = request.sampling ?? {};
+    const started = await this.#parts.limits.admitted({ key, maxTokens, again }, head, () => {
+      const now = plan();
+      return "redirect" in now
+        ? {
+            messages: undefined,
+            begin: () => ({ response: redirectResponse(now.redirect), begun: false }),
+          }
+        : { messages: now.begins, begin: now.start };
+    });
+    if (started.begun) {
+      this.#parts.ctx.waitUntil(this.#parts.changed());
+      // The client hears of the turn only once it is durable.
+      await this.#parts.store.sync();
+    }
+    return started.response;
+  }
+
+  #start({ call, request, signal, head, ticket, form }: StartOptions): StartedCall {
+    const offset = Number(request.resumeOffset);
+    const start = startTurn(request, {
+      store: this.#parts.store,
+      tenant: call.tenant,
+      sessionId: call.sessionId,
+      requestId: call.requestId,
+      nowMs: this.#parts.clock.nowMs(),
+      model: findModel(gatewayConfig(this.#parts.env), request.model)?.model,
+      history: form.history,
+      requestHash: form.requestHash,
+      idempotencyKey: call.idempotencyKey,
+      ticket,
+      drawSeed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
+    });
+    const { turn } = start;
+    if (turn.running && this.#runner === undefined) {
+      this.#run(turn, start.begun);
+    }
+    checkOffset(this.#parts.store, turn, offset, shownBytes(turn, this.#runnerOf(turn.number)));
+    return { response: this.#answer(call, start, offset, signal, head), begun: start.begun };
+  }
+
+  #runnerOf(turn: number): TurnRunner | undefined {
+    return this.#runner?.turn === turn ? this.#runner : undefined;
+  }
+
+  #run({ number, requestId, ticket: ticketText }: TurnRecord, fresh: boolean): void {
+    const ticket = readTicket(ticketText);
+    const directory = engineDirectory(this.#parts.env);
+    // Beside the turn: a bound session waits for no pool.
+    this.#parts.ctx.waitUntil(directory.refresh());
+    const runner = new TurnRunner({
+      store: this.#parts.store,
+      turn: number,
+      fresh,
+      directory,
+      background: (work) => this.#parts.ctx.waitUntil(work),
+      sequenceId: this.#parts.sequenceId(),
+      samplingDefaults: async (model) => ({
+        ...(await modelDefaults(this.#parts.env, model, this.#parts.store.binding())),
+        outputTokensMax: ticket?.outputTokens,
+      }),
+      contextTokensMax: ticket?.contextTokens,
+      fallback: (model) => findModel(gatewayConfig(this.#parts.env), model)?.fallback,
+      snapshots: this.#parts.snapshots,
+      clock: this.#parts.clock,
+      onChange: () => this.#bell.ring(),
+    });
+    this.#runner = runner;
+    const over = new AbortController();
+    const release = this.#parts.keys.hold(ticket?.keyId ?? "", () => runner.cancel());
+    this.#parts.ctx.waitUntil(this.#parts.limits.keep(ticket, over.signal));
+    this.#parts.ctx.waitUntil(
+      runner.done.then(() => {
+        over.abort();
+        release();
+        // Before anything else: a deletion of the session waits for the same end, and takes the turn with it.
+        this.#settle(number, ticket);
+        this.#noteEnd(runner, requestId);
+        return this.#ran(runner);
+      }),
+    );
+  }
+
+  /** Leaves what a turn came to in metrics and log; a turn that was withdrawn is not stored any more. */
+  #noteEnd({ attemptsMade, refusal, turn: number }: TurnRunner, requestId: string): void {
+    const turn = this.#parts.store.turn(number);
+    if (turn !== undefined && !turn.running) {
+      turnEnded(turn, attemptsMade);
+    } else if (refusal !== undefined) {
+      turnRefused(requestId, number, refusal);
+    }
+    flushSoon(this.#parts.env, this.#parts.ctx);
+  }
+
+  /** Tells the key that began a turn what it took; a turn that was withdrawn took nothing. */
+  #settle(number: number, ticket: TurnTicket | undefined): void {
+    const turn = this.#parts.store.turn(number);
+    if (turn?.running !== true) {
+      const tokens =
+        turn === undefined ? 0 : turn.promptTokens - turn.cachedTokens + turn.completionTokens;
+      this.#parts.ctx.waitUntil(this.#parts.limits.settle(ticket, tokens));
+    }
+  }
+
+  /** After a turn: what it leaves to do. */
+  async #ran(runner: TurnRunner): Promise<void> {
+    if (this.#runner === runner) {
+      this.#runner = undefined;
+    }
+    const session = this.#parts.store.session();
+    if (
+      runner.refusal !== undefined &&
+      session?.implicit === true &&
+      this.#parts.store.lastTurn() === 0
+    ) {
+      // The session existed for this turn only.
+      this.#parts.ctx.waitUntil(releaseSequence(releaseOptions(this.#parts)));
+      this.#parts.store.atomically(() =>
+        this.#parts.store.deleteSession(this.#parts.clock.nowMs()),
+      );
+    } else if (session !== undefined) {
+      const { snapshotIdleMs } = gatewayConfig(this.#parts.env);
+      this.#parts.store.cache.setSaveDue(this.#parts.clock.nowMs() + snapshotIdleMs);
+      this.#parts.ctx.waitUntil(releaseLeft(releaseOptions(this.#parts)));
+    }
+    this.#bell.ring();
+    await this.#parts.changed();
+  }
+
+  #answer(
+    call: SessionCall,
+    start: TurnStart,
+    offset: number,
+    signal: AbortSignal,
+    head: Headers,
+  ): Response {
+    const { number } = start.turn;
+    const runner = this.#runnerOf(number);
+    const body = this.#streams.open(
+      number,
+      signal,
+      (left) =>
+        streamAnswer({
+          store: this.#parts.store,
+          sessionId: call.sessionId,
+          turn: number,
+          offset,
+          resumed: !start.begun,
+          runner,
+          live: () => runner !== undefined && this.#runner === runner,
+          bell: this.#bell,
+          clock: this.#parts.clock,
+          signal: left,
+        }),
+      (end) => this.#parts.keys.hold(call.key?.keyId ?? "", end),
+    );
+    const before = this.#parts.store.turn(number - 1)?.worker ?? "";
+    head.set(workerBeforeHeader, encodeURIComponent(before));
+    return new Response(body, { headers: head });
+  }
+
+  /** The last client of a turn left: that stops it, unless it is detached. */
+  #lastLeft(turn: number): void {
+    if (this.#parts.store.turn(turn)?.detach === false) {
+      this.#runnerOf(turn)?.cancel();
+    }
+  }
+
+  #endOrphan(turn: TurnRecord): void {
+    const nowMs = this.#parts.clock.nowMs();
+    this.#parts.store.atomically(() => {
+      this.#parts.store.endTurn(turn.number, {
+        finishReason: FinishReason.CANCELLED,
+        errorMessage: "",
+        generatedTokens: undefined,
+        cacheBytes: this.#parts.store.session()?.cacheBytes ?? 0,
+        nowMs,
+      });
+      this.#parts.store.touch(nowMs);
+    });
+    this.#settle(turn.number, readTicket(turn.ticket));
+    this.#bell.ring();
+  }
+}
