@@ -2,6 +2,7 @@ import { connect, constants } from "node:http2";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import type { LogFields } from "../../log/log-line.js";
 import { EngineError } from "../../engine/status.js";
 import {
   GenerateRequestSchema,
@@ -209,6 +210,38 @@ describe("a worker process", () => {
     expect(await metric(process, "num_sequences")).toBe(1);
     expect(await metric(process, "kv_cache_usage_perc")).toBeGreaterThan(0);
     expect(await metric(process, "num_requests_running")).toBe(0);
+  });
+
+  it("tells each call by its request id, with the engine's steps that it took, and no word of it", async () => {
+    const calls: (readonly [string, LogFields])[] = [];
+    const process = await start({ logCall: (level, fields) => calls.push([level, fields]) });
+    const client = openClient(process);
+    await events(client.generate({ ...ask("a secret word", 20), requestId: "first" }));
+    await events(client.generate({ ...ask("and another", 5, "t"), requestId: "second" }));
+    const stranger = { ...ask("a secret word", 5), model: "another", requestId: "third" };
+    await failure(events(client.generate(stranger)));
+    const leaver = new AbortController();
+    const long = client.generate(
+      { ...ask("a secret word", 3_000, "u"), requestId: "fourth" },
+      { signal: leaver.signal },
+    );
+    for await (const { event } of long) {
+      if (event.case === "tokens") break;
+    }
+    leaver.abort();
+    await expect.poll(() => calls.length).toBe(4);
+    expect(calls.map(([level, fields]) => [level, fields["request_id"]])).toEqual([
+      ["info", "first"],
+      ["info", "second"],
+      ["warn", "third"],
+      [expect.stringMatching(/^(info|warn)$/) as string, "fourth"],
+    ]);
+    const [first, second, third] = calls.map(([, fields]) => fields);
+    expect(first).toMatchObject({ outcome: "length", generated_tokens: 20, first_step: 1 });
+    expect(first?.["last_step"]).toBe(20);
+    expect(second).toMatchObject({ outcome: "length", first_step: 21, last_step: 25 });
+    expect(third).toMatchObject({ outcome: "not_found", generated_tokens: 0 });
+    expect(JSON.stringify(calls)).not.toContain("secret");
   });
 
   it("labels its figures with the model's name and nothing that a caller sends", async () => {
