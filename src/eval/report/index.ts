@@ -73,11 +73,18 @@ export async function reportOf(folder: string, plansFolder?: string): Promise<Re
   }
   const files = new Map<string, string>();
   const page = renderHead();
+  const drawn = new Set<string>();
   for (const section of sectionsOf(results)) {
-    const scores = masks.find((one) => one.modelFingerprint === section.modelFingerprint);
-    const charts = chartsOf(section, plans, scores, published);
+    const { modelFingerprint } = section;
+    const charts = scoreCharts(section);
+    // Masks are the same on every engine.
+    if (!drawn.has(modelFingerprint)) {
+      const scores = masks.find((one) => one.modelFingerprint === modelFingerprint);
+      for (const chart of maskCharts(section, plans, scores, published)) charts.push(chart);
+      drawn.add(modelFingerprint);
+    }
     const lines: string[] = [];
-    for (const [name, { chart, words }] of charts) {
+    for (const { name, chart, words } of charts) {
       if (chart === undefined) continue;
       const path = `images/${fileStem(section.model)}-${section.backend}-${name}.svg`;
       files.set(path, await svgOf(chart));
@@ -89,13 +96,38 @@ export async function reportOf(folder: string, plansFolder?: string): Promise<Re
   return files;
 }
 
-/** Charts of a section by name; what cannot be drawn is undefined. */
-function chartsOf(
+/** A chart, its name in its file's, and what it shows. */
+interface NamedChart {
+  readonly name: string;
+  /** Undefined: there is nothing to draw it from. */
+  readonly chart: Chart;
+  readonly words: string;
+}
+
+/** Charts of what methods score. */
+function scoreCharts(section: Section): NamedChart[] {
+  const has = section.replies.length > 0;
+  return [
+    {
+      name: "bytes",
+      chart: has ? bytesChart(section) : undefined,
+      words: "Score against archive bytes a token, a line a method",
+    },
+    {
+      name: "lengths",
+      chart: has ? lengthChart(section) : undefined,
+      words: "Score by length, a line a method",
+    },
+  ];
+}
+
+/** Charts of what the LeanK masks of a section keep. */
+function maskCharts(
   section: Section,
   plans: ReadonlyMap<string, NamedPlan>,
   scores: MaskScores | undefined,
   published: readonly PublishedRates[],
-): Map<string, { chart: Chart; words: string }> {
+): NamedChart[] {
   const learned = section.methods
     .filter(({ method }) => /^leank-\d+$/.test(method))
     .flatMap(({ planFingerprint: hash, method }) => {
@@ -104,33 +136,28 @@ function chartsOf(
     })
     .slice(0, plansMax);
   const middle = learned[Math.floor(learned.length / 2)];
-  const charts = new Map<string, { chart: Chart; words: string }>();
-  const has = section.replies.length > 0;
-  charts.set("bytes", {
-    chart: has ? bytesChart(section) : undefined,
-    words: "Score against archive bytes a token, a line a method",
-  });
-  charts.set("lengths", {
-    chart: has ? lengthChart(section) : undefined,
-    words: "Score by length, a line a method",
-  });
-  charts.set("mask", {
-    chart: middle && maskChart(middle),
-    words: "Channels kept by layer, head and RoPE pair",
-  });
-  charts.set("bands", {
-    chart: learned.length > 0 ? bandsChart(learned, published) : undefined,
-    words: "Share of K channels kept by band of RoPE frequency, beside the two published masks",
-  });
-  charts.set("widths", {
-    chart: middle && scores && widthChart(middle, scores.magnitude),
-    words: "Width of each head against its high-frequency ratio",
-  });
-  charts.set("factors", {
-    chart: scores && factorsChart(scores),
-    words: "Factors learned from two kinds of data",
-  });
-  return charts;
+  return [
+    {
+      name: "mask",
+      chart: middle && maskChart(middle),
+      words: "Channels kept by layer, head and RoPE pair",
+    },
+    {
+      name: "bands",
+      chart: learned.length > 0 ? bandsChart(learned, published) : undefined,
+      words: "Share of K channels kept by band of RoPE frequency, beside the two published masks",
+    },
+    {
+      name: "widths",
+      chart: middle && scores && widthChart(middle, scores.magnitude),
+      words: "Width of each head against its high-frequency ratio",
+    },
+    {
+      name: "factors",
+      chart: scores && factorsChart(scores),
+      words: "Factors learned from two kinds of data",
+    },
+  ];
 }
 
 /** Writes a report into its folder. @returns the paths of its files there */

@@ -34,6 +34,8 @@ const look = {
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
   background: "white",
   config: {
+    // A label of each mark would be most of the file.
+    aria: false,
     font: "sans-serif",
     range: { category: { scheme: "tableau20" } },
     legend: { labelLimit: 0 },
@@ -51,8 +53,8 @@ export function familyOf(method: string): string {
 
 /** Accuracy against archive bytes, a line a family of methods, on the samples that all of them answered. */
 export function bytesChart({ methods, replies }: Section): TopLevelSpec {
-  const names = methods.map(({ method }) => method);
-  const shared = common(replies, names);
+  const asked = new Set(replies.map(({ method }) => method));
+  const shared = common(replies, [...asked]);
   const values = methods.flatMap(({ method, bytesPerToken }) => {
     const scores = shared.filter((one) => one.method === method).map(({ score }) => score);
     return scores.length === 0

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -156,6 +156,9 @@ describe("the committed report", () => {
     for (const [path, text] of files) {
       expect(existsSync(join(folder, path)), path).toBe(true);
       expect(readFileSync(join(folder, path), "utf8") === text, `${path} is current`).toBe(true);
+    }
+    for (const name of readdirSync(join(folder, "images"))) {
+      expect(files.has(`images/${name}`), `${name} belongs to a result`).toBe(true);
     }
   });
 
