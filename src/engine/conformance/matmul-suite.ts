@@ -139,6 +139,45 @@ export function runMatmulSuite(open: () => Promise<KernelModule>): void {
       }
     });
 
+    it("keep scales and minima of every size exactly", async () => {
+      const kernels = await open();
+      const [rows, cols] = [19, 96];
+      // f16: the smallest subnormals, 0, -0, and from the third list on what times 1,024 is no f16.
+      const subnormal = [0x0001, 0x03ff, 0x0000, 0x8000, 0x8201, 0x0400, 0x2c00];
+      const lists = [subnormal, [...subnormal, 0x53ff, 0xd3ff], [0x5400, 0xd400, 0x7bff, 0x0001]];
+      for (const dtype of ["Q8_0", "Q4_0", "Q4_1"] as const) {
+        for (const scales of [...lists, [...subnormal, ...subnormal, ...subnormal, 0xe400]]) {
+          kernels.reset();
+          const { tensor } = randomMatrix(dtype, rows, cols, 10);
+          const view = new DataView(tensor.buffer, tensor.byteOffset, tensor.byteLength);
+          const { blockBytes } = dtypeLayouts[dtype];
+          for (let at = 0, i = 0; at < tensor.length; at += blockBytes, i++) {
+            view.setUint16(at, scales[i % scales.length] ?? 0, true);
+            if (dtype === "Q4_1")
+              view.setUint16(at + 2, scales[(5 * i) % scales.length] ?? 0, true);
+          }
+          const weights = decodeTensor(dtype, tensor, rows * cols);
+          const matrix = packMatrix(kernels, dtype, rows, cols, tensor);
+          const out = kernels.output(cols * 4);
+          for (let row = 0; row < rows; row++) {
+            kernels.call.lek_unpack_row(matrix.dtype, rows, cols, matrix.data, row, out);
+            const expected = weights.subarray(row * cols, (row + 1) * cols);
+            expect(firstDifference(kernels.floats(out, cols), expected)).toBe(-1);
+          }
+          const x = SeededRandom.named(11, "x").normals(cols * 4, 1);
+          const together = multiply(kernels, matrix, x, 4);
+          for (let row = 0; row < 4; row++) {
+            const one = x.slice(row * cols, (row + 1) * cols);
+            const { y, magnitude } = product(weights, rows, quantisedActivations(one));
+            const bits = multiply(kernels, matrix, one, 1);
+            expect(worstError(fromBits(bits), y, magnitude)).toBeLessThan(errorMax);
+            expect(firstDifference(together.subarray(row * rows, (row + 1) * rows), bits)).toBe(-1);
+          }
+          expect(kernels.brokenGuards()).toEqual([]);
+        }
+      }
+    });
+
     it("take activations that are tiny, huge, and lie halfway between two steps", async () => {
       const kernels = await open();
       const x = Float32Array.from({ length: 128 }, (_, i) => {

@@ -1,6 +1,6 @@
 // Attention over the zones, block by block, in the order that kernels.h states. Where several query
 // heads share a block, it is prepared once for all of them (f16 widened to f32, codes unpacked);
-// few read it as it lies in the cache, two heads at a time. All KV heads of a unit take a page
+// few read it as it lies in the cache, two or three heads at a time. All KV heads of a unit take a page
 // before the next page is touched, because they lie side by side.
 #include <math.h>
 
@@ -36,11 +36,17 @@ struct Targets {
   }
 };
 
-// Calls act(Targets) for all query heads of a KV head and row, two at a time.
-template <typename Act>
+// Calls act(Targets) for all query heads of a KV head and row, two at a time. With `Triples` the last
+// three of an odd number go together: what they read is then decoded once, not for a pair and again
+// for a single head.
+template <bool Triples, typename Act>
 void for_query_heads(const Unit& unit, const float* queries, int32_t row, int32_t head, Act act) {
+  const int32_t triple = Triples && unit.group % 2 == 1 && unit.group > 1 ? 3 : 0;
   int32_t h = 0;
-  for (; h + 2 <= unit.group; h += 2) act(Targets<2>(unit, queries, row, head, h));
+  for (; h + 2 <= unit.group - triple; h += 2) act(Targets<2>(unit, queries, row, head, h));
+  if constexpr (Triples) {
+    if (triple != 0) return act(Targets<3>(unit, queries, row, head, h));
+  }
   if (h < unit.group) act(Targets<1>(unit, queries, row, head, h));
 }
 
@@ -67,8 +73,8 @@ void attend_full(const Unit& unit, int32_t begin, int32_t end, Block<Form>* bloc
       load_rows(unit, head, begin, min_i32(begin + kPageSlots, end), block);
       for (int32_t row = first; row < unit.end; ++row) {
         const int32_t slots = min_i32(row - behind + 1, block->slots);
-        for_query_heads(unit, unit.q_full, row, head,
-                        [&](const auto& to) { attend_targets(unit, *block, slots, to); });
+        for_query_heads<true>(unit, unit.q_full, row, head,
+                              [&](const auto& to) { attend_targets(unit, *block, slots, to); });
       }
     }
   }
@@ -96,13 +102,14 @@ void attend_pages(Unit* unit, int32_t head, const uint8_t* const* pages, const i
     load_page(unit, head, pages[indices[i]], unpack, i, &batch->pages[i]);
   }
   for (int32_t row = begin; row < end; ++row) {
-    for_query_heads(*unit, unit->q_kept, row, head, [&](const auto& to) {
-      if (!in_order) {
-        attend_targets(*unit, *batch, to);
-        return;
-      }
-      for (int32_t i = 0; i < count; ++i) attend_targets(*unit, batch->pages[i], kPageSlots, to);
-    });
+    if (in_order) {
+      for_query_heads<true>(*unit, unit->q_kept, row, head, [&](const auto& to) {
+        for (int32_t i = 0; i < count; ++i) attend_targets(*unit, batch->pages[i], kPageSlots, to);
+      });
+    } else {
+      for_query_heads<false>(*unit, unit->q_kept, row, head,
+                             [&](const auto& to) { attend_targets(*unit, *batch, to); });
+    }
   }
 }
 

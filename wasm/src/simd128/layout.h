@@ -28,6 +28,12 @@
 // second, 1 and 3 in bits 4-7, 4 and 6 in bits 8-11, 5 and 7 in bits 12-15. Masking gives a nibble
 // times 1, 16 or 256 without a shift; activations times 256, 16 or 1 make all products 256 times too
 // large. As bytes: the low nibbles of four bytes are columns 0, 4, 2, 6, the high ones 1, 5, 3, 7.
+//
+// Scales and minima stand 2^10 times as large as in the file (`kScaleLift`). Files have scales that are
+// subnormal in f16, trained models thousands of them; widened by a shift they would be subnormal f32,
+// and a product with one of those takes a processor some 150 cycles. A matrix with a value of 64 or
+// more, which f16 could not hold then, keeps the file's; the word behind its last tile says so, and its
+// products are multiplied by 2^10 at the end.
 #pragma once
 
 #include <stddef.h>
@@ -68,29 +74,44 @@ constexpr size_t tile_bytes(Dtype dtype, int32_t cols) {
   return block_bytes(dtype) * blocks_of(dtype, cols);
 }
 
+constexpr size_t tiles_of(int32_t rows) {
+  return static_cast<size_t>((rows + kTileRows - 1) / kTileRows);
+}
+
+// What scales and minima of block weights are multiplied by.
+inline constexpr float kScaleLift = 0x1p10f;
+
+// Behind the last tile of block weights: 0, or 1 where scales and minima are the file's own.
+inline constexpr size_t kNoteBytes = 16;
+inline uint32_t* scale_note(const PackedMatrix& matrix) {
+  return reinterpret_cast<uint32_t*>(matrix.data +
+                                     tiles_of(matrix.rows) * tile_bytes(matrix.dtype, matrix.cols));
+}
+
 // What prepare_activations writes. q is the int8 value of an activation, s its block's scale: x is
 // about s q. Up to kSingleRowsMax rows stand one by one and meet the weights as they are packed; more
 // stand in groups of four (the last one filled up with zeros) and meet weights unpacked into a panel.
 inline constexpr int32_t kSingleRowsMax = 3;
 inline constexpr int32_t kGroupRows = 4;
 
-// One block of 32 columns of a single row.
+// One block of 32 columns of a single row. What one vector of weights meets is a whole vector, the same
+// in all four lanes: engines address those by a constant beside one register, and a splat of one lane
+// by a register of its own.
 struct RowBlock {
-  int16_t odd_even[8][4];  // for each 4 columns q1, q3, 256 q0 - q1, 256 q2 - q3
+  int16_t odd_even[8][2][8];  // for each 4 columns q1, q3; then 256 q0 - q1, 256 q2 - q3
 #ifdef __wasm_relaxed_simd__
-  int8_t quads[8][4];      // q in order
-  int8_t nibbles[4][8];    // for each 8 columns q0, q4, q2, q6, q1, q5, q3, q7
+  int8_t quads[8][16];        // for each 4 columns q in order
+  int8_t nibbles[4][2][16];   // for each 8 columns q0, q4, q2, q6; then q1, q5, q3, q7
 #else
-  int16_t planes[4][8];    // for each 8 columns 256 (q0, q2), 16 (q1, q3), q4, q6, 256 (q5, q7)
+  int16_t planes[4][4][8];    // for each 8 columns 256 (q0, q2), 16 (q1, q3), q4, q6, 256 (q5, q7)
 #endif
-  float scale;             // s
-  int32_t offset_even;     // -128 * 256 * sum of q over even columns: the bias of Q8_0's
-  int32_t offset8;         // -128 * sum of q
-  int32_t offset4;         // -8 * sum of q: what Q4_0's "q - 8" takes off; with planes 256 times it
-  float sum;               // sum of q, for Q4_1's minima
-  int32_t reserved[3];
+  float scale[4];             // s
+  int32_t offset_even[4];     // -128 * 256 * sum of q over even columns: the bias of Q8_0's
+  int32_t offset8[4];         // -128 * sum of q
+  int32_t offset4[4];         // -8 * sum of q: what Q4_0's "q - 8" takes off; planes: 256 times it
+  float sum[4];               // sum of q, for Q4_1's minima
 };
-static_assert(sizeof(RowBlock) == 160, "rows follow each other without gaps");
+static_assert(sizeof(RowBlock) == 592, "rows follow each other without gaps");
 
 // One block of 32 columns of four rows.
 struct GroupBlock {

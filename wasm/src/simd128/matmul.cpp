@@ -12,12 +12,23 @@ struct Product {
   MatmulRange range;  // of all tiles
 };
 
+// Multiplies a range's products by kScaleLift, where the kernel took scales for lifted that are not.
+void lift_products(const MatmulRange& range) {
+  const PackedMatrix& matrix = *range.matrix;
+  const int32_t end = range.tile_end * kTileRows;
+  float* y = range.y;
+  for (int32_t row = 0; row < range.activations->rows; ++row, y += matrix.rows) {
+    for (int32_t i = range.tile_begin * kTileRows; i < end && i < matrix.rows; ++i) y[i] *= kScaleLift;
+  }
+}
+
 void run_piece(void* arg, int32_t begin, int32_t end, int32_t) {
   const Product& product = *static_cast<const Product*>(arg);
   MatmulRange range = product.range;
   range.tile_begin = begin;
   range.tile_end = end;
   product.kernel(range);
+  if (is_block_dtype(range.matrix->dtype) && *scale_note(*range.matrix) != 0) lift_products(range);
 }
 
 MatmulKernel kernel_of(Dtype dtype, int32_t rows) {
@@ -40,7 +51,7 @@ void matmul(Context* context, const PackedMatrix& matrix, const Activations& act
   ENGINE_ASSERT(activations.rows > 0);
   Product product = {kernel_of(matrix.dtype, activations.rows), {&matrix, &activations, y, 0, 0}};
   ENGINE_ASSERT(product.kernel != nullptr);
-  parallel_for(context, (matrix.rows + kTileRows - 1) / kTileRows, run_piece, &product);
+  parallel_for(context, static_cast<int32_t>(tiles_of(matrix.rows)), run_piece, &product);
 }
 
 }  // namespace leanedge::kernels

@@ -97,11 +97,11 @@ void unpack_blocks(Dtype dtype, const uint8_t* tile, size_t blocks, bool bytes, 
   const size_t header = dtype == Dtype::kQ4_1 ? 32 : 16;
   for (size_t b = 0; b < blocks; ++b, tile += block_bytes(dtype)) {
     PanelBlock& out = panel->blocks[b];
-    simd::f32x4_store(out.scale, simd::f16x4_load(tile));
-    simd::f32x4_store(out.scale + 4, simd::f16x4_load(tile + 8));
+    simd::f32x4_store(out.scale, scales_load(tile));
+    simd::f32x4_store(out.scale + 4, scales_load(tile + 8));
     if (dtype == Dtype::kQ4_1) {
-      simd::f32x4_store(out.minimum, simd::f16x4_load(tile + 16));
-      simd::f32x4_store(out.minimum + 4, simd::f16x4_load(tile + 24));
+      simd::f32x4_store(out.minimum, scales_load(tile + 16));
+      simd::f32x4_store(out.minimum + 4, scales_load(tile + 24));
     }
     if (dtype == Dtype::kQ8_0) {
       unpack_q8(tile + header, bytes, out.weights);

@@ -21,6 +21,13 @@ inline void store_tile(float* y, int32_t rows_left, v128_t lo, v128_t hi) {
   for (int32_t i = 0; i < rows_left; ++i) y[i] = values[i];
 }
 
+// Four scales or minima of a block, kScaleLift taken off: as simd::f16x4_load.
+inline v128_t scales_load(const void* p) {
+  const v128_t mask = wasm_i32x4_const_splat(simd::kF16Mask);
+  return wasm_f32x4_mul(simd::f16x4_load_low(p, mask),
+                        wasm_f32x4_const_splat(simd::kF16Lift / kScaleLift));
+}
+
 // sum + products of 16-bit lanes, two neighbours added up.
 inline v128_t mul_add_int(v128_t sum, v128_t weights, v128_t pair) {
   return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(weights, pair));

@@ -29,9 +29,7 @@ struct Fence {
   }
 };
 
-// Each Form below: what a block of weights is, and its integer sums with one activation block. That
-// comes as a pointer: of a reference compilers know that 16 bytes can be read, and make a load and a
-// shuffle of each splat, which is one load otherwise.
+// Each Form below: what a block of weights is, and its integer sums with one activation block.
 
 // Q8_0 with products of 16-bit lanes: layout.h has the algebra.
 struct Q8Lanes {
@@ -41,12 +39,12 @@ struct Q8Lanes {
   static constexpr bool kMinima = false;
   static inline Ints sums(const uint8_t* quants, const RowBlock* x, Fence& fence) {
     const v128_t even = wasm_i16x8_const_splat(0x00ff);
-    v128_t lo = wasm_v128_load32_splat(&x->offset_even);
+    v128_t lo = wasm_v128_load(x->offset_even);
     v128_t hi = lo;
 #pragma clang loop unroll(full)
     for (int32_t quad = 0; quad < 8; ++quad, quants += 32) {
-      const v128_t x_odd = wasm_v128_load32_splat(x->odd_even[quad]);
-      const v128_t x_even = wasm_v128_load32_splat(x->odd_even[quad] + 2);
+      const v128_t x_odd = wasm_v128_load(x->odd_even[quad][0]);
+      const v128_t x_even = wasm_v128_load(x->odd_even[quad][1]);
       const v128_t w_lo = wasm_v128_load(quants);
       const v128_t w_hi = wasm_v128_load(quants + 16);
       lo = mul_add_int(lo, w_lo, x_odd);
@@ -69,11 +67,11 @@ struct Q8Bytes {
   static constexpr bool kMinima = false;
   static inline Ints sums(const uint8_t* quants, const RowBlock* x, Fence& fence) {
     const v128_t flip = wasm_u16x8_const_splat(0x8000);
-    v128_t lo = wasm_v128_load32_splat(&x->offset8);
+    v128_t lo = wasm_v128_load(x->offset8);
     v128_t hi = lo;
 #pragma clang loop unroll(full)
     for (int32_t quad = 0; quad < 8; ++quad, quants += 32) {
-      const v128_t xs = wasm_v128_load32_splat(x->quads[quad]);
+      const v128_t xs = wasm_v128_load(x->quads[quad]);
       lo = dot_add_i32(xs, wasm_v128_xor(wasm_v128_load(quants), flip), lo);
       hi = dot_add_i32(xs, wasm_v128_xor(wasm_v128_load(quants + 16), flip), hi);
       if (quad % 2 == 1) fence.hold(lo, hi);
@@ -91,12 +89,12 @@ struct Q4Bytes {
   static constexpr bool kMinima = Minima;
   static inline Ints sums(const uint8_t* quants, const RowBlock* x, Fence& fence) {
     const v128_t mask = wasm_u8x16_const_splat(0x0f);
-    v128_t lo = Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load32_splat(&x->offset4);
+    v128_t lo = Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load(x->offset4);
     v128_t hi = lo;
 #pragma clang loop unroll(full)
     for (int32_t group = 0; group < 4; ++group, quants += 32) {
-      const v128_t x_low = wasm_v128_load32_splat(x->nibbles[group]);
-      const v128_t x_high = wasm_v128_load32_splat(x->nibbles[group] + 4);
+      const v128_t x_low = wasm_v128_load(x->nibbles[group][0]);
+      const v128_t x_high = wasm_v128_load(x->nibbles[group][1]);
       const v128_t w_lo = wasm_v128_load(quants);
       const v128_t w_hi = wasm_v128_load(quants + 16);
       lo = dot_add_i32(x_low, wasm_v128_and(w_lo, mask), lo);
@@ -122,8 +120,8 @@ struct Q4Pairs {
     v128_t hi = lo;
 #pragma clang loop unroll(full)
     for (int32_t group = 0; group < 4; ++group, quants += 32) {
-      const v128_t x_low = wasm_v128_load32_splat(x->nibbles[group]);
-      const v128_t x_high = wasm_v128_load32_splat(x->nibbles[group] + 4);
+      const v128_t x_low = wasm_v128_load(x->nibbles[group][0]);
+      const v128_t x_high = wasm_v128_load(x->nibbles[group][1]);
       const v128_t w_lo = wasm_v128_load(quants);
       const v128_t w_hi = wasm_v128_load(quants + 16);
       lo = wasm_i16x8_add(lo, dot_i16(x_low, wasm_v128_and(w_lo, mask)));
@@ -134,7 +132,7 @@ struct Q4Pairs {
     }
     const v128_t ones = wasm_i16x8_const_splat(1);
     const v128_t start =
-        Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load32_splat(&x->offset4);
+        Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load(x->offset4);
     return {mul_add_int(start, lo, ones), mul_add_int(start, hi, ones)};
   }
 };
@@ -151,7 +149,7 @@ struct Q4Lanes {
   static inline Ints sums(const uint8_t* quants, const RowBlock* x, Fence& fence) {
     const v128_t masks[3] = {wasm_i16x8_const_splat(0x000f), wasm_i16x8_const_splat(0x00f0),
                              wasm_i16x8_const_splat(0x0f00)};
-    v128_t lo = Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load32_splat(&x->offset4);
+    v128_t lo = Minima ? wasm_i32x4_const_splat(0) : wasm_v128_load(x->offset4);
     v128_t hi = lo;
 #pragma clang loop unroll(full)
     for (int32_t group = 0; group < 4; ++group, quants += 32) {
@@ -159,7 +157,7 @@ struct Q4Lanes {
       const v128_t w_hi = wasm_v128_load(quants + 16);
 #pragma clang loop unroll(full)
       for (int32_t plane = 0; plane < 4; ++plane) {
-        const v128_t xs = wasm_v128_load32_splat(x->planes[group] + 2 * plane);
+        const v128_t xs = wasm_v128_load(x->planes[group][plane]);
         const v128_t n_lo = plane < 3 ? wasm_v128_and(w_lo, masks[plane]) : wasm_u16x8_shr(w_lo, 12);
         const v128_t n_hi = plane < 3 ? wasm_v128_and(w_hi, masks[plane]) : wasm_u16x8_shr(w_hi, 12);
         lo = mul_add_int(lo, n_lo, xs);
@@ -183,13 +181,13 @@ inline void run_row(const uint8_t* tile, const RowBlock* x, size_t blocks, float
 #pragma clang loop unroll_count(Form::kUnroll)
   for (const RowBlock* end = x + blocks; x != end; ++x, tile += Form::kHeader + Form::kQuants) {
     const Ints ints = Form::sums(tile + Form::kHeader, x, fence);
-    const v128_t scale = wasm_v128_load32_splat(&x->scale);
-    lo = mul_add_scaled(lo, simd::f16x4_load(tile), ints.lo, scale);
-    hi = mul_add_scaled(hi, simd::f16x4_load(tile + 8), ints.hi, scale);
+    const v128_t scale = simd::f32x4_load(x->scale);
+    lo = mul_add_scaled(lo, scales_load(tile), ints.lo, scale);
+    hi = mul_add_scaled(hi, scales_load(tile + 8), ints.hi, scale);
     if constexpr (Form::kMinima) {
-      const v128_t sum = wasm_v128_load32_splat(&x->sum);
-      lo = mul_add_minima(lo, simd::f16x4_load(tile + 16), scale, sum);
-      hi = mul_add_minima(hi, simd::f16x4_load(tile + 24), scale, sum);
+      const v128_t sum = simd::f32x4_load(x->sum);
+      lo = mul_add_minima(lo, scales_load(tile + 16), scale, sum);
+      hi = mul_add_minima(hi, scales_load(tile + 24), scale, sum);
     }
   }
   store_tile(y, rows_left, lo, hi);

@@ -78,12 +78,50 @@ float load_f16(const uint8_t* at) {
   return f16_to_f32(bits);
 }
 
+// Whether f16 holds kScaleLift times as much.
+bool liftable(uint16_t bits) { return (bits & 0x7fff) < 0x5400; }
+
+// The f16 whose value is `factor` times that of `bits`; exact for what was lifted or is liftable.
+uint16_t scaled_f16(uint16_t bits, float factor) { return f32_to_f16(f16_to_f32(bits) * factor); }
+
+// Bytes of a block's scales and minima.
+size_t header_bytes(Dtype dtype) { return dtype == Dtype::kQ4_1 ? 32 : 16; }
+
+// Gives a matrix the file's own scales and minima, from now on.
+void unlift(const PackedMatrix& matrix) {
+  uint8_t* block = matrix.data;
+  const size_t blocks = tiles_of(matrix.rows) * blocks_of(matrix.dtype, matrix.cols);
+  for (size_t b = 0; b < blocks; ++b, block += block_bytes(matrix.dtype)) {
+    for (size_t at = 0; at < header_bytes(matrix.dtype); at += 2) {
+      uint16_t bits;
+      memcpy(&bits, block + at, 2);
+      bits = scaled_f16(bits, 1.0f / kScaleLift);
+      memcpy(block + at, &bits, 2);
+    }
+  }
+  *scale_note(matrix) = 1;
+}
+
+// Stores a scale or minimum of the file, 2 bytes at `src`.
+void pack_scale(const PackedMatrix& matrix, const uint8_t* src, uint8_t* out) {
+  uint16_t bits;
+  memcpy(&bits, src, 2);
+  if (*scale_note(matrix) == 0 && !liftable(bits)) unlift(matrix);
+  if (*scale_note(matrix) == 0) bits = scaled_f16(bits, kScaleLift);
+  memcpy(out, &bits, 2);
+}
+
+// What pack_scale took.
+float unpack_scale(const PackedMatrix& matrix, const uint8_t* at) {
+  return *scale_note(matrix) == 0 ? load_f16(at) / kScaleLift : load_f16(at);
+}
+
 void pack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, const uint8_t* src) {
   const size_t blocks = blocks_of(matrix.dtype, matrix.cols);
   const size_t scale_at = static_cast<size_t>(place.lane) * 2;
   uint8_t* block = place.tile;
   for (size_t b = 0; b < blocks; ++b, block += block_bytes(matrix.dtype)) {
-    memcpy(block + scale_at, src, 2);
+    pack_scale(matrix, src, block + scale_at);
     if (matrix.dtype == Dtype::kQ8_0) {
       for (int32_t quad = 0; quad < 8; ++quad) {
         uint32_t word;
@@ -94,7 +132,7 @@ void pack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, const ui
     } else if (matrix.dtype == Dtype::kQ4_0) {
       pack_q4_block(place, 16, src + 2, block);
     } else {
-      memcpy(block + 16 + scale_at, src + 2, 2);
+      pack_scale(matrix, src + 2, block + 16 + scale_at);
       pack_q4_block(place, 32, src + 4, block);
     }
     src += file_block_bytes(matrix.dtype);
@@ -106,8 +144,9 @@ void unpack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, float*
   const size_t scale_at = static_cast<size_t>(place.lane) * 2;
   const uint8_t* block = place.tile;
   for (size_t b = 0; b < blocks; ++b, block += block_bytes(matrix.dtype), out += kBlockCols) {
-    const float d = load_f16(block + scale_at);
-    const float m = matrix.dtype == Dtype::kQ4_1 ? load_f16(block + 16 + scale_at) : 0.0f;
+    const float d = unpack_scale(matrix, block + scale_at);
+    const float m =
+        matrix.dtype == Dtype::kQ4_1 ? unpack_scale(matrix, block + 16 + scale_at) : 0.0f;
     for (int32_t col = 0; col < kBlockCols; ++col) {
       if (matrix.dtype == Dtype::kQ8_0) {
         const uint8_t byte = block[q8_at(place, col / 4) + static_cast<size_t>(col % 4)];
@@ -127,8 +166,7 @@ void unpack_row_blocks(const PackedMatrix& matrix, const RowPlace& place, float*
 size_t packed_bytes(Dtype dtype, int32_t rows, int32_t cols) {
   ENGINE_ASSERT(rows > 0 && cols > 0);
   ENGINE_ASSERT(!is_block_dtype(dtype) || cols % kBlockCols == 0);
-  const size_t tiles = static_cast<size_t>((rows + kTileRows - 1) / kTileRows);
-  return tiles * tile_bytes(dtype, cols);
+  return tiles_of(rows) * tile_bytes(dtype, cols) + (is_block_dtype(dtype) ? kNoteBytes : 0);
 }
 
 void pack_row(const PackedMatrix& matrix, int32_t row, const uint8_t* src) {

@@ -58,34 +58,59 @@ inline Quantised quantise(const float* x) {
   return out;
 }
 
-void write_row(const Quantised& in, RowBlock* out) {
+// Writes each 32-bit lane of v as a vector of four of it, one behind the other: 64 bytes.
+inline void store_splats(v128_t v, void* out) {
+  uint8_t* at = static_cast<uint8_t*>(out);
+  wasm_v128_store(at, wasm_i32x4_shuffle(v, v, 0, 0, 0, 0));
+  wasm_v128_store(at + 16, wasm_i32x4_shuffle(v, v, 1, 1, 1, 1));
+  wasm_v128_store(at + 32, wasm_i32x4_shuffle(v, v, 2, 2, 2, 2));
+  wasm_v128_store(at + 48, wasm_i32x4_shuffle(v, v, 3, 3, 3, 3));
+}
+
+// Columns as 16-bit lanes, odd beside even, for Q8_0.
+inline void write_odd_even(const Quantised& in, RowBlock* out) {
 #pragma clang loop unroll(full)
   for (int32_t i = 0; i < 4; ++i) {
     const v128_t q = in.q[i];
     const v128_t odd = wasm_i16x8_shuffle(q, q, 1, 3, 1, 3, 5, 7, 5, 7);
     const v128_t even = wasm_i16x8_shuffle(q, q, 0, 2, 0, 2, 4, 6, 4, 6);
     const v128_t rest = wasm_i16x8_sub(wasm_i16x8_shl(even, 8), odd);
-    wasm_v128_store(out->odd_even[2 * i], wasm_i32x4_shuffle(odd, rest, 0, 5, 2, 7));
-#ifndef __wasm_relaxed_simd__
-    const v128_t factors = wasm_i16x8_const(256, 256, 16, 16, 1, 1, 256, 256);
-    wasm_v128_store(out->planes[i], wasm_i16x8_mul(wasm_i16x8_shuffle(q, q, 0, 2, 1, 3, 4, 6, 5, 7),
-                                                   factors));
-#endif
+    store_splats(wasm_i32x4_shuffle(odd, rest, 0, 5, 2, 7),
+                     out->odd_even[2 * i]);
   }
+}
+
 #ifdef __wasm_relaxed_simd__
+
+void write_row(const Quantised& in, RowBlock* out) {
+  // Of the two forms that Q8_0 may meet only the one that it will.
+  const bool bytes = dot_bytes_exact();
+  if (!bytes) write_odd_even(in, out);
 #pragma clang loop unroll(full)
   for (int32_t i = 0; i < 2; ++i) {
     const v128_t q = wasm_i8x16_narrow_i16x8(in.q[2 * i], in.q[2 * i + 1]);
-    wasm_v128_store(out->quads[4 * i], q);
-    wasm_v128_store(out->nibbles[2 * i], wasm_i8x16_shuffle(q, q, 0, 4, 2, 6, 1, 5, 3, 7, 8, 12, 10,
-                                                            14, 9, 13, 11, 15));
+    if (bytes) store_splats(q, out->quads[4 * i]);
+    store_splats(
+        wasm_i8x16_shuffle(q, q, 0, 4, 2, 6, 1, 5, 3, 7, 8, 12, 10, 14, 9, 13, 11, 15),
+        out->nibbles[2 * i]);
+  }
+#else
+
+void write_row(const Quantised& in, RowBlock* out) {
+  write_odd_even(in, out);
+#pragma clang loop unroll(full)
+  for (int32_t i = 0; i < 4; ++i) {
+    const v128_t q = in.q[i];
+    const v128_t factors = wasm_i16x8_const(256, 256, 16, 16, 1, 1, 256, 256);
+    store_splats(wasm_i16x8_mul(wasm_i16x8_shuffle(q, q, 0, 2, 1, 3, 4, 6, 5, 7), factors),
+                     out->planes[i]);
   }
 #endif
-  out->scale = in.scale;
-  out->offset_even = -128 * 256 * in.even_sum;
-  out->offset8 = -128 * in.sum;
-  out->offset4 = (kRelaxed ? -8 : -8 * 256) * in.sum;
-  out->sum = static_cast<float>(in.sum);
+  simd::f32x4_store(out->scale, wasm_f32x4_splat(in.scale));
+  wasm_v128_store(out->offset_even, wasm_i32x4_splat(-128 * 256 * in.even_sum));
+  wasm_v128_store(out->offset8, wasm_i32x4_splat(-128 * in.sum));
+  wasm_v128_store(out->offset4, wasm_i32x4_splat((kRelaxed ? -8 : -8 * 256) * in.sum));
+  simd::f32x4_store(out->sum, wasm_f32x4_splat(static_cast<float>(in.sum)));
 }
 
 void write_group(const Quantised& in, int32_t r, GroupBlock* out) {
