@@ -254,6 +254,10 @@ export const crowdedUntil = 1.03;
 export const crowdedShareMin = 0.005;
 /** Moves that one worker takes part in within a minute: a carried cache takes some of its bandwidth. */
 export const movesPerMinuteMax = 12;
+/** How long a turn waits for its pool to say whether its session moves: it is for room, and no answer is late for it. */
+export const movePatienceMs = 300;
+/** Oldest view that makes a session ask: a pool that does not answer is not asked for ever. */
+export const crowdedViewMsMax = 60_000;
 /** Size from which a session moves, of the average on its worker: a small one frees nothing. */
 export const moveSizeShareMin = 0.2;
 /** Size up to which a session moves, of what its longest context takes: a longer one is about to end. */

@@ -9,7 +9,13 @@ import type { Standing } from "./standing.js";
 import type { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import type { GatewayConfig } from "../config.js";
-import { poolAnswerMsMax, poolViewMs, poolViewMsMax } from "../limits.js";
+import {
+  crowdedViewMsMax,
+  movePatienceMs,
+  poolAnswerMsMax,
+  poolViewMs,
+  poolViewMsMax,
+} from "../limits.js";
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
 import type { PoolObject } from "../objects/pool-object.js";
 import type { PoolConfig } from "./pool-config.js";
@@ -55,7 +61,8 @@ export class PoolClient {
     if (request.move !== undefined) {
       // It moves within its pool: a cache does not cross regions for the sake of room.
       const pool = this.#poolOf(request.move.from);
-      return (pool === undefined ? undefined : await this.#ask(pool, request)) ?? { kind: "stay" };
+      const answer = pool && (await this.#ask(pool, request, movePatienceMs));
+      return answer ?? { kind: "stay" };
     }
     const [only, ...others] = this.#pools;
     if (others.length === 0) {
@@ -87,14 +94,20 @@ export class PoolClient {
 
   /** What the pools say of a worker, as far as this isolate knows. */
   standing(worker: string): Standing {
-    const record = this.#record(worker);
-    return record === undefined ? workerWithoutPool : standingOf(record);
+    for (const { view, fetchedMs } of this.#views()) {
+      const record = view.workers.find((candidate) => candidate.worker === worker);
+      if (record !== undefined) {
+        const fresh = systemClock.nowMs() - fetchedMs <= crowdedViewMsMax;
+        return standingOf(record, fresh);
+      }
+    }
+    return workerWithoutPool;
   }
 
   /** Workers that are ready for a model, as far as this isolate knows; engines of the gateway are not among them. */
   ready(model: string): readonly WorkerRecord[] {
-    return this.#views().flatMap(({ workers }) =>
-      workers.filter(
+    return this.#views().flatMap(({ view }) =>
+      view.workers.filter(
         (record) =>
           record.origin !== "embedded" &&
           record.state === "ready" &&
@@ -155,11 +168,15 @@ export class PoolClient {
     }
   }
 
-  async #ask(pool: PoolConfig, request: PlaceRequest): Promise<PlaceAnswer | undefined> {
+  async #ask(
+    pool: PoolConfig,
+    request: PlaceRequest,
+    patienceMs = poolAnswerMsMax,
+  ): Promise<PlaceAnswer | undefined> {
     try {
       const answer = await within(
         Promise.resolve(poolObject(this.#env, pool).place(request)),
-        request.waitMs + poolAnswerMsMax,
+        request.waitMs + patienceMs,
         systemClock,
       );
       return answer === timeIsUp ? undefined : answer;
@@ -169,22 +186,12 @@ export class PoolClient {
     }
   }
 
-  #views(): PoolView[] {
+  #views(): KeptView[] {
     const nowMs = systemClock.nowMs();
     return this.#pools.flatMap(({ name }) => {
       const kept = views.get(name);
-      return kept === undefined || nowMs - kept.fetchedMs > poolViewMsMax ? [] : [kept.view];
+      return kept === undefined || nowMs - kept.fetchedMs > poolViewMsMax ? [] : [kept];
     });
-  }
-
-  #record(worker: string): WorkerRecord | undefined {
-    for (const { workers } of this.#views()) {
-      const record = workers.find((candidate) => candidate.worker === worker);
-      if (record !== undefined) {
-        return record;
-      }
-    }
-    return undefined;
   }
 
   /** Pool that a worker is in: its name says so, or the place that workers of the configuration have. */
@@ -197,7 +204,9 @@ export class PoolClient {
   }
 }
 
-function standingOf({ state, breaker, crowded, suspect, shutsDown }: WorkerRecord): Standing {
+/** @param fresh what is known of it is so new that a move is worth a question */
+function standingOf(record: WorkerRecord, fresh: boolean): Standing {
+  const { state, breaker, crowded, suspect, shutsDown } = record;
   return {
     kind:
       state === "draining"
@@ -206,7 +215,7 @@ function standingOf({ state, breaker, crowded, suspect, shutsDown }: WorkerRecor
           ? "gone"
           : "serving",
     suspect,
-    crowded,
+    crowded: crowded && fresh,
     shutsDown,
   };
 }

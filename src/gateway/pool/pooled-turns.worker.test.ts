@@ -240,7 +240,16 @@ describe("a session of a pool", () => {
       generation: 1,
       placement: PlacementReason.BOUND,
     });
-    const moved = await large.run(env, 2, '{"tokens":3}');
+    // Whoever would move waits for no pool.
+    const asked = vi.fn(() => new Promise<never>(() => undefined));
+    const silent = { ...refuses, place: asked } as unknown as Partial<PoolObject>;
+    expect(await large.run(withPool(env, silent), 2)).toMatchObject({
+      worker: first.worker,
+      placement: PlacementReason.BOUND,
+    });
+    expect(asked).toHaveBeenCalledTimes(1);
+    await large.hold(60);
+    const moved = await large.run(env, 3, '{"tokens":3}');
     expect(moved).toMatchObject({
       text: "w0 w1 w2 ",
       placement: PlacementReason.MOVED,
@@ -251,7 +260,7 @@ describe("a session of a pool", () => {
     // The worker that it left has forgotten it.
     const left = testEnv.ENGINE.getByName(home);
     expect(await left.released()).toHaveLength(1);
-    expect(await large.run(env, 3)).toMatchObject({
+    expect(await large.run(env, 4)).toMatchObject({
       worker: moved.worker,
       placement: PlacementReason.BOUND,
     });
