@@ -46,9 +46,12 @@ export async function writePoolModel(folder: string): Promise<string> {
   return path;
 }
 
+/** MiB of a worker, of which tests use little: so none ever holds so large a share of its pages that sessions leave it. */
+const memoryMib = 1_024;
+
 /** Options of `leanedge worker` that serve the model of a file. */
 export function poolWorkerOptions(model: string): readonly string[] {
-  return ["--model", model, "--model-id", poolModel, "--memory", "128"];
+  return ["--model", model, "--model-id", poolModel, "--memory", String(memoryMib)];
 }
 
 /** Starts a gateway and its workers; closing it ends everything. */
