@@ -84,71 +84,102 @@ export async function* streamAnswer(
   let announced: boolean | undefined;
   let promptTokensDone = 0;
   let sentMs = clock.nowMs();
-  while (!signal.aborted) {
-    const changed = bell.next;
-    const live = options.live();
-    const turn = store.turn(options.turn);
-    if (turn === undefined) {
-      throw options.runner?.refusal ?? notFound(`turn ${options.turn} was withdrawn`);
-    }
-    if (announced !== turn.accepted && announced !== true) {
-      announced = turn.accepted;
-      sentMs = clock.nowMs();
-      yield started(options, turn);
-      continue;
-    }
-    const shown = shownBytes(turn, live ? options.runner : undefined);
-    if (offset < shown) {
-      const piece = readAnswer(store, turn, offset, shown);
-      if (piece !== undefined) {
+  const waits = new StreamWaits(clock, signal);
+  try {
+    while (!signal.aborted) {
+      const changed = bell.next;
+      const live = options.live();
+      const turn = store.turn(options.turn);
+      if (turn === undefined) {
+        throw options.runner?.refusal ?? notFound(`turn ${options.turn} was withdrawn`);
+      }
+      if (announced !== turn.accepted && announced !== true) {
+        announced = turn.accepted;
         sentMs = clock.nowMs();
-        yield delta(offset, piece);
-        offset += piece.bytes.byteLength;
+        yield started(options, turn);
         continue;
       }
+      const shown = shownBytes(turn, live ? options.runner : undefined);
+      if (offset < shown) {
+        const piece = readAnswer(store, turn, offset, shown);
+        if (piece !== undefined) {
+          sentMs = clock.nowMs();
+          yield delta(offset, piece);
+          offset += piece.bytes.byteLength;
+          continue;
+        }
+      }
+      if (!live && !turn.running) {
+        yield finished(turn);
+        return;
+      }
+      const progress = options.runner?.progress;
+      if (
+        progress !== undefined &&
+        turn.textBytes === 0 &&
+        progress.promptTokensDone > promptTokensDone
+      ) {
+        promptTokensDone = progress.promptTokensDone;
+        sentMs = clock.nowMs();
+        yield heartbeat(promptTokensDone, progress.promptTokens);
+        continue;
+      }
+      // Counted from the last event: a change that shows nothing (a place in a queue) is silence to the client.
+      const silenceMs = sentMs + heartbeatIntervalMs - clock.nowMs();
+      if (silenceMs > 0) {
+        await waits.next(changed, silenceMs);
+      } else {
+        sentMs = clock.nowMs();
+        yield heartbeat(progress?.promptTokensDone ?? 0, progress?.promptTokens ?? 0);
+      }
     }
-    if (!live && !turn.running) {
-      yield finished(turn);
-      return;
-    }
-    const progress = options.runner?.progress;
-    if (
-      progress !== undefined &&
-      turn.textBytes === 0 &&
-      progress.promptTokensDone > promptTokensDone
-    ) {
-      promptTokensDone = progress.promptTokensDone;
-      sentMs = clock.nowMs();
-      yield heartbeat(promptTokensDone, progress.promptTokens);
-      continue;
-    }
-    // Counted from the last event: a change that shows nothing (a place in a queue) is silence to the client.
-    const silenceMs = Math.max(0, sentMs + heartbeatIntervalMs - clock.nowMs());
-    if (await silent(changed, silenceMs, clock, signal)) {
-      sentMs = clock.nowMs();
-      yield heartbeat(progress?.promptTokensDone ?? 0, progress?.promptTokens ?? 0);
-    }
+  } finally {
+    waits.end();
   }
 }
 
-/** Waits for a change; true when `silenceMs` have passed first. */
-async function silent(
-  changed: Promise<undefined>,
-  silenceMs: number,
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const stop = new AbortController();
-  const onLeave = (): void => stop.abort();
-  signal.addEventListener("abort", onLeave, { once: true });
-  try {
-    return await Promise.race([
-      changed.then(() => false),
-      clock.sleep(silenceMs, stop.signal).then(() => !signal.aborted),
-    ]);
-  } finally {
-    signal.removeEventListener("abort", onLeave);
-    stop.abort();
+/**
+ * Waits of one stream. Its timer and its ear for the client stay from wait to wait: an answer has thousands of them, and
+ * a timer and a listener for each would cost more than its events.
+ */
+class StreamWaits {
+  readonly #clock: Clock;
+  readonly #signal: AbortSignal;
+  #wake = (): void => undefined;
+  #dropTimer: (() => void) | undefined;
+  readonly #onTime = (): void => {
+    this.#dropTimer = undefined;
+    this.#wake();
+  };
+  readonly #onLeave = (): void => {
+    // Nobody may ask for another event, which would end these waits.
+    this.end();
+    this.#wake();
+  };
+
+  constructor(clock: Clock, signal: AbortSignal) {
+    this.#clock = clock;
+    this.#signal = signal;
+    signal.addEventListener("abort", this.#onLeave, { once: true });
+  }
+
+  /** Resolves at the change, when the client leaves, or once at most `ms` have passed; at times earlier. */
+  async next(changed: Promise<undefined>, ms: number): Promise<void> {
+    if (this.#signal.aborted) {
+      return;
+    }
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      this.#dropTimer ??= this.#clock.timer(ms, this.#onTime);
+      void changed.then(() => resolve());
+    });
+  }
+
+  /** No more waits. */
+  end(): void {
+    this.#dropTimer?.();
+    this.#dropTimer = undefined;
+    this.#signal.removeEventListener("abort", this.#onLeave);
   }
 }
 

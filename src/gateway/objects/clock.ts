@@ -6,6 +6,8 @@ export interface Clock {
   nowMs(): number;
   /** Resolves after `ms`, or at once when the signal aborts; never rejects. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `wake` after `ms`; what it returns drops the timer. Costs a third of a sleep that a signal may end. */
+  timer(ms: number, wake: () => void): () => void;
 }
 
 /** The runtime's own clock. */
@@ -26,6 +28,10 @@ export const systemClock: Clock = {
       signal?.addEventListener("abort", finish, { once: true });
     });
   },
+  timer(ms, wake) {
+    const timer = setTimeout(wake, ms);
+    return () => clearTimeout(timer);
+  },
 };
 
 /** What `within` gives when the time is up first. */
@@ -37,13 +43,13 @@ export async function within<T>(
   ms: number,
   clock: Clock,
 ): Promise<T | typeof timeIsUp> {
-  const stop = new AbortController();
+  let drop = (): void => undefined;
+  const up = new Promise<typeof timeIsUp>((resolve) => {
+    drop = clock.timer(ms, () => resolve(timeIsUp));
+  });
   try {
-    return await Promise.race([
-      promise,
-      clock.sleep(ms, stop.signal).then((): typeof timeIsUp => timeIsUp),
-    ]);
+    return await Promise.race([promise, up]);
   } finally {
-    stop.abort();
+    drop();
   }
 }

@@ -26,6 +26,10 @@ import { blob, bytes, int, member, text } from "./sql-row.js";
 import type { Row, SqlValue } from "./sql-row.js";
 
 const encoder = new TextEncoder();
+/** The table of a statement of sessionSchema. */
+const tableName = /^CREATE TABLE IF NOT EXISTS (?<table>\w+) \(/;
+/** Turns that are kept as they were read: the running one, the one before, and one that is replayed. */
+const turnsKeptMax = 4;
 
 /** The tables of one session. */
 export class SessionStore {
@@ -35,6 +39,9 @@ export class SessionStore {
   readonly left: LeftWorkers;
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
+  /** What was read since the table was last written: a row of 26 columns costs more than all else of a lookup. */
+  #session: { readonly record: SessionRecord | undefined } | undefined;
+  readonly #turns = new Map<number, TurnRecord | undefined>();
 
   /** Makes the tables where they are missing. */
   constructor(storage: DurableObjectStorage) {
@@ -45,22 +52,38 @@ export class SessionStore {
     this.createTables();
   }
 
-  /** Makes the tables where they are missing; needed again after everything was deleted. */
+  /** Makes what is missing of the tables; needed again after everything was deleted. */
   createTables(): void {
+    // One look at every start of the object, instead of a statement a table and a column.
+    const rows = this.#all("SELECT name, sql FROM sqlite_master WHERE type = 'table'");
+    const known = new Map(rows.map((row) => [text(row, "name"), text(row, "sql")]));
     for (const statement of sessionSchema) {
-      this.#sql.exec(statement);
-    }
-    for (const { table, column, definition } of sessionColumns) {
-      const known = this.#all(`PRAGMA table_info(${table})`).some((row) => row["name"] === column);
-      if (!known) {
-        this.#sql.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${definition}`);
+      const { table = "" } = tableName.exec(statement)?.groups ?? {};
+      const later = sessionColumns.filter((column) => column.table === table);
+      const stored = known.get(table);
+      if (stored === undefined) {
+        const more = later.map(({ column, definition }) => `, ${column} ${definition}`);
+        this.#sql.exec(statement.replace(/\)$/, `${more.join("")})`));
+        continue;
+      }
+      for (const { column, definition } of later) {
+        if (!stored.includes(`${column} ${definition}`)) {
+          this.#sql.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${definition}`);
+        }
       }
     }
   }
 
   /** Runs statements as one transaction. */
   atomically<T>(work: () => T): T {
-    return this.#storage.transactionSync(work);
+    try {
+      return this.#storage.transactionSync(work);
+    } catch (error) {
+      // What was read inside is undone with what was written.
+      this.#forgetSession();
+      this.#forgetTurns();
+      throw error;
+    }
   }
 
   /** Resolves once everything written so far is durable. */
@@ -70,8 +93,11 @@ export class SessionStore {
 
   /** The session; undefined if none was created. */
   session(): SessionRecord | undefined {
-    const row = this.#first("SELECT * FROM session");
-    return row === undefined ? undefined : sessionRecord(row);
+    if (this.#session === undefined) {
+      const row = this.#first("SELECT * FROM session");
+      this.#session = { record: row === undefined ? undefined : sessionRecord(row) };
+    }
+    return this.#session.record;
   }
 
   /** Creates the session. */
@@ -90,7 +116,7 @@ export class SessionStore {
     readonly fingerprints?: Fingerprints;
     readonly keyId?: string;
   }): void {
-    this.#sql.exec(
+    this.#changeSession(
       `INSERT INTO session (one, tenant, session_id, model, title, title_given, implicit, create_ms, update_ms,
         forked_from, forked_turn, messages_covered, fingerprint_model, fingerprint_template, fingerprint_plan, key_id)
        VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -114,7 +140,7 @@ export class SessionStore {
 
   /** Marks the session as changed: its time, and a new version for the index. Versions only grow. */
   touch(nowMs: number): void {
-    this.#sql.exec(
+    this.#changeSession(
       "UPDATE session SET update_ms = ?, index_version = MAX(index_version + 1, ?)",
       nowMs,
       nowMs,
@@ -123,17 +149,17 @@ export class SessionStore {
 
   /** Notes which version the tenant's index holds. */
   setIndexedVersion(version: number): void {
-    this.#sql.exec("UPDATE session SET indexed_version = MAX(indexed_version, ?)", version);
+    this.#changeSession("UPDATE session SET indexed_version = MAX(indexed_version, ?)", version);
   }
 
   /** Lifts the version above one that the index holds. */
   raiseIndexVersion(version: number): void {
-    this.#sql.exec("UPDATE session SET index_version = MAX(index_version, ?)", version);
+    this.#changeSession("UPDATE session SET index_version = MAX(index_version, ?)", version);
   }
 
   /** Sets the title. */
   setTitle(title: string): void {
-    this.#sql.exec("UPDATE session SET title = ?", title);
+    this.#changeSession("UPDATE session SET title = ?", title);
   }
 
   /** Deletes everything; what is left says that the index must forget the session too. */
@@ -146,6 +172,8 @@ export class SessionStore {
     for (const table of sessionTables) {
       this.#sql.exec(`DELETE FROM ${table}`);
     }
+    this.#forgetSession();
+    this.#forgetTurns();
   }
 
   /** A deletion that the index does not know of yet. */
@@ -228,8 +256,16 @@ export class SessionStore {
 
   /** A turn; undefined if there is none of this number. */
   turn(number: number): TurnRecord | undefined {
+    if (this.#turns.has(number)) {
+      return this.#turns.get(number);
+    }
     const row = this.#first("SELECT * FROM turn WHERE number = ?", number);
-    return row === undefined ? undefined : turnRecord(row);
+    const turn = row === undefined ? undefined : turnRecord(row);
+    if (this.#turns.size >= turnsKeptMax) {
+      this.#turns.clear();
+    }
+    this.#turns.set(number, turn);
+    return turn;
   }
 
   /** The turn that runs; undefined if none does. */
@@ -263,7 +299,7 @@ export class SessionStore {
     readonly ticket?: string;
     readonly nowMs: number;
   }): void {
-    this.#sql.exec(
+    this.#changeTurns(
       `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach, request_id,
         start_ms, model, fallback, ticket) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       turn.number,
@@ -282,17 +318,17 @@ export class SessionStore {
 
   /** Makes a turn outlive its clients. */
   setDetached(number: number): void {
-    this.#sql.exec("UPDATE turn SET detach = 1 WHERE number = ?", number);
+    this.#changeTurns("UPDATE turn SET detach = 1 WHERE number = ?", number);
   }
 
   /** Notes since when nobody runs or waits for a turn; 0: somebody does. */
   setOrphaned(number: number, sinceMs: number): void {
-    this.#sql.exec("UPDATE turn SET orphan_ms = ? WHERE number = ?", sinceMs, number);
+    this.#changeTurns("UPDATE turn SET orphan_ms = ? WHERE number = ?", sinceMs, number);
   }
 
   /** Stores what the defaults of the model made of a turn's sampling. */
   setSampling(number: number, sampling: SamplingParams): void {
-    this.#sql.exec(
+    this.#changeTurns(
       "UPDATE turn SET sampling = ? WHERE number = ?",
       blob(toBinary(SamplingParamsSchema, sampling)),
       number,
@@ -301,7 +337,7 @@ export class SessionStore {
 
   /** Counts one more attempt; returns how many there were, this one included. */
   countAttempt(number: number): number {
-    this.#sql.exec("UPDATE turn SET attempts = attempts + 1 WHERE number = ?", number);
+    this.#changeTurns("UPDATE turn SET attempts = attempts + 1 WHERE number = ?", number);
     return this.turn(number)?.attempts ?? 0;
   }
 
@@ -319,14 +355,14 @@ export class SessionStore {
     if (accepted.promptIds.length > 0) {
       this.#insertSegment(accepted.turn, SegmentKind.PROMPT, packIds(accepted.promptIds));
     }
-    this.#sql.exec(
+    this.#changeSession(
       `UPDATE session SET messages_covered = (SELECT COUNT(*) FROM message), fingerprint_model = ?,
         fingerprint_template = ?, fingerprint_plan = ?`,
       accepted.fingerprints.model,
       accepted.fingerprints.template,
       accepted.fingerprints.plan,
     );
-    this.#sql.exec("UPDATE turn SET accepted = 1 WHERE number = ?", accepted.turn);
+    this.#changeTurns("UPDATE turn SET accepted = 1 WHERE number = ?", accepted.turn);
   }
 
   /** Notes who answers a turn. */
@@ -341,7 +377,7 @@ export class SessionStore {
       readonly placement: PlacementReason;
     },
   ): void {
-    this.#sql.exec(
+    this.#changeTurns(
       `UPDATE turn SET prompt_tokens = ?, cached_tokens = ?, model = ?, backend = ?, worker = ?, placement = ?
        WHERE number = ?`,
       served.promptTokens,
@@ -369,7 +405,7 @@ export class SessionStore {
       pieceText,
       packed.buffer,
     );
-    this.#sql.exec(
+    this.#changeTurns(
       `UPDATE turn SET completion_tokens = ?, text_bytes = ?,
         attempts = CASE WHEN ? > 0 THEN 0 ELSE attempts END WHERE number = ?`,
       tokensEnd,
@@ -408,10 +444,10 @@ export class SessionStore {
     const answer = pieces.map((piece) => piece.text).join("");
     this.insertMessage(number, Role.ASSISTANT, answer, true, end.nowMs);
     if (turn.accepted) {
-      this.#sql.exec("UPDATE session SET messages_covered = (SELECT COUNT(*) FROM message)");
+      this.#changeSession("UPDATE session SET messages_covered = (SELECT COUNT(*) FROM message)");
     }
     this.#sql.exec("DELETE FROM piece");
-    this.#sql.exec(
+    this.#changeTurns(
       `UPDATE turn SET running = 0, end_ms = ?, finish_reason = ?, error_message = ?, completion_tokens = ?,
         text_bytes = ?, cache_bytes = ? WHERE number = ?`,
       end.nowMs,
@@ -422,7 +458,7 @@ export class SessionStore {
       end.cacheBytes,
       number,
     );
-    this.#sql.exec("UPDATE session SET cache_bytes = ?", end.cacheBytes);
+    this.#changeSession("UPDATE session SET cache_bytes = ?", end.cacheBytes);
   }
 
   /** Takes back a turn that no worker accepted, with its messages. */
@@ -430,8 +466,8 @@ export class SessionStore {
     this.#sql.exec("DELETE FROM piece");
     this.#sql.exec("DELETE FROM message WHERE turn = ?", number);
     this.#sql.exec("DELETE FROM segment WHERE turn = ?", number);
-    this.#sql.exec("DELETE FROM turn WHERE number = ?", number);
-    this.#sql.exec(
+    this.#changeTurns("DELETE FROM turn WHERE number = ?", number);
+    this.#changeSession(
       "UPDATE session SET messages_covered = MIN(messages_covered, (SELECT COUNT(*) FROM message))",
     );
   }
@@ -520,7 +556,7 @@ export class SessionStore {
 
   /** Copies an ended turn in, as a fork does. */
   importTurn(turn: TurnRecord): void {
-    this.#sql.exec(
+    this.#changeTurns(
       `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach, request_id,
         start_ms, end_ms, attempts, accepted, prompt_tokens, cached_tokens, completion_tokens, text_bytes,
         finish_reason, error_message, model, backend, worker, cache_bytes)
@@ -559,6 +595,26 @@ export class SessionStore {
       kind,
       blob(ids),
     );
+  }
+
+  /** Writes to the table of the session. */
+  #changeSession(statement: string, ...values: SqlValue[]): void {
+    this.#forgetSession();
+    this.#sql.exec(statement, ...values);
+  }
+
+  /** Writes to the table of turns. */
+  #changeTurns(statement: string, ...values: SqlValue[]): void {
+    this.#forgetTurns();
+    this.#sql.exec(statement, ...values);
+  }
+
+  #forgetSession(): void {
+    this.#session = undefined;
+  }
+
+  #forgetTurns(): void {
+    this.#turns.clear();
   }
 
   #all(query: string, ...values: SqlValue[]): Row[] {

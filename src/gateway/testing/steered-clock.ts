@@ -38,6 +38,21 @@ export class SteeredClock implements Clock {
     });
   }
 
+  timer(ms: number, wake: () => void): () => void {
+    const sleeper: Sleeper = {
+      untilMs: this.#nowMs + ms,
+      wake: () => {
+        drop();
+        wake();
+      },
+    };
+    const drop = (): void => {
+      this.#sleepers = this.#sleepers.filter((other) => other !== sleeper);
+    };
+    this.#sleepers.push(sleeper);
+    return drop;
+  }
+
   /** Moves on, and lets everything that was due run. */
   async advance(ms: number): Promise<void> {
     this.#nowMs += ms;
