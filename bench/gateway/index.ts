@@ -225,6 +225,13 @@ class Summary {
     return median(this.#rounds.map((round) => round.residentMib));
   }
 
+  /** Share of all turns that failed. */
+  get failed(): number {
+    const all = this.#rounds.flatMap(({ paced, rates }) => [paced, ...rates]);
+    const failed = all.reduce((sum, one) => sum + one.failed, 0);
+    return failed / (failed + all.reduce((sum, one) => sum + one.turns, 0));
+  }
+
   /** The smallest share of later turns that found their cache, in any round. */
   get affinity(): number {
     return Math.min(
@@ -317,6 +324,11 @@ function figuresOf(
       ...{ bound: 1, sense: "at least", unit: "x" },
     });
   }
+  figures.push({
+    name: "gateway, turns that failed",
+    measured: ours.failed,
+    ...{ bound: 0, sense: "exactly", unit: "share" },
+  });
   figures.push({
     name: "gateway, later turns of a session that found their cache",
     measured: ours.affinity,

@@ -27,6 +27,9 @@ type Ask = { load: Load; session: string; turn: number; history: readonly Said[]
 /** A turn as its client saw it. */
 type Seen = { text: string; firstTokenMs: number; tokenLagMs: number[]; hit: boolean };
 
+/** The server said why it gives no answer, or not the whole. */
+class FailedTurn extends Error {}
+
 const agent = new Agent({ keepAlive: true, maxSockets: Infinity, noDelay: true });
 
 /** Takes the texts of an answer as they arrive. */
@@ -104,7 +107,7 @@ async function openAiTurn({ load, session, turn, history }: Ask): Promise<Seen> 
     }),
   );
   if (response.statusCode !== 200) {
-    throw new Error(`the chat answers ${response.statusCode ?? 0}: ${await textOf(response)}`);
+    throw new FailedTurn(`the chat answers ${response.statusCode ?? 0}: ${await textOf(response)}`);
   }
   const affinity = response.headers["x-affinity"];
   answer.hit = turn === 1 || affinity === undefined || affinity === "hit";
@@ -128,7 +131,7 @@ function contentOf(json: string): string {
     choices?: { delta?: { content?: string } }[];
     error?: { message: string };
   };
-  if (chunk.error !== undefined) throw new Error(`the chat failed: ${chunk.error.message}`);
+  if (chunk.error !== undefined) throw new FailedTurn(`the chat failed: ${chunk.error.message}`);
   return chunk.choices?.[0]?.delta?.content ?? "";
 }
 
@@ -154,7 +157,7 @@ async function connectTurn({ load, session, turn, history }: Ask): Promise<Seen>
     body,
   );
   if (response.statusCode !== 200) {
-    throw new Error(`Generate answers ${response.statusCode ?? 0}: ${await textOf(response)}`);
+    throw new FailedTurn(`Generate answers ${response.statusCode ?? 0}: ${await textOf(response)}`);
   }
   let rest = Buffer.alloc(0);
   let ended = false;
@@ -165,7 +168,7 @@ async function connectTurn({ load, session, turn, history }: Ask): Promise<Seen>
       const payload = rest.subarray(headBytes, headBytes + rest.readUInt32BE(1));
       if (((rest[0] ?? 0) & flagEnd) !== 0) {
         const end = JSON.parse(payload.toString()) as { error?: { message?: string } };
-        if (end.error !== undefined) throw new Error(`Generate failed: ${payload.toString()}`);
+        if (end.error !== undefined) throw new FailedTurn(`Generate failed: ${payload.toString()}`);
         ended = true;
       } else {
         const { event } = fromBinary(GenerateResponseSchema, payload);
@@ -191,8 +194,9 @@ export async function runLoad(load: Load): Promise<LoadResult> {
     return ms >= loadMsMax || (ms >= load.ms && result.turns >= load.turnsMin);
   };
   const result: LoadResult = {
-    ...{ turns: 0, turnsPerSecond: 0, firstTokenMs: [], tokenLagMs: [], affinity: 1 },
+    ...{ turns: 0, failed: 0, turnsPerSecond: 0, firstTokenMs: [], tokenLagMs: [], affinity: 1 },
   };
+  let failure: FailedTurn | undefined;
   let later = 0;
   let hits = 0;
   async function client(number: number): Promise<void> {
@@ -202,8 +206,16 @@ export async function runLoad(load: Load): Promise<LoadResult> {
       for (let turn = 1; turn <= load.turns; turn++) {
         if (over()) return;
         history.push({ role: "user", content: `${turn}. ${userText}` });
-        const seen = await run({ load, session, turn, history });
+        const seen = await run({ load, session, turn, history }).catch((error: unknown) => {
+          if (error instanceof FailedTurn) return error;
+          throw error;
+        });
         if (over()) return;
+        if (seen instanceof FailedTurn) {
+          result.failed++;
+          failure = seen;
+          break;
+        }
         history.push({ role: "assistant", content: seen.text });
         result.turns++;
         endedMs = performance.now();
@@ -217,6 +229,7 @@ export async function runLoad(load: Load): Promise<LoadResult> {
     }
   }
   await Promise.all(Array.from({ length: load.streams }, (_, number) => client(number)));
+  if (result.turns === 0 && failure !== undefined) throw failure;
   result.turnsPerSecond = (1000 * result.turns) / Math.max(load.ms, endedMs - beginMs);
   if (later > 0) result.affinity = hits / later;
   return result;

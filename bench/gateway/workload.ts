@@ -57,6 +57,8 @@ export type Load = {
 export type LoadResult = {
   /** Turns that ended in time. */
   turns: number;
+  /** Turns that were refused or ended with an error; their sessions end there. */
+  failed: number;
   turnsPerSecond: number;
   /** From the request to the first text, milliseconds, of each turn that ended in time. */
   firstTokenMs: number[];
