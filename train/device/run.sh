@@ -12,7 +12,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 minutes=7 total=7 corpus= out= wheel= work=/tmp/leanedge-train name=leanedge-29m python=python3
-steps=150 text=0.36 finish=1 config=embedded workers=12
+steps=150 text=0.3 finish=1 config=embedded workers=12
 lengths=0:1024,0.2:4096,0.88:8192 train_options= plan_options=
 while (($#)); do
   case $1 in
