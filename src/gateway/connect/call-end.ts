@@ -33,6 +33,8 @@ export interface CallProgress {
   handler: "running" | "success" | "error";
   /** Keeps the work of call-end listeners alive. */
   readonly lifetime: CallLifetime;
+  /** Names the request in logs. */
+  readonly requestId: string;
 }
 
 /** Where the adapter keeps a call's progress. */

@@ -45,7 +45,7 @@ export interface MountOptions<E extends Env> {
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
   frontPort?: number | ((context: Context<E>) => number | undefined);
   /** Hears of every error that is not a ConnectError; the client sees only "internal error". */
-  onUnexpectedError?: (error: unknown, procedure: string) => void;
+  onUnexpectedError?: (error: unknown, procedure: string, requestId: string | undefined) => void;
 }
 
 /** Longest `x-request-id` that is taken over from a client, in characters. */
@@ -147,6 +147,7 @@ async function serve<E extends Env>(
       reached: false,
       handler: "running",
       lifetime: call.lifetime,
+      requestId: call.requestId,
     };
     const universalRequest: UniversalServerRequest = {
       // The runtime does not say; empty keeps Connect from refusing bidirectional streams outright, which work as long
@@ -245,6 +246,10 @@ function lifetimeOf<E extends Env>(c: Context<E>): CallLifetime {
   }
 }
 
-function logUnexpectedError(error: unknown, procedure: string): void {
-  log("error", "call.failed", { procedure, ...errorFields(error, "stack") });
+function logUnexpectedError(error: unknown, procedure: string, requestId?: string): void {
+  log("error", "call.failed", {
+    request_id: requestId,
+    procedure,
+    ...errorFields(error, "stack"),
+  });
 }

@@ -10,7 +10,7 @@ import type { CallProgress } from "./call-end.js";
  * the answer at the deadline even if the implementation does not look at its signal.
  */
 export function createCallWatcher(
-  onUnexpectedError: (error: unknown, procedure: string) => void,
+  onUnexpectedError: (error: unknown, procedure: string, requestId: string | undefined) => void,
 ): Interceptor {
   return (next) => async (request) => {
     const progress = request.contextValues.get(callProgressKey);
@@ -26,7 +26,7 @@ export function createCallWatcher(
         progress.handler = "error";
       }
       if (!(error instanceof ConnectError) && !request.signal.aborted) {
-        onUnexpectedError(error, procedure);
+        onUnexpectedError(error, procedure, progress?.requestId);
       }
     }
     let response: UnaryResponse | StreamResponse;
