@@ -103,6 +103,27 @@ else
   failed=$((failed + 1))
 fi
 
+# The benchmarks of a device run to their ends at a tiny shape over the reference engine. torch is the training
+# package's (scripts/train-test.sh).
+python=$PWD/train/.venv/bin/python
+if "$python" -c 'import torch' 2>/dev/null; then
+  if OUT=$out/dry LEANEDGE_PYTHON=$python gpu-worker/device/run.sh --dry --minutes 4 --families "" \
+    --steps "bench-engine sessions latency serving" >"$out/dry.log" 2>&1; then
+    echo "ok   gpu-worker/device/run.sh --dry"
+    passed=$((passed + 1))
+  else
+    echo "FAIL gpu-worker/device/run.sh --dry"
+    tail -n 40 "$out/dry.log"
+    failed=$((failed + 1))
+  fi
+elif [[ ${LEANEDGE_CI-} == 1 ]]; then
+  echo "FAIL gpu-worker/device/run.sh --dry needs torch: scripts/train-test.sh installs it"
+  failed=$((failed + 1))
+else
+  echo "skip gpu-worker/device/run.sh --dry (needs torch: scripts/train-test.sh)"
+  skipped=$((skipped + 1))
+fi
+
 # Results name a hash of their family's sources, which is theirs in every commit that has these kernels.
 # A family that changed since and waits for a GPU is listed in docs/results/README.md as "- `family` due: why".
 due=docs/results/README.md

@@ -19,8 +19,8 @@ PUBLISHED = {
     ("leank", 52): (38.32, 57.27),
     ("leank", 64): (47.62, 67.03),
 }
-PROMPT, ANSWER = (4096, 127) if DEVICE else (300, 5)
-RESIDENT = 32768 if DEVICE else 700
+PROMPT, ANSWER = (4096, 127) if DEVICE else (200, 5)
+RESIDENT = 32768 if DEVICE else 300
 NOTES = (
     "published: seconds from the first prompt row to the last of 127 tokens of every sequence; `gb` is weights, scratch and the "
     "cache in use at the end; the publication's own figures stand beside it. resident: sessions of 32,768 tokens of which "
@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--parts", default="resident,published")
     parser.add_argument("--batches", default="52,64" if DEVICE else "2,3")
     parser.add_argument(
-        "--sessions", type=int, default=128 if DEVICE else 6, help="most sessions at once"
+        "--sessions", type=int, default=128 if DEVICE else 4, help="most sessions at once"
     )
     parser.add_argument("--steps", type=int, default=24 if DEVICE else 8)
     parser.add_argument(

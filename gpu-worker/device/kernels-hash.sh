@@ -10,14 +10,14 @@ cd "${2:-$(dirname "$0")/..}"
 case $family in
   decode-attention)
     files=(
-      include/leanedge_cuda/{decode_attention,page_flush}.h src/cuda_status.h
+      include/leanedge_cuda/{decode_attention,page_flush}.h src/{cuda_status,launch}.h
       src/kernels/decode_attention.cuh src/kernels/decode_attention_{f16,int2,int4,int8}.cu
       src/kernels/decode_attention_kernels.cuh src/kernels/decode_kernels.h src/kernels/decode_launch.cpp
       src/kernels/{full_rows,online_softmax,page_fragments,plan_device,warp_ops}.cuh
-      src/kernels/page_flush.cu src/kernels/split.h
+      src/kernels/page_flush.cu src/kernels/split.h src/kernels/variants.{h,cpp}
     )
     ;;
-  matrix) files=(include/leanedge_cuda/matrix.h src/matrix) ;;
+  matrix) files=(include/leanedge_cuda/matrix.h src/launch.h src/matrix) ;;
   prefill-attention) files=(include/leanedge_cuda/prefill_attention.h src/prefill) ;;
   page-selection) files=(include/leanedge_cuda/page_selection.h src/selection) ;;
   rows) files=(include/leanedge_cuda/{rows,sampling}.h src/rows) ;;

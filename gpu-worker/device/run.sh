@@ -5,7 +5,7 @@
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, sessions, serving, node, peers, and any of the above. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, sessions, serving, node, peers, variants, latency, and any of the above. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -68,6 +68,8 @@ limit() {
     serving) echo 200 ;;
     node) echo 60 ;;
     peers) echo 200 ;;
+    variants) echo 150 ;;
+    latency) echo 150 ;;
     *) return 1 ;;
   esac
 }
@@ -153,7 +155,7 @@ command_of() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
-    *-engine | sessions | peers) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-engine | sessions | peers | latency) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
@@ -162,14 +164,19 @@ command_of() {
   local seconds=$(($2 * 3 / 4))
   case $1 in
     check-*) run=("$python" "check$(script "$family").py") ;;
-    bench-engine) run=("$python" bench_engine.py --masks "$masks" --seconds "$seconds") ;;
+    bench-engine) run=("$python" bench_engine.py --masks "$masks" --seconds "$seconds" ${dry:+--forms bf16,q4_0}) ;;
     bench-*) run=("$python" "bench$(script "$family").py") ;;
     sanitize-* | racecheck-*)
       local tool=memcheck
       [[ $1 == racecheck-* ]] && tool=racecheck
       run=(compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" "check$(script "$family").py" "${small[@]}")
       ;;
-    sessions) run=("$python" bench_sessions.py --masks "$masks" --seconds "$seconds") ;;
+    sessions) run=("$python" bench_sessions.py --masks "$masks" --seconds "$seconds" ${dry:+--batches 2}) ;;
+    latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
+    variants)
+      # Small shares and groups of two first: every merge is right before any is timed.
+      run=(bash -c "LEANEDGE_CUDA_VARIANTS=share_min=64,merge_group=2 $python check.py --small && $python bench_variants.py attention --seconds $seconds")
+      ;;
     peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
     serving)
       has_node || return 1
@@ -219,7 +226,7 @@ for step in "${list[@]}"; do
     skipped=$((skipped + 1))
     continue
   fi
-  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
+  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
     say "left out $step: it cannot run here"
     skipped=$((skipped + 1))
     continue

@@ -9,13 +9,21 @@
 
 namespace leanedge::cuda {
 
-// kUnimplemented with a message: each `#` of `format` is replaced by value, then bound.
-inline Status refuse(ErrorDetail* detail, const char* format, int64_t value, int64_t bound) {
+// Fills in all of an error but its message; `detail` may be null. Returns `status`.
+inline Status error_begin(ErrorDetail* detail, Status status, int64_t value, int64_t bound) {
   if (detail) {
-    detail->status = Status::kUnimplemented;
+    detail->status = status;
     detail->reserved = 0;
     detail->value = value;
     detail->bound = bound;
+  }
+  return status;
+}
+
+// kUnimplemented with a message: each `#` of `format` is replaced by value, then bound.
+inline Status refuse(ErrorDetail* detail, const char* format, int64_t value, int64_t bound) {
+  error_begin(detail, Status::kUnimplemented, value, bound);
+  if (detail) {
     size_t at = 0;
     int used = 0;
     for (const char* c = format; *c && at + 24 < sizeof detail->message; ++c) {
@@ -45,11 +53,8 @@ inline Status status_of(cudaError_t error) {
 
 inline Status cuda_failed(ErrorDetail* detail, cudaError_t error, const char* call) {
   const Status status = status_of(error);
+  error_begin(detail, status, static_cast<int64_t>(error), 0);
   if (detail) {
-    detail->status = status;
-    detail->reserved = 0;
-    detail->value = static_cast<int64_t>(error);
-    detail->bound = 0;
     snprintf(detail->message, sizeof detail->message, "cuda: %s: %s (%d)", call,
              cudaGetErrorString(error), static_cast<int>(error));
   }

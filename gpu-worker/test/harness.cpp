@@ -6,6 +6,7 @@
 
 #include "leanedge/page.h"
 #include "leanedge/plan.h"
+#include "../src/kernels/variants.h"
 #include "leanedge_cuda/decode_attention.h"
 #include "leanedge_cuda/page_flush.h"
 
@@ -105,6 +106,9 @@ int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const v
   call.overlap = overlap;
   return cuda::decode_attention_launch(*layer, call, static_cast<cudaStream_t>(stream));
 }
+
+// Reads LEANEDGE_CUDA_VARIANTS again (src/kernels/variants.h).
+void harness_variants_read() { cuda::variants_read(); }
 
 // Flushes jobs of all layers; see page_flush.h.
 int32_t harness_flush(const CachePlan* plan, const void* device_plan, const void* jobs,

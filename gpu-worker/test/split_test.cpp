@@ -52,7 +52,7 @@ void check_case(int pair_count, int pages_max, int blocks, uint64_t seed) {
     if (pair.tile_cost > unit_max) unit_max = pair.tile_cost;
     if (pair.page_cost > unit_max) unit_max = pair.page_cost;
   }
-  const SplitShare split = split_share(total, blocks);
+  const SplitShare split = split_share(total, blocks, 1 << random.below(13));
   int64_t units_seen = 0;
   int64_t units_all = 0;
   for (int i = 0; i < pair_count; ++i) {
@@ -81,6 +81,15 @@ void check_case(int pair_count, int pages_max, int blocks, uint64_t seed) {
       check(split_part(block, first) / 2 == block, "a part of another block", block, first);
       // The block that begins a pair may have gone on with another one before.
       check((split_part(block, first) & 1) == (block == first), "parts collide", block, first);
+      const int size = 2 + random.below(15);
+      const SplitGroup group = split_group(block, first, last - first + 1, size);
+      check(group.first <= block && block < group.first + group.count, "a group of others", block,
+            group.first);
+      check((group.first - first) % size == 0 && group.count <= size, "a group's size", group.first,
+            group.count);
+      check(group.first + group.count == last + 1 || group.count == size, "a group ends early",
+            group.first, group.count);
+      check(group.groups == (last - first) / size + 1, "groups of a pair", group.groups, size);
     }
     check(end == units, "units at the end", end, units);
     for (int u = 0; u < units; ++u) check(seen[u] == 1, "a unit is read once", u, seen[u]);

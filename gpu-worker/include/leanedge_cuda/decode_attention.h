@@ -85,6 +85,10 @@ struct DecodeAttention {
   uint16_t* out_bf16;        // the same as bf16, as matrix products take it; null: f32
   uint8_t* scratch;          // decode_scratch_bytes(); zero before its first use, then left alone
   size_t zone_layer;         // f16 elements from one layer of a span to the next
+  // Weights in device memory that the next kernel reads: so many bytes of them are asked for into the second-level cache
+  // meanwhile. A multiple of 16; 0: none.
+  const uint8_t* next;
+  uint32_t next_bytes;
   int32_t layer;
   int32_t heads;
   // 0: the KV heads of a row share DecodeRow::pages. Else each has its own list, that of KV head h at

@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include "../kernels/variants.h"
 #include "weights_stage.h"
 
 namespace leanedge::cuda {
@@ -32,6 +33,7 @@ void device_close() {
 
 Status device_open(uint64_t bytes, ErrorDetail* detail) {
   device_close();
+  variants_read();
   cudaGetLastError();  // an error of an engine that is gone
   LEANEDGE_CUDA_TRY(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), detail);
   LEANEDGE_CUDA_TRY(cudaEventCreateWithFlags(&device.drawn, cudaEventDisableTiming), detail);

@@ -159,7 +159,8 @@ __device__ __forceinline__ void load_query(const float* q, int group, float scal
 template <PageStorage K, PageStorage V, int D>
 __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, int full_rows,
                                              int kv_head, int begin, int end, uint8_t* ring,
-                                             DecodeShared<D>& shared, const float* q) {
+                                             DecodeShared<D>& shared, const float* q,
+                                             uint32_t next_bytes) {
   constexpr int kWarps = decode_warps(K, V);
   const int warp = threadIdx.x >> 5;
   const PageLane at = page_lane<K, V, D>(threadIdx.x & 31);
@@ -199,6 +200,12 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   constexpr int kStages = decode_stages(K, V);
 #pragma unroll
   for (int i = 0; i + 1 < kStages; ++i) issue_page(i, i);
+  // Behind this block's own bytes, those of the kernel to come: memory is idle while this one merges.
+  constexpr uint32_t kAtOnce = 4096;
+  for (uint32_t from = threadIdx.x * kAtOnce; from < next_bytes; from += 32 * kWarps * kAtOnce) {
+    prefetch_l2(p.next + static_cast<size_t>(blockIdx.x) * next_bytes + from,
+                min(kAtOnce, next_bytes - from));
+  }
   // The kept channels of this warp's steps: step, low and high pair.
   uint32_t pairs[D / 16 / kWarps][2];
   const uint16_t* channels = p.channels + head.channels;
@@ -315,26 +322,42 @@ __device__ __forceinline__ uint16_t bf16_bits(float value) {
   return __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
-// Merges what the blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
+// Parts that are merged: those of blocks first, first + step ..., of a pair that begins in first_owner.
+struct MergeRange {
+  int first_owner;
+  int first;
+  int count;
+  int step;
+};
+
+// Where a merge leaves its results: in `out` or `out_bf16`, or, where both are null, as a part in the place of
+// the range's first one.
+struct MergeTarget {
+  float* out;
+  uint16_t* out_bf16;
+};
+
+// Merges what blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
 // flight at a time: one multiprocessor reads alone what up to all of them wrote. Not inlined: it
 // needs the registers that the loop over pages keeps.
 template <int D, int kThreads>
-__device__ __noinline__ void merge_parts(const float* parts, const float* part_sums,
-                                            int first_owner, int owners, int group, float* out,
-                                            uint16_t* out_bf16) {
+__device__ __noinline__ void merge_parts(float* parts, float* part_sums, MergeRange range,
+                                         int group, MergeTarget target, WarpResults& results) {
   constexpr int kAtOnce = 8;
+  const bool partial = !target.out && !target.out_bf16;
+  const size_t own = static_cast<size_t>(split_part(range.first, range.first_owner));
   for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
     const int n = i / (D / 4);
     float reference = -CUDART_INF_F;
     float sum = 0;
     float4 value = make_float4(0, 0, 0, 0);
-    for (int o = 0; o < owners; o += kAtOnce) {
+    for (int o = 0; o < range.count; o += kAtOnce) {
       float4 values[kAtOnce];
       float2 sums[kAtOnce];
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
-        const size_t from =
-            static_cast<size_t>(split_part(first_owner + min(o + j, owners - 1), first_owner));
+        const size_t from = static_cast<size_t>(split_part(
+            range.first + min(o + j, range.count - 1) * range.step, range.first_owner));
         sums[j] = __ldcg(reinterpret_cast<const float2*>(part_sums) + from * group + n);
         values[j] = __ldcg(reinterpret_cast<const float4*>(parts) + from * group * (D / 4) + i);
       }
@@ -352,7 +375,7 @@ __device__ __noinline__ void merge_parts(const float* parts, const float* part_s
       value.w *= keep;
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
-        const float weight = o + j < owners ? exp2_fast(sums[j].x - base) : 0.0f;
+        const float weight = o + j < range.count ? exp2_fast(sums[j].x - base) : 0.0f;
         sum = fmaf(weight, sums[j].y, sum);
         value.x = fmaf(weight, values[j].x, value.x);
         value.y = fmaf(weight, values[j].y, value.y);
@@ -360,15 +383,45 @@ __device__ __noinline__ void merge_parts(const float* parts, const float* part_s
         value.w = fmaf(weight, values[j].w, value.w);
       }
     }
+    if (partial) {
+      // Nobody else reads these values; the sums are read by the threads of the whole head.
+      reinterpret_cast<float4*>(parts)[own * group * (D / 4) + i] = value;
+      if (i % (D / 4) == 0) {
+        results.reference[0][n] = reference;
+        results.sum[0][n] = sum;
+      }
+      continue;
+    }
     const float4 result =
         make_float4(value.x / sum, value.y / sum, value.z / sum, value.w / sum);
-    if (out_bf16) {
-      reinterpret_cast<ushort4*>(out_bf16)[i] = make_ushort4(
+    if (target.out_bf16) {
+      reinterpret_cast<ushort4*>(target.out_bf16)[i] = make_ushort4(
           bf16_bits(result.x), bf16_bits(result.y), bf16_bits(result.z), bf16_bits(result.w));
     } else {
-      reinterpret_cast<float4*>(out)[i] = result;
+      reinterpret_cast<float4*>(target.out)[i] = result;
     }
   }
+  if (!partial) return;
+  __syncthreads();
+  if (threadIdx.x < static_cast<unsigned>(group)) {
+    float* at_sum = part_sums + (own * group + threadIdx.x) * 2;
+    at_sum[0] = results.reference[0][threadIdx.x];
+    at_sum[1] = results.sum[0][threadIdx.x];
+  }
+}
+
+// Whether this block is the last of `expected` to come here; all of its threads ask. What the others wrote before
+// may be read then.
+__device__ __forceinline__ bool last_to_arrive(uint32_t* arrivals, int expected, bool& last) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(arrivals, 1u) == static_cast<uint32_t>(expected - 1);
+    if (last) *arrivals = 0;  // for the next launch
+  }
+  __syncthreads();
+  if (last) __threadfence();
+  return last;
 }
 
 // The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All
@@ -411,7 +464,7 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
                p.kv_heads +
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
-  const SplitShare split = split_share(row_begin(rows), gridDim.x);
+  const SplitShare split = split_share(row_begin(rows), gridDim.x, p.share_min);
   const int64_t begin = blockIdx.x * split.share;
   const int64_t end = min(begin + split.share, split.total);
   if (begin >= end) return;
@@ -428,6 +481,7 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
     row_pages = p.step.pages_before[row + 1] - p.step.pages_before[row];
   };
   load_row();
+  uint32_t next_bytes = p.next_bytes;
 
   while (pair_begin < end) {
     SplitPair pair;
@@ -459,7 +513,8 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
     int full_rows = 0;
     for (int s = 0; s < shared.row.span_count; ++s) full_rows += shared.row.spans[s].rows;
     attend_units<K, V, D>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
-                          split_units(pair, end), ring, shared, p.q + first_head * D);
+                          split_units(pair, end), ring, shared, p.q + first_head * D, next_bytes);
+    next_bytes = 0;
 
     const int part = split_part(blockIdx.x, first_owner);
     float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
@@ -496,19 +551,25 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
       }
     }
     if (owners > 1) {
-      __threadfence();
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        uint32_t* arrivals = p.arrivals + static_cast<size_t>(this_row) * p.kv_heads + this_head;
-        shared.last = atomicAdd(arrivals, 1u) == static_cast<uint32_t>(owners - 1);
-        if (shared.last) *arrivals = 0;  // for the next launch
+      MergeRange range = {first_owner, first_owner, owners, 1};
+      bool arrives = true;
+      if (p.merge_group > 1 && owners > p.merge_group) {
+        const SplitGroup group = split_group(blockIdx.x, first_owner, owners, p.merge_group);
+        arrives = last_to_arrive(p.group_arrivals + split_part(group.first, first_owner),
+                                 group.count, shared.last);
+        if (arrives) {
+          merge_parts<D, kThreads>(p.parts, part_sums, {first_owner, group.first, group.count, 1},
+                                   p.group, {nullptr, nullptr}, shared.results);
+        }
+        range = {first_owner, first_owner, group.groups, p.merge_group};
       }
-      __syncthreads();
-      if (shared.last) {
-        __threadfence();
-        merge_parts<D, kThreads>(p.parts, part_sums, first_owner, owners, p.group,
-                                 p.out + first_head * D,
-                                 p.out_bf16 ? p.out_bf16 + first_head * D : nullptr);
+      uint32_t* arrivals = p.arrivals + static_cast<size_t>(this_row) * p.kv_heads + this_head;
+      if (arrives && last_to_arrive(arrivals, range.count, shared.last)) {
+        merge_parts<D, kThreads>(
+            p.parts, part_sums, range, p.group,
+            {p.out_bf16 ? nullptr : p.out + first_head * D,
+             p.out_bf16 ? p.out_bf16 + first_head * D : nullptr},
+            shared.results);
       }
     }
     // The results lie in the rings, which the next pair fills.

@@ -38,6 +38,11 @@ struct DecodeParams {
   uint16_t* out_bf16;
   float* parts;        // (2 * grid, group, head_dim) outputs, then (2 * grid, group, 2)
   uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered; 0 between launches
+  uint32_t* group_arrivals;  // (2 * grid) the same of a group of blocks, at the part of its first one
+  const uint8_t* next;       // weights that the kernel behind this one reads
+  uint32_t next_bytes;       // of them, asked for by each block: a multiple of 16, or 0
+  int32_t share_min;         // chunks, split.h
+  int32_t merge_group;       // blocks of a group; 0: no groups
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
   int32_t kv_heads;

@@ -6,8 +6,10 @@
 #include <initializer_list>
 
 #include "../cuda_status.h"
+#include "../launch.h"
 #include "decode_kernels.h"
 #include "leanedge_cuda/decode_attention.h"
+#include "variants.h"
 
 namespace leanedge::cuda {
 namespace {
@@ -149,7 +151,9 @@ size_t decode_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t head_dim
       cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
     return 0;
   }
-  return parts_floats(processors * kBlocksPerSmMax, kDecodeGroupMax, head_dim) * sizeof(float) +
+  const int32_t blocks_max = processors * kBlocksPerSmMax;
+  return parts_floats(blocks_max, kDecodeGroupMax, head_dim) * sizeof(float) +
+         2 * static_cast<size_t>(blocks_max) * sizeof(uint32_t) +
          static_cast<size_t>(rows_max) * static_cast<size_t>(kv_heads) * sizeof(uint32_t);
 }
 
@@ -169,8 +173,13 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   // Behind the parts of the largest grid and group, where decode_scratch_bytes() counts them: every
   // layer finds the same counters.
   const int32_t blocks_max = layer.grid / layer.blocks_per_sm * kBlocksPerSmMax;
-  params.arrivals = reinterpret_cast<uint32_t*>(
+  params.group_arrivals = reinterpret_cast<uint32_t*>(
       params.parts + parts_floats(blocks_max, kDecodeGroupMax, layer.head_dim));
+  params.arrivals = params.group_arrivals + 2 * blocks_max;
+  params.next = call.next;
+  params.next_bytes = call.next_bytes / static_cast<uint32_t>(layer.grid) / 16 * 16;
+  params.share_min = variants().share_min;
+  params.merge_group = variants().merge_group;
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
   params.block_bytes = layer.block_bytes;
   params.stage_bytes = layer.stage_bytes;
@@ -182,19 +191,10 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.tile_cost = kDecodeTileRows * layer.head_dim / 4 * 5 / 4;
   params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16 / layer.blocks_per_sm;
 
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(layer.grid));
-  config.blockDim = dim3(static_cast<unsigned>(32 * layer.warps));
-  config.dynamicSmemBytes = static_cast<size_t>(layer.warp_bytes * layer.warps);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = call.overlap ? 1 : 0;
   const DecodeKernel kernel = kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
-  void* arguments[] = {&params};
-  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+  return launch({reinterpret_cast<const void*>(kernel), layer.grid, 32 * layer.warps,
+                 static_cast<size_t>(layer.warp_bytes * layer.warps), call.overlap != 0},
+                params, stream);
 }
 
 }  // namespace leanedge::cuda

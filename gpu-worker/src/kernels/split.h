@@ -18,17 +18,15 @@
 
 namespace leanedge::cuda {
 
-// Share of a thread block at least, in chunks: below it merging costs more than reading.
-inline constexpr int64_t kShareMin = 512;
-
 struct SplitShare {
   int64_t total;  // chunks of all pairs
   int64_t share;  // chunks of one block
 };
 
-LEANEDGE_DEVICE SplitShare split_share(int64_t total, int32_t blocks) {
+// `least`: chunks of a share at least; below some number merging costs more than reading.
+LEANEDGE_DEVICE SplitShare split_share(int64_t total, int32_t blocks, int32_t least) {
   const int64_t even = (total + blocks - 1) / blocks;
-  return {total, even > kShareMin ? even : kShareMin};
+  return {total, even > least ? even : least};
 }
 
 // Block that owns chunk `at`.
@@ -72,6 +70,20 @@ LEANEDGE_DEVICE int32_t split_units(const SplitPair& pair, int64_t at) {
 // that it does, or goes on with it first. Two places a block are enough.
 LEANEDGE_DEVICE int32_t split_part(int32_t block, int32_t first_owner) {
   return 2 * block + (block == first_owner ? 1 : 0);
+}
+
+// The owners of a pair in groups of `size`, which are merged before what they gave is: the group of `block`.
+struct SplitGroup {
+  int32_t first;   // block
+  int32_t count;   // blocks
+  int32_t groups;  // of the pair
+};
+
+LEANEDGE_DEVICE SplitGroup split_group(int32_t block, int32_t first_owner, int32_t owners,
+                                       int32_t size) {
+  const int32_t first = first_owner + (block - first_owner) / size * size;
+  const int32_t rest = first_owner + owners - first;
+  return {first, rest < size ? rest : size, (owners + size - 1) / size};
 }
 
 }  // namespace leanedge::cuda

@@ -38,6 +38,17 @@ __device__ __forceinline__ void copy_async_wait(int pending) {
   }
 }
 
+// Asks for `bytes` bytes, a multiple of 16, to come to the second-level cache.
+__device__ __forceinline__ void prefetch_l2(const uint8_t* global, uint32_t bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global), "r"(bytes));
+#else
+  for (uint32_t at = 0; at < bytes; at += 128) {
+    asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global + at));
+  }
+#endif
+}
+
 template <int kPending>
 __device__ __forceinline__ void copy_async_wait_for() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "../launch.h"
 #include "layout.h"
 
 namespace leanedge::cuda {
@@ -82,19 +83,9 @@ cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_
     args.share = divide_up(args.total, processors);
     blocks = divide_up(args.total, args.share);
   }
-
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kBlockThreads);
-  config.dynamicSmemBytes = static_cast<size_t>(form.shared_bytes);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = call.overlap ? 1 : 0;
-  void* arguments[] = {&args};
-  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(form.kernel), arguments);
+  return launch({reinterpret_cast<const void*>(form.kernel), blocks, kBlockThreads,
+                 static_cast<size_t>(form.shared_bytes), call.overlap != 0},
+                args, stream);
 }
 
 }  // namespace leanedge::cuda

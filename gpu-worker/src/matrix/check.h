@@ -3,17 +3,15 @@
 
 #include <stdio.h>
 
+#include "../cuda_status.h"
 #include "leanedge_cuda/matrix.h"
 
 namespace leanedge::cuda {
 
 // kInvalidArgument, with the thing, the value and the bound.
 inline Status matrix_invalid(ErrorDetail* detail, const char* thing, int64_t value, int64_t bound) {
+  error_begin(detail, Status::kInvalidArgument, value, bound);
   if (detail) {
-    detail->status = Status::kInvalidArgument;
-    detail->reserved = 0;
-    detail->value = value;
-    detail->bound = bound;
     snprintf(detail->message, sizeof detail->message, "matrix: %s is %lld, bound %lld", thing,
              static_cast<long long>(value), static_cast<long long>(bound));
   }

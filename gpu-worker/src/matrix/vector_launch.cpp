@@ -1,6 +1,7 @@
 // Host side of the product with few rows of activations: how a matrix is shared out, and the launch.
 #include <cuda_runtime.h>
 
+#include "../launch.h"
 #include "layout.h"
 #include "vector_product.h"
 
@@ -72,18 +73,10 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
 
   const int32_t groups = kVectorWarps / args.k_warps;
   const int32_t blocks = (args.tiles + groups - 1) / groups;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks < processors ? blocks : processors));
-  config.blockDim = dim3(kVectorThreads);
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes(form, cols, inputs));
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  void* arguments[] = {&args};
-  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(form.kernel), arguments);
+  return launch({reinterpret_cast<const void*>(form.kernel),
+                 blocks < processors ? blocks : processors, kVectorThreads,
+                 static_cast<size_t>(shared_bytes(form, cols, inputs)), overlap},
+                args, stream);
 }
 
 }  // namespace

@@ -1,0 +1,41 @@
+#include "variants.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+namespace leanedge::cuda {
+namespace {
+
+Variants values;
+bool known;
+
+// The number behind `name=` in `text`; `otherwise` where there is none, or it lies outside of 0 .. most.
+int32_t value_of(const char* text, const char* name, int32_t most, int32_t otherwise) {
+  const size_t length = strlen(name);
+  for (const char* at = text; (at = strstr(at, name)) != nullptr; at += length) {
+    if ((at != text && at[-1] != ',') || at[length] != '=') continue;
+    const long value = strtol(at + length + 1, nullptr, 10);
+    return value >= 0 && value <= most ? static_cast<int32_t>(value) : otherwise;
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+void variants_read() {
+  values = Variants{};
+  known = true;
+  const char* text = getenv("LEANEDGE_CUDA_VARIANTS");
+  if (!text) return;
+  values.share_min = value_of(text, "share_min", 1 << 20, values.share_min);
+  if (values.share_min < 1) values.share_min = 1;
+  values.merge_group = value_of(text, "merge_group", 256, values.merge_group);
+  values.prefetch_bytes = value_of(text, "prefetch_bytes", 1 << 26, values.prefetch_bytes);
+}
+
+const Variants& variants() {
+  if (!known) variants_read();
+  return values;
+}
+
+}  // namespace leanedge::cuda

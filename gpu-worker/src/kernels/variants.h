@@ -1,0 +1,26 @@
+// Forms of kernels that a benchmark compares in one run. LEANEDGE_CUDA_VARIANTS names values in the place of
+// those here: `share_min=2048,merge_group=8`. What a run shows to be best becomes the value here.
+#pragma once
+
+#include <stdint.h>
+
+namespace leanedge::cuda {
+
+struct Variants {
+  // Decode attention: share of a thread block at least, in chunks of 16 bytes (split.h). More: fewer parts of a pair
+  // to merge, and fewer blocks that read.
+  int32_t share_min = 512;
+  // Decode attention: parts of a pair that are merged by the last block of their own, before one block merges what
+  // these gave; 0: one block merges all of them.
+  int32_t merge_group = 0;
+  // Decode attention in an engine, up to 8 rows: bytes of the weights behind it that are asked for into the
+  // second-level cache while it waits for its own.
+  int32_t prefetch_bytes = 0;
+};
+
+// The values in force: read from the environment at the first call.
+const Variants& variants();
+// Reads them again. Not while another thread launches.
+void variants_read();
+
+}  // namespace leanedge::cuda
