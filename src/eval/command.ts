@@ -106,7 +106,7 @@ export async function runEvaluation(request: RunRequest): Promise<number> {
   const { config } = await readModelFile(source).finally(() => source.close());
   const engines = await MethodEngines.load({
     modelPath,
-    methods: request.methods
+    methods: [...new Set(request.methods)]
       .filter((name) => name !== fullMethod)
       .map((name) => parseMethod(name, config, plans)),
     memoryBytesMax,

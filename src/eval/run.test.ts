@@ -5,9 +5,11 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readPlan } from "../cli/plan-files.js";
 import { packagePath } from "../cli/repository.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
+import { planFingerprint } from "../engine/plan/fingerprint.js";
 import { loadEngine } from "../engine/load-engine.js";
 import { readEngineModule } from "../engine/wasm/node-module.js";
 import { choiceDefault, runEvaluation, writeSamples, type RunRequest } from "./index.js";
+import { parseMethod } from "./methods.js";
 import { negativeLogLikelihood } from "./run.js";
 import { readResults, readSamples } from "./samples-file.js";
 
@@ -118,6 +120,23 @@ describe("an evaluation of the embedded model", () => {
     expect(full?.score).toBeCloseTo(Math.exp(-(full?.loss ?? NaN)), 12);
     expect(sink?.loss).not.toBeCloseTo(full?.loss ?? NaN, 3);
     expect(full?.loss).toBeCloseTo(await denseLoss(ids, 4), 2);
+  });
+
+  it("takes more methods than an engine has plans, each under its own plan", async () => {
+    const out = join(folder, "many.jsonl");
+    const methods = ["k8", "k4", "k2", "v8", "v4", "v2", "sink", "low-50", "low-70", "k8"];
+    const one = { ...choice, tasks: ["single-1"] };
+    expect(await runEvaluation({ ...request, methods, choice: one, out })).toBe(10);
+    const { methods: lines } = readResults(await readFile(out, "utf8"), out);
+    expect(lines.map(({ method }) => method)).toEqual(["full", ...methods.slice(0, -1)]);
+    const model = { layers: 8, kvHeads: 4, headDim: 64 };
+    for (const { method, planFingerprint: hash } of lines) {
+      expect(hash).toBe(await planFingerprint(parseMethod(method, model, new Map()).plan));
+    }
+    const many = Array.from({ length: 50 }, (_, at) => `quest-${at + 1}`);
+    await expect(runEvaluation({ ...request, methods: many, out })).rejects.toThrow(
+      "50 methods, at most 49 at once",
+    );
   });
 
   it("refuses to go on with another series, and a sample beyond the context", async () => {
