@@ -4,7 +4,7 @@ import { SeededRandom } from "../../../test/oracle/random.js";
 import { pageLayout } from "../page/layout.js";
 import { pageSlots, type CachePlan } from "../plan/plan.js";
 import { AttentionCase } from "./attention-case.js";
-import { expectedAttention, shareOfBound, type Expected } from "./attention-expected.js";
+import { expectedAttention, shareOfBound } from "./attention-expected.js";
 import { randomLog, zonedTask, type LayerLog, type TaskSpec } from "./attention-log.js";
 import { firstDifference, fromBits } from "./expectations.js";
 import type { KernelModule } from "./kernel-module.js";
@@ -35,23 +35,11 @@ function selecting(plan: CachePlan, pagesPerStep: number, pagesFloor: number): C
   return { ...plan, pageSelection: { pagesPerStep, pagesFloor } };
 }
 
-/** What was expected before: modules are held against the same cases one after the other. */
-const expectations = new Map<string, Expected>();
-
-function expectationOf(log: LayerLog, plan: CachePlan, task: TaskSpec): Expected {
-  // The first and last bits tell random logs apart.
-  const ends = [log.k[0], log.k.at(-1), log.v.at(-1), log.q[0], log.q.at(-1)];
-  const key = JSON.stringify([log.heads, log.kvHeads, log.headDim, log.tokens, ends, plan, task]);
-  const known = expectations.get(key) ?? expectedAttention(log, plan, task);
-  expectations.set(key, known);
-  return known;
-}
-
 /** Attends for a task, and holds it against the bounds and against its rows one by one. */
 function checkTask(kernels: KernelModule, log: LayerLog, plan: CachePlan, task: TaskSpec): void {
   const at = new AttentionCase(kernels, log, plan);
   const [together = new Uint32Array(0)] = at.attend([task]);
-  const share = shareOfBound(fromBits(together), expectationOf(log, plan, task));
+  const share = shareOfBound(fromBits(together), expectedAttention(log, plan, task));
   expect(share, `${task.rows} rows, ${task.pages} pages`).toBeLessThanOrEqual(1);
   const width = log.heads * log.headDim;
   for (let row = 0; row < task.rows; row += 4) {
