@@ -22,9 +22,9 @@ done
 out=${1:-gpu-worker/build/cuda}
 home=$(scripts/fetch-nvcc.sh)
 mkdir -p "$out" "$objects"
-generate=()
+targets=
 for architecture in $architectures; do
-  generate+=("--generate-code=arch=compute_$architecture,code=sm_$architecture")
+  targets+=" --generate-code=arch=compute_$architecture,code=sm_$architecture"
 done
 # Objects for other GPUs are no use.
 if [[ "$(cat "$objects/architectures" 2>/dev/null)" != "$architectures" ]]; then
@@ -53,7 +53,7 @@ compile() {
   if [[ $1 == *.cu ]]; then
     # shellcheck disable=SC2086  # one word a target
     "$home/bin/nvcc" --std=c++20 --expt-relaxed-constexpr --optimize 3 --compiler-options -fPIC \
-      --include-path engine/include --include-path gpu-worker/include $generate --compile --output-file "$to.new" "$1"
+      --include-path engine/include --include-path gpu-worker/include $targets --compile --output-file "$to.new" "$1"
   else
     g++ -std=c++20 -O2 -fPIC -ffp-contract=off -fno-exceptions -fno-rtti -I engine/include -I engine/src \
       -I gpu-worker/include -isystem "$home/include" -c "$1" -o "$to.new"
@@ -61,9 +61,7 @@ compile() {
   mv "$to.new" "$to"
 }
 export -f compile
-export objects home
-generate="${generate[*]}"
-export generate
+export objects home targets
 printf '%s\n' "${kernels[@]}" "${engine[@]}" "${tests[@]}" | grep . |
   xargs --max-procs="${NVCC_JOBS:-1}" --max-args=1 bash -euc 'compile "$0"'
 
