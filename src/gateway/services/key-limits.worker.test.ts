@@ -301,9 +301,12 @@ describe("sessions", () => {
       Array.from({ length: 12 }, (_, index) => client.createSession({ sessionId: `s${index}` })),
     );
     expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(3);
-    await vi.waitFor(async () => {
-      expect((await client.listSessions({})).sessions).toHaveLength(3);
-    });
+    await vi.waitFor(
+      async () => {
+        expect((await client.listSessions({})).sessions).toHaveLength(3);
+      },
+      { timeout: 20_000, interval: 100 },
+    );
   });
 });
 
