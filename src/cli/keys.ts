@@ -160,7 +160,7 @@ export function expiryMs(text: string, nowMs: number): number {
 /** Takes one more `NAME=NUMBER`. Throws InvalidArgumentError. */
 export function limitOption(text: string, before: LimitValues): LimitValues {
   const { name, value } = /^(?<name>[a-z_]+)=(?<value>\d{1,10})$/.exec(text)?.groups ?? {};
-  if (name === undefined || value === undefined || !(name in limitFields)) {
+  if (name === undefined || value === undefined || !Object.hasOwn(limitFields, name)) {
     throw new InvalidArgumentError(
       `"${text}" must read NAME=NUMBER, where the name is one of ${Object.keys(limitFields).join(", ")}.`,
     );

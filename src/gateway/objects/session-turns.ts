@@ -143,17 +143,21 @@ export class SessionTurns {
     head: Headers,
     plan: () => CallPlan,
   ): Promise<Response> {
-    const first = plan();
+    let first: CallPlan | undefined = plan();
     if ("redirect" in first) {
       return redirectResponse(first.redirect);
     }
-    if (this.#parts.store.session() === undefined && request.turn <= 1) {
+    const makesSession = this.#parts.store.session() === undefined && request.turn <= 1;
+    if (makesSession && call.key?.limits.sessions !== undefined) {
       await this.#parts.limits.reserveSession(call.key, call.tenant, call.sessionId);
+      first = undefined;
     }
     const { key, again = false } = call;
     const { maxTokens } = request.sampling ?? {};
     const started = await this.#parts.limits.admitted({ key, maxTokens, again }, head, () => {
-      const now = plan();
+      // A history is long to compare: what was just found is still so, until something was waited for.
+      const now = first ?? plan();
+      first = undefined;
       return "redirect" in now
         ? {
             messages: undefined,
