@@ -1,0 +1,150 @@
+/**
+ * Workers that leave while sessions talk: drained by an operator, and told to end. No turn fails, every text is that of an
+ * undisturbed run. The workers are real, but give their tokens at a fixed rate, so that answers are under way when one leaves.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
+import { WorkerState } from "../../src/gen/leanedge/pool/v1/pool_pb.js";
+import { FinishReason, PlacementReason } from "../../src/gen/leanedge/v1/session_pb.js";
+import { startFaultyWorker, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
+import { startWorkerdPool, type WorkerdPool } from "../support/workerd-pool.js";
+import { freePort } from "../support/wrangler-dev.js";
+import { runOne, type TurnPlan, type TurnSeen } from "./talk.js";
+
+const names = ["one", "two", "three"];
+const sessions = 24;
+/** Turns of each session in a phase: more than it takes a gateway to hear of a drain, and to move. */
+const turnsOfPhase = 6;
+/** Time between two tokens of a worker. */
+const tokenMs = 100;
+const plan: TurnPlan = { text: "What is the special magic number?", maxTokens: 8 };
+/** Longest that a worker which was told to end may take: its answers, its caches, its process. */
+const endMsMax = 120_000;
+
+/** A turn as its client saw it. */
+interface NumberedTurn extends TurnSeen {
+  readonly number: number;
+  readonly placement: PlacementReason;
+}
+
+let pool: WorkerdPool;
+let client: LeanedgeClient;
+const fronts: FaultyWorker[] = [];
+/** Number of the next turn of all sessions. */
+let nextTurn = 1;
+/** The text of each turn: all sessions say the same at temperature 0, so all hear the same. */
+const texts = new Map<number, string>();
+
+/** Gives tokens at a fixed rate. */
+const paced: Fault = async function* ({ forward }) {
+  let dueMs = performance.now();
+  for await (const event of forward()) {
+    if (event.event.case === "tokens") {
+      dueMs += tokenMs * Math.max(1, event.event.value.ids.length);
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
+    }
+    yield event;
+  }
+};
+
+beforeAll(async () => {
+  pool = await startWorkerdPool({ names: [] });
+  client = createLeanedgeClient({ baseUrl: pool.gateway.url, key: pool.gateway.key });
+  for (const name of names) {
+    const port = await freePort();
+    const front = await startFaultyWorker(`http://127.0.0.1:${port}`);
+    front.spoil(paced);
+    fronts.push(front);
+    await pool.start(name, "--listen", `127.0.0.1:${port}`, "--address", front.url);
+  }
+});
+
+afterAll(async () => {
+  await pool.close();
+  await Promise.all(fronts.map((front) => front.close()));
+});
+
+/** One turn of one session. */
+async function numberedTurn(session: number, number: number): Promise<NumberedTurn> {
+  let placement = PlacementReason.UNSPECIFIED;
+  const seen = await runOne(
+    client,
+    `drain ${session}`,
+    number,
+    plan,
+    { temperature: 0 },
+    (event) => {
+      if (event.type === "started") placement = event.started.placement;
+    },
+  );
+  return { ...seen, number, placement };
+}
+
+/** All sessions talk at once, each for some turns; `during` happens once their first turns are under way. */
+async function phase(
+  turns: number,
+  during: () => Promise<void> = () => Promise.resolve(),
+): Promise<NumberedTurn[]> {
+  const first = nextTurn;
+  nextTurn += turns;
+  const talks = Array.from({ length: sessions }, async (_, session) => {
+    const seen: NumberedTurn[] = [];
+    for (let number = first; number < first + turns; number++) {
+      seen.push(await numberedTurn(session, number));
+    }
+    return seen;
+  });
+  const [seen] = await Promise.all([Promise.all(talks), during()]);
+  return seen.flat();
+}
+
+/** No turn failed, none was taken up again by its client, and all say what an undisturbed turn of their number says. */
+function expectUndisturbed(turns: readonly NumberedTurn[]): void {
+  for (const { number, text, finishReason, completionTokens, reconnects } of turns) {
+    const expected = texts.get(number) ?? text;
+    texts.set(number, expected);
+    expect({ text, finishReason, completionTokens, reconnects }).toEqual({
+      text: expected,
+      finishReason: FinishReason.LENGTH,
+      completionTokens: plan.maxTokens,
+      reconnects: 0,
+    });
+  }
+}
+
+/** Sessions that moved away from a worker on purpose. */
+function moved(turns: readonly NumberedTurn[]): number {
+  return turns.filter(({ placement }) => placement === PlacementReason.MOVED).length;
+}
+
+describe(`a worker of three that leaves while ${sessions} sessions talk`, () => {
+  it("fails no turn when it is drained, and gives its sessions away", async () => {
+    const [name = ""] = names;
+    expectUndisturbed(await phase(1));
+    const turns = await phase(turnsOfPhase, async () => {
+      await pool.admin.drainWorker({ name });
+    });
+    expectUndisturbed(turns);
+    expect(moved(turns)).toBeGreaterThan(0);
+    expect((await pool.state(name)).state).toBe(WorkerState.DRAINING);
+    await pool.admin.resumeWorker({ name });
+  });
+
+  it("fails no turn when its process is told to end", async () => {
+    const { session } = await client.sessions.getSession({ sessionId: "drain 0" });
+    const name = session?.worker.replace("pool:default/", "") ?? "";
+    const worker = pool.workers.get(name);
+    if (worker === undefined) throw new Error(`there is no worker ${name}`);
+    // In the middle of its sessions' second turns.
+    const turns = await phase(turnsOfPhase, async () => {
+      await new Promise((resolve) => setTimeout(resolve, tokenMs * plan.maxTokens * 1.5));
+      worker.signal("SIGTERM");
+    });
+    expectUndisturbed(turns);
+    const late = new Promise<"late">((resolve) => setTimeout(resolve, endMsMax, "late"));
+    expect(await Promise.race([worker.exited, late])).toBe(0);
+    expectUndisturbed(await phase(1));
+    const { workers } = await pool.admin.listWorkers({});
+    expect(workers.map((other) => other.name)).not.toContain(name);
+  });
+});
