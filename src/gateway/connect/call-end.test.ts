@@ -15,6 +15,7 @@ function startCall(handler: CallProgress["handler"] = "running"): TestCall {
   const kept: Promise<unknown>[] = [];
   const progress: CallProgress = {
     reached: true,
+    requestId: "r",
     handler,
     lifetime: { waitUntil: (work) => void kept.push(work) },
   };
