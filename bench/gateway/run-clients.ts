@@ -210,7 +210,6 @@ export async function runLoad(load: Load): Promise<LoadResult> {
           if (error instanceof FailedTurn) return error;
           throw error;
         });
-        if (over()) return;
         if (seen instanceof FailedTurn) {
           result.failed++;
           failure = seen;

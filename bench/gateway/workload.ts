@@ -41,7 +41,7 @@ export type Load = {
   model: string;
   /** Clients at once. */
   streams: number;
-  /** How long they begin turns, at least; those under way then are waited for and not counted. */
+  /** How long they begin turns, at least; those under way then are waited for, and their time with them. */
   ms: number;
   /** They go on until this many turns have ended, for loadMsMax at most. */
   turnsMin: number;
@@ -55,12 +55,12 @@ export type Load = {
 
 /** What the clients saw. */
 export type LoadResult = {
-  /** Turns that ended in time. */
+  /** Turns that ended well. */
   turns: number;
   /** Turns that were refused or ended with an error; their sessions end there. */
   failed: number;
   turnsPerSecond: number;
-  /** From the request to the first text, milliseconds, of each turn that ended in time. */
+  /** From the request to the first text, milliseconds, of each of these turns. */
   firstTokenMs: number[];
   /** From when the stub sent a token to when the client had its text, milliseconds: of each token but the first. */
   tokenLagMs: number[];
