@@ -5,7 +5,7 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import { UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import { placeWaitMsMax } from "../limits.js";
+import { bindingTtlMs, placeWaitMsMax } from "../limits.js";
 import type { MoveOffer } from "../pool/rebalance.js";
 import type { Placed, WorkerDirectory, WorkerPlace } from "../worker-client/directory.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
@@ -61,7 +61,9 @@ export class WorkerChooser {
     // A model that stands in for the session's own has nothing to do with where that one is bound.
     const ours = turn.model === store.session()?.model;
     const bound = ours ? this.#bound() : undefined;
-    const standing = directory.standing(bound?.worker ?? "");
+    // A worker was heard when its time as the bound one was last set.
+    const heardMs = (bound?.expiresMs ?? 0) - bindingTtlMs;
+    const standing = directory.standing(bound?.worker ?? "", heardMs);
     const usable = bound !== undefined && !this.#avoids(bound.worker);
     const serves = usable && standing.kind === "serving";
     // Only with a turn's first attempt: a move is for room, and must not stand in the way of an answer.

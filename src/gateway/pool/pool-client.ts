@@ -92,13 +92,19 @@ export class PoolClient {
       : ((await this.#ask(fullPool, request)) ?? { kind: "full" });
   }
 
-  /** What the pools say of a worker, as far as this isolate knows. */
-  standing(worker: string): Standing {
+  /**
+   * What the pools say of a worker, as far as this isolate knows.
+   * @param heardMs when the caller itself last heard from the worker: that it was gone before then is no longer true
+   */
+  standing(worker: string, heardMs: number): Standing {
     for (const { view, fetchedMs } of this.#views()) {
       const record = view.workers.find((candidate) => candidate.worker === worker);
       if (record !== undefined) {
         const fresh = systemClock.nowMs() - fetchedMs <= crowdedViewMsMax;
-        return standingOf(record, fresh);
+        const said = standingOf(record, fresh);
+        return said.kind === "gone" && fetchedMs < heardMs
+          ? { ...said, kind: "serving" }
+          : said;
       }
     }
     return workerWithoutPool;

@@ -211,6 +211,27 @@ describe("a session of a pool", () => {
     });
   });
 
+  it("stays with a worker that answered it after the pool was last heard to have lost it", async () => {
+    const { env, stub } = newPool();
+    const [a, b] = [newWorker(), newWorker()];
+    await enterReady(stub, a, b);
+    const view = await stub.view();
+    const workers = view.workers.map((record) => ({ ...record, state: "notReady" as const }));
+    const lost = { view: () => Promise.resolve({ ...view, workers }) };
+    const session = new TestSession();
+    const directory = engineDirectory(withPool(env, lost as unknown as Partial<PoolObject>));
+    await directory.refresh();
+    expect(directory.standing(workers[0]?.worker ?? "")).toMatchObject({ kind: "gone" });
+    const first = await session.run(env, 1);
+    expect(await session.run(env, 2)).toMatchObject({
+      worker: first.worker,
+      generation: 1,
+      placement: PlacementReason.BOUND,
+    });
+    // Whoever has not heard from it since has nothing better than what the pool said.
+    expect(directory.standing(first.worker, Date.now() - 60_000)).toMatchObject({ kind: "gone" });
+  });
+
   it("leaves a crowded worker on purpose unless it is small, and then stays where it went", async () => {
     const { env, stub } = newPool();
     const names = [newWorker(), newWorker()];

@@ -53,8 +53,11 @@ export interface WorkerDirectory {
   place(session: SessionToPlace): Promise<Placed>;
   /** Client of a worker; undefined if its name is not known any more. */
   open(worker: string, address: string): WorkerClient | undefined;
-  /** How a worker stands, as far as this isolate knows. */
-  standing(worker: string): Standing;
+  /**
+   * How a worker stands, as far as this isolate knows.
+   * @param heardMs when the caller itself last heard from the worker, in milliseconds since 1970; unset: it never did
+   */
+  standing(worker: string, heardMs?: number): Standing;
   /** Tells the worker's pool what became of a call, and why it went there; never rejects. */
   report(place: WorkerPlace, outcome: Outcome, reason: PlacementReason): Promise<void>;
   /** Renews what this isolate knows of the pools, if it is older than `ageMs` (poolViewMs if unset); never rejects. */
@@ -155,7 +158,7 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
           return undefined;
       }
     },
-    standing: (worker) => pools?.standing(worker) ?? workerWithoutPool,
+    standing: (worker, heardMs = 0) => pools?.standing(worker, heardMs) ?? workerWithoutPool,
     report: async (where, outcome, reason) => pools?.report(where, outcome, reason),
     refresh: async (ageMs) => pools?.refresh(ageMs),
   };
