@@ -57,9 +57,13 @@ export class HostedService {
     this.#options = options;
     const { host } = options;
     this.handlers = {
-      generate: (request, context) => this.#counted(this.#generate(request, context)),
+      generate: (request, context) =>
+        this.#counted(this.#generate(request, context), context.signal),
       snapshot: (request, context) =>
-        this.#counted(this.#whileServing(() => host.worker.service.snapshot(request, context))),
+        this.#counted(
+          this.#whileServing(() => host.worker.service.snapshot(request, context)),
+          context.signal,
+        ),
       restore: (messages, context) => {
         this.#refuseWhileDraining();
         return this.#countedCall(async () => host.worker.service.restore(messages, context));
@@ -113,6 +117,19 @@ export class HostedService {
     const { host, logCall, metrics, nowSeconds } = this.#options;
     const call: Call = { startSeconds: nowSeconds(), tokens: 0, outcome: "left", fields: {} };
     let failed = false;
+    const end = onceEnded(context.signal, (leftWith) => {
+      if (leftWith !== undefined && call.outcome === "left") {
+        failed = leftWith.code !== Code.Canceled;
+        if (failed) call.outcome = codeToString(leftWith.code);
+      }
+      logCall?.(failed ? "warn" : "info", {
+        request_id: request.requestId,
+        outcome: call.outcome,
+        ...call.fields,
+        generated_tokens: call.tokens,
+        ms: milliseconds(nowSeconds() - call.startSeconds),
+      });
+    });
     try {
       this.#refuseWhileDraining();
       // Looked at before the text is, so that a worker without an engine refuses at once.
@@ -133,13 +150,7 @@ export class HostedService {
       call.fields["error"] = failure.rawMessage;
       throw failure;
     } finally {
-      logCall?.(failed ? "warn" : "info", {
-        request_id: request.requestId,
-        outcome: call.outcome,
-        ...call.fields,
-        generated_tokens: call.tokens,
-        ms: milliseconds(nowSeconds() - call.startSeconds),
-      });
+      end();
     }
   }
 
@@ -212,12 +223,13 @@ export class HostedService {
     }
   }
 
-  async *#counted<T>(stream: AsyncIterable<T>): AsyncGenerator<T> {
+  async *#counted<T>(stream: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
     this.#calls++;
+    const end = onceEnded(signal, () => this.#ended());
     try {
       yield* stream;
     } finally {
-      this.#ended();
+      end();
     }
   }
 
@@ -234,6 +246,26 @@ export class HostedService {
     this.#calls--;
     if (this.#calls === 0) for (const tell of [...this.#onIdle]) tell();
   }
+}
+
+/**
+ * What a stream calls at its end. Runs `then` once: there, or when the caller has left or its deadline has passed, since the
+ * generator of such a call may never be resumed (a write that waits for its reader is not told that there is none).
+ *
+ * @param then gets why the call was broken off, if it was
+ */
+function onceEnded(signal: AbortSignal, then: (leftWith?: ConnectError) => void): () => void {
+  let ended = false;
+  const end = (leftWith?: ConnectError): void => {
+    if (ended) return;
+    ended = true;
+    signal.removeEventListener("abort", onLeave);
+    then(leftWith);
+  };
+  const onLeave = (): void => end(ConnectError.from(signal.reason, Code.Canceled));
+  if (signal.aborted) onLeave();
+  else signal.addEventListener("abort", onLeave);
+  return () => end();
 }
 
 /** Seconds as milliseconds, to the microsecond. */

@@ -1,0 +1,83 @@
+import { createHandlerContext } from "@connectrpc/connect";
+import { create } from "@bufbuild/protobuf";
+import { afterEach, describe, expect, it } from "vitest";
+import type { LogFields, LogLevel } from "../../log/log-line.js";
+import {
+  GenerateRequestSchema,
+  WorkerService,
+  type GenerateResponse,
+} from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { WorkerMetrics } from "../metrics.js";
+import { startWorker } from "../worker-service.js";
+import { EngineHost } from "./engine-host.js";
+import { HostedService } from "./hosted-service.js";
+import { ask, inlineTexts, loadModelEngine } from "./testing/model-process.js";
+
+const hosts: EngineHost[] = [];
+
+afterEach(() => {
+  for (const host of hosts.splice(0)) host.close();
+});
+
+async function hostedService(logged: [LogLevel, LogFields][]): Promise<HostedService> {
+  const metrics = new WorkerMetrics("m");
+  const nowSeconds = (): number => performance.now() / 1000;
+  const host = await EngineHost.open({
+    load: async () => loadModelEngine(),
+    start: (loaded) =>
+      startWorker({
+        ...loaded,
+        name: "w1",
+        model: "m",
+        yieldToHost: () => new Promise((resolve) => setImmediate(resolve)),
+        nowUs: () => performance.now() * 1000,
+      }),
+    metrics,
+    nowSeconds,
+    log: () => undefined,
+  });
+  hosts.push(host);
+  const logCall = (level: LogLevel, fields: LogFields): void => void logged.push([level, fields]);
+  return new HostedService({ host, texts: inlineTexts, metrics, nowSeconds, logCall });
+}
+
+/** Begins an answer that lasts, and takes its first event; nobody asks for the next one. */
+async function dropped(
+  service: HostedService,
+  end: { readonly requestSignal?: AbortSignal; readonly timeoutMs?: number },
+): Promise<AsyncIterator<GenerateResponse>> {
+  const context = createHandlerContext({
+    ...{ service: WorkerService, method: WorkerService.method.generate },
+    ...{ protocolName: "connect", requestMethod: "POST", url: "http://worker" },
+    ...end,
+  });
+  const request = create(GenerateRequestSchema, ask("hello", 3_000));
+  const stream = service.handlers.generate(request, context) as AsyncIterable<GenerateResponse>;
+  const events = stream[Symbol.asyncIterator]();
+  await events.next();
+  return events;
+}
+
+describe("a call whose generator nobody resumes", () => {
+  it("is over when its client has left, for a drain and in the log", async () => {
+    const logged: [LogLevel, LogFields][] = [];
+    const service = await hostedService(logged);
+    const leaving = new AbortController();
+    const events = await dropped(service, { requestSignal: leaving.signal });
+    expect(service.calls).toBe(1);
+    leaving.abort();
+    expect(await service.idle(5_000)).toBe(true);
+    expect(logged).toMatchObject([["info", { outcome: "left", generated_tokens: 0 }]]);
+    // Where it is resumed after all, it counts once.
+    await events.return?.();
+    expect([service.calls, logged.length]).toEqual([0, 1]);
+  });
+
+  it("is over when its deadline has passed, and the log says why", async () => {
+    const logged: [LogLevel, LogFields][] = [];
+    const service = await hostedService(logged);
+    await dropped(service, { timeoutMs: 50 });
+    expect(await service.idle(5_000)).toBe(true);
+    expect(logged).toMatchObject([["warn", { outcome: "deadline_exceeded" }]]);
+  });
+});
