@@ -266,6 +266,8 @@ export const moveContextShareMax = 0.9;
 export const placeWaitersMax = 1_024;
 /** How long a request waits in a pool for a worker with room. */
 export const placeWaitMsMax = 10_000;
+/** Time between two looks whether a worker has to be asked again for the sake of those who wait. */
+export const placeAskMs = 500;
 /** How long a gateway waits for a pool that does not answer, beyond the time that a request may wait in it. */
 export const poolAnswerMsMax = 3_000;
 /** Time after which a client that found all workers full should come again, in seconds. */

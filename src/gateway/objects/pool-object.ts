@@ -7,12 +7,19 @@
  * asked again by their sessions. There is no alarm: states follow from facts and the clock.
  */
 import { DurableObject } from "cloudflare:workers";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig } from "../config.js";
-import { heartbeatMs, placeWaitMsMax, placeWaitersMax, workerProbeMsMax } from "../limits.js";
+import {
+  heartbeatMs,
+  placeAskMs,
+  placeWaitMsMax,
+  placeWaitersMax,
+  workerProbeMsMax,
+} from "../limits.js";
 import type {
   Beat,
   MemberAnswer,
@@ -54,6 +61,8 @@ export class PoolObject extends DurableObject<GatewayEnv> {
   /** The latest question to each configured worker. */
   readonly #questions = new Map<string, Question>();
   #waiters: Waiter[] = [];
+  /** Asks for them, as long as there are any. */
+  #asker: ReturnType<typeof setInterval> | null = null;
   readonly #rebound: Partial<Record<PlacementReason, number>> = {};
   #refused = 0;
 
@@ -278,11 +287,13 @@ export class PoolObject extends DurableObject<GatewayEnv> {
       }
       this.#serveWaiters();
     } catch (error) {
+      const known = entry.facts.unanswered;
+      const late = error instanceof ConnectError && error.code === Code.DeadlineExceeded;
+      this.#roster.apply(entry, { kind: "unanswered", late }, systemClock.nowMs());
       // Said once: it is asked again and again.
-      if (!entry.facts.unanswered) {
+      if (!known && entry.facts.unanswered) {
         log("warn", "worker.unreachable", { worker: entry.worker, address, ...errorFields(error) });
       }
-      this.#roster.apply(entry, { kind: "unanswered" }, systemClock.nowMs());
     } finally {
       entry.asking = false;
     }
@@ -306,7 +317,18 @@ export class PoolObject extends DurableObject<GatewayEnv> {
         },
       };
       this.#waiters.push(waiter);
+      this.#asker ??= setInterval(() => this.#askForWaiters(), placeAskMs);
     });
+  }
+
+  /** Configured workers are asked when somebody comes; where all wait already, nobody does. */
+  #askForWaiters(): void {
+    if (this.#waiters.length > 0) {
+      this.ctx.waitUntil(this.#askConfigured(heartbeatMs));
+    } else {
+      clearInterval(this.#asker);
+      this.#asker = null;
+    }
   }
 
   /** Gives places to those who wait, in order; whoever finds none keeps others of its model from passing it by. */

@@ -1,17 +1,20 @@
-import { evictDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { placeQueuedMax } from "../limits.js";
+import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
+import { placeQueuedMax, placeWaitMsMax } from "../limits.js";
 import { noLoad } from "../pool/pool-entry.js";
 import {
   beat,
   enterReady,
   newPool,
   newWorker,
+  pooledModel,
   reachScriptedWorkers,
   registration,
   session,
   stateIn,
 } from "../testing/pool-bench.js";
+import { PoolObject } from "./pool-object.js";
 
 const full = { ...noLoad, queued: placeQueuedMax };
 
@@ -135,6 +138,26 @@ describe("PoolObject", () => {
     expect(await stub.place(session({ waitMs: 200 }))).toEqual({ kind: "full" });
     expect(Date.now() - startMs).toBeGreaterThanOrEqual(190);
     expect(await stub.counts()).toMatchObject({ waiting: 0, refused: 1 });
+  });
+
+  it("asks a configured worker that was full again while requests wait and nobody else comes", async () => {
+    const { stub, name, env } = newPool();
+    const address = `http://${newWorker()}`;
+    const answers = await runInDurableObject(stub, async (_instance, state) => {
+      const pool = new PoolObject(state, {
+        ...env,
+        LEANEDGE_WORKERS: `${pooledModel}=${address}`,
+        // The last resort stands in the last pool.
+        LEANEDGE_POOLS: `${name},other`,
+      });
+      const worker = `worker:${pooledModel}/0`;
+      const first = await pool.place(session());
+      pool.report(worker, address, "full", PlacementReason.ONLY);
+      const second = await pool.place(session());
+      return [first, second, await pool.place(session({ waitMs: placeWaitMsMax }))];
+    });
+    const placed = { kind: "placed", worker: `worker:${pooledModel}/0`, address, reason: "only" };
+    expect(answers).toEqual([placed, { kind: "full" }, placed]);
   });
 
   it("has no place for a model that no worker serves", async () => {

@@ -249,6 +249,17 @@ describe("a place", () => {
     expect(roster.byName("a")?.breaker.failures).toBe(0);
   });
 
+  it("takes a call that ended well on a worker of the configuration for an answer of it", () => {
+    const entry = newEntry({ worker: "worker:m/0", name: "asked", origin: "configured" }, start);
+    roster.add(entry);
+    roster.apply(entry, { kind: "answered" }, start);
+    roster.apply(entry, { kind: "unanswered" }, start + 1);
+    expect(stateOf(entry.facts, start + 1)).toBe("notReady");
+    roster.report(entry, "succeeded", start + 2);
+    expect(stateOf(entry.facts, start + 2)).toBe("ready");
+    expect(roster.place(session(), start + 2)).toMatchObject({ kind: "placed" });
+  });
+
   it("takes no blame for what was found at an address that the worker has left", () => {
     ready("a", { address: "http://a:9001" });
     for (let call = 0; call < 3; call++) roster.report(a, "failed", start);

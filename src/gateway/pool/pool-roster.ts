@@ -162,6 +162,10 @@ export class PoolRoster {
     switch (outcome) {
       case "succeeded":
         entry.breaker = succeeded(entry.breaker, nowMs);
+        // One that reports is heard by its heartbeats only: they say what it is and how full.
+        if (entry.origin === "configured") {
+          this.apply(entry, { kind: "answered" }, nowMs);
+        }
         break;
       case "failed":
         entry.failuresTotal++;

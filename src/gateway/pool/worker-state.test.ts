@@ -96,6 +96,22 @@ describe("a worker of the configuration", () => {
     expect(stateOf(after(lost, { kind: "answered" }, start + 2), start + 2)).toBe("ready");
   });
 
+  it("stays ready while an answer is late, until it was silent for as long as three heartbeats", () => {
+    const late: WorkerEvent = { kind: "unanswered", late: true };
+    const busy = history(
+      [
+        [0, { kind: "answered" }],
+        [silenceMsMax - 1, late],
+      ],
+      false,
+    );
+    expect(stateOf(busy, start + silenceMsMax)).toBe("ready");
+    const silent = after(busy, late, start + silenceMsMax);
+    expect(stateOf(silent, start + silenceMsMax)).toBe("notReady");
+    const back = after(silent, { kind: "answered" }, start + silenceMsMax + 1);
+    expect(stateOf(back, start + silenceMsMax + 1)).toBe("ready");
+  });
+
   it("stays ready between two questions", () => {
     const facts = history([[0, { kind: "answered" }]], false);
     expect(stateOf(facts, start + workerLostMs)).toBe("ready");

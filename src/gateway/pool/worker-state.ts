@@ -37,7 +37,8 @@ export interface WorkerFacts {
 /** What happens to a worker. */
 export type WorkerEvent =
   | { readonly kind: "answered" }
-  | { readonly kind: "unanswered" }
+  /** A question got no answer; `late`: perhaps only not yet, since its time was over. */
+  | { readonly kind: "unanswered"; readonly late?: boolean }
   | { readonly kind: "heard"; readonly shutsDown: boolean }
   | { readonly kind: "drain" }
   | { readonly kind: "resume" }
@@ -73,7 +74,10 @@ export function after(facts: WorkerFacts, event: WorkerEvent, nowMs: number): Wo
     case "answered":
       return { ...facts, answered: true, unanswered: false, heardMs: later(facts, nowMs) };
     case "unanswered":
-      return { ...facts, unanswered: true };
+      // Where gateway or worker have much to do an answer may be late; that says nothing of a worker heard just now.
+      return event.late === true && nowMs - facts.heardMs < silenceMsMax
+        ? facts
+        : { ...facts, unanswered: true };
     case "heard":
       return { ...facts, heardMs: later(facts, nowMs), shutsDown: event.shutsDown };
     case "drain":
