@@ -10,7 +10,7 @@ import {
   Role,
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { Message } from "../../gen/leanedge/v1/session_pb.js";
-import { hashRequest, matchHistory } from "./history-match.js";
+import { hashRequest, hashSampling, matchHistory } from "./history-match.js";
 import type { HistorySource } from "./history-match.js";
 import type { MessageRecord, TurnRecord } from "./session-records.js";
 
@@ -31,6 +31,8 @@ interface Turn {
   readonly finishReason?: FinishReason;
   readonly idempotencyKey?: string;
   readonly temperature?: number;
+  /** It was begun by a call that numbered it. */
+  readonly numbered?: boolean;
 }
 
 function session(...turns: Turn[]): HistorySource {
@@ -71,9 +73,10 @@ function record(number: number, turn: Turn, messages: readonly MessageRecord[]):
     number,
     running: turn.running ?? false,
     messagesHash: new Uint8Array(),
-    requestHash: hashRequest(sent, sampling),
+    requestHash: turn.numbered === true ? hashSampling(sampling) : hashRequest(sent, sampling),
     idempotencyKey: turn.idempotencyKey ?? "",
-    sampling,
+    // What defaults and a drawn seed have made of it.
+    sampling: create(SamplingParamsSchema, { ...sampling, seed: 7n, topK: 40 }),
     detach: false,
     requestId: "",
     startMs: 0,
@@ -100,11 +103,18 @@ function record(number: number, turn: Turn, messages: readonly MessageRecord[]):
 function match(
   source: HistorySource,
   lines: readonly string[],
-  options: { readonly temperature?: number; readonly key?: string } = {},
+  options: {
+    readonly temperature?: number;
+    readonly key?: string;
+    readonly seed?: bigint;
+  } = {},
 ): ReturnType<typeof matchHistory> {
   const request = create(GenerateRequestSchema, {
     messages: history(...lines),
-    sampling: { temperature: options.temperature ?? 1 },
+    sampling: {
+      temperature: options.temperature ?? 1,
+      ...(options.seed === undefined ? {} : { seed: options.seed }),
+    },
   });
   return matchHistory(source, request, { idempotencyKey: options.key ?? "", sessionId: "root" });
 }
@@ -140,6 +150,21 @@ describe("matchHistory()", () => {
   it("joins the same request while it runs", () => {
     const running = session({ lines: ["u:one"], running: true });
     expect(match(running, ["u:one"])).toMatchObject({ kind: "turn", turn: 1, messages: [] });
+  });
+
+  it.each([true, false])("joins or replays a turn that was numbered (running: %s)", (running) => {
+    const numbered = session({
+      lines: running ? ["u:one"] : ["u:one", "a:1"],
+      running,
+      numbered: true,
+    });
+    const turn = { kind: "turn", turn: 1, messages: [] };
+    expect(match(numbered, ["u:one"])).toMatchObject(turn);
+    expect(match(numbered, ["u:one"], { key: "k" })).toMatchObject(turn);
+    for (const other of [{ seed: 8n }, { temperature: 0.5 }]) {
+      expect(match(numbered, ["u:one"], other)).toMatchObject({ kind: "fork", turn: 0 });
+    }
+    expect(match(numbered, ["u:other"])).toMatchObject({ kind: "fork", turn: 0 });
   });
 
   it("forks where another request comes while one runs", () => {

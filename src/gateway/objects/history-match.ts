@@ -87,7 +87,7 @@ export function matchHistory(
     const turn = retried === undefined ? undefined : source.turn(retried);
     if (
       turn !== undefined &&
-      sameBytes(turn.requestHash, requestHash) &&
+      asksTheSame(turn, requestHash, request.sampling) &&
       mayReplay(turn, context.idempotencyKey)
     ) {
       return { kind: "turn", turn: turn.number, messages: [], requestHash };
@@ -109,10 +109,20 @@ export function hashRequest(
 ): Uint8Array {
   const hash = sha256.create();
   hash.update(hashMessages(messages));
-  if (sampling !== undefined) {
-    hash.update(toBinary(SamplingParamsSchema, sampling));
-  }
+  hash.update(samplingBytes(sampling));
   return hash.digest();
+}
+
+/**
+ * Identifies a request that numbers its turn among those for that turn: how it wants its answer drawn. The history is the
+ * session's.
+ */
+export function hashSampling(sampling: SamplingParams | undefined): Uint8Array {
+  return sha256(samplingBytes(sampling));
+}
+
+function samplingBytes(sampling: SamplingParams | undefined): Uint8Array {
+  return sampling === undefined ? new Uint8Array(0) : toBinary(SamplingParamsSchema, sampling);
 }
 
 /** Messages at the start of both. */
@@ -138,6 +148,15 @@ function inputEnd(transcript: readonly MessageRecord[], count: number): number |
   return next === undefined || next.turn !== lastInput.turn || next.answer
     ? lastInput.turn
     : undefined;
+}
+
+/** Whether a turn with the request's history was begun by the same request, in either form. */
+function asksTheSame(
+  { requestHash: begun }: TurnRecord,
+  requestHash: Uint8Array,
+  sampling: SamplingParams | undefined,
+): boolean {
+  return sameBytes(begun, requestHash) || sameBytes(begun, hashSampling(sampling));
 }
 
 /** An answer that was cut off is no answer to a retry, unless the client names the attempt itself. */

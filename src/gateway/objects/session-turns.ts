@@ -15,7 +15,7 @@ import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stre
 import { AnswerStreams } from "./answer-streams.js";
 import { redirectResponse } from "./call-plan.js";
 import type { CallPlan, StartOptions, StartedCall } from "./call-plan.js";
-import { matchHistory } from "./history-match.js";
+import { hashSampling, matchHistory } from "./history-match.js";
 import { releaseLeft, releaseSequence } from "./left-workers.js";
 import { checkSampling } from "./request-rules.js";
 import { workerBeforeHeader } from "./session-name.js";
@@ -60,7 +60,7 @@ export class SessionTurns {
     if (request.sampling !== undefined) {
       checkSampling(request.sampling);
     }
-    const form = { history: false, requestHash: new Uint8Array(0) };
+    const form = { history: false, requestHash: hashSampling(request.sampling) };
     return this.#limited(call, request, head, () => ({
       begins: beginsTurn(request, this.#parts.store) ? request.messages : undefined,
       start: (ticket) => this.#start({ call, request, signal, head, ticket, form }),

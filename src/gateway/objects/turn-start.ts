@@ -25,7 +25,7 @@ export interface TurnStartContext {
   readonly model: string | undefined;
   /** Answers may be imported in any turn. */
   readonly history: boolean;
-  /** Identifies a whole request in OpenAI form; empty otherwise. */
+  /** Identifies the request among those with the same history and the same new messages (history-match.ts). */
   readonly requestHash: Uint8Array;
   readonly idempotencyKey: string;
   /** What the turn keeps of the caller's key; undefined: no key, or no turn to begin. */
