@@ -126,6 +126,10 @@ def main() -> None:
     if file is None:
         raise ValueError(f"{arguments.model} has no vocabulary")
     file = with_name(file, arguments.name, model.config)
+    if "f16" in arguments.storages:
+        # Other files are then those that the F16 file gives, byte for byte.
+        for name, parameter in model.named_parameters():
+            parameter.data = as_stored(name, parameter.data, "f16")
     arguments.out.mkdir(parents=True, exist_ok=True)
     written = []
     for storage in arguments.storages:

@@ -122,7 +122,9 @@ class PlanMaker:
 
         def keep(factors: Tensor) -> None:
             state = {"factors": factors.cpu(), "l1": list(l1), **gates}
-            torch.save(state, self.out / "factors.pt")
+            beside = self.out / "factors.tmp"
+            torch.save(state, beside)
+            beside.replace(self.out / "factors.pt")
 
         if given:
             state = torch.load(given, map_location="cpu")

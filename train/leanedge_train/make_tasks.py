@@ -134,7 +134,9 @@ def main() -> None:
     haystack = Haystack(tuple(p for book in corpus.held_out for p in paragraphs_of(book)))
     kinds = arguments.kinds or (*KINDS, *OTHER_KINDS)
     seed, count = arguments.seed, arguments.count
-    with arguments.out.open("w") as out:
+    # Written beside and renamed: a command that is cut short leaves no half file.
+    beside = arguments.out.with_suffix(".tmp")
+    with beside.open("w") as out:
         if "session" in kinds:
             for task in session_tasks(seed, count, corpus, haystack, render_chat):
                 out.write(task.to_json())
@@ -151,6 +153,7 @@ def main() -> None:
                     continue
                 for task in made:
                     out.write(task.to_json())
+    beside.replace(arguments.out)
 
 
 if __name__ == "__main__":

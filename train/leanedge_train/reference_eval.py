@@ -156,17 +156,29 @@ def main() -> None:
     options.add_argument(
         "--storage", default="", help="f16, q8_0 or q4_0: compute with those weights"
     )
+    options.add_argument(
+        "--skip-missing", action="store_true",
+        help="methods that there is no plan for are named and left out",
+    )  # fmt: skip
     arguments = options.parse_args()
     measured = open_measured(arguments.model, arguments.storage)
     tasks = read_tasks(arguments.tasks)
     tasks = tasks[: arguments.limit or len(tasks)]
     listed = arguments.plans / "scores.json" if arguments.plans else None
     scores = read_scores(listed if listed and listed.exists() else None, arguments.plans)
-    methods = [parse_method(text, measured.model.config, scores) for text in arguments.methods]
+    methods = []
+    for text in arguments.methods:
+        try:
+            methods.append(parse_method(text, measured.model.config, scores))
+        except ValueError as error:
+            if not arguments.skip_missing:
+                raise
+            print(f"left out: {error}")
     began = time.monotonic()
     results = []
     vocabulary = measured.file.vocabulary
-    with arguments.out.open("w") as out:
+    # A line at a time: what a command that is cut short leaves can be read.
+    with arguments.out.open("w", buffering=1) as out:
         for method in methods:
             out.write(json.dumps(method_line(method, measured, arguments.tasks.stem)) + "\n")
         for result in evaluate(

@@ -17,8 +17,8 @@ def as_q4_0(rows: Tensor) -> Tensor:
     extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
     scale = extreme / -8
     inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-    # In f64, as gguf does it: which side of a half a value lies on is then the same everywhere.
-    codes = (blocks.double() * inverse.double() + 8.5).floor().clamp(0, 15).float()
+    # In f32, product before sum, as gguf does it: rounded weights (F16) often lie half way.
+    codes = (blocks * inverse + 8.5).floor().clamp(0, 15)
     return ((codes - 8) * scale.half().float()).flatten(-2)
 
 

@@ -157,6 +157,14 @@ def test_every_method_is_scored_on_the_same_tasks(
         f"--model {exported} --tasks {tasks} --out {out} --plans {plans} "
         f"--methods {' '.join(lines)}")  # fmt: skip
     results = [json.loads(line) for line in out.read_text().splitlines()]
+    with pytest.raises(ValueError, match="no known method"):
+        run(monkeypatch, reference_eval.main,
+            f"--model {exported} --tasks {tasks} --out {out} --methods bytes-1")  # fmt: skip
+    run(monkeypatch, reference_eval.main,
+        f"--model {exported} --tasks {tasks} --out {trained / 'few.jsonl'} --limit 1 "
+        "--skip-missing --methods bytes-1 sink")  # fmt: skip
+    few = [json.loads(line) for line in (trained / "few.jsonl").read_text().splitlines()]
+    assert [line["method"] for line in few] == ["sink", "sink"]
     methods = [line for line in results if "task" not in line]
     assert [line["method"] for line in methods] == list(lines)
     assert all(line["model"] == "tiny-q4_0" and line["origin"] for line in methods)
