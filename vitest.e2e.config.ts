@@ -1,9 +1,12 @@
 import { defineConfig } from "vitest/config";
+import { patienceMs } from "./test/support/patience-ms.js";
 
 /** Whole gateways that are killed, filled up and left in the middle of an answer; each file starts its own. */
 export default defineConfig({
   test: {
     name: "e2e",
+    setupFiles: ["test/support/patience.ts"],
+    expect: { poll: { timeout: patienceMs } },
     environment: "node",
     include: ["test/e2e/**/*.test.ts"],
     // They count steps and measure times: one gateway at a time, and nothing else beside it.

@@ -1,5 +1,6 @@
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { patienceMs } from "./test/support/patience-ms.js";
 import { tinyModelBytes } from "./test/support/tiny-model.js";
 
 export default defineConfig({
@@ -26,6 +27,8 @@ export default defineConfig({
   ],
   test: {
     name: "workers",
+    setupFiles: ["test/support/patience.ts"],
+    expect: { poll: { timeout: patienceMs } },
     include: ["src/gateway/**/*.worker.test.ts"],
     testTimeout: 30_000,
     hookTimeout: 60_000,

@@ -73,12 +73,18 @@ describe("a lock", () => {
     await writeFile(path, JSON.stringify({ id: "a", pid: 2 ** 30, host: hostname() }));
     let running = 0;
     let most = 0;
-    const all = Array.from({ length: 10 }, () =>
+    let refused = 0;
+    const others = 9;
+    const all = Array.from({ length: 1 + others }, () =>
       withLock(path, limits, async () => {
         running += 1;
         most = Math.max(most, running);
-        await sleep(30);
+        // Whoever comes once it is free again would rightly get it.
+        await expect.poll(() => refused).toBe(others);
         running -= 1;
+      }).catch((error: unknown) => {
+        refused += 1;
+        throw error;
       }),
     );
     const results = await Promise.allSettled(all);

@@ -98,8 +98,6 @@ describe("@grpc/grpc-js", () => {
     });
     call.cancel();
     expect((await ended).code).toBe(status.CANCELLED);
-    await expect
-      .poll(async () => (await getSession(sessionId)).session?.runningTurn, { timeout: 5000 })
-      .toBe(0);
+    await expect.poll(async () => (await getSession(sessionId)).session?.runningTurn).toBe(0);
   });
 });

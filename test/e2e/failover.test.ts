@@ -31,6 +31,8 @@ const after = [
 const bytesBeforeKill = 80;
 /** Sessions until one is on a given worker of three: idle ones count, so the workers fill evenly. */
 const placementsMax = 24;
+/** Until the pool misses a worker that is gone: three heartbeats, on a busy machine. */
+const missesMsMax = 60_000;
 /** Until a bound session has heard of a drain: a view's age and some turns, on a busy machine. */
 const hearsMsMax = 60_000;
 
@@ -194,7 +196,7 @@ describe("a worker that is killed in the middle of an answer", () => {
 
       // The pool notices, and takes the worker back when a new process of it comes.
       await expect
-        .poll(async () => (await pool.state(victim)).state, { timeout: 15_000 })
+        .poll(async () => (await pool.state(victim)).state, { timeout: missesMsMax })
         .toBe(WorkerState.NOT_READY);
       await pool.start(victim);
     },

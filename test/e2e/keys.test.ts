@@ -174,8 +174,16 @@ describe("a gateway", () => {
     // The sessions are there for the tenant's other keys, with the text so far.
     const other = await createKey(gateway.url, "other");
     const client = createLeanedgeClient({ baseUrl: url, key: other.key });
-    const { sessions } = await client.sessions.listSessions({});
-    expect(sessions.filter(({ runningTurn }) => runningTurn > 0)).toEqual([]);
+    // What a session does reaches its index a little later.
+    await expect
+      .poll(
+        async () => {
+          const { sessions } = await client.sessions.listSessions({});
+          return sessions.filter(({ runningTurn }) => runningTurn > 0);
+        },
+        { timeout: slackMs },
+      )
+      .toEqual([]);
     for (const [name] of protocols) {
       const { messages } = await client.sessions.listMessages({ sessionId: name });
       expect([name, messages[1]?.finishReason]).toEqual([name, FinishReason.CANCELLED]);

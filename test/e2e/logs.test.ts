@@ -23,10 +23,10 @@ beforeAll(async () => {
 
 afterAll(() => pool.close());
 
-/** All that gateway and workers printed. */
+/** All whole lines that gateway and workers printed; the rest of a last one may be on its way. */
 function output(): string {
-  const workers = [...pool.workers.values()].map((worker) => worker.output());
-  return [pool.gateway.output(), ...workers].join("\n");
+  const outputs = [pool.gateway, ...pool.workers.values()].map((printing) => printing.output());
+  return outputs.map((text) => text.slice(0, text.lastIndexOf("\n") + 1)).join("");
 }
 
 /** Lines of the log that have been written. */

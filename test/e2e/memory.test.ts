@@ -112,7 +112,7 @@ describe("sessions all at once, more than fit", () => {
     expect(busy.running).toBeGreaterThan(0);
     const seen = await turns;
     expect(seen).toHaveLength(sessions);
-    const idle = await statusWhen(gateway, isIdle, 5_000);
+    const idle = await statusWhen(gateway, isIdle, 30_000);
     expect(idle.memory_bytes).toBeLessThanOrEqual(memoryMib * 1024 * 1024);
     const again = await runOne(
       client,

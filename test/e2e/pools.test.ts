@@ -128,6 +128,12 @@ describe("a worker that is told to end", () => {
     const ending = east.workers.get("east-1");
     if (ending === undefined) throw new Error("there is no such worker");
     ending.signal("SIGTERM");
+    // It may be a while until its process sees the signal: a call that comes before is answered as ever.
+    await expect
+      .poll(async () => (await east.client("east-1").getStatus({})).draining, {
+        timeout: stateMsMax,
+      })
+      .toBe(true);
 
     for (const name of names) {
       const seen = turns.get(name) ?? [];

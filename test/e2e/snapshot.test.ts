@@ -32,7 +32,7 @@ describe("a session that was idle when its gateway restarted", () => {
     const { session } = await client.sessions.getSession({ sessionId: "s" });
     expect(session?.plan).toBe("leank-70-int4");
     expect(session?.cachePages).toBeGreaterThan(20);
-    const saved = await statusWhen(gateway, (status) => status.snapshots_saved >= 2, 20_000);
+    const saved = await statusWhen(gateway, (status) => status.snapshots_saved >= 2, 60_000);
     // Rows in full, pages in a fifth of their size.
     expect(saved.snapshot_bytes_saved).toBeLessThan(first.promptTokens * 2 * 8_192);
 

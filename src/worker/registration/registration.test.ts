@@ -182,11 +182,15 @@ describe("the options of a worker", () => {
 describe("the rate of tokens", () => {
   it("is 0 at first and after a restart, and counts tokens a second", async () => {
     const rate = new TokenRate();
+    const beginMs = performance.now();
     expect(rate.next({ generatedTokens: 100n })).toBe(0);
+    const firstMs = performance.now();
     await new Promise((resolve) => setTimeout(resolve, 50));
+    const againMs = performance.now();
     const perSecond = rate.next({ generatedTokens: 110n });
-    expect(perSecond).toBeGreaterThan(20);
-    expect(perSecond).toBeLessThan(201);
+    const endMs = performance.now();
+    expect(perSecond).toBeGreaterThanOrEqual(Math.floor(10_000 / (endMs - beginMs)));
+    expect(perSecond).toBeLessThanOrEqual(Math.ceil(10_000 / (againMs - firstMs)));
     expect(rate.next({ generatedTokens: 3n })).toBe(0);
   });
 });
