@@ -23,7 +23,7 @@ lengths=0:1024,0.2:4096,0.88:8192 train_options= plan_options=
 bytes=820 learn_seconds=120 eval_seconds=120
 while (($#)); do
   if [[ $1 == --dry ]]; then
-    dry=1 minutes=1 total=0.2 steps=3 config=tiny workers=2 probe_every=10 lengths=0:128,0.5:256
+    dry=1 minutes=3 total=0.2 steps=3 config=tiny workers=2 probe_every=10 lengths=0:128,0.5:256
     train_options="--batch-tokens 512 --steps 20 --probe-rows 1" plan_options=--dry bytes=100
     shift
     continue
