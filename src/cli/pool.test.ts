@@ -18,6 +18,10 @@ describe("the table of a pool", () => {
         state: WorkerState.NOT_READY,
         breaker: BreakerState.HALF_OPEN,
         reason: "3 heartbeats are missing",
+        stateMs: 3_599_999n,
+        heardMsAgo: 6_950n,
+        crowded: true,
+        moved: 4n,
         address: "http://10.0.0.1:9000",
         models: [{ model: "a" }, { model: "b" }],
         load: { running: 3, pages: 100n, pagesFree: 40n, tokensPerSecond: 120.6 },
@@ -25,8 +29,10 @@ describe("the table of a pool", () => {
       }),
       create(PoolWorkerSchema, { pool: "default", name: "engine:a/0" }),
     ]);
-    expect(head).toMatch(/^POOL +WORKER +ORIGIN +STATE +BREAKER +RUNNING/);
-    expect(first).toMatch(/gpu-1 +registered +not ready +half open +3 +0 +0 +40\/100 +121 +12 +0/);
+    expect(head).toMatch(/^POOL +WORKER +ORIGIN +STATE +BREAKER +STATE FOR +HEARD +RUNNING/);
+    expect(first).toMatch(
+      /gpu-1 +registered +not ready +half open +59m +6s +3 +0 +0 +40\/100 +121 +yes +12 +4 +0/,
+    );
     expect(first.indexOf("gpu-1")).toBe(head.indexOf("WORKER"));
     expect(second.indexOf("engine:a/0")).toBe(head.indexOf("WORKER"));
     expect(first).toMatch(/a,b +http:\/\/10\.0\.0\.1:9000 +3 heartbeats are missing$/);

@@ -1,5 +1,6 @@
 /** `leanedge pool`: look at the workers of a gateway, and take them out of service and back. */
 import { readFile } from "node:fs/promises";
+import { toJson } from "@bufbuild/protobuf";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import type { Command } from "commander";
@@ -7,6 +8,7 @@ import { bearerToken } from "../client/bearer-token.js";
 import {
   BreakerState,
   PoolAdminService,
+  PoolWorkerSchema,
   WorkerOrigin,
   WorkerState,
   type PoolWorker,
@@ -19,6 +21,7 @@ interface PoolFlags {
   readonly gateway: string;
   readonly adminTokenFile: string;
   readonly pool: string;
+  readonly json: boolean;
 }
 
 /** Adds the commands to the program. */
@@ -30,7 +33,8 @@ export function addPoolCommands(program: Command): void {
       .description(description)
       .option("--gateway <url>", "address of the gateway", "http://127.0.0.1:8787")
       .requiredOption("--admin-token-file <file>", "file with the gateway's admin token")
-      .option("--pool <name>", "name of the pool (default: all to list, else the first one)", "");
+      .option("--pool <name>", "name of the pool (default: all to list, else the first one)", "")
+      .option("--json", "print JSON", false);
   add("list", "list the workers with their state and load").action(list);
   const operate = (
     name: string,
@@ -41,7 +45,7 @@ export function addPoolCommands(program: Command): void {
       .argument("<worker>", "name of the worker, as the list shows it")
       .action(async (worker: string, flags: PoolFlags) => {
         const client = await adminClient(flags);
-        print([await call(client, { pool: flags.pool, name: worker })]);
+        print([await call(client, { pool: flags.pool, name: worker })], flags.json);
       });
   };
   operate(
@@ -61,7 +65,7 @@ type AdminClient = Client<typeof PoolAdminService>;
 
 async function list(flags: PoolFlags): Promise<void> {
   const client = await adminClient(flags);
-  print((await client.listWorkers({ pool: flags.pool })).workers);
+  print((await client.listWorkers({ pool: flags.pool })).workers, flags.json);
 }
 
 async function adminClient({ gateway, adminTokenFile }: PoolFlags): Promise<AdminClient> {
@@ -90,12 +94,16 @@ const columns: readonly (readonly [head: string, cell: (worker: PoolWorker) => s
   ["ORIGIN", ({ origin }) => words(WorkerOrigin[origin])],
   ["STATE", ({ state }) => words(WorkerState[state])],
   ["BREAKER", ({ breaker }) => words(BreakerState[breaker])],
+  ["STATE FOR", ({ stateMs }) => age(stateMs)],
+  ["HEARD", ({ heardMsAgo, origin }) => (origin === WorkerOrigin.EMBEDDED ? "-" : age(heardMsAgo))],
   ["RUNNING", ({ load }) => String(load?.running ?? 0)],
   ["QUEUED", ({ load }) => String(load?.queued ?? 0)],
   ["SEQUENCES", ({ load }) => String(load?.sequences ?? 0)],
   ["PAGES FREE", ({ load }) => `${load?.pagesFree ?? 0}/${load?.pages ?? 0}`],
   ["TOKENS/S", ({ load }) => (load?.tokensPerSecond ?? 0).toFixed(0)],
+  ["CROWDED", ({ crowded }) => (crowded ? "yes" : "no")],
   ["PLACED", ({ placed }) => String(placed)],
+  ["MOVED", ({ moved }) => String(moved)],
   ["FAILURES", ({ failures }) => String(failures)],
   ["MODELS", ({ models }) => models.map(({ model }) => model).join(",")],
   ["ADDRESS", ({ address }) => address],
@@ -117,8 +125,26 @@ export function poolTable(workers: readonly PoolWorker[]): string[] {
   );
 }
 
-function print(workers: readonly PoolWorker[]): void {
+function print(workers: readonly PoolWorker[], json: boolean): void {
+  if (json) {
+    const list = workers.map((worker) => toJson(PoolWorkerSchema, worker));
+    console.log(JSON.stringify({ workers: list }, undefined, 2));
+    return;
+  }
   for (const line of poolTable(workers)) console.log(line);
+}
+
+/** A time as people read it: 950ms, 12s, 5m, 3h, 2d. */
+function age(ms: bigint): string {
+  const units = [
+    ["ms", 1n],
+    ["s", 1_000n],
+    ["m", 60_000n],
+    ["h", 3_600_000n],
+    ["d", 86_400_000n],
+  ] as const;
+  const [unit, length] = units.findLast(([, from]) => ms >= from) ?? units[0];
+  return `${ms / length}${unit}`;
 }
 
 /** A name of an enum's value, as people read it. */

@@ -164,6 +164,12 @@ const metrics: readonly Metric[] = [
   ),
   ofWorkers("placed_total", "counter", "Sessions placed there.", ({ placedTotal }) => placedTotal),
   ofWorkers(
+    "moved_total",
+    "counter",
+    "Sessions that moved off it because it was crowded.",
+    ({ movedTotal }) => movedTotal,
+  ),
+  ofWorkers(
     "failures_total",
     "counter",
     "Calls there that failed.",

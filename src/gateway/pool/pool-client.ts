@@ -102,9 +102,7 @@ export class PoolClient {
       if (record !== undefined) {
         const fresh = systemClock.nowMs() - fetchedMs <= crowdedViewMsMax;
         const said = standingOf(record, fresh);
-        return said.kind === "gone" && fetchedMs < heardMs
-          ? { ...said, kind: "serving" }
-          : said;
+        return said.kind === "gone" && fetchedMs < heardMs ? { ...said, kind: "serving" } : said;
       }
     }
     return workerWithoutPool;

@@ -4,7 +4,7 @@ import type { Breaker, BreakerState } from "./breaker.js";
 import type { CandidateLoad } from "./placement.js";
 import { fullBudget } from "./rebalance.js";
 import type { MoveBudget } from "./rebalance.js";
-import { entered, reasonOf, stateOf } from "./worker-state.js";
+import { entered, reasonOf, stateOf, stateSinceMs } from "./worker-state.js";
 import type { WorkerFacts, WorkerState } from "./worker-state.js";
 
 /** A worker and where it is. */
@@ -81,6 +81,8 @@ export interface PoolEntry extends WorkerIdentity {
   /** Since the object started. */
   placedTotal: number;
   failuresTotal: number;
+  /** Sessions that moved off it because it was crowded. */
+  movedTotal: number;
   /** A question to it is under way. */
   asking: boolean;
 }
@@ -91,6 +93,8 @@ export interface WorkerRecord extends WorkerIdentity {
   readonly address: string;
   readonly state: WorkerState;
   readonly reason: string;
+  /** Milliseconds that it has been in its state, as far as the object knows. */
+  readonly stateMs: number;
   readonly breaker: BreakerState;
   /** A call there failed since one last succeeded. */
   readonly suspect: boolean;
@@ -103,6 +107,8 @@ export interface WorkerRecord extends WorkerIdentity {
   readonly heardMsAgo: number;
   readonly placedTotal: number;
   readonly failuresTotal: number;
+  /** Sessions that moved off it because it was crowded. */
+  readonly movedTotal: number;
 }
 
 /** An entry without a past. */
@@ -126,6 +132,7 @@ export function newEntry(
     moveBudget: fullBudget,
     placedTotal: 0,
     failuresTotal: 0,
+    movedTotal: 0,
     asking: false,
     ...rest,
   };
@@ -141,6 +148,7 @@ export function recordOf(pool: string, entry: PoolEntry, nowMs: number): WorkerR
     address: entry.address,
     state: stateOf(entry.facts, nowMs),
     reason: reasonOf(entry.facts, nowMs),
+    stateMs: Math.max(0, nowMs - stateSinceMs(entry.facts, nowMs)),
     breaker: breakerState(entry.breaker, nowMs),
     suspect: entry.breaker.failures > 0,
     crowded: entry.crowded,
@@ -150,6 +158,7 @@ export function recordOf(pool: string, entry: PoolEntry, nowMs: number): WorkerR
     heardMsAgo: Math.max(0, nowMs - entry.facts.heardMs),
     placedTotal: entry.placedTotal,
     failuresTotal: entry.failuresTotal,
+    movedTotal: entry.movedTotal,
   };
 }
 

@@ -301,6 +301,7 @@ describe("a crowded worker", () => {
     expect(roster.placed.relief).toBe(1);
     const moved = roster.entries().map(({ pagesMoved }) => pagesMoved);
     expect(moved.toSorted((x, y) => x - y)).toEqual([-60, 0, 60]);
+    expect(roster.entries().map(({ movedTotal }) => movedTotal)).toEqual([1, 0, 0]);
   });
 
   it("keeps small sessions, those about to end, and those larger than what it has too much", () => {

@@ -96,7 +96,7 @@ export class PoolRoster {
     entry.models = request.models;
     if (entry.address !== request.address) {
       entry.address = request.address;
-      entry.facts = { ...entry.facts, answered: false, enteredMs: nowMs };
+      entry.facts = { ...entry.facts, answered: false, enteredMs: nowMs, changedMs: nowMs };
     }
     this.#entries.set(worker, entry);
     return this.#heard(entry, request, nowMs);
@@ -176,7 +176,7 @@ export class PoolRoster {
         entry.load = { ...entry.load, queued: Math.max(entry.load.queued, placeQueuedMax) };
         break;
       case "shutsDown":
-        entry.facts = { ...entry.facts, shutsDown: true };
+        this.apply(entry, { kind: "shutsDown" }, nowMs);
         break;
     }
   }
@@ -254,6 +254,7 @@ export class PoolRoster {
       side.pagesMoved += pages;
       side.moveBudget = afterMove(side.moveBudget, nowMs);
     }
+    from.movedTotal++;
     this.#look(from, nowMs);
     return this.#place(entry, "relief", nowMs);
   }

@@ -85,5 +85,8 @@ export function wireWorker(record: WorkerRecord): PoolWorker {
     heardMsAgo: BigInt(record.heardMsAgo),
     placed: BigInt(record.placedTotal),
     failures: BigInt(record.failuresTotal),
+    crowded: record.crowded,
+    stateMs: BigInt(record.stateMs),
+    moved: BigInt(record.movedTotal),
   });
 }

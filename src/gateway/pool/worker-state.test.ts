@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { heartbeatMs, workerForgetMs, workerLostMs, workerPendingMsMax } from "../limits.js";
 import { seededRandom } from "./testing/seeded-random.js";
-import { after, entered, isForgotten, reasonOf, silenceMsMax, stateOf } from "./worker-state.js";
+import {
+  after,
+  entered,
+  isForgotten,
+  reasonOf,
+  silenceMsMax,
+  stateOf,
+  stateSinceMs,
+} from "./worker-state.js";
 import type { WorkerEvent, WorkerFacts, WorkerState } from "./worker-state.js";
 
 const start = 1_000_000;
@@ -38,6 +46,30 @@ describe("a worker that registers", () => {
     expect(stateOf(facts, start + 3 * heartbeatMs)).toBe("notReady");
     const back = after(facts, beat, start + 100_000);
     expect(stateOf(back, start + 100_000)).toBe("ready");
+  });
+
+  it("says since when it is in its state, whether an event or the clock brought it there", () => {
+    let facts = entered(start, { reports: true });
+    const step = (afterMs: number, event: WorkerEvent): void => {
+      facts = after(facts, event, start + afterMs);
+    };
+    const since = (afterMs: number): readonly [WorkerState, number] => [
+      stateOf(facts, start + afterMs),
+      stateSinceMs(facts, start + afterMs) - start,
+    ];
+    expect(since(500)).toEqual(["pending", 0]);
+    step(1_000, { kind: "answered" });
+    step(3_000, beat);
+    expect(since(3_500)).toEqual(["ready", 1_000]);
+    expect(since(3_000 + silenceMsMax + 7)).toEqual(["notReady", 3_000 + silenceMsMax]);
+    expect(since(3_000 + workerLostMs + 7)).toEqual(["failed", 3_000 + workerLostMs]);
+    step(20_000, beat);
+    expect(since(20_100)).toEqual(["ready", 20_000]);
+    step(21_000, { kind: "shutsDown" });
+    step(22_000, { kind: "drain" });
+    expect(since(22_100)).toEqual(["draining", 21_000]);
+    step(23_000, { kind: "evict" });
+    expect(since(30_000)).toEqual(["failed", 23_000]);
   });
 
   it("fails after ten silent minutes, and is forgotten an hour later", () => {

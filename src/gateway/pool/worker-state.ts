@@ -32,6 +32,8 @@ export interface WorkerFacts {
   readonly shutsDown: boolean;
   /** When it was evicted; 0: it was not. */
   readonly evictedMs: number;
+  /** When an event last changed its state. */
+  readonly changedMs: number;
 }
 
 /** What happens to a worker. */
@@ -40,6 +42,8 @@ export type WorkerEvent =
   /** A question got no answer; `late`: perhaps only not yet, since its time was over. */
   | { readonly kind: "unanswered"; readonly late?: boolean }
   | { readonly kind: "heard"; readonly shutsDown: boolean }
+  /** It told a session so. */
+  | { readonly kind: "shutsDown" }
   | { readonly kind: "drain" }
   | { readonly kind: "resume" }
   | { readonly kind: "evict" };
@@ -61,15 +65,22 @@ export function entered(
     drainWanted: options.drainWanted ?? false,
     shutsDown: false,
     evictedMs: 0,
+    changedMs: nowMs,
   };
 }
 
 /** Facts after an event. A failed process stays failed; only a configured worker is resumed from there. */
 export function after(facts: WorkerFacts, event: WorkerEvent, nowMs: number): WorkerFacts {
-  if (stateOf(facts, nowMs) === "failed") {
+  const before = stateOf(facts, nowMs);
+  if (before === "failed") {
     const configured = !facts.reports && event.kind === "resume";
     return configured ? { ...entered(nowMs, { reports: false }), answered: facts.answered } : facts;
   }
+  const next = changed(facts, event, nowMs);
+  return stateOf(next, nowMs) === before ? next : { ...next, changedMs: nowMs };
+}
+
+function changed(facts: WorkerFacts, event: WorkerEvent, nowMs: number): WorkerFacts {
   switch (event.kind) {
     case "answered":
       return { ...facts, answered: true, unanswered: false, heardMs: later(facts, nowMs) };
@@ -80,6 +91,8 @@ export function after(facts: WorkerFacts, event: WorkerEvent, nowMs: number): Wo
         : { ...facts, unanswered: true };
     case "heard":
       return { ...facts, heardMs: later(facts, nowMs), shutsDown: event.shutsDown };
+    case "shutsDown":
+      return { ...facts, shutsDown: true };
     case "drain":
       return { ...facts, drainWanted: true };
     case "resume":
@@ -113,13 +126,20 @@ export function isForgotten(facts: WorkerFacts, nowMs: number): boolean {
   if (!facts.reports || stateOf(facts, nowMs) !== "failed") {
     return false;
   }
-  const sinceMs =
-    facts.evictedMs > 0
+  return nowMs - stateSinceMs(facts, nowMs) >= workerForgetMs;
+}
+
+/** Since when a worker is in the state that it has at a time; milliseconds since 1970. */
+export function stateSinceMs(facts: WorkerFacts, nowMs: number): number {
+  const state = stateOf(facts, nowMs);
+  if (state === "failed") {
+    return facts.evictedMs > 0
       ? facts.evictedMs
       : facts.answered
         ? facts.heardMs + workerLostMs
         : facts.enteredMs + workerPendingMsMax;
-  return nowMs - sinceMs >= workerForgetMs;
+  }
+  return state === "notReady" && facts.reports ? facts.heardMs + silenceMsMax : facts.changedMs;
 }
 
 /** Why a worker is in its state, in a few words. */
