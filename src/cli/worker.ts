@@ -2,7 +2,7 @@
 import { hostname } from "node:os";
 import { basename } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
-import { logLine } from "../log/log-line.js";
+import { isLogged, logLine, parseLogLevel } from "../log/log-line.js";
 import type { LogFields, LogLevel } from "../log/log-line.js";
 import type { Registration } from "../worker/registration/index.js";
 
@@ -43,6 +43,12 @@ const quantisation = /-(?:q\d_\w+|iq\d_\w+|bf16|f16|f32)$/i;
 
 /** Runs until SIGINT or SIGTERM, or until the engine is given up. A second signal ends it at once. */
 export async function worker(options: WorkerOptions): Promise<void> {
+  const least = parseLogLevel(process.env["LEANEDGE_LOG_LEVEL"]);
+  // Lines of the log (docs/operations.md, 'Logs').
+  const write = (level: LogLevel, event: string, fields: LogFields): void => {
+    if (isLogged(level, least)) console.log(logLine(level, "worker", event, fields, Date.now()));
+  };
+  const say = (message: string): void => write("info", "worker.says", { message });
   // Loaded here, so that other commands do not wait for what only this one needs.
   const {
     drainMsDefault,
@@ -117,16 +123,6 @@ export async function worker(options: WorkerOptions): Promise<void> {
   for (const registration of registrations) registration.shutDown();
   await running.drain();
   await leave(registrations);
-}
-
-/** Writes a line of the log (docs/operations.md, 'Logs'). */
-function write(level: LogLevel, event: string, fields: LogFields): void {
-  console.log(logLine(level, "worker", event, fields, Date.now()));
-}
-
-/** Writes what the process has to say of itself. */
-function say(message: string): void {
-  write("info", "worker.says", { message });
 }
 
 async function leave(registrations: readonly Registration[]): Promise<void> {

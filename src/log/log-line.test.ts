@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { errorFields, isLogged, logLine } from "./log-line.js";
+import { errorFields, isLogged, logLine, parseLogLevel } from "./log-line.js";
 
 describe("a line of the log", () => {
   it("is one JSON object with time, level, part and event first", () => {
@@ -26,6 +26,13 @@ describe("a line of the log", () => {
     });
     expect(errorFields(error, "stack")["stack"]).toContain("log-line.test");
     expect(errorFields("thrown")).toEqual({ error: "thrown" });
+  });
+
+  it("has its level from a variable, which must name one", () => {
+    expect([undefined, "", "warn"].map(parseLogLevel)).toEqual(["info", "info", "warn"]);
+    expect(() => parseLogLevel("loud")).toThrow(
+      'LEANEDGE_LOG_LEVEL is "loud"; it must be debug, info, warn, error',
+    );
   });
 
   it("is written from the level on that is asked for", () => {

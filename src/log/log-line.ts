@@ -51,6 +51,16 @@ export function errorFields(error: unknown, detail: "message" | "stack" = "messa
   };
 }
 
+/** The level that LEANEDGE_LOG_LEVEL names; `info` if it is unset or empty. Throws an Error for anything else. */
+export function parseLogLevel(value: string | undefined): LogLevel {
+  const named = value === undefined || value === "" ? "info" : value;
+  const level = logLevels.find((known) => known === named);
+  if (level === undefined) {
+    throw new Error(`LEANEDGE_LOG_LEVEL is "${named}"; it must be ${logLevels.join(", ")}`);
+  }
+  return level;
+}
+
 /** Whether a line of a level is written where `least` is asked for. */
 export function isLogged(level: LogLevel, least: LogLevel): boolean {
   return logLevels.indexOf(level) >= logLevels.indexOf(least);

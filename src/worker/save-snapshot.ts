@@ -34,6 +34,7 @@ export async function* saveSnapshot(
   const held = findIdle(context, request);
   let failure: Error | undefined;
   const stop = (reason: Error): void => {
+    clearTimeout(timer);
     failure ??= reason;
     if (held.stopReader === stop) held.stopReader = undefined;
   };

@@ -1,5 +1,6 @@
-import { createHandlerContext } from "@connectrpc/connect";
-import { create } from "@bufbuild/protobuf";
+import { createHandlerContext, type HandlerContext } from "@connectrpc/connect";
+import { createAsyncIterable } from "@connectrpc/connect/protocol";
+import { create, type DescMethod } from "@bufbuild/protobuf";
 import { afterEach, describe, expect, it } from "vitest";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
 import {
@@ -41,16 +42,26 @@ async function hostedService(logged: [LogLevel, LogFields][]): Promise<HostedSer
   return new HostedService({ host, texts: inlineTexts, metrics, nowSeconds, logCall });
 }
 
-/** Begins an answer that lasts, and takes its first event; nobody asks for the next one. */
-async function dropped(
-  service: HostedService,
-  end: { readonly requestSignal?: AbortSignal; readonly timeoutMs?: number },
-): Promise<AsyncIterator<GenerateResponse>> {
-  const context = createHandlerContext({
-    ...{ service: WorkerService, method: WorkerService.method.generate },
+/** How a call ends that is not answered. */
+interface CallEnd {
+  readonly requestSignal?: AbortSignal;
+  readonly timeoutMs?: number;
+}
+
+function contextOf(method: DescMethod, end: CallEnd): HandlerContext {
+  return createHandlerContext({
+    ...{ service: WorkerService, method },
     ...{ protocolName: "connect", requestMethod: "POST", url: "http://worker" },
     ...end,
   });
+}
+
+/** Begins an answer that lasts, and takes its first event; nobody asks for the next one. */
+async function dropped(
+  service: HostedService,
+  end: CallEnd,
+): Promise<AsyncIterator<GenerateResponse>> {
+  const context = contextOf(WorkerService.method.generate, end);
   const request = create(GenerateRequestSchema, ask("hello", 3_000));
   const stream = service.handlers.generate(request, context) as AsyncIterable<GenerateResponse>;
   const events = stream[Symbol.asyncIterator]();
@@ -71,6 +82,19 @@ describe("a call whose generator nobody resumes", () => {
     // Where it is resumed after all, it counts once.
     await events.return?.();
     expect([service.calls, logged.length]).toEqual([0, 1]);
+  });
+
+  it("is over at its deadline where its sender stands still", async () => {
+    const service = await hostedService([]);
+    const worker = hosts.at(-1)?.worker;
+    if (worker === undefined) throw new Error("there is no worker");
+    // As a restore does whose next message never comes.
+    worker.service.restore = () => new Promise(() => undefined);
+    const context = contextOf(WorkerService.method.restore, { timeoutMs: 50 });
+    void service.handlers.restore(createAsyncIterable([]), context);
+    expect(service.calls).toBe(1);
+    expect(await service.idle(5_000)).toBe(true);
+    expect(service.calls).toBe(0);
   });
 
   it("is over when its deadline has passed, and the log says why", async () => {

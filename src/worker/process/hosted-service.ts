@@ -66,7 +66,10 @@ export class HostedService {
         ),
       restore: (messages, context) => {
         this.#refuseWhileDraining();
-        return this.#countedCall(async () => host.worker.service.restore(messages, context));
+        return this.#countedCall(
+          async () => host.worker.service.restore(messages, context),
+          context.signal,
+        );
       },
       fork: (request, context) => {
         this.#refuseWhileDraining();
@@ -233,12 +236,13 @@ export class HostedService {
     }
   }
 
-  async #countedCall<T>(call: () => Promise<T>): Promise<T> {
+  async #countedCall<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
     this.#calls++;
+    const end = onceEnded(signal, () => this.#ended());
     try {
       return await call();
     } finally {
-      this.#ended();
+      end();
     }
   }
 
@@ -249,8 +253,9 @@ export class HostedService {
 }
 
 /**
- * What a stream calls at its end. Runs `then` once: there, or when the caller has left or its deadline has passed, since the
- * generator of such a call may never be resumed (a write that waits for its reader is not told that there is none).
+ * What a call runs at its end. Runs `then` once: there, or when the caller has left or its deadline has passed, since the
+ * generator of such a call may never be resumed (a write that waits for its reader is not told that there is none, nor a
+ * read for the next message that its sender stands still).
  *
  * @param then gets why the call was broken off, if it was
  */
