@@ -11,7 +11,7 @@ import { turnLeaseMs, turnsRetryAfterMs } from "../limits.js";
 import { fullBucket, fullInMs, refilled, remaining, taken, waitMs } from "../rate/token-bucket.js";
 import type { TokenBucket } from "../rate/token-bucket.js";
 import type { RateState, RateStates } from "../rate/rate-headers.js";
-import { int } from "./sql-row.js";
+import { int, real } from "./sql-row.js";
 
 /** Limits that this object keeps; one that is not there is none. */
 export interface RateLimits {
@@ -156,7 +156,7 @@ export class LimitObject extends DurableObject<GatewayEnv> {
     }
     const row = this.#sql.exec("SELECT used, at_ms FROM bucket WHERE name = ?", name).toArray()[0];
     const stored =
-      row === undefined ? fullBucket : { used: int(row, "used"), atMs: int(row, "at_ms") };
+      row === undefined ? fullBucket : { used: real(row, "used"), atMs: int(row, "at_ms") };
     return refilled(stored, perMinute, nowMs);
   }
 

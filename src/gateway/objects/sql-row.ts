@@ -20,13 +20,18 @@ export function text(row: Row, column: string): string {
   return value;
 }
 
-/** A column of whole numbers. */
-export function int(row: Row, column: string): number {
+/** A column of numbers that need not be whole. */
+export function real(row: Row, column: string): number {
   const value = row[column];
   if (typeof value !== "number") {
     throw new TypeError(`column ${column} holds no number`);
   }
   return value;
+}
+
+/** A column of whole numbers; its type in the table keeps them whole. */
+export function int(row: Row, column: string): number {
+  return real(row, column);
 }
 
 /** A column of 0 and 1. */
