@@ -3,20 +3,21 @@
  * when it is loaded; so there are several of them, and one more for each prompt under a method that
  * chooses channels by the prompt.
  */
+import { plansMax } from "../engine/boundary/abi.js";
 import { BoundaryEngine } from "../engine/boundary/boundary-engine.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
 import { loadEngine, type LoadedEngine } from "../engine/load-engine.js";
+import { planCost } from "../engine/plan/cost.js";
 import { planFingerprint } from "../engine/plan/fingerprint.js";
 import type { CachePlan } from "../engine/plan/plan.js";
 import { thinkPlan, thinkQueries } from "../engine/plan/think.js";
 import { readEngineModule } from "../engine/wasm/node-module.js";
-import { planCost } from "../engine/plan/cost.js";
 import { fullMethod, parseMethod, type Method } from "./methods.js";
 import { advance, type OpenPlan, type RunMethod } from "./run.js";
 import type { Sample } from "./sample.js";
 
 /** Plans of one engine besides the identity plan. */
-const plansPerEngine = 7;
+const plansPerEngine = plansMax - 1;
 
 /** Most methods of one run: each seven of them hold the weights once more. */
 export const methodsMax = 49;
@@ -139,8 +140,9 @@ export class MethodEngines {
     signal: AbortSignal | undefined,
   ): Promise<CachePlan> {
     const { engine } = this.first;
-    if (!(engine instanceof BoundaryEngine))
+    if (!(engine instanceof BoundaryEngine)) {
       throw new Error("this engine does not observe prompts");
+    }
     const sequence = engine.createSequence(0);
     try {
       let tokens = 0;

@@ -86,13 +86,10 @@ export function bytesChart({ methods, replies }: Section): TopLevelSpec {
 /** Accuracy by length, a line a method, of those that were asked at two lengths or more. */
 export function lengthChart({ methods, replies }: Section): TopLevelSpec | undefined {
   const asked = replies.filter(({ task }) => task !== "session");
-  const longest = Math.max(
-    ...methods.map(({ method }) => lengthsOf(asked.filter((one) => one.method === method)).length),
-  );
   const names = methods
     .map(({ method }) => method)
     .filter((name) => lengthsOf(asked.filter((one) => one.method === name)).length >= 2);
-  if (longest < 2) return undefined;
+  if (names.length === 0) return undefined;
   const values = names.flatMap((method) =>
     lengthsOf(asked).flatMap((length) => {
       const own = asked.filter((one) => one.method === method && one.length === length);

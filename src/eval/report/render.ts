@@ -1,14 +1,12 @@
 /** The report's Markdown: what methods are, what they score and lose, by length, task and turn. */
+import { archivePages, pageSlots } from "../../engine/plan/plan.js";
 import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
 import { fullMethod } from "../methods.js";
 import type { MethodLine } from "../samples-file.js";
-import { lengthsOf, unique, valuesOf, type NamedResult, type Section } from "./sections.js";
+import { lengthsOf, mean, unique, valuesOf, type NamedResult, type Section } from "./sections.js";
 
 /** Pairs from which on a difference is settled; below, the report says that it is a first look. */
 export const pairsWanted = 2_000;
-
-/** Slots of a page: recent zones hold up to as many rows more. */
-const pageSlots = 32;
 
 /** Contexts that whole caches are compared at, in tokens. */
 const wholeCacheTokens = [4_096, 16_384] as const;
@@ -46,7 +44,7 @@ export function wholeCacheRatio(
   tokens: number,
 ): number {
   const { bytesPerToken, denseBytesPerToken, sink, recent } = method;
-  const archived = pageSlots * Math.max(0, Math.floor((tokens - sink - recent) / pageSlots));
+  const archived = pageSlots * archivePages(tokens, sink, recent);
   return (
     (denseBytesPerToken * tokens) /
     (denseBytesPerToken * (tokens - archived) + bytesPerToken * archived)
@@ -172,9 +170,7 @@ function taskTable(
         own.filter((one) => one.task === task).map(({ score }) => score),
       );
       const counts = unique(scores.map((values) => values.length)).sort((a, b) => a - b);
-      const cells = scores.map((values) =>
-        values.length === 0 ? "" : points(bootstrapMean(values).mean),
-      );
+      const cells = scores.map((values) => (values.length === 0 ? "" : points(mean(values))));
       return [[method, ...cells, counts.join(" to ")]];
     }),
   );
