@@ -12,31 +12,15 @@ import time
 import torch
 
 from engine_bench import DEVICE, SHAPE, Report, late
+from random_model import transformers_model
 
 NOTES = '`gb`: the most that torch has had allocated. transformers, StaticCache, sdpa, `torch.compile(mode="reduce-overhead")`.'
 
 
 def model():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    c = SHAPE
-    config = LlamaConfig(
-        hidden_size=c.dim,
-        intermediate_size=c.ff_dim,
-        num_hidden_layers=c.layers,
-        num_attention_heads=c.heads,
-        num_key_value_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        vocab_size=c.vocab_size,
-        max_position_embeddings=c.context,
-        rms_norm_eps=c.rms_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rope_base},
-        tie_word_embeddings=False,
-        attn_implementation="sdpa",
-    )
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if DEVICE else "cpu"):
-        made = LlamaForCausalLM(config).eval()
+        made = transformers_model(SHAPE, attn_implementation="sdpa").eval()
     torch.set_default_dtype(torch.float32)
     return made
 
@@ -67,26 +51,21 @@ def decode(llama, batch, behind, steps, report):
     token = out.logits[:, -1:].argmax(-1)
     wait()
     prompt = time.perf_counter() - begin
-    step = torch.compile(llama, mode="reduce-overhead") if DEVICE else llama
+    forward = torch.compile(llama, mode="reduce-overhead") if DEVICE else llama
+
+    def step(token):
+        logits = forward(input_ids=token, past_key_values=cache, use_cache=True).logits
+        return logits[:, -1:].argmax(-1).clone()
+
     begin = time.perf_counter()
     for _ in range(4):  # compiles, records
-        token = (
-            step(input_ids=token, past_key_values=cache, use_cache=True)
-            .logits[:, -1:]
-            .argmax(-1)
-            .clone()
-        )
+        token = step(token)
     wait()
     compiling = time.perf_counter() - begin
     times = []
     for _ in range(steps):
         begin = time.perf_counter()
-        token = (
-            step(input_ids=token, past_key_values=cache, use_cache=True)
-            .logits[:, -1:]
-            .argmax(-1)
-            .clone()
-        )
+        token = step(token)
         wait()
         times.append(time.perf_counter() - begin)
     ms = 1e3 * statistics.median(times)

@@ -61,6 +61,29 @@ def interleave(values, config):
     return out.reshape(values.shape)
 
 
+def transformers_model(config, **more):
+    """A model of a config in transformers, with weights of its own making; `more` goes into its config."""
+    import transformers
+
+    c = config
+    name = ("Llama", "Qwen2", "Qwen3")[c.architecture]
+    made = getattr(transformers, name + "Config")(
+        hidden_size=c.dim,
+        intermediate_size=c.ff_dim,
+        num_hidden_layers=c.layers,
+        num_attention_heads=c.heads,
+        num_key_value_heads=c.kv_heads,
+        head_dim=c.head_dim,
+        vocab_size=c.vocab_size,
+        max_position_embeddings=c.context,
+        rms_norm_eps=c.rms_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_base},
+        tie_word_embeddings=bool(c.tied),
+        **more,
+    )
+    return getattr(transformers, name + "ForCausalLM")(made)
+
+
 class RandomModel:
     """Weights of a config. `dtype` is that of its matrices in the file; vectors are F32."""
 
@@ -114,24 +137,8 @@ class RandomModel:
 
     def transformers(self, dtype):
         """The same model in transformers, on the GPU."""
-        import transformers
-
         c = self.config
-        name = ("Llama", "Qwen2", "Qwen3")[c.architecture]
-        config = getattr(transformers, name + "Config")(
-            hidden_size=c.dim,
-            intermediate_size=c.ff_dim,
-            num_hidden_layers=c.layers,
-            num_attention_heads=c.heads,
-            num_key_value_heads=c.kv_heads,
-            head_dim=c.head_dim,
-            vocab_size=c.vocab_size,
-            max_position_embeddings=c.context,
-            rms_norm_eps=c.rms_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_base},
-            tie_word_embeddings=bool(c.tied),
-        )
-        model = getattr(transformers, name + "ForCausalLM")(config)
+        model = transformers_model(c)
         places = {
             "embedding": "model.embed_tokens.weight",
             "output": "lm_head.weight",
