@@ -9,6 +9,14 @@ export function median(values: readonly number[]): number {
   return (upper + lower) / 2;
 }
 
+/** The value below which a share of the values lies. Throws on none. */
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const found = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+  if (found === undefined) throw new Error("a quantile of no values");
+  return found;
+}
+
 /** Three digits, or as many as stand before the point. */
 export function digits(value: number): string {
   if (value >= 100) return value.toFixed(0);

@@ -10,7 +10,7 @@ import { fileBytesPerToken, modelPath } from "./models.js";
 import { barChart } from "./plot.js";
 import { promptOf, tokenizerOf } from "./prompt.js";
 import { deadlines, heading, replaceSection, wanted } from "./section.js";
-import { digits, median, percent } from "./stats.js";
+import { digits, median, percent, quantile } from "./stats.js";
 
 const folder = mkdtempSync(join(tmpdir(), "leanedge-bench-support-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -20,6 +20,14 @@ describe("median()", () => {
     expect(median([9, 1, 5])).toBe(5);
     expect(median([1, 2, 4, 100])).toBe(3);
     expect(() => median([])).toThrow("the median of no values");
+  });
+});
+
+describe("quantile()", () => {
+  it("is the value below which a share lies, at most the largest", () => {
+    const values = Array.from({ length: 200 }, (_, at) => 199 - at);
+    expect([0, 0.5, 0.99, 1].map((share) => quantile(values, share))).toEqual([0, 100, 198, 199]);
+    expect(() => quantile([], 0.5)).toThrow("a quantile of no values");
   });
 });
 

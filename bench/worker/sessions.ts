@@ -2,6 +2,7 @@
 import type { Client } from "@connectrpc/connect";
 import { Role } from "../../src/gen/leanedge/v1/session_pb.js";
 import type { PrefixName, WorkerService } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
+import { quantile } from "../support/stats.js";
 import type { LoadRun } from "./workload.js";
 
 /** One answer as its client saw it. */
@@ -47,22 +48,17 @@ export async function answer(
   return seen;
 }
 
-function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+/** Seconds that the worker's engine has spent in steps. */
+async function engineSeconds(url: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const line = text
+    .split("\n")
+    .find((each) => each.startsWith("leanedge:step_duration_seconds_sum"));
+  return Number(line?.slice(line.lastIndexOf(" ") + 1));
 }
 
-/** Seconds that the worker's engine has spent in steps. */
-async function engineTime(url: string): Promise<{ seconds: number }> {
-  const text = await (await fetch(`${url}/metrics`)).text();
-  const value = (name: string): number => {
-    const line = text
-      .split("\n")
-      .find((each) => each.startsWith(`leanedge:step_duration_seconds_${name}`));
-    return Number(line?.slice(line.lastIndexOf(" ") + 1));
-  };
-  return { seconds: value("sum") };
-}
+/** A look at the engine: when, and the seconds of its steps so far. */
+type Look = { atMs: number; seconds: Promise<number> };
 
 /** All sessions at once: what each saw, and what of it lies where all of them answer. */
 function throughput(seen: readonly Seen[]): Pick<LoadRun, "tokensPerSecond" | "stepMs" | "gapMs"> {
@@ -80,13 +76,10 @@ function throughput(seen: readonly Seen[]): Pick<LoadRun, "tokensPerSecond" | "s
 }
 
 /** Share of the time between two looks that went into engine steps. */
-async function engineShare(
-  looks: readonly { atMs: number; engine: Promise<{ seconds: number }> }[],
-): Promise<number> {
+async function engineShare(looks: readonly Look[]): Promise<number> {
   const [from, to] = looks;
   if (from === undefined || to === undefined) throw new Error("nobody looked twice");
-  const seconds = (await to.engine).seconds - (await from.engine).seconds;
-  return (1000 * seconds) / (to.atMs - from.atMs);
+  return (1000 * ((await to.seconds) - (await from.seconds))) / (to.atMs - from.atMs);
 }
 
 /** What sessions of a model ask at once. */
@@ -108,9 +101,9 @@ export async function allSessions(
   const sessions = Array.from({ length: asked.sessions }, (_, index) => `s${index}`);
   const { model, prompt: text, generate: maxTokens } = asked;
   let waiting = sessions.length;
-  const decoding: { atMs: number; engine: Promise<{ seconds: number }> }[] = [];
+  const decoding: Look[] = [];
   const look = (): void => {
-    decoding.push({ atMs: performance.now(), engine: engineTime(url) });
+    decoding.push({ atMs: performance.now(), seconds: engineSeconds(url) });
   };
   const onFirstToken = (): void => {
     if (--waiting === 0) look();
