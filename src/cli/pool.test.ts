@@ -6,7 +6,7 @@ import {
   WorkerOrigin,
   WorkerState,
 } from "../gen/leanedge/pool/v1/pool_pb.js";
-import { poolTable } from "./pool.js";
+import { poolJson, poolTable } from "./pool.js";
 
 describe("the table of a pool", () => {
   it("aligns its columns and names states in words", () => {
@@ -37,5 +37,23 @@ describe("the table of a pool", () => {
     expect(second.indexOf("engine:a/0")).toBe(head.indexOf("WORKER"));
     expect(first).toMatch(/a,b +http:\/\/10\.0\.0\.1:9000 +3 heartbeats are missing$/);
     expect(second).not.toMatch(/ $/);
+  });
+});
+
+describe("a pool as JSON", () => {
+  it("has each field of a worker, also where it is 0 or false", () => {
+    const worker = create(PoolWorkerSchema, { name: "gpu-1", state: WorkerState.READY, moved: 4n });
+    expect(JSON.parse(poolJson([worker]))).toEqual({
+      workers: [
+        expect.objectContaining({
+          name: "gpu-1",
+          state: "WORKER_STATE_READY",
+          crowded: false,
+          stateMs: "0",
+          moved: "4",
+          failures: "0",
+        }),
+      ],
+    });
   });
 });

@@ -125,10 +125,17 @@ export function poolTable(workers: readonly PoolWorker[]): string[] {
   );
 }
 
+/** The workers as JSON, with all fields of each. */
+export function poolJson(workers: readonly PoolWorker[]): string {
+  const list = workers.map((worker) =>
+    toJson(PoolWorkerSchema, worker, { alwaysEmitImplicit: true }),
+  );
+  return JSON.stringify({ workers: list }, undefined, 2);
+}
+
 function print(workers: readonly PoolWorker[], json: boolean): void {
   if (json) {
-    const list = workers.map((worker) => toJson(PoolWorkerSchema, worker));
-    console.log(JSON.stringify({ workers: list }, undefined, 2));
+    console.log(poolJson(workers));
     return;
   }
   for (const line of poolTable(workers)) console.log(line);
