@@ -19,6 +19,8 @@ export type BareRun = {
   /** Tokens a second while all sequences decode. */
   tokensPerSecond: number;
   stepMs: number;
+  /** From the first prompt to the last token of all sequences, milliseconds. */
+  wholeMs: number;
 };
 
 /** A worker while all its sessions answer. */

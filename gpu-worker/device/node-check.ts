@@ -10,7 +10,6 @@
  * Prints each check with its figures, and ends with `N passed, N failed`. Writes node.json and node.md into the folder
  * that OUT names; LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured.
  */
-import { execFileSync } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { performance } from "node:perf_hooks";
@@ -29,6 +28,7 @@ import { loadEngine, type LoadedEngine } from "../../src/engine/load-engine.js";
 import { parsePlan } from "../../src/engine/plan/parse.js";
 import type { CachePlan } from "../../src/engine/plan/plan.js";
 import { EngineError } from "../../src/engine/status.js";
+import { runHead } from "./run-head.js";
 
 /**
  * RMS difference of log-probabilities. The WASM module rounds activations to int8, the CUDA engine to bf16: two
@@ -78,29 +78,11 @@ async function check(name: string, run: () => Promise<string>): Promise<void> {
   }
 }
 
-/** The name and driver of the GPU; what is said where there is none. */
-function gpu(): readonly string[] {
-  try {
-    const query = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
-    return execFileSync("nvidia-smi", query, { encoding: "utf8" }).trim().split(", ");
-  } catch {
-    return ["none", "none"];
-  }
-}
-
 /** Leaves the results in the folder OUT, if there is one. */
 async function writeResults(folder: string | undefined): Promise<void> {
   if (folder === undefined || folder === "") return;
-  const [device, driver] = gpu();
-  const head = {
-    device,
-    driver,
-    node: process.version,
-    date: `${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC`,
-    commit: process.env["LEANEDGE_COMMIT"] ?? "unknown",
-    command: `node node-check.mjs ${options.model.map((path) => basename(path)).join(" ")}`,
-    kernels: process.env["LEANEDGE_KERNELS"] ?? "unknown",
-  };
+  const models = options.model.map((path) => basename(path)).join(" ");
+  const head = runHead(`node node-check.mjs ${models}`);
   await writeFile(join(folder, "node.json"), `${JSON.stringify({ head, lines }, null, 1)}\n`);
   const rows = lines.map(
     ({ check, good, said }) => `| ${check} | ${good ? "ok" : "FAIL"} | ${said} |`,
@@ -108,9 +90,9 @@ async function writeResults(folder: string | undefined): Promise<void> {
   await writeFile(
     join(folder, "node.md"),
     [
-      `# The CUDA engine in Node beside the WASM module, on ${head.device ?? ""}`,
+      `# The CUDA engine in Node beside the WASM module, on ${head.device}`,
       "",
-      `Date ${head.date}, commit \`${head.commit.slice(0, 12)}\` (kernels \`${head.kernels}\`), driver ${head.driver ?? ""}, Node ${head.node}.`,
+      `Date ${head.date}, commit \`${head.commit.slice(0, 12)}\` (kernels \`${head.kernels}\`), driver ${head.driver}, Node ${head.node}.`,
       "",
       "| check | | figures |",
       "| --- | --- | --- |",

@@ -10,7 +10,7 @@
  * Engine and worker are processes of their own that run one after the other. Prints a line a round; writes serving.json
  * and serving.md into the folder that OUT names after each. LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured.
  */
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,6 +18,8 @@ import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { median } from "../../bench/support/stats.js";
+import { engineAlone } from "../../bench/worker/engine-alone.js";
 import { allSessions } from "../../bench/worker/sessions.js";
 import type { BareRun, LoadRun } from "../../bench/worker/workload.js";
 import type { LoadedModel } from "../../src/worker/process/engine-host.js";
@@ -28,10 +30,8 @@ import {
   PromptTexts,
   startWorkerProcess,
 } from "../../src/worker/process/index.js";
-import { writeGguf, type GgufSource, type TensorSource } from "../../test/oracle/gguf.js";
-import { randomModel, type ModelSpec } from "../../test/oracle/random-model.js";
-import { SeededRandom } from "../../test/oracle/random.js";
-import { encodeTensor, tensorTypes, type TensorType } from "../../test/oracle/tensor-types.js";
+import { runHead } from "./run-head.js";
+import { writeShape } from "./shape-model.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -56,100 +56,8 @@ const modelPath = join(
   options.folder,
   `random-${options.shape}-${options.type.toLowerCase()}.gguf`,
 );
-/** Rows x layers of one step: no prompt has more. */
-const workMax = 1e7;
 /** A worker that has not begun to serve by then, or an engine that has not answered, never will. */
 const startMsMax = 120_000;
-
-const common = {
-  architecture: "llama",
-  seed: 1,
-  vocabularyKind: "bpe",
-  context: 8_192,
-  tied: false,
-  ropeBase: 500_000,
-} as const;
-
-/** The shape that `--shape` names. */
-function spec(type: TensorType): ModelSpec {
-  if (options.shape === "8b") {
-    return {
-      ...common,
-      type,
-      layers: 32,
-      dim: 4_096,
-      ffDim: 14_336,
-      heads: 32,
-      kvHeads: 8,
-      headDim: 128,
-      vocabulary: 16_384,
-    };
-  }
-  if (options.shape !== "tiny") throw new Error(`--shape is ${options.shape}, must be 8b or tiny`);
-  return {
-    ...common,
-    type,
-    layers: 2,
-    dim: 128,
-    ffDim: 128,
-    heads: 2,
-    kvHeads: 1,
-    headDim: 64,
-    vocabulary: 1_024,
-  };
-}
-
-/** Tokens of the vocabulary: a Llama 3's. Random words do not join to so many, those behind them are plain text. */
-const vocabulary = options.shape === "8b" ? 128_256 : 2_048;
-
-/** Metadata and tensors of the shape, with as many tokens as `vocabulary` says. */
-function widened({ metadata, tensors }: GgufSource): GgufSource {
-  const all = new Map(metadata);
-  const tokens = all.get("tokenizer.ggml.tokens");
-  const types = all.get("tokenizer.ggml.token_type");
-  if (tokens?.type !== "strings" || types?.type !== "i32s") throw new Error("no vocabulary");
-  const more = vocabulary - tokens.value.length;
-  const names = Array.from({ length: more }, (_, i) => `[word${i}]`);
-  all.set("tokenizer.ggml.tokens", { type: "strings", value: [...tokens.value, ...names] });
-  all.set("tokenizer.ggml.token_type", {
-    type: "i32s",
-    value: [...types.value, ...names.map(() => 1)],
-  });
-  all.set("llama.vocab_size", { type: "u32", value: vocabulary });
-  const tables = new Set(["token_embd.weight", "output.weight"]);
-  return {
-    metadata: all,
-    tensors: tensors.map((tensor) =>
-      tables.has(tensor.name) ? { ...tensor, shape: [tensor.shape[0] ?? 0, vocabulary] } : tensor,
-    ),
-  };
-}
-
-/** Writes the model: real metadata and norms, matrices cut from one run of random values. */
-function writeModel(): void {
-  const type = (Object.keys(tensorTypes) as TensorType[]).find((name) => name === options.type);
-  if (type === undefined) throw new Error(`--type is ${options.type}, must be a type of tensors`);
-  const { metadata, tensors } = widened(randomModel(spec(type)));
-  const block = tensorTypes[type];
-  const bytesOf = ({ shape }: TensorSource): number =>
-    (shape.reduce((product, size) => product * size, 1) / block.values) * block.bytes;
-  const matrices = tensors.filter(({ shape }) => shape.length === 2);
-  const piece = encodeTensor(type, SeededRandom.named(1, "weights").normals(1 << 21, 0.02));
-  // Tensors begin at different places of the run, so that no two layers are alike.
-  const stride = 997 * block.bytes;
-  const random = Buffer.alloc(Math.max(...matrices.map(bytesOf)) + stride * tensors.length);
-  for (let at = 0; at < random.length; at += piece.length) {
-    random.set(piece.subarray(0, Math.min(piece.length, random.length - at)), at);
-  }
-  writeGguf(modelPath, {
-    metadata,
-    tensors: tensors.map((tensor, index) => {
-      if (tensor.shape.length !== 2) return tensor;
-      const begin = index * stride;
-      return { ...tensor, bytes: () => random.subarray(begin, begin + bytesOf(tensor)) };
-    }),
-  });
-}
 
 function load(): ReturnType<typeof openModel> {
   if (options.addon !== "") process.env["LEANEDGE_CUDA_ADDON"] = options.addon;
@@ -187,36 +95,8 @@ async function runBare(): Promise<void> {
   const ids = codec.encodeFirst([{ role: "user", content: text }]);
   const plan = options.plan.length > 0 ? 1 : 0;
   for (let round = 0; round <= Number(options.rounds); round++) {
-    const sequences = Array.from({ length: sessions }, () => engine.createSequence(plan));
-    const begun = performance.now();
-    for (const sequence of sequences) {
-      engine.append(sequence, "prompt", ids);
-      const [result] = await engine.step([{ sequence, workMax, sample: true }]);
-      if (result?.error !== undefined) throw result.error;
-    }
-    const entries = sequences.map((sequence) => ({
-      sequence,
-      workMax: engine.layers,
-      sample: true,
-    }));
-    const start = performance.now();
-    for (let step = 1; step < generate; step++) {
-      for (const { token, error } of await engine.step(entries)) {
-        if (error !== undefined) throw error;
-        if (token === undefined) throw new Error("a sequence drew no token");
-      }
-    }
-    const end = performance.now();
-    for (const sequence of sequences) engine.freeSequence(sequence);
-    const stepMs = (end - start) / (generate - 1);
-    console.log(
-      JSON.stringify({
-        tokens: ids.length,
-        stepMs,
-        tokensPerSecond: (1000 * sessions) / stepMs,
-        wholeMs: end - begun,
-      } satisfies Bare),
-    );
+    const run = await engineAlone(engine, { sequences: sessions, ids, generate, plan });
+    console.log(JSON.stringify({ tokens: ids.length, ...run } satisfies Bare));
   }
   engine.close();
 }
@@ -239,8 +119,8 @@ async function runWorker(): Promise<void> {
   });
 }
 
-/** What the engine alone shows, prompts included in `wholeMs`. */
-type Bare = BareRun & { tokens: number; wholeMs: number };
+/** What the engine alone shows, and how long each prompt is. */
+type Bare = BareRun & { tokens: number };
 type Round = { name: string; tokensPerSecond: number; stepMs: number; wholeMs: number };
 
 /** Starts this program in another role. `lines` gives what it prints, as it comes. */
@@ -294,39 +174,19 @@ async function stop({ process: started }: { process: ChildProcess }): Promise<vo
   clearTimeout(timer);
 }
 
-/** The name and driver of the GPU; what is said where there is none. */
-function gpu(): readonly string[] {
-  try {
-    const query = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
-    return execFileSync("nvidia-smi", query, { encoding: "utf8" }).trim().split(", ");
-  } catch {
-    return ["no GPU", "none"];
-  }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return ((sorted[(sorted.length - 1) >> 1] ?? NaN) + (sorted[sorted.length >> 1] ?? NaN)) / 2;
-}
-
 /** Leaves what has been measured so far in the folder OUT. */
 async function writeResults(prompt: number, rounds: readonly Round[]): Promise<void> {
   const out = process.env["OUT"] ?? "";
   if (out === "") return;
-  const [device = "", driver = ""] = gpu();
-  const of = (name: string, what: (round: Round) => number): number =>
-    median(rounds.filter((round) => round.name === name).map(what));
+  const of = (name: string, what: (round: Round) => number): number => {
+    const values = rounds.filter((round) => round.name === name).map(what);
+    return values.length === 0 ? NaN : median(values);
+  };
   const share = of("worker", (r) => r.tokensPerSecond) / of("engine", (r) => r.tokensPerSecond);
   const whole = of("engine", (r) => r.wholeMs) / of("worker", (r) => r.wholeMs);
-  const head = {
-    device,
-    driver,
-    node: process.version,
-    date: `${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC`,
-    commit: process.env["LEANEDGE_COMMIT"] ?? "unknown",
-    command: `node worker-bench.mjs --shape ${options.shape} --type ${options.type} --sessions ${sessions} --generate ${generate}`,
-    kernels: process.env["LEANEDGE_KERNELS"] ?? "unknown",
-  };
+  const head = runHead(
+    `node worker-bench.mjs --shape ${options.shape} --type ${options.type} --sessions ${sessions} --generate ${generate}`,
+  );
   const figures = { sessions, prompt, generate, plans: options.plan.length, share, whole };
   await writeFile(
     join(out, "serving.json"),
@@ -341,7 +201,7 @@ async function writeResults(prompt: number, rounds: readonly Round[]): Promise<v
     [
       `# ${sessions} sessions on a worker with the CUDA engine`,
       "",
-      `${device}, ${head.date}, commit \`${head.commit.slice(0, 12)}\` (kernels \`${head.kernels}\`), driver ${driver}, Node ${head.node}, \`${head.command}\`. ` +
+      `${head.device}, ${head.date}, commit \`${head.commit.slice(0, 12)}\` (kernels \`${head.kernels}\`), driver ${head.driver}, Node ${head.node}, \`${head.command}\`. ` +
         `${options.shape} shape, random weights (${options.type}), prompts of ${prompt} tokens, ${options.plan.length > 0 ? "the first plan" : "dense f16 cache"}.`,
       "",
       "| | tokens/s while all answer | ms a step | ms from the first call to the last token |",
@@ -358,7 +218,7 @@ async function measure(): Promise<void> {
   const begun = performance.now();
   const late = (): boolean => performance.now() - begun > 1000 * Number(options.seconds);
   mkdirSync(options.folder, { recursive: true });
-  if (!existsSync(modelPath)) writeModel();
+  if (!existsSync(modelPath)) writeShape(modelPath, options.shape, options.type);
   console.log(`model: ${modelPath}, ${((performance.now() - begun) / 1000).toFixed(1)} s`);
   const rounds: Round[] = [];
   let prompt = 0;
