@@ -17,7 +17,15 @@ const sessions = 24;
 const turnsOfPhase = 6;
 /** Time between two tokens of a worker. */
 const tokenMs = 100;
+/** The same while times are measured: a turn then takes as long as a short answer of a model that people talk to. */
+const measuredTokenMs = 250;
 const plan: TurnPlan = { text: "What is the special magic number?", maxTokens: 8 };
+/** Turns of each session beside a drain, and as many before it beside none. */
+const turnsOfMeasure = 3;
+/** What drains may make of the slowest turn of a hundred. */
+const tailRatioMax = 2;
+/** Times that all of it is measured: a busy machine makes some turns slow, whatever happens beside them. */
+const measurementsMax = 3;
 /** Longest that a worker which was told to end may take: its answers, its caches, its process. */
 const endMsMax = 120_000;
 
@@ -25,11 +33,15 @@ const endMsMax = 120_000;
 interface NumberedTurn extends TurnSeen {
   readonly number: number;
   readonly placement: PlacementReason;
+  /** Until its end, and until its first text; milliseconds. */
+  readonly ms: number;
+  readonly firstMs: number;
 }
 
 let pool: WorkerdPool;
 let client: LeanedgeClient;
 const fronts: FaultyWorker[] = [];
+let pauseMs = tokenMs;
 /** Number of the next turn of all sessions. */
 let nextTurn = 1;
 /** The text of each turn: all sessions say the same at temperature 0, so all hear the same. */
@@ -40,7 +52,7 @@ const paced: Fault = async function* ({ forward }) {
   let dueMs = performance.now();
   for await (const event of forward()) {
     if (event.event.case === "tokens") {
-      dueMs += tokenMs * Math.max(1, event.event.value.ids.length);
+      dueMs += pauseMs * Math.max(1, event.event.value.ids.length);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
     }
     yield event;
@@ -67,6 +79,8 @@ afterAll(async () => {
 /** One turn of one session. */
 async function numberedTurn(session: number, number: number): Promise<NumberedTurn> {
   let placement = PlacementReason.UNSPECIFIED;
+  let firstMs = NaN;
+  const beginMs = performance.now();
   const seen = await runOne(
     client,
     `drain ${session}`,
@@ -75,9 +89,10 @@ async function numberedTurn(session: number, number: number): Promise<NumberedTu
     { temperature: 0 },
     (event) => {
       if (event.type === "started") placement = event.started.placement;
+      if (event.type === "delta" && Number.isNaN(firstMs)) firstMs = performance.now() - beginMs;
     },
   );
-  return { ...seen, number, placement };
+  return { ...seen, number, placement, firstMs, ms: performance.now() - beginMs };
 }
 
 /** All sessions talk at once, each for some turns; `during` happens once their first turns are under way. */
@@ -117,6 +132,12 @@ function moved(turns: readonly NumberedTurn[]): number {
   return turns.filter(({ placement }) => placement === PlacementReason.MOVED).length;
 }
 
+/** The value below which 99 of 100 are. */
+function tailOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.ceil(sorted.length * 0.99) - 1] ?? NaN;
+}
+
 describe(`a worker of three that leaves while ${sessions} sessions talk`, () => {
   it("fails no turn when it is drained, and gives its sessions away", async () => {
     const [name = ""] = names;
@@ -129,6 +150,39 @@ describe(`a worker of three that leaves while ${sessions} sessions talk`, () => 
     expect((await pool.state(name)).state).toBe(WorkerState.DRAINING);
     await pool.admin.resumeWorker({ name });
   });
+
+  it(
+    `leaves p99 of turns below ${tailRatioMax} times that of quiet ones when it is drained`,
+    { retry: measurementsMax - 1 },
+    async () => {
+      const quiet: NumberedTurn[] = [];
+      const drained: NumberedTurn[] = [];
+      pauseMs = measuredTokenMs;
+      // In turn, so that both see the same machine; each worker gives its sessions away once.
+      for (const name of names) {
+        quiet.push(...(await phase(turnsOfMeasure)));
+        drained.push(
+          ...(await phase(turnsOfMeasure, async () => {
+            await pool.admin.drainWorker({ name });
+          })),
+        );
+        await pool.admin.resumeWorker({ name });
+      }
+      pauseMs = tokenMs;
+      expectUndisturbed([...quiet, ...drained]);
+      expect(moved(drained)).toBeGreaterThan(0);
+      const [before, beside] = [quiet, drained].map((turns) => tailOf(turns.map(({ ms }) => ms)));
+      const [first, firstBeside] = [quiet, drained].map((turns) =>
+        tailOf(turns.map(({ firstMs }) => firstMs)),
+      );
+      console.log(
+        `p99 of ${quiet.length} quiet turns ${before?.toFixed(0)} ms, of ${drained.length} beside drains, ` +
+          `of which ${moved(drained)} moved, ${beside?.toFixed(0)} ms; ` +
+          `of their first texts ${first?.toFixed(0)} and ${firstBeside?.toFixed(0)} ms`,
+      );
+      expect((beside ?? NaN) / (before ?? NaN)).toBeLessThanOrEqual(tailRatioMax);
+    },
+  );
 
   it("fails no turn when its process is told to end", async () => {
     const { session } = await client.sessions.getSession({ sessionId: "drain 0" });

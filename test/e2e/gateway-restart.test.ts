@@ -54,6 +54,16 @@ function calm(name: string): readonly PlacedTurn[] {
   return turns;
 }
 
+/** Each turn after the first ran on the worker of the one before, which had all of its log cached. */
+function expectStayed(turns: readonly PlacedTurn[]): void {
+  for (const [index, turn] of turns.slice(1).entries()) {
+    const last = turns[index];
+    if (last === undefined) throw new Error("there is no turn before");
+    expect(turn).toMatchObject({ worker: last.worker, placement: PlacementReason.BOUND });
+    expect(turn.cachedTokens).toBe(cachedAfter(last));
+  }
+}
+
 /** Runs a session's first turn once, without coming back where it fails. */
 async function runOnce(sessionId: string): Promise<void> {
   const messages = [{ role: Role.USER, text: "Is anybody there?" }];
@@ -64,13 +74,7 @@ async function runOnce(sessionId: string): Promise<void> {
 
 describe("an undisturbed session", () => {
   it.each(samplings)("stays with its worker and finds all of its log cached, at %s", (name) => {
-    const turns = calm(name);
-    for (const [index, turn] of turns.slice(1).entries()) {
-      const last = turns[index];
-      if (last === undefined) throw new Error("there is no turn before");
-      expect(turn).toMatchObject({ worker: last.worker, placement: PlacementReason.BOUND });
-      expect(turn.cachedTokens).toBe(cachedAfter(last));
-    }
+    expectStayed(calm(name));
   });
 });
 
@@ -157,12 +161,7 @@ describe("a gateway whose PoolObject lost everything", () => {
     await pool.gateway.forget("PoolObject");
     await pool.gateway.start();
     turns.push(...(await talkPlaced(client, session, before.length + 1, after)));
-    for (const [index, turn] of turns.slice(1).entries()) {
-      const last = turns[index];
-      if (last === undefined) throw new Error("there is no turn before");
-      expect(turn).toMatchObject({ worker: last.worker, placement: PlacementReason.BOUND });
-      expect(turn.cachedTokens).toBe(cachedAfter(last));
-    }
+    expectStayed(turns);
     for (const name of names) await pool.ready(name);
     const [fresh] = await talkPlaced(client, "placed anew", 1, before);
     expect(names).toContain(fresh?.worker);
@@ -177,13 +176,8 @@ describe.each(["throws", "hangs"] as const)("a gateway whose PoolObject %s", (fa
     await pool.gateway.kill();
     await pool.gateway.start(fault);
     turns.push(...(await talkPlaced(client, session, before.length + 1, after)));
-    for (const [index, turn] of turns.slice(1).entries()) {
-      const last = turns[index];
-      if (last === undefined) throw new Error("there is no turn before");
-      expect(turn).toMatchObject({ worker: last.worker, placement: PlacementReason.BOUND });
-      expect(turn.cachedTokens).toBe(cachedAfter(last));
-      expect(turn.reconnects).toBe(0);
-    }
+    expectStayed(turns);
+    expect(turns.map(({ reconnects }) => reconnects)).toEqual(turns.map(() => 0));
     if (fault === "throws") {
       // Nobody knows a worker for a new one; it is told so, and may come again.
       await expect(runOnce("new while the pool throws")).rejects.toMatchObject({

@@ -12,7 +12,7 @@ import { freePort } from "./wrangler-dev.js";
 const root = resolve(import.meta.dirname, "../..");
 /** Longest start of the runtime on a busy machine. */
 const startMsMax = 60_000;
-/** Lines of the runtime's output that are kept to explain a failure. */
+/** Characters of the runtime's output that are kept: the last ones, to explain a failure. */
 const outputCharsMax = 64 * 1024;
 
 /** Objects of the gateway; each class keeps its storage in a folder of its own name. */
