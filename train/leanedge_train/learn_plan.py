@@ -62,8 +62,8 @@ def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, i
 
 
 def file_name(model: str, plan: str) -> str:
-    """Of a plan's file: models may have spaces in their names."""
-    return f"{model.replace(' ', '-')}.{plan}.json"
+    """Of a plan's file: models may have spaces and capitals in their names."""
+    return f"{model.lower().replace(' ', '-')}.{plan}.json"
 
 
 def reading_of(plan: CachePlan, device: torch.device) -> Reading:
