@@ -48,6 +48,15 @@ export const answerBytesMax = 1 << 20;
 /** Token ids of one segment: four bytes each, so that a row stays below 2 MB. */
 export const segmentIdsMax = 400_000;
 
+/**
+ * Text of a transcript that its session's object keeps in memory, in characters: some hundred sessions that are at work share an
+ * isolate of 128 MB. A longer one is read from storage.
+ */
+export const keptCharsMax = 64 * 1024;
+
+/** The same for the ids of a log, in bytes: 16 Ki tokens. */
+export const keptIdsBytesMax = 64 * 1024;
+
 /** Page sizes of lists. */
 export const pageSizeMax = 1_000;
 /** Sessions of a page where a request names no size. */
@@ -64,6 +73,12 @@ export const pageTokenCharsMax = 512;
  * 20 ms, and a model that gives 100 tokens a second writes 50 rows a second instead of 100.
  */
 export const appendIntervalMs = 20;
+
+/**
+ * How long a turn that begins waits to be stored together with its first token, and its client to hear of it. As long as
+ * between two appends: a turn whose prompt takes longer is stored before its answer.
+ */
+export const turnStoreMs = 20;
 
 /** Largest piece of text in one delta, in bytes; a replayed answer travels in such pieces. */
 export const deltaBytesMax = 64 * 1024;
@@ -110,6 +125,12 @@ export const orphanedTurnMs = 60_000;
 
 /** Life of a binding after the last turn; a worker has dropped an idle cache by then in any case. */
 export const bindingTtlMs = 30 * 60_000;
+
+/** How long a change may wait on its way to the tenant's index: a session whose turns are short tells of several at once. */
+export const indexPushMs = 200;
+
+/** How much earlier than in memory a binding may expire in storage: a turn that only prolongs it writes no row for that. */
+export const bindingSlackMs = 60_000;
 
 /** First pause before a failed update of the tenant's index is tried again; it doubles up to the maximum. */
 export const indexRetryMs = 1_000;

@@ -16,11 +16,15 @@ export type Sums = Readonly<Record<string, number>>;
 /** See the head of this file. */
 export class Meter {
   #sums = new Map<string, number>();
+  /** Names of series that were made: those of a metric, and of its buckets, sum and count. */
+  readonly #names = new Map<string, readonly string[]>();
 
   /** Adds to a counter. */
   count(metric: Metric, labels: Labels, by = 1): void {
     if (by > 0) {
-      this.#add(seriesName(metric.name, labels), by);
+      for (const series of this.#series(metric, labels)) {
+        this.#add(series, by);
+      }
     }
   }
 
@@ -30,15 +34,18 @@ export class Meter {
     labels: Labels,
     value: number,
   ): void {
-    const { buckets, name } = metric;
-    for (const bound of buckets) {
-      // Those that it does not fall into too: a bucket that appears late looks like one that jumps.
-      const series = seriesName(`${name}_bucket`, { ...labels, le: String(bound) });
-      this.#add(series, value <= bound ? 1 : 0);
-    }
-    this.#add(seriesName(`${name}_bucket`, { ...labels, le: "+Inf" }), 1);
-    this.#add(seriesName(`${name}_sum`, labels), value);
-    this.#add(seriesName(`${name}_count`, labels), 1);
+    const { buckets } = metric;
+    const series = this.#series(metric, labels);
+    series.forEach((name, index) => {
+      const bound = buckets[index];
+      if (bound !== undefined) {
+        // Those that it does not fall into too: a bucket that appears late looks like one that jumps.
+        this.#add(name, value <= bound ? 1 : 0);
+      } else {
+        // The last bucket, the sum and the count.
+        this.#add(name, index === buckets.length + 1 ? value : 1);
+      }
+    });
   }
 
   /** Whether nothing was counted since the last `take`. */
@@ -58,6 +65,29 @@ export class Meter {
     for (const [series, value] of Object.entries(sums)) {
       this.#add(series, value);
     }
+  }
+
+  /** Names of a metric's series under these labels: its buckets, sum and count, or its own. */
+  #series(metric: Metric, labels: Labels): readonly string[] {
+    const { buckets, name } = metric;
+    const key = `${name} ${Object.values(labels).join(" ")}`;
+    let names = this.#names.get(key);
+    if (names === undefined) {
+      names =
+        buckets === undefined
+          ? [seriesName(name, labels)]
+          : [
+              ...[...buckets.map(String), "+Inf"].map((le) =>
+                seriesName(`${name}_bucket`, { ...labels, le }),
+              ),
+              seriesName(`${name}_sum`, labels),
+              seriesName(`${name}_count`, labels),
+            ];
+      if (this.#names.size < metricSeriesMax) {
+        this.#names.set(key, names);
+      }
+    }
+    return names;
   }
 
   #add(series: string, value: number): void {

@@ -200,7 +200,7 @@ function readAnswer(
   const encoder = new TextEncoder();
   if (!turn.running) {
     const all = encoder.encode(store.answerText(turn.number));
-    const end = characterBorder(all, Math.min(all.byteLength, offset + deltaBytesMax));
+    const end = characterBorder(all, Math.min(all.byteLength, shown, offset + deltaBytesMax));
     return end <= offset
       ? undefined
       : {

@@ -2,13 +2,14 @@
  * What a SessionObject stores of its session's cache: the plan with its sizes, when the cache is to be
  * saved, and the saved snapshot in rows of at most snapshotRowBytesMax. A snapshot is written under
  * a number of its own and replaces the one before in one transaction, so that what is read is always
- * whole; rows of one that was never finished go with the next one.
+ * whole; rows of one that was never finished go with the next one. All but snapshots is kept in memory
+ * (store-writes.ts).
  */
 import { create } from "@bufbuild/protobuf";
 import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { blob, bytes, int, text } from "./sql-row.js";
-import type { Row, SqlValue } from "./sql-row.js";
+import type { KeptTable, StoreWrites } from "./store-writes.js";
 
 /** The session's cache plan and what the session takes under it at the model's longest context. */
 export interface PlanRecord {
@@ -31,73 +32,72 @@ export interface SnapshotRecord {
   readonly bytes: number;
 }
 
+/** The one row of `cache`. */
+interface CacheRecord {
+  readonly plan: PlanRecord;
+  readonly pages: number;
+  readonly saveDueMs: number;
+}
+
 /** See the head of this file. */
-export class CacheStore {
-  readonly #storage: DurableObjectStorage;
-  readonly #sql: SqlStorage;
+export class CacheStore implements KeptTable {
+  readonly #writes: StoreWrites;
+  #kept: CacheRecord | undefined;
 
   /** The tables are session-schema.ts's. */
-  constructor(storage: DurableObjectStorage) {
-    this.#storage = storage;
-    this.#sql = storage.sql;
+  constructor(writes: StoreWrites) {
+    this.#writes = writes;
+    writes.register(this);
   }
 
   /** The plan; undefined before a worker has accepted the first turn. */
   plan(): PlanRecord | undefined {
-    const row = this.#first("SELECT * FROM cache WHERE plan <> ''");
-    return row === undefined
-      ? undefined
-      : {
-          name: text(row, "plan"),
-          pagesMax: int(row, "plan_pages_max"),
-          bytesMax: int(row, "plan_bytes_max"),
-        };
+    const { plan } = this.#record;
+    return plan.name === "" ? undefined : plan;
   }
 
   /** Stores the plan. */
   setPlan(plan: PlanRecord): void {
-    this.#sql.exec(
-      `INSERT INTO cache (one, plan, plan_pages_max, plan_bytes_max) VALUES (1, ?, ?, ?)
-       ON CONFLICT (one) DO UPDATE SET plan = excluded.plan, plan_pages_max = excluded.plan_pages_max,
-         plan_bytes_max = excluded.plan_bytes_max`,
-      plan.name,
-      plan.pagesMax,
-      plan.bytesMax,
-    );
+    const { name, pagesMax, bytesMax } = this.#record.plan;
+    if (plan.name !== name || plan.pagesMax !== pagesMax || plan.bytesMax !== bytesMax) {
+      this.#change({ plan });
+    }
   }
 
   /** Archive pages that the worker held when it last said so. */
   pages(): number {
-    const row = this.#first("SELECT pages FROM cache");
-    return row === undefined ? 0 : int(row, "pages");
+    return this.#record.pages;
   }
 
   /** Stores how many pages the worker holds. */
   setPages(pages: number): void {
-    this.#sql.exec(
-      "INSERT INTO cache (one, pages) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET pages = excluded.pages",
-      pages,
-    );
+    if (pages !== this.#record.pages) {
+      this.#change({ pages });
+    }
   }
 
   /** When the cache is to be saved, in milliseconds since 1970; undefined: not at all. */
   saveDueMs(): number | undefined {
-    const row = this.#first("SELECT save_due_ms FROM cache WHERE save_due_ms > 0");
-    return row === undefined ? undefined : int(row, "save_due_ms");
+    const { saveDueMs } = this.#record;
+    return saveDueMs === 0 ? undefined : saveDueMs;
   }
 
-  /** Sets when the cache is to be saved; 0: not at all. */
+  /**
+   * Sets when the cache is to be saved; 0: not at all. A time that only moves on need not be stored: an object that was lost
+   * finds an earlier one, and saves no later for it.
+   */
   setSaveDue(dueMs: number): void {
-    this.#sql.exec(
-      `INSERT INTO cache (one, save_due_ms) VALUES (1, ?)
-       ON CONFLICT (one) DO UPDATE SET save_due_ms = excluded.save_due_ms`,
-      dueMs,
-    );
+    const beforeMs = this.#record.saveDueMs;
+    if (beforeMs === 0 || dueMs < beforeMs) {
+      this.#change({ saveDueMs: dueMs });
+    } else if (dueMs > beforeMs) {
+      this.#kept = { ...this.#record, saveDueMs: dueMs };
+    }
   }
 
   /** The saved snapshot; undefined if there is none. */
   snapshot(): SnapshotRecord | undefined {
-    const row = this.#first("SELECT * FROM snapshot");
+    const row = this.#writes.first("SELECT * FROM snapshot");
     return row === undefined
       ? undefined
       : {
@@ -117,7 +117,7 @@ export class CacheStore {
   /** The rows of the saved snapshot in order, one at a time; ends early if it is replaced meanwhile. */
   *snapshotRows(number: number): Generator<Uint8Array, void, undefined> {
     for (let position = 0; ; position++) {
-      const row = this.#first(
+      const row = this.#writes.first(
         "SELECT bytes FROM snapshot_row WHERE number = ? AND position = ?",
         number,
         position,
@@ -132,14 +132,14 @@ export class CacheStore {
   /** Begins to write a snapshot; its number. What earlier ones left unfinished goes. */
   beginSnapshot(): number {
     const current = this.snapshot()?.number ?? 0;
-    const last = this.#first("SELECT COALESCE(MAX(number), 0) AS n FROM snapshot_row");
-    this.#sql.exec("DELETE FROM snapshot_row WHERE number <> ?", current);
+    const last = this.#writes.first("SELECT COALESCE(MAX(number), 0) AS n FROM snapshot_row");
+    this.#writes.exec("DELETE FROM snapshot_row WHERE number <> ?", current);
     return Math.max(current, last === undefined ? 0 : int(last, "n")) + 1;
   }
 
   /** Writes the next row of a snapshot. */
   appendSnapshotRow(number: number, position: number, data: Uint8Array): void {
-    this.#sql.exec(
+    this.#writes.exec(
       "INSERT INTO snapshot_row (number, position, bytes) VALUES (?, ?, ?)",
       number,
       position,
@@ -149,8 +149,8 @@ export class CacheStore {
 
   /** Puts a snapshot that was written in the place of the one before. */
   finishSnapshot(snapshot: SnapshotRecord): void {
-    this.#storage.transactionSync(() => {
-      this.#sql.exec(
+    this.#writes.atomically(() => {
+      this.#writes.exec(
         `INSERT OR REPLACE INTO snapshot (one, number, tokens, sha256, fingerprint_model, fingerprint_template,
           fingerprint_plan, engine_version, bytes) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)`,
         snapshot.number,
@@ -162,24 +162,69 @@ export class CacheStore {
         snapshot.engineVersion,
         snapshot.bytes,
       );
-      this.#sql.exec("DELETE FROM snapshot_row WHERE number <> ?", snapshot.number);
+      this.#writes.exec("DELETE FROM snapshot_row WHERE number <> ?", snapshot.number);
     });
   }
 
   /** Gives up a snapshot that was begun. */
   abandonSnapshot(number: number): void {
-    this.#sql.exec("DELETE FROM snapshot_row WHERE number = ?", number);
+    this.#writes.exec("DELETE FROM snapshot_row WHERE number = ?", number);
   }
 
   /** Forgets the saved snapshot. */
   deleteSnapshot(): void {
-    this.#storage.transactionSync(() => {
-      this.#sql.exec("DELETE FROM snapshot");
-      this.#sql.exec("DELETE FROM snapshot_row");
+    this.#writes.atomically(() => {
+      this.#writes.exec("DELETE FROM snapshot");
+      this.#writes.exec("DELETE FROM snapshot_row");
     });
   }
 
-  #first(query: string, ...values: SqlValue[]): Row | undefined {
-    return this.#sql.exec(query, ...values).toArray()[0];
+  look(): unknown {
+    return this.#record;
+  }
+
+  write(): void {
+    if (this.#kept === undefined) {
+      return;
+    }
+    const { plan, pages, saveDueMs } = this.#kept;
+    this.#writes.run(
+      `INSERT INTO cache (one, plan, plan_pages_max, plan_bytes_max, pages, save_due_ms) VALUES (1, ?, ?, ?, ?, ?)
+       ON CONFLICT (one) DO UPDATE SET plan = excluded.plan, plan_pages_max = excluded.plan_pages_max,
+         plan_bytes_max = excluded.plan_bytes_max, pages = excluded.pages, save_due_ms = excluded.save_due_ms`,
+      plan.name,
+      plan.pagesMax,
+      plan.bytesMax,
+      pages,
+      saveDueMs,
+    );
+  }
+
+  reset(): void {
+    this.#kept = undefined;
+  }
+
+  get #record(): CacheRecord {
+    if (this.#kept === undefined) {
+      const row = this.#writes.first("SELECT * FROM cache");
+      this.#kept =
+        row === undefined
+          ? { plan: { name: "", pagesMax: 0, bytesMax: 0 }, pages: 0, saveDueMs: 0 }
+          : {
+              plan: {
+                name: text(row, "plan"),
+                pagesMax: int(row, "plan_pages_max"),
+                bytesMax: int(row, "plan_bytes_max"),
+              },
+              pages: int(row, "pages"),
+              saveDueMs: int(row, "save_due_ms"),
+            };
+    }
+    return this.#kept;
+  }
+
+  #change(change: Partial<CacheRecord>): void {
+    this.#kept = { ...this.#record, ...change };
+    this.#writes.changed(this);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Looks after the keys of a session's open streams and of its running turn: once a key is revoked or has expired, its streams
  * end with UNAUTHENTICATED, and then its turn stops. It looks every keyWatchMs while there is something to look after, and
- * does nothing otherwise.
+ * stops at the first look that finds nothing: turns that follow each other have one timer in all.
  */
 import type { ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
@@ -28,7 +28,7 @@ interface Hold {
 export class KeyGuard {
   readonly #options: KeyGuardOptions;
   readonly #holds = new Set<Hold>();
-  #stop: AbortController | undefined;
+  #watching = false;
 
   /** Does nothing yet. */
   constructor(options: KeyGuardOptions) {
@@ -46,23 +46,18 @@ export class KeyGuard {
     }
     const hold: Hold = { keyId, end };
     this.#holds.add(hold);
-    if (this.#stop === undefined) {
-      this.#stop = new AbortController();
-      this.#options.background(this.#watch(this.#stop));
+    if (!this.#watching) {
+      this.#watching = true;
+      this.#options.background(this.#watch());
     }
-    return () => {
-      this.#holds.delete(hold);
-      if (this.#holds.size === 0) {
-        this.#stop?.abort();
-        this.#stop = undefined;
-      }
-    };
+    return () => void this.#holds.delete(hold);
   }
 
-  async #watch(stop: AbortController): Promise<void> {
+  async #watch(): Promise<void> {
     for (;;) {
-      await this.#options.clock.sleep(keyWatchMs, stop.signal);
-      if (stop.signal.aborted) {
+      await this.#options.clock.sleep(keyWatchMs);
+      if (this.#holds.size === 0) {
+        this.#watching = false;
         return;
       }
       for (const keyId of new Set([...this.#holds].map((hold) => hold.keyId))) {

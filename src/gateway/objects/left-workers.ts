@@ -7,58 +7,95 @@ import { leftTriesMax, leftWorkersMax, workerUnaryTimeoutMs } from "../limits.js
 import type { WorkerDirectory, WorkerPlace } from "../worker-client/directory.js";
 import type { SessionStore } from "./session-store.js";
 import { int, text } from "./sql-row.js";
+import type { KeptTable, StoreWrites } from "./store-writes.js";
 
 /** A worker that may hold the sequence, and the largest generation that it can have it under. */
 export interface LeftWorker extends WorkerPlace {
   readonly generation: number;
 }
 
-/** The rows; the table is session-schema.ts's. */
-export class LeftWorkers {
-  readonly #sql: SqlStorage;
+/** A row. */
+interface LeftRow extends LeftWorker {
+  /** Times that it was told in vain. */
+  readonly tries: number;
+}
+
+/** The rows, kept in memory (store-writes.ts); the table is session-schema.ts's. */
+export class LeftWorkers implements KeptTable {
+  readonly #writes: StoreWrites;
+  #kept: readonly LeftRow[] | undefined;
 
   /** Looks at nothing yet. */
-  constructor(storage: DurableObjectStorage) {
-    this.#sql = storage.sql;
+  constructor(writes: StoreWrites) {
+    this.#writes = writes;
+    writes.register(this);
   }
 
   /** Notes one; of more than leftWorkersMax the one that was left first is forgotten. */
   note({ worker, address, generation }: LeftWorker): void {
-    this.#sql.exec("DELETE FROM left_worker WHERE worker = ?", worker);
-    this.#sql.exec(
-      "INSERT INTO left_worker (worker, address, generation, tries) VALUES (?, ?, ?, 0)",
-      worker,
-      address,
-      generation,
-    );
-    this.#sql.exec(
-      `DELETE FROM left_worker WHERE rowid NOT IN
-        (SELECT rowid FROM left_worker ORDER BY rowid DESC LIMIT ?)`,
-      leftWorkersMax,
-    );
+    const others = this.#rows.filter((row) => row.worker !== worker);
+    this.#change([...others, { worker, address, generation, tries: 0 }].slice(-leftWorkersMax));
   }
 
   /** It has heard, or the session is there again. */
   forget(worker: string): void {
-    this.#sql.exec("DELETE FROM left_worker WHERE worker = ?", worker);
+    if (this.#rows.some((row) => row.worker === worker)) {
+      this.#change(this.#rows.filter((row) => row.worker !== worker));
+    }
   }
 
   /** All of them, the one that was left first first. */
   all(): LeftWorker[] {
-    return this.#sql
-      .exec("SELECT * FROM left_worker ORDER BY rowid")
-      .toArray()
-      .map((row) => ({
-        worker: text(row, "worker"),
-        address: text(row, "address"),
-        generation: int(row, "generation"),
-      }));
+    return this.#rows.map(({ worker, address, generation }) => ({ worker, address, generation }));
   }
 
   /** It did not answer. */
   countTry(worker: string): void {
-    this.#sql.exec("UPDATE left_worker SET tries = tries + 1 WHERE worker = ?", worker);
-    this.#sql.exec("DELETE FROM left_worker WHERE tries >= ?", leftTriesMax);
+    this.#change(
+      this.#rows
+        .map((row) => (row.worker === worker ? { ...row, tries: row.tries + 1 } : row))
+        .filter(({ tries }) => tries < leftTriesMax),
+    );
+  }
+
+  look(): unknown {
+    return this.#rows;
+  }
+
+  /** Few rows that seldom change: all of them are written anew. */
+  write(): void {
+    if (this.#kept === undefined) {
+      return;
+    }
+    this.#writes.run("DELETE FROM left_worker");
+    for (const { worker, address, generation, tries } of this.#kept) {
+      this.#writes.run(
+        "INSERT INTO left_worker (worker, address, generation, tries) VALUES (?, ?, ?, ?)",
+        worker,
+        address,
+        generation,
+        tries,
+      );
+    }
+  }
+
+  reset(): void {
+    this.#kept = undefined;
+  }
+
+  get #rows(): readonly LeftRow[] {
+    this.#kept ??= this.#writes.all("SELECT * FROM left_worker ORDER BY rowid").map((row) => ({
+      worker: text(row, "worker"),
+      address: text(row, "address"),
+      generation: int(row, "generation"),
+      tries: int(row, "tries"),
+    }));
+    return this.#kept;
+  }
+
+  #change(rows: readonly LeftRow[]): void {
+    this.#kept = rows;
+    this.#writes.changed(this);
   }
 }
 

@@ -39,6 +39,7 @@ export class SessionForks {
 
   /** What this session is to a fork of another one; undefined if it does not exist yet. */
   forkedFrom(sessionId: string, turn: number): ForkTarget | undefined {
+    this.#parts.store.commit();
     const existing = this.#parts.store.session();
     return existing === undefined
       ? undefined
@@ -57,7 +58,7 @@ export class SessionForks {
     }
     storeCopy(this.#parts.store, copy, this.#parts.clock.nowMs());
     await this.#parts.store.sync();
-    await this.#parts.changed();
+    this.#parts.changed();
     return {
       taken: true,
       view: toBinary(

@@ -1,7 +1,8 @@
 /** Keeps the tenant's index at what the session says. What fails is tried again by the object's alarm. */
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
-import { indexRetryMs, indexRetryMsMax } from "../limits.js";
+import { indexPushMs, indexRetryMs, indexRetryMsMax, turnWatchMs } from "../limits.js";
+import type { Clock } from "./clock.js";
 import type { SessionStore } from "./session-store.js";
 import { indexEntry } from "./session-views.js";
 import type { TenantObject } from "./tenant-object.js";
@@ -10,13 +11,20 @@ import type { TenantObject } from "./tenant-object.js";
 export class SessionIndexer {
   readonly #store: SessionStore;
   readonly #tenants: DurableObjectNamespace<TenantObject>;
+  readonly #clock: Pick<Clock, "sleep">;
+  #soon: Promise<boolean> | undefined;
   #pushing = false;
   #failures = 0;
 
   /** Does nothing yet. */
-  constructor(store: SessionStore, tenants: DurableObjectNamespace<TenantObject>) {
+  constructor(
+    store: SessionStore,
+    tenants: DurableObjectNamespace<TenantObject>,
+    clock: Pick<Clock, "sleep">,
+  ) {
     this.#store = store;
     this.#tenants = tenants;
+    this.#clock = clock;
   }
 
   /** Pause before the index should be tried again; undefined while it is up to date. */
@@ -25,9 +33,28 @@ export class SessionIndexer {
     const behind =
       this.#store.deletion() !== undefined ||
       (session !== undefined && session.indexVersion > session.indexedVersion);
-    return behind
-      ? Math.min(indexRetryMs * 2 ** Math.min(this.#failures, 16), indexRetryMsMax)
-      : undefined;
+    if (!behind) {
+      return undefined;
+    }
+    // A push that is under way, or about to be, says itself if it fails; after an eviction the alarm of a turn is in time.
+    return this.#failures === 0
+      ? turnWatchMs
+      : Math.min(indexRetryMs * 2 ** Math.min(this.#failures, 16), indexRetryMsMax);
+  }
+
+  /**
+   * Brings the index up to date within indexPushMs, and at once where it does not know of the session yet. Never rejects.
+   * Resolves to whether it is then.
+   */
+  pushSoon(): Promise<boolean> {
+    if (this.#store.session()?.indexedVersion === 0) {
+      return this.push();
+    }
+    this.#soon ??= this.#clock.sleep(indexPushMs).then(() => {
+      this.#soon = undefined;
+      return this.push();
+    });
+    return this.#soon;
   }
 
   /** Brings the index up to date. Never rejects. Resolves to whether it is now. */
@@ -53,6 +80,8 @@ export class SessionIndexer {
   /** Sends one change, if there is one. */
   async #pushOnce(): Promise<boolean> {
     const store = this.#store;
+    // What the index is told must be stored.
+    store.commit();
     const deletion = store.deletion();
     const session = store.session();
     if (session !== undefined && session.indexVersion > session.indexedVersion) {

@@ -78,11 +78,13 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #parts: SessionParts;
   readonly #turns: SessionTurns;
   readonly #forks: SessionForks;
+  /** When the alarm comes; Infinity: it is not known to come. It may come earlier than something is due, and never later. */
+  #alarmMs = Infinity;
 
   constructor(ctx: DurableObjectState, env: GatewayEnv) {
     super(ctx, env);
     this.#store = new SessionStore(ctx.storage);
-    this.#indexer = new SessionIndexer(this.#store, env.TENANT);
+    this.#indexer = new SessionIndexer(this.#store, env.TENANT, this.#clock);
     this.#snapshots = new SessionSnapshots({
       store: this.#store,
       directory: () => engineDirectory(env),
@@ -99,6 +101,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       }),
       sequenceId: () => this.sequenceId(),
       changed: () => this.#changed(),
+      watch: () => this.#watch(),
     };
     this.#turns = new SessionTurns(this.#parts);
     this.#forks = new SessionForks(this.#parts);
@@ -147,13 +150,14 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   }
 
   override async alarm(): Promise<void> {
+    this.#alarmMs = Infinity;
     await this.#turns.takeUp();
     const saveDueMs = this.#store.cache.saveDueMs();
     if (saveDueMs !== undefined && saveDueMs <= this.#clock.nowMs()) {
       await this.#snapshots.save();
     }
-    await this.#pushIndex();
-    await this.#setAlarm();
+    await this.#indexer.push();
+    this.#watch();
   }
 
   /** @param head headers of the answer, also of one that is an error */
@@ -163,6 +167,10 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     signal: AbortSignal,
     head: Headers,
   ): Promise<Response> {
+    if (call.method !== "Generate" && call.method !== "Chat") {
+      // What a caller is told must be stored. Turns see to it themselves.
+      this.#store.commit();
+    }
     switch (call.method) {
       case "CreateSession":
         return this.#unary(CreateSessionResponseSchema, () =>
@@ -235,7 +243,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
         });
         this.#store.touch(nowMs);
       });
-      await this.#changed();
+      this.#changed();
     } else {
       const title = existing.titleGiven ? existing.title : "";
       if (existing.model !== model || title !== request.title || existing.forkedFrom !== "") {
@@ -294,35 +302,37 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     this.#store.atomically(() => this.#store.deleteSession(nowMs));
     await this.#store.sync();
     this.#turns.wake();
-    await this.#pushIndex();
-    await this.#setAlarm();
-  }
-
-  /** Something changed that the index should know; it follows in its own time. */
-  async #changed(): Promise<void> {
-    await this.#setAlarm();
-    this.ctx.waitUntil(this.#pushIndex());
-  }
-
-  async #pushIndex(): Promise<void> {
+    this.#watch();
     if (!(await this.#indexer.push())) {
-      await this.#setAlarm();
+      this.#watch();
     }
   }
 
-  /** Sets the one alarm to the next thing that is due, or clears it. */
-  async #setAlarm(): Promise<void> {
+  /** Something changed that the index should know; it follows in its own time. */
+  #changed(): void {
+    this.#watch();
+    this.ctx.waitUntil(
+      this.#indexer.pushSoon().then((pushed) => {
+        if (!pushed) {
+          this.#watch();
+        }
+      }),
+    );
+  }
+
+  /** Sets the one alarm where the next thing is due before it comes. */
+  #watch(): void {
+    const nowMs = this.#clock.nowMs();
     const watchMs = this.#store.runningTurn() === undefined ? undefined : turnWatchMs;
     const saveDueMs = this.#store.cache.saveDueMs();
     const saveMs =
-      saveDueMs === undefined || watchMs !== undefined
-        ? undefined
-        : Math.max(0, saveDueMs - this.#clock.nowMs());
+      saveDueMs === undefined || watchMs !== undefined ? undefined : Math.max(0, saveDueMs - nowMs);
     const due = [watchMs, this.#indexer.retryMs, saveMs].filter((ms) => ms !== undefined);
-    if (due.length === 0) {
-      await this.ctx.storage.deleteAlarm();
-    } else {
-      await this.ctx.storage.setAlarm(this.#clock.nowMs() + Math.min(...due));
+    const dueMs = nowMs + Math.min(...due);
+    if (dueMs < this.#alarmMs) {
+      this.#alarmMs = dueMs;
+      // Stored with what it belongs to; where that fails the object itself is lost.
+      this.ctx.waitUntil(this.ctx.storage.setAlarm(dueMs));
     }
   }
 }

@@ -23,7 +23,9 @@ export interface SessionParts {
   /** Name of the session's sequence on workers; another one for each life of a session id. */
   readonly sequenceId: () => string;
   /** Something changed that the tenant's index should know; it follows in its own time. */
-  readonly changed: () => Promise<void>;
+  readonly changed: () => void;
+  /** Sees to it that the object's alarm comes in time for what is due, stored with what is being stored. */
+  readonly watch: () => void;
 }
 
 /** The session. Throws NOT_FOUND, with its id, if none was created. */

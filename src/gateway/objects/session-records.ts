@@ -106,6 +106,8 @@ export interface PieceRecord {
 
 /** What a turn's end writes. */
 export interface TurnEnd {
+  /** End of the answer, which is no piece yet. */
+  readonly rest?: { readonly ids: readonly number[]; readonly text: string };
   readonly finishReason: FinishReason;
   readonly errorMessage: string;
   /** Ids of the answer that belong to the log; those after them are dropped. Undefined: all. */

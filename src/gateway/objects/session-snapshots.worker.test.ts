@@ -117,6 +117,8 @@ describe("the cache of an idle session", () => {
       expect(s.exec("SELECT save_due_ms FROM cache").one()["save_due_ms"]).toBeGreaterThan(0);
       s.exec("UPDATE cache SET save_due_ms = 1");
     });
+    // The object believes what it wrote until it starts again.
+    await evictDurableObject(sessionObject(tenant, "s"));
     expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
     const lengths = await sql("s", (s) =>
       s.exec("SELECT LENGTH(bytes) AS n FROM snapshot_row").toArray(),

@@ -7,7 +7,7 @@ import { FinishReason, GenerateRequestSchema } from "../../gen/leanedge/v1/sessi
 import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
 import { modelDefaults } from "../catalogue.js";
 import { findModel, gatewayConfig } from "../config.js";
-import { orphanedTurnMs } from "../limits.js";
+import { orphanedTurnMs, turnStoreMs } from "../limits.js";
 import { flushSoon } from "../metrics/isolate-meter.js";
 import { turnEnded, turnRefused } from "../metrics/turn-end.js";
 import { engineDirectory } from "../worker-client/directory.js";
@@ -15,6 +15,7 @@ import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stre
 import { AnswerStreams } from "./answer-streams.js";
 import { redirectResponse } from "./call-plan.js";
 import type { CallPlan, StartOptions, StartedCall } from "./call-plan.js";
+import { within } from "./clock.js";
 import { hashSampling, matchHistory } from "./history-match.js";
 import { releaseLeft, releaseSequence } from "./left-workers.js";
 import { checkSampling } from "./request-rules.js";
@@ -108,7 +109,7 @@ export class SessionTurns {
     if (this.#runner === undefined) {
       this.#endOrphan(turn);
       await this.#parts.store.sync();
-      await this.#parts.changed();
+      this.#parts.changed();
       return true;
     }
     const runner = this.#runner;
@@ -129,7 +130,7 @@ export class SessionTurns {
     }
     const nowMs = this.#parts.clock.nowMs();
     if (turn.orphanMs === 0) {
-      this.#parts.store.setOrphaned(turn.number, nowMs);
+      this.#parts.store.setOrphaned(nowMs);
     } else if (nowMs - turn.orphanMs >= orphanedTurnMs) {
       this.#endOrphan(turn);
       await this.#parts.store.sync();
@@ -145,6 +146,7 @@ export class SessionTurns {
   ): Promise<Response> {
     let first: CallPlan | undefined = plan();
     if ("redirect" in first) {
+      this.#parts.store.commit();
       return redirectResponse(first.redirect);
     }
     const makesSession = this.#parts.store.session() === undefined && request.turn <= 1;
@@ -166,11 +168,27 @@ export class SessionTurns {
         : { messages: now.begins, begin: now.start };
     });
     if (started.begun) {
-      this.#parts.ctx.waitUntil(this.#parts.changed());
-      // The client hears of the turn only once it is durable.
-      await this.#parts.store.sync();
+      await this.#storeBegun();
+    } else {
+      // A call that joins may be the first to tell of what it joins.
+      this.#parts.store.commit();
     }
     return started.response;
+  }
+
+  /**
+   * The client hears of a turn only once it is durable. One that begins waits turnStoreMs for its first token, to be
+   * stored with it.
+   */
+  async #storeBegun(): Promise<void> {
+    const { clock, store } = this.#parts;
+    if (this.#runner !== undefined) {
+      await within(this.#runner.stored, turnStoreMs, clock);
+    }
+    this.#parts.watch();
+    const durable = store.sync();
+    this.#parts.changed();
+    await durable;
   }
 
   #start({ call, request, signal, head, ticket, form }: StartOptions): StartedCall {
@@ -219,8 +237,10 @@ export class SessionTurns {
       contextTokensMax: ticket?.contextTokens,
       fallback: (model) => findModel(gatewayConfig(this.#parts.env), model)?.fallback,
       snapshots: this.#parts.snapshots,
+      snapshotIdleMs: gatewayConfig(this.#parts.env).snapshotIdleMs,
       clock: this.#parts.clock,
       onChange: () => this.#bell.ring(),
+      onStore: () => this.#parts.watch(),
     });
     this.#runner = runner;
     const over = new AbortController();
@@ -233,7 +253,7 @@ export class SessionTurns {
         // Before anything else: a deletion of the session waits for the same end, and takes the turn with it.
         this.#settle(number, ticket);
         this.#noteEnd(runner, requestId);
-        return this.#ran(runner);
+        this.#ran(runner);
       }),
     );
   }
@@ -260,7 +280,7 @@ export class SessionTurns {
   }
 
   /** After a turn: what it leaves to do. */
-  async #ran(runner: TurnRunner): Promise<void> {
+  #ran(runner: TurnRunner): void {
     if (this.#runner === runner) {
       this.#runner = undefined;
     }
@@ -276,12 +296,16 @@ export class SessionTurns {
         this.#parts.store.deleteSession(this.#parts.clock.nowMs()),
       );
     } else if (session !== undefined) {
-      const { snapshotIdleMs } = gatewayConfig(this.#parts.env);
-      this.#parts.store.cache.setSaveDue(this.#parts.clock.nowMs() + snapshotIdleMs);
-      this.#parts.ctx.waitUntil(releaseLeft(releaseOptions(this.#parts)));
+      this.#releaseLeft();
     }
     this.#bell.ring();
-    await this.#parts.changed();
+    this.#parts.changed();
+  }
+
+  #releaseLeft(): void {
+    if (this.#parts.store.left.all().length > 0) {
+      this.#parts.ctx.waitUntil(releaseLeft(releaseOptions(this.#parts)));
+    }
   }
 
   #answer(

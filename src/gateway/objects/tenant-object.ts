@@ -75,7 +75,7 @@ export class TenantObject extends DurableObject<GatewayEnv> {
 
   /** Takes an entry unless a newer one is there. Returns the version that is held now. */
   put(entry: IndexEntry): number {
-    this.#sql.exec(
+    const taken = this.#sql.exec(
       `INSERT INTO session (session_id, version, deleted, model, title, create_ms, update_ms, last_turn, running_turn,
         message_count, forked_from, key_id) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (session_id) DO UPDATE SET version = excluded.version, deleted = 0, model = excluded.model,
@@ -84,7 +84,8 @@ export class TenantObject extends DurableObject<GatewayEnv> {
         message_count = excluded.message_count, forked_from = excluded.forked_from, key_id = excluded.key_id
        WHERE excluded.version > session.version
         -- A deletion is the last of its life: the same version alive is another life in the same millisecond.
-        OR (excluded.version = session.version AND session.deleted <> 0)`,
+        OR (excluded.version = session.version AND session.deleted <> 0)
+       RETURNING version`,
       entry.sessionId,
       entry.version,
       entry.model,
@@ -97,7 +98,8 @@ export class TenantObject extends DurableObject<GatewayEnv> {
       entry.forkedFrom,
       entry.keyId,
     );
-    return this.#version(entry.sessionId);
+    // A row that was not changed is not returned.
+    return taken.toArray().length > 0 ? entry.version : this.#version(entry.sessionId);
   }
 
   /** Removes a session unless something newer than this version is there. */

@@ -3,14 +3,13 @@
  * attempt that is under way and nothing else; the truth is in the store, from which a runner of a restarted object goes
  * on where the last one was.
  */
-import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
 import { log } from "../log.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { FinishReason, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
-import { FingerprintsSchema, UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Accepted, Finished, Tokens } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { ModelFallback } from "../config.js";
 import { errorReason, publicError, unavailable } from "../errors.js";
@@ -25,7 +24,7 @@ import {
   workerUnaryTimeoutMs,
 } from "../limits.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
-import { logTokens, namePrefix, samePrefix } from "../worker-client/segments.js";
+import { logTokens, samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
 import { timeIsUp } from "./clock.js";
 import type { Clock } from "./clock.js";
@@ -42,6 +41,7 @@ import type { WorkerChoice } from "./worker-chooser.js";
 import { SpoiledAnswer, WorkerFault } from "./worker-fault.js";
 import { WorkerSilence } from "./worker-silence.js";
 
+const encoder = new TextEncoder();
 /** Keeps a byte order mark that a model writes: offsets count it. */
 const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
@@ -63,11 +63,15 @@ export interface TurnRunnerOptions {
   readonly fallback: (model: string) => ModelFallback | undefined;
   /** Saved caches of the session. */
   readonly snapshots: SessionSnapshots;
+  /** Time from the turn's end to when the session's cache is saved. */
+  readonly snapshotIdleMs: number;
   readonly clock: Clock;
   /** Keeps work alive that nobody waits for. */
   readonly background: (work: Promise<unknown>) => void;
   /** Something changed that subscribers want to know. */
   readonly onChange: () => void;
+  /** Something is about to be stored: what belongs to it can still be stored with it. */
+  readonly onStore: () => void;
 }
 
 /** Progress that is not worth storing. */
@@ -106,6 +110,7 @@ export class TurnRunner {
   #verifies = false;
   #progress: TurnProgress = { promptTokensDone: 0, promptTokens: 0 };
   #refusal: ConnectError | undefined;
+  readonly #stored = Promise.withResolvers<undefined>();
   /** Settles when the turn has ended or was withdrawn; never rejects. */
   readonly done: Promise<void>;
 
@@ -133,6 +138,11 @@ export class TurnRunner {
   /** Attempts of this runner, those before an answer made progress included. */
   get attemptsMade(): number {
     return this.#attemptsMade;
+  }
+
+  /** Resolves once something of the answer, or its end, is durable; never rejects. */
+  get stored(): Promise<undefined> {
+    return this.#stored.promise;
   }
 
   /** Bytes of the answer that may be shown. */
@@ -191,6 +201,8 @@ export class TurnRunner {
     } catch (error) {
       // Storage itself fails: the turn stays as it is stored, and the object's alarm takes it up again.
       this.#log("error", "turn.not_stored", errorFields(error, "stack"));
+    } finally {
+      this.#stored.resolve(undefined);
     }
   }
 
@@ -200,8 +212,7 @@ export class TurnRunner {
     let restarting = false;
     for (;;) {
       this.#stop.signal.throwIfAborted();
-      const attempts = this.#store.countAttempt(this.turn);
-      this.#attemptsMade++;
+      const attempts = this.#countAttempt();
       if (attempts > turnAttemptsMax && this.#fallBack()) {
         rebuild = true;
       }
@@ -255,6 +266,13 @@ export class TurnRunner {
     }
   }
 
+  /** Attempts in a row without progress, with the one that begins; a new turn is stored with its first one. */
+  #countAttempt(): number {
+    const stored = this.#options.fresh && this.#attemptsMade === 0;
+    this.#attemptsMade++;
+    return stored ? this.#turn().attempts : this.#store.countAttempt(this.turn);
+  }
+
   /**
    * Waits before a worker, or the search for one, is tried again; another worker is tried at once. An engine that starts
    * again gets the time that loading a model takes.
@@ -271,12 +289,7 @@ export class TurnRunner {
     if (turn.accepted) {
       return turn.sampling;
     }
-    const sampling = resolveSampling(
-      turn.sampling,
-      await this.#options.samplingDefaults(turn.model),
-    );
-    this.#store.setSampling(this.turn, sampling);
-    return sampling;
+    return resolveSampling(turn.sampling, await this.#options.samplingDefaults(turn.model));
   }
 
   async #attempt(choice: WorkerChoice, sampling: SamplingParams, rebuild: boolean): Promise<void> {
@@ -302,8 +315,8 @@ export class TurnRunner {
     });
     try {
       const accepted = await attempt.open();
-      // Durable with the first token: until then another attempt would get the same ids again.
-      this.#accept(accepted, choice, attempt.rebuilt);
+      // Stored with the first token: until then another attempt would get the same ids again.
+      this.#accept(accepted, choice, sampling, attempt.rebuilt);
       this.#options.onChange();
       this.#releaseLeft(choice);
       const finished = await this.#read(attempt, silence);
@@ -314,6 +327,7 @@ export class TurnRunner {
         this.#chooser.failed(choice, new WorkerFault("another log"), true);
       }
     } finally {
+      silence.end();
       attempt.close();
     }
   }
@@ -331,7 +345,12 @@ export class TurnRunner {
     }
   }
 
-  #accept(accepted: Accepted, choice: WorkerChoice, rebuilt: boolean): void {
+  #accept(
+    accepted: Accepted,
+    choice: WorkerChoice,
+    sampling: SamplingParams,
+    rebuilt: boolean,
+  ): void {
     const store = this.#store;
     const turn = this.#turn();
     const standsIn = turn.model !== store.session()?.model;
@@ -352,12 +371,13 @@ export class TurnRunner {
     if (!turn.accepted) {
       checkContext(accepted.promptTokens, this.#options.contextTokensMax);
     }
-    store.atomically(() => {
+    store.later(() => {
       if (!turn.accepted) {
         store.acceptPrompt({
           turn: turn.number,
+          sampling,
           promptIds: accepted.promptIds,
-          fingerprints: accepted.fingerprints ?? create(FingerprintsSchema),
+          fingerprints: accepted.fingerprints,
           rebuilt,
         });
       }
@@ -403,7 +423,7 @@ export class TurnRunner {
       const result = await silence.waitAtMost(attempt.next(), flushMs);
       this.#stop.signal.throwIfAborted();
       if (result === timeIsUp) {
-        await this.#flush();
+        await this.#flushIfDue();
         continue;
       }
       attempt.consume();
@@ -417,6 +437,8 @@ export class TurnRunner {
           }
           break;
         case "progress":
+          // A prompt that takes long: what is known of it should not wait for its first token.
+          this.#store.commit();
           this.#progress = {
             promptTokensDone: event.value.promptTokensDone,
             promptTokens: this.#progress.promptTokens,
@@ -429,9 +451,14 @@ export class TurnRunner {
         default:
           throw new WorkerFault(`the worker sent "${event.case ?? "nothing"}" in mid-answer`);
       }
-      if (this.#hasPending() && clock.nowMs() - this.#lastAppendMs >= appendIntervalMs) {
-        await this.#flush();
-      }
+      await this.#flushIfDue();
+    }
+  }
+
+  async #flushIfDue(): Promise<void> {
+    const sinceMs = this.#options.clock.nowMs() - this.#lastAppendMs;
+    if (this.#hasPending() && sinceMs >= appendIntervalMs) {
+      await this.#flush();
     }
   }
 
@@ -463,7 +490,7 @@ export class TurnRunner {
     this.#receivedTokens += tokens.ids.length;
     this.#pendingIds.push(...tokens.ids);
     this.#pendingText += text;
-    this.#receivedBytes += new TextEncoder().encode(text).byteLength;
+    this.#receivedBytes += encoder.encode(text).byteLength;
   }
 
   /** An id that is none would make the log one that no worker takes. */
@@ -476,9 +503,9 @@ export class TurnRunner {
 
   /** What a text that begins at `offset` has beyond the answer so far: a resumed stream may repeat what is known. */
   #newText(text: string, offset: number): string {
-    const bytes = new TextEncoder().encode(text);
+    const bytes = encoder.encode(text);
     const durable = this.#store.pieces().map((piece) => piece.text);
-    const known = new TextEncoder()
+    const known = encoder
       .encode(durable.join("") + this.#pendingText)
       .subarray(offset, offset + bytes.length);
     if (known.some((byte, index) => byte !== bytes[index])) {
@@ -502,7 +529,9 @@ export class TurnRunner {
     this.#pendingIds = [];
     this.#pendingText = "";
     const piece = this.#store.appendPiece(this.turn, ids, text);
+    this.#options.onStore();
     await this.#store.sync();
+    this.#stored.resolve(undefined);
     this.#lastAppendMs = this.#options.clock.nowMs();
     this.#durableBytes = piece.byteOffset + piece.byteLength;
     this.#options.onChange();
@@ -525,10 +554,9 @@ export class TurnRunner {
         `the worker counts ${finished.textBytes} bytes of text, ${this.#receivedBytes} were shown`,
       );
     }
-    await this.#flush();
-    if (finished.generatedTokens > this.#turn().completionTokens) {
+    if (finished.generatedTokens > this.#receivedTokens) {
       throw new WorkerFault(
-        `the worker counts ${finished.generatedTokens} tokens, ${this.#turn().completionTokens} arrived`,
+        `the worker counts ${finished.generatedTokens} tokens, ${this.#receivedTokens} arrived`,
       );
     }
     await this.#end(finished.finishReason, "", finished);
@@ -536,7 +564,7 @@ export class TurnRunner {
 
   /** A worker whose log differs from ours would answer the next turn from another conversation: it is unbound. */
   #namesOurLog({ prefix }: Finished, worker: string): boolean {
-    const ours = namePrefix(this.#store.segments(), undefined);
+    const ours = this.#store.logName();
     if (prefix === undefined || samePrefix(prefix, ours)) {
       return true;
     }
@@ -550,7 +578,6 @@ export class TurnRunner {
   }
 
   async #end(finishReason: FinishReason, errorMessage: string, finished?: Finished): Promise<void> {
-    await this.#flush();
     const store = this.#store;
     const turn = this.#turn();
     if (!turn.running) {
@@ -559,6 +586,7 @@ export class TurnRunner {
     const nowMs = this.#options.clock.nowMs();
     store.atomically(() => {
       store.endTurn(this.turn, {
+        rest: { ids: this.#pendingIds, text: this.#pendingText },
         finishReason,
         errorMessage,
         generatedTokens: finished?.generatedTokens,
@@ -572,8 +600,12 @@ export class TurnRunner {
       if (turn.accepted && binding !== undefined && binding.worker !== "") {
         store.bind(binding, binding.generation, nowMs + bindingTtlMs);
       }
+      store.cache.setSaveDue(nowMs + this.#options.snapshotIdleMs);
       store.touch(nowMs);
     });
+    this.#pendingIds = [];
+    this.#pendingText = "";
+    this.#options.onStore();
     await store.sync();
     this.#durableBytes = this.#turn().textBytes;
   }
@@ -589,8 +621,10 @@ export class TurnRunner {
     this.#refusal = publicError(error);
     const store = this.#store;
     store.atomically(() => {
+      const nowMs = this.#options.clock.nowMs();
       store.withdrawTurn(this.turn);
-      store.touch(this.#options.clock.nowMs());
+      store.cache.setSaveDue(nowMs + this.#options.snapshotIdleMs);
+      store.touch(nowMs);
     });
     await store.sync();
   }

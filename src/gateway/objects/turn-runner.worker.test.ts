@@ -99,11 +99,13 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
         sequenceId: () => "q",
       }),
       sequenceId: "q",
+      snapshotIdleMs: 10_000,
       fallback: () => undefined,
       samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
       clock,
       background: (work) => void work,
       onChange: () => bell.ring(),
+      onStore: () => undefined,
     });
     let live = true;
     void runner.done.then(() => {

@@ -47,10 +47,13 @@ export function beginsTurn(request: GenerateRequest, store: SessionStore): boole
   return store.session() === undefined || store.turn(number) === undefined;
 }
 
-/** Begins, joins or replays a turn. Throws what leanedge.v1 says of Generate. */
+/**
+ * Begins, joins or replays a turn. Throws what leanedge.v1 says of Generate. A turn that begins is stored with the first that
+ * anybody may hear of it: until then it may be lost, as if its call had never come.
+ */
 export function startTurn(request: GenerateRequest, context: TurnStartContext): TurnStart {
   const { store } = context;
-  return store.atomically(() => {
+  return store.later(() => {
     const session = existingSession(request, context);
     const last = store.lastTurn();
     const number = request.turn === 0 ? last + 1 : request.turn;
@@ -103,11 +106,11 @@ function join(turn: TurnRecord, request: GenerateRequest, store: SessionStore): 
   ) {
     throw alreadyExists(`turn ${turn.number} exists with other messages`);
   }
-  if (request.detach && !turn.detach) {
-    store.setDetached(turn.number);
+  if (turn.running && request.detach && !turn.detach) {
+    store.setDetached();
   }
-  if (turn.orphanMs !== 0) {
-    store.setOrphaned(turn.number, 0);
+  if (turn.running && turn.orphanMs !== 0) {
+    store.setOrphaned(0);
   }
   return turn;
 }

@@ -7,6 +7,7 @@ import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { GenerateRequestSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type {
   Accepted,
+  Fingerprints,
   GenerateRequest,
   GenerateResponse,
   PrefixName,
@@ -200,7 +201,10 @@ export class WorkerAttempt {
       return request;
     }
     const { segments, answerTokens } = this.#log();
-    request.prefix = namePrefix(segments.slice(0, held), store.session()?.fingerprints);
+    request.prefix =
+      held === undefined && answerTokens === 0
+        ? { ...store.logName(), ...named(store.session()?.fingerprints) }
+        : namePrefix(segments.slice(0, held), store.session()?.fingerprints);
     request.log = held === undefined ? [] : wireSegments(segments.slice(held));
     if (turn.accepted) {
       request.resume = {
@@ -222,6 +226,10 @@ export class WorkerAttempt {
       .filter((message) => message.text !== "")
       .map((message) => create(MessageSchema, { role: message.role, text: message.text }));
   }
+}
+
+function named(fingerprints: Fingerprints | undefined): Pick<PrefixName, "fingerprints"> {
+  return fingerprints === undefined ? {} : { fingerprints };
 }
 
 /** Codes that say something of the request or of the worker's room where a worker sends them. */

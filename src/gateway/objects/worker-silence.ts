@@ -1,11 +1,12 @@
 /**
  * How long an attempt waits for a worker that says nothing. A worker that computes gives signs of life several times a
  * second, so silence is a reason to doubt long before it is proof. Then the pool is asked, which hears of the worker's
- * process by another way: where it does not hear it either, the attempt is over after seconds.
+ * process by another way: where it does not hear it either, the attempt is over after seconds. An answer has thousands of
+ * waits: their timer stays from wait to wait, and is made anew only where the next look comes earlier.
  */
 import { workerDoubtAskMs, workerDoubtMs, workerSilenceMsMax } from "../limits.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
-import { timeIsUp, within } from "./clock.js";
+import { timeIsUp } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { WorkerFault } from "./worker-fault.js";
 
@@ -25,6 +26,10 @@ export class WorkerSilence {
   #sinceMs: number;
   /** The pool was asked since the worker was last heard. */
   #asked = false;
+  #dropTimer: (() => void) | undefined;
+  /** When the timer comes. */
+  #timerMs = Infinity;
+  #wake = (): void => undefined;
 
   /** The silence begins now. */
   constructor(options: WorkerSilenceOptions) {
@@ -58,15 +63,38 @@ export class WorkerSilence {
    * @throws WorkerFault once the worker counts as lost
    */
   async waitAtMost<T>(promise: Promise<T>, ms: number): Promise<T | typeof timeIsUp> {
-    const { clock } = this.#options;
-    const waitMs = Math.max(0, Math.min(this.#nextLookMs(clock.nowMs()), ms));
-    const result = await within(promise, waitMs, clock);
+    const nowMs = this.#options.clock.nowMs();
+    this.#setTimer(nowMs, nowMs + Math.max(0, Math.min(this.#nextLookMs(nowMs), ms)));
+    const result = await new Promise<T | typeof timeIsUp>((resolve, reject) => {
+      this.#wake = () => resolve(timeIsUp);
+      promise.then(resolve, reject);
+    });
     if (result === timeIsUp) {
       this.#look();
     } else {
       this.heard();
     }
     return result;
+  }
+
+  /** No more waits. */
+  end(): void {
+    this.#dropTimer?.();
+    this.#dropTimer = undefined;
+    this.#timerMs = Infinity;
+  }
+
+  #setTimer(nowMs: number, dueMs: number): void {
+    if (dueMs >= this.#timerMs) {
+      return;
+    }
+    this.#dropTimer?.();
+    this.#timerMs = dueMs;
+    this.#dropTimer = this.#options.clock.timer(dueMs - nowMs, () => {
+      this.#dropTimer = undefined;
+      this.#timerMs = Infinity;
+      this.#wake();
+    });
   }
 
   #nextLookMs(nowMs: number): number {

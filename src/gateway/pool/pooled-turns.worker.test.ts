@@ -102,7 +102,10 @@ class TestSession {
         samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
         clock: systemClock,
         background: (work) => background.push(work),
+        snapshotIdleMs: 10_000,
         onChange: () => undefined,
+
+        onStore: () => undefined,
       });
       await runner.done;
       await Promise.all(background);

@@ -184,7 +184,7 @@ describe("a turn", () => {
     const turn = await runTurn(sessionClient(key), {
       sessionId: "first",
       turn: 1,
-      messages: [scripted({ tokens: 7 })],
+      messages: [scripted({ tokens: 7, acceptDelayMs: 200 })],
     });
     expect(turn.text).toBe(words(7));
     expect(turn.finished).toMatchObject({ finishReason: FinishReason.STOP, textBytes: 21n });

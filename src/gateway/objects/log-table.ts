@@ -1,0 +1,202 @@
+/**
+ * The log of a session and the answer that is added to it. Kept in memory (store-writes.ts): the pieces of a running answer,
+ * and the segments as long as they are short together; the name of the whole log is made once, not at each use.
+ */
+import { concatBytes } from "@noble/hashes/utils.js";
+import { SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { PrefixName } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { keptIdsBytesMax } from "../limits.js";
+import { namePrefix, packIds } from "../worker-client/segments.js";
+import type { PackedSegment } from "../worker-client/segments.js";
+import { pieceRecord } from "./session-records.js";
+import type { PieceRecord } from "./session-records.js";
+import { blob, bytes, int, member } from "./sql-row.js";
+import type { Row } from "./sql-row.js";
+import type { KeptTable, StoreWrites } from "./store-writes.js";
+
+const encoder = new TextEncoder();
+
+/** A segment and the turn that added it. */
+export interface TurnSegment extends PackedSegment {
+  readonly turn: number;
+}
+
+/** See the head of this file. */
+export class LogTable implements KeptTable {
+  readonly #writes: StoreWrites;
+  /** All segments; undefined if they were not read, or are long. */
+  #segments: readonly TurnSegment[] | undefined;
+  #segmentCount: number | undefined;
+  /** Bytes of all segments, as far as they were read. */
+  #bytes = 0;
+  #name: PrefixName | undefined;
+  #pieces: PieceRecord[] | undefined;
+
+  /** Reads nothing yet. */
+  constructor(writes: StoreWrites) {
+    this.#writes = writes;
+    writes.register(this);
+  }
+
+  /** The segments, in order. */
+  get segments(): readonly TurnSegment[] {
+    if (this.#segments !== undefined) {
+      return this.#segments;
+    }
+    const segments = this.#writes
+      .all("SELECT turn, kind, ids FROM segment ORDER BY position")
+      .map(segmentOf);
+    this.#bytes = segments.reduce((sum, { ids }) => sum + ids.byteLength, 0);
+    if (this.#bytes <= keptIdsBytesMax) {
+      this.#segments = segments;
+      this.#segmentCount = segments.length;
+    }
+    return segments;
+  }
+
+  /** Name of the whole log, without fingerprints. */
+  get name(): PrefixName {
+    this.#name ??= namePrefix(this.segments, undefined);
+    return this.#name;
+  }
+
+  /** Tokens of the log, those of the running answer included. */
+  get tokens(): number {
+    return this.name.tokens + (this.pieces.at(-1)?.tokensEnd ?? 0);
+  }
+
+  /** Appends a segment. */
+  append(turn: number, kind: PackedSegment["kind"], ids: Uint8Array): void {
+    const position = this.#nextPosition();
+    this.#writes.exec(
+      "INSERT INTO segment (position, turn, kind, ids) VALUES (?, ?, ?, ?)",
+      position,
+      turn,
+      kind,
+      blob(ids),
+    );
+    if (position === 0) {
+      this.#segments = [];
+      this.#bytes = 0;
+    }
+    this.#segmentCount = position + 1;
+    this.#bytes += ids.byteLength;
+    this.#name = undefined;
+    this.#segments =
+      this.#segments === undefined || this.#bytes > keptIdsBytesMax
+        ? undefined
+        : [...this.#segments, { turn, kind, ids }];
+  }
+
+  /** Empties the log. */
+  clear(): void {
+    this.#writes.exec("DELETE FROM segment");
+    this.#forgetSegments();
+  }
+
+  /** Takes back what a turn added: its segments, and the running answer. */
+  withdraw(turn: number): void {
+    this.clearPieces();
+    this.#writes.exec("DELETE FROM segment WHERE turn = ?", turn);
+    this.#forgetSegments();
+  }
+
+  /** Pieces of the running answer, in order. */
+  get pieces(): readonly PieceRecord[] {
+    this.#pieces ??= this.#writes.all("SELECT * FROM piece ORDER BY number").map(pieceRecord);
+    return this.#pieces;
+  }
+
+  /** Pieces of the running answer that end after `byteOffset`, in order. */
+  piecesFrom(byteOffset: number): readonly PieceRecord[] {
+    const { pieces } = this;
+    let first = pieces.length;
+    while (first > 0 && endOf(pieces[first - 1]) > byteOffset) {
+      first--;
+    }
+    return pieces.slice(first);
+  }
+
+  /** Appends to the running answer. */
+  appendPiece(ids: readonly number[], text: string): PieceRecord {
+    const last = this.pieces.at(-1);
+    const packed = packIds(ids);
+    const piece: PieceRecord = {
+      byteOffset: endOf(last),
+      byteLength: encoder.encode(text).byteLength,
+      tokensEnd: (last?.tokensEnd ?? 0) + ids.length,
+      text,
+      ids: packed,
+    };
+    this.#writes.exec(
+      "INSERT INTO piece (byte_offset, byte_length, tokens_end, text, ids) VALUES (?, ?, ?, ?, ?)",
+      piece.byteOffset,
+      piece.byteLength,
+      piece.tokensEnd,
+      text,
+      packed.buffer,
+    );
+    this.#pieces?.push(piece);
+    return piece;
+  }
+
+  /** Empties the running answer; what it was. */
+  takePieces(): { readonly ids: Uint8Array; readonly text: string } {
+    const { pieces } = this;
+    this.clearPieces();
+    return {
+      ids: concatBytes(...pieces.map((piece) => piece.ids)),
+      text: pieces.map((piece) => piece.text).join(""),
+    };
+  }
+
+  /** Empties the running answer. */
+  clearPieces(): void {
+    if (this.pieces.length > 0) {
+      this.#writes.exec("DELETE FROM piece");
+      this.#pieces = [];
+    }
+  }
+
+  look(): unknown {
+    return [this.#nextPosition(), this.pieces];
+  }
+
+  write(): void {
+    // Every statement is written where it belongs.
+  }
+
+  reset(): void {
+    this.#forgetSegments();
+    this.#pieces = undefined;
+  }
+
+  #nextPosition(): number {
+    this.#segmentCount ??= int(
+      this.#writes.first("SELECT COALESCE(MAX(position) + 1, 0) AS n FROM segment") ?? {},
+      "n",
+    );
+    return this.#segmentCount;
+  }
+
+  #forgetSegments(): void {
+    this.#segments = undefined;
+    this.#segmentCount = undefined;
+    this.#bytes = 0;
+    this.#name = undefined;
+  }
+}
+
+/** Where a piece ends, in bytes of the answer; 0 for none. */
+function endOf(piece: PieceRecord | undefined): number {
+  return piece === undefined ? 0 : piece.byteOffset + piece.byteLength;
+}
+
+function segmentOf(row: Row): TurnSegment {
+  const kind = member<SegmentKind>(row, "kind");
+  return {
+    turn: int(row, "turn"),
+    kind: kind === SegmentKind.PROMPT ? SegmentKind.PROMPT : SegmentKind.GENERATED,
+    ids: bytes(row, "ids"),
+  };
+}

@@ -1,0 +1,206 @@
+/**
+ * The way of a session's changes to its tables. The object is the only writer of its storage, so what its tables say is kept
+ * in memory once it was read, changes there first, and is written through: each changed row once, however often it changed.
+ * Nothing is read back. What is undone in storage is forgotten in memory, and read anew.
+ */
+import type { Row, SqlValue } from "./sql-row.js";
+
+/** A part of the tables that is kept in memory. */
+export interface KeptTable {
+  /** Reads what changes of it need, unless that is kept; what comes back means nothing. */
+  look(): unknown;
+  /** Writes what changed of it since this was last called. */
+  write(): void;
+  /** Forgets all of it: the next look reads it. */
+  reset(): void;
+}
+
+/** See the head of this file. */
+export class StoreWrites {
+  readonly #storage: DurableObjectStorage;
+  readonly #sql: SqlStorage;
+  readonly #tables: KeptTable[] = [];
+  /** Statements that wait, in order. */
+  #statements: (() => void)[] = [];
+  /** Tables with rows that changed. */
+  readonly #changed = new Set<KeptTable>();
+  /** The same, of changes that no one waits for and that may be lost. */
+  readonly #idle = new Set<KeptTable>();
+  #depth = 0;
+  /** Counts changes. */
+  #changes = 0;
+
+  /** Writes nothing yet. */
+  constructor(storage: DurableObjectStorage) {
+    this.#storage = storage;
+    this.#sql = storage.sql;
+  }
+
+  /** Has a table forget what it keeps whenever storage was undone. */
+  register(table: KeptTable): void {
+    this.#tables.push(table);
+  }
+
+  /** Rows of a query. What waits is written first. */
+  all(query: string, ...values: SqlValue[]): Row[] {
+    this.#write();
+    return this.#sql.exec(query, ...values).toArray();
+  }
+
+  /** The first row of a query; undefined if there is none. */
+  first(query: string, ...values: SqlValue[]): Row | undefined {
+    return this.all(query, ...values)[0];
+  }
+
+  /** Rows of a query, one by one; nothing may be written meanwhile. */
+  each(query: string, ...values: SqlValue[]): Iterable<Row> {
+    this.#write();
+    return this.#sql.exec(query, ...values);
+  }
+
+  /** A statement at once: for `KeptTable.write`. */
+  run(statement: string, ...values: SqlValue[]): void {
+    this.#sql.exec(statement, ...values);
+  }
+
+  /** A statement, now or with what it belongs to. */
+  exec(statement: string, ...values: SqlValue[]): void {
+    this.#changes++;
+    if (this.#depth === 0 && this.#nothingWaits) {
+      this.#sql.exec(statement, ...values);
+    } else {
+      this.#statements.push(() => this.#sql.exec(statement, ...values));
+      this.#writeUnlessInside();
+    }
+  }
+
+  /** Rows of a table changed in memory: they are written, now or with what the change belongs to. */
+  changed(table: KeptTable): void {
+    this.#changes++;
+    this.#changed.add(table);
+    this.#writeUnlessInside();
+  }
+
+  /** The same for a change that need not survive: it is written with the next one that must. */
+  changedIdly(table: KeptTable): void {
+    this.#idle.add(table);
+  }
+
+  /** Runs statements as one transaction: all of them, or none where `work` throws. */
+  atomically<T>(work: () => T): T {
+    if (this.#depth > 0) {
+      return work();
+    }
+    // What waits from before is not undone with this.
+    this.commit();
+    return this.#undone(() => {
+      this.#depth++;
+      try {
+        return this.#storage.transactionSync(() => {
+          const result = work();
+          this.#write();
+          return result;
+        });
+      } finally {
+        this.#depth--;
+      }
+    });
+  }
+
+  /**
+   * Makes changes that are written with whatever is written next, or with `commit`. Where `work` throws after its first change,
+   * they are gone, and with them all that waited.
+   */
+  later<T>(work: () => T): T {
+    const before = this.#changes;
+    this.#depth++;
+    try {
+      return work();
+    } catch (error) {
+      if (this.#changes > before) {
+        this.#drop();
+      }
+      throw error;
+    } finally {
+      this.#depth--;
+    }
+  }
+
+  /** Writes what waits. */
+  commit(): void {
+    if (this.#depth > 0 || this.#nothingWaits) {
+      return;
+    }
+    this.#undone(() => {
+      if (this.#statements.length === 1 && this.#changed.size + this.#idle.size === 0) {
+        this.#write();
+      } else {
+        this.#storage.transactionSync(() => this.#write());
+      }
+    });
+  }
+
+  /** Forgets what memory holds: the next look reads it. */
+  resetAll(): void {
+    for (const table of this.#tables) {
+      table.reset();
+    }
+  }
+
+  /** Resolves once everything so far is durable. */
+  sync(): Promise<void> {
+    this.commit();
+    return this.#storage.sync();
+  }
+
+  get #nothingWaits(): boolean {
+    return this.#statements.length === 0 && this.#changed.size === 0;
+  }
+
+  #writeUnlessInside(): void {
+    if (this.#depth === 0) {
+      this.commit();
+    }
+  }
+
+  #write(): void {
+    if (this.#nothingWaits) {
+      return;
+    }
+    const statements = this.#statements;
+    this.#statements = [];
+    for (const statement of statements) {
+      statement();
+    }
+    const tables = new Set([...this.#changed, ...this.#idle]);
+    this.#changed.clear();
+    this.#idle.clear();
+    for (const table of tables) {
+      table.write();
+    }
+  }
+
+  /** Reads what changes need. */
+  lookAll(): void {
+    for (const table of this.#tables) {
+      table.look();
+    }
+  }
+
+  /** Forgets what memory holds where storage did not take it. */
+  #undone<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      this.#drop();
+      throw error;
+    }
+  }
+
+  #drop(): void {
+    this.#statements = [];
+    this.#changed.clear();
+    this.#idle.clear();
+    this.resetAll();
+  }
+}

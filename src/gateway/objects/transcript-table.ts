@@ -1,0 +1,127 @@
+/** The messages of a session. Kept in memory (store-writes.ts) as long as they are short together. */
+import { keptCharsMax } from "../limits.js";
+import { messageRecord } from "./session-records.js";
+import type { MessageRecord } from "./session-records.js";
+import { int, text } from "./sql-row.js";
+import type { KeptTable, StoreWrites } from "./store-writes.js";
+
+/** See the head of this file. */
+export class TranscriptTable implements KeptTable {
+  readonly #writes: StoreWrites;
+  #count: number | undefined;
+  /** All of them; undefined if they were not read, or are long. */
+  #kept: MessageRecord[] | undefined;
+  #keptChars = 0;
+
+  /** Reads nothing yet. */
+  constructor(writes: StoreWrites) {
+    this.#writes = writes;
+    writes.register(this);
+  }
+
+  /** Number of messages; their positions count from 0 without gaps. */
+  get count(): number {
+    this.#count ??= int(
+      this.#writes.first("SELECT COALESCE(MAX(position) + 1, 0) AS n FROM message") ?? {},
+      "n",
+    );
+    return this.#count;
+  }
+
+  /** Appends a message. */
+  append(message: Omit<MessageRecord, "position">): void {
+    const position = this.count;
+    this.#writes.exec(
+      "INSERT INTO message (position, turn, role, text, answer, create_ms) VALUES (?, ?, ?, ?, ?, ?)",
+      position,
+      message.turn,
+      message.role,
+      message.text,
+      Number(message.answer),
+      message.createMs,
+    );
+    this.#count = position + 1;
+    if (position === 0) {
+      this.#kept = [];
+      this.#keptChars = 0;
+    }
+    this.#keep({ ...message, position });
+  }
+
+  /** Takes a turn's messages back, which are the last ones. */
+  withdraw(turn: number): void {
+    this.#writes.exec("DELETE FROM message WHERE turn = ?", turn);
+    this.reset();
+  }
+
+  /** Messages from a position on, in order, at most `limit`. */
+  from(position: number, limit: number): readonly MessageRecord[] {
+    if (this.#kept === undefined && this.#keptChars === 0) {
+      this.#read();
+    }
+    if (this.#kept !== undefined) {
+      return this.#kept.slice(position, position + limit);
+    }
+    return this.#writes
+      .all("SELECT * FROM message WHERE position >= ? ORDER BY position LIMIT ?", position, limit)
+      .map(messageRecord);
+  }
+
+  /** Messages from a position on, one by one; nothing may be written meanwhile. */
+  *each(position: number): Generator<MessageRecord, void, undefined> {
+    const query = "SELECT * FROM message WHERE position >= ? ORDER BY position";
+    for (const row of this.#writes.each(query, position)) {
+      yield messageRecord(row);
+    }
+  }
+
+  /** The answer of an ended turn; empty if there is none. */
+  answer(turn: number): string {
+    const kept = this.#kept?.findLast((message) => message.answer && message.turn === turn);
+    if (kept !== undefined) {
+      return kept.text;
+    }
+    const row = this.#writes.first(
+      "SELECT text FROM message WHERE turn = ? AND answer = 1 ORDER BY position DESC LIMIT 1",
+      turn,
+    );
+    return row === undefined ? "" : text(row, "text");
+  }
+
+  look(): unknown {
+    return this.count;
+  }
+
+  write(): void {
+    // Every statement is written where it belongs.
+  }
+
+  reset(): void {
+    this.#count = undefined;
+    this.#kept = undefined;
+    this.#keptChars = 0;
+  }
+
+  #read(): void {
+    const row = this.#writes.first("SELECT COALESCE(SUM(LENGTH(text)), 0) AS n FROM message");
+    const chars = int(row ?? {}, "n");
+    if (chars > keptCharsMax) {
+      this.#keptChars = chars;
+      return;
+    }
+    this.#kept = this.#writes.all("SELECT * FROM message ORDER BY position").map(messageRecord);
+    this.#keptChars = chars;
+  }
+
+  #keep(message: MessageRecord): void {
+    if (this.#kept === undefined) {
+      return;
+    }
+    this.#keptChars += message.text.length;
+    if (this.#keptChars > keptCharsMax) {
+      this.#kept = undefined;
+    } else {
+      this.#kept.push(message);
+    }
+  }
+}
