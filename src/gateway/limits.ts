@@ -297,7 +297,7 @@ export const fullRetryAfterSeconds = 2;
 export const poolViewMs = 2_000;
 /** Oldest view that places sessions while a pool does not answer. */
 export const poolViewMsMax = 10 * 60_000;
-/** Deadline of the pool's own questions to workers. */
+/** Deadline of the pool's own questions to workers of the configuration; one that registers has workerUnaryTimeoutMs. */
 export const workerProbeMsMax = 2_000;
 
 /** How long counts stay in their isolate: what is lost when it ends. Short of what the platform grants work after an answer. */

@@ -19,6 +19,7 @@ import {
   placeWaitMsMax,
   placeWaitersMax,
   workerProbeMsMax,
+  workerUnaryTimeoutMs,
 } from "../limits.js";
 import type {
   Beat,
@@ -252,7 +253,9 @@ export class PoolObject extends DurableObject<GatewayEnv> {
     try {
       const { workerToken } = gatewayConfig(this.env);
       const client = openWorker(workerNetwork(this.env), address, workerToken);
-      const status = await client.getStatus({}, { timeoutMs: workerProbeMsMax });
+      // Sessions may wait for what a configured worker says; nobody waits for one that enters, however busy the gateway is.
+      const timeoutMs = entry.origin === "registered" ? workerUnaryTimeoutMs : workerProbeMsMax;
+      const status = await client.getStatus({}, { timeoutMs });
       if (entry.origin === "registered" && status.worker !== entry.name) {
         throw new Error(`${address} answers as worker "${status.worker}"`);
       }

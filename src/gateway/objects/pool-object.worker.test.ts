@@ -1,7 +1,7 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
-import { placeQueuedMax, placeWaitMsMax } from "../limits.js";
+import { placeQueuedMax, placeWaitMsMax, workerProbeMsMax } from "../limits.js";
 import { noLoad } from "../pool/pool-entry.js";
 import {
   beat,
@@ -71,6 +71,18 @@ describe("PoolObject", () => {
       await stub.heartbeat(beat(worker));
       expect(await stateIn(stub, worker)).toBe("ready");
     });
+  });
+
+  it("takes a worker in whose first answer is late", async () => {
+    const { stub } = newPool();
+    const worker = newWorker();
+    const send = globalThis.fetch;
+    vi.stubGlobal("fetch", async (input: string, init?: RequestInit) => {
+      await new Promise((resolve) => setTimeout(resolve, workerProbeMsMax + 200));
+      return send(input, init);
+    });
+    await stub.register(registration(worker));
+    await vi.waitFor(async () => expect(await stateIn(stub, worker)).toBe("ready"));
   });
 
   it("keeps workers and wishes over an eviction, and counts the workers as heard", async () => {
