@@ -1,11 +1,7 @@
 /** `leanedge keys`: make, list and revoke the API keys of a gateway. */
-import { readFile } from "node:fs/promises";
 import { create, toJson } from "@bufbuild/protobuf";
 import { timestampDate, timestampFromMs, type Timestamp } from "@bufbuild/protobuf/wkt";
-import { createClient, type Client } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-node";
 import { InvalidArgumentError, type Command } from "commander";
-import { bearerToken } from "../client/bearer-token.js";
 import {
   ApiKeySchema,
   CreateKeyResponseSchema,
@@ -16,9 +12,9 @@ import {
   type ApiKey,
   type KeyLimits,
 } from "../gen/leanedge/admin/v1/key_pb.js";
+import { adminClient, type AdminFlags } from "./admin-client.js";
+import { alignedTable, type Column } from "./table.js";
 
-/** Deadline of one call. */
-const callMsMax = 30_000;
 /** Keys that one call of the list asks for. */
 const pageSize = 1_000;
 
@@ -39,9 +35,7 @@ type LimitValues = Partial<Record<LimitName, number>>;
 
 const unitMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
-interface KeyFlags {
-  readonly gateway: string;
-  readonly adminTokenFile: string;
+interface KeyFlags extends AdminFlags {
   readonly json: boolean;
 }
 
@@ -95,7 +89,7 @@ async function createKey(flags: CreateFlags): Promise<void> {
     const value = flags.limit[name];
     if (value !== undefined) Object.assign(limits, { [field]: value });
   }
-  const client = await keyClient(flags);
+  const client = await adminClient(KeyService, flags);
   const made = await client.createKey({
     tenant: flags.tenant,
     name: flags.name,
@@ -113,7 +107,7 @@ async function createKey(flags: CreateFlags): Promise<void> {
 }
 
 async function listKeys(flags: ListFlags): Promise<void> {
-  const client = await keyClient(flags);
+  const client = await adminClient(KeyService, flags);
   const all: ApiKey[] = [];
   let pageToken = "";
   do {
@@ -125,21 +119,8 @@ async function listKeys(flags: ListFlags): Promise<void> {
 }
 
 async function revokeKey(keyId: string, flags: KeyFlags): Promise<void> {
-  const { apiKey } = await (await keyClient(flags)).revokeKey({ keyId });
+  const { apiKey } = await (await adminClient(KeyService, flags)).revokeKey({ keyId });
   print(apiKey === undefined ? [] : [apiKey], flags.json);
-}
-
-async function keyClient(flags: KeyFlags): Promise<Client<typeof KeyService>> {
-  const token = (await readFile(flags.adminTokenFile, "utf8")).trim();
-  return createClient(
-    KeyService,
-    createConnectTransport({
-      baseUrl: flags.gateway,
-      httpVersion: "1.1",
-      defaultTimeoutMs: callMsMax,
-      interceptors: bearerToken(token),
-    }),
-  );
 }
 
 /** When a key ends, in milliseconds since 1970: a time from `nowMs` on, or a date. Throws InvalidArgumentError. */
@@ -168,7 +149,7 @@ export function limitOption(text: string, before: LimitValues): LimitValues {
   return { ...before, [name]: Number(value) };
 }
 
-const columns: readonly (readonly [head: string, cell: (key: ApiKey) => string])[] = [
+const columns: readonly Column<ApiKey>[] = [
   ["KEY", ({ keyId }) => keyId],
   ["TENANT", ({ tenant }) => tenant],
   ["NAME", ({ name }) => name],
@@ -182,23 +163,10 @@ const columns: readonly (readonly [head: string, cell: (key: ApiKey) => string])
 
 /** One line a key, columns aligned; then why some cannot be revoked. */
 export function keyTable(keys: readonly ApiKey[]): string[] {
-  const rows = [
-    columns.map(([head]) => head),
-    ...keys.map((key) => columns.map(([, cell]) => cell(key))),
-  ];
-  const widths = columns.map((_, at) => Math.max(...rows.map((row) => row[at]?.length ?? 0)));
   const notes = keys
     .filter(({ notRevocableReason }) => notRevocableReason !== "")
     .map(({ keyId, notRevocableReason }) => `${keyId} cannot be revoked: ${notRevocableReason}`);
-  return [
-    ...rows.map((row) =>
-      row
-        .map((cell, at) => cell.padEnd(widths[at] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    ),
-    ...notes,
-  ];
+  return [...alignedTable(columns, keys), ...notes];
 }
 
 function print(keys: readonly ApiKey[], json: boolean): void {

@@ -1,10 +1,7 @@
 /** `leanedge pool`: look at the workers of a gateway, and take them out of service and back. */
-import { readFile } from "node:fs/promises";
 import { toJson } from "@bufbuild/protobuf";
-import { createClient, type Client } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-node";
+import type { Client } from "@connectrpc/connect";
 import type { Command } from "commander";
-import { bearerToken } from "../client/bearer-token.js";
 import {
   BreakerState,
   PoolAdminService,
@@ -13,13 +10,10 @@ import {
   WorkerState,
   type PoolWorker,
 } from "../gen/leanedge/pool/v1/pool_pb.js";
+import { adminClient, type AdminFlags } from "./admin-client.js";
+import { alignedTable, type Column } from "./table.js";
 
-/** Deadline of one call. */
-const callMsMax = 30_000;
-
-interface PoolFlags {
-  readonly gateway: string;
-  readonly adminTokenFile: string;
+interface PoolFlags extends AdminFlags {
   readonly pool: string;
   readonly json: boolean;
 }
@@ -44,7 +38,7 @@ export function addPoolCommands(program: Command): void {
     add(name, description)
       .argument("<worker>", "name of the worker, as the list shows it")
       .action(async (worker: string, flags: PoolFlags) => {
-        const client = await adminClient(flags);
+        const client = await adminClient(PoolAdminService, flags);
         print([await call(client, { pool: flags.pool, name: worker })], flags.json);
       });
   };
@@ -64,21 +58,8 @@ export function addPoolCommands(program: Command): void {
 type AdminClient = Client<typeof PoolAdminService>;
 
 async function list(flags: PoolFlags): Promise<void> {
-  const client = await adminClient(flags);
+  const client = await adminClient(PoolAdminService, flags);
   print((await client.listWorkers({ pool: flags.pool })).workers, flags.json);
-}
-
-async function adminClient({ gateway, adminTokenFile }: PoolFlags): Promise<AdminClient> {
-  const token = (await readFile(adminTokenFile, "utf8")).trim();
-  return createClient(
-    PoolAdminService,
-    createConnectTransport({
-      baseUrl: gateway,
-      httpVersion: "1.1",
-      defaultTimeoutMs: callMsMax,
-      interceptors: bearerToken(token),
-    }),
-  );
 }
 
 function known(worker: PoolWorker | undefined): PoolWorker {
@@ -88,7 +69,7 @@ function known(worker: PoolWorker | undefined): PoolWorker {
   return worker;
 }
 
-const columns: readonly (readonly [head: string, cell: (worker: PoolWorker) => string])[] = [
+const columns: readonly Column<PoolWorker>[] = [
   ["POOL", ({ pool }) => pool],
   ["WORKER", ({ name }) => name],
   ["ORIGIN", ({ origin }) => words(WorkerOrigin[origin])],
@@ -112,17 +93,7 @@ const columns: readonly (readonly [head: string, cell: (worker: PoolWorker) => s
 
 /** One line a worker, columns aligned. */
 export function poolTable(workers: readonly PoolWorker[]): string[] {
-  const rows = [
-    columns.map(([head]) => head),
-    ...workers.map((worker) => columns.map(([, cell]) => cell(worker))),
-  ];
-  const widths = columns.map((_, at) => Math.max(...rows.map((row) => row[at]?.length ?? 0)));
-  return rows.map((row) =>
-    row
-      .map((cell, at) => cell.padEnd(widths[at] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
+  return alignedTable(columns, workers);
 }
 
 /** The workers as JSON, with all fields of each. */
