@@ -143,6 +143,14 @@ export const tombstoneMs = 24 * 60 * 60_000;
 /** Deadline of Release, Fork and GetStatus on a worker. */
 export const workerUnaryTimeoutMs = 10_000;
 
+/** Workers whose clients an isolate keeps; another one is made for a call. */
+export const workerClientsMax = 1_024;
+
+/** What a worker may send after an answer's last event, in bytes: the end of its stream is a few dozen. */
+export const streamEndBytesMax = 64 * 1024;
+/** How long that is waited for; then the connection is closed, and the next call opens one. */
+export const streamEndMsMax = 5_000;
+
 /** How long an isolate trusts what a worker said of its models. */
 export const catalogueTtlMs = 60_000;
 /** Workers that are asked what a model is before the gateway gives up. */

@@ -10,6 +10,7 @@ export type DiscardLimits = Pick<RpcLimits, "discardBytesMax" | "discardMsMax">;
  */
 export class RequestBody {
   readonly #limits: DiscardLimits;
+  readonly #request: Request;
   /** Undefined when the request has no body. */
   readonly #stream: ReadableStream<Uint8Array> | undefined;
   /** Set by the first read; a body that nobody reads is not locked. */
@@ -19,8 +20,26 @@ export class RequestBody {
   /** Takes the body over: nobody else may read it. */
   constructor(request: Request, limits: DiscardLimits) {
     this.#limits = limits;
+    this.#request = request;
     this.#stream = (request.body as ReadableStream<Uint8Array> | null) ?? undefined;
     this.#ended = this.#stream === undefined;
+  }
+
+  /**
+   * All of the body at once, where the request says how long it is and that is `bytesMax` at most; the runtime holds the
+   * client to that. Undefined where it does not say so: then `chunks` reads it. Throws CANCELED when the client breaks off.
+   */
+  async whole(bytesMax: number): Promise<Uint8Array | undefined> {
+    const length = Number(this.#request.headers.get("content-length") ?? NaN);
+    if (this.#ended || this.#reader !== undefined || !(length <= bytesMax)) {
+      return undefined;
+    }
+    this.#ended = true;
+    try {
+      return new Uint8Array(await this.#request.arrayBuffer());
+    } catch (cause) {
+      throw brokenOff(cause);
+    }
   }
 
   /** The body's chunks. Throws CANCELED when the client breaks off. */
@@ -34,13 +53,7 @@ export class RequestBody {
         yield chunk;
       }
     } catch (cause) {
-      throw new ConnectError(
-        "the request body broke off",
-        Code.Canceled,
-        undefined,
-        undefined,
-        cause,
-      );
+      throw brokenOff(cause);
     }
   }
 
@@ -96,4 +109,8 @@ export class RequestBody {
       throw error;
     }
   }
+}
+
+function brokenOff(cause: unknown): ConnectError {
+  return new ConnectError("the request body broke off", Code.Canceled, undefined, undefined, cause);
 }

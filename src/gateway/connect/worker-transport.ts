@@ -73,15 +73,20 @@ function createClient(fetcher: Fetching | undefined): UniversalClientFn {
       fetcher === undefined
         ? await fetch(request.url, init)
         : await fetcher.fetch(request.url, init);
-    if (response.status >= 300 && response.status < 400) {
-      await response.body?.cancel();
-      throw new ConnectError(
-        `${request.url} answers with a redirect (HTTP ${response.status})`,
-        Code.Unavailable,
-      );
-    }
+    await refuseRedirect(request.url, response);
     return universalResponse(response);
   };
+}
+
+/** Throws UNAVAILABLE if a response is a redirect. */
+export async function refuseRedirect(url: string, response: Response): Promise<void> {
+  if (response.status >= 300 && response.status < 400) {
+    await response.body?.cancel();
+    throw new ConnectError(
+      `${url} answers with a redirect (HTTP ${response.status})`,
+      Code.Unavailable,
+    );
+  }
 }
 
 async function requestInit(request: UniversalClientRequest): Promise<StreamingRequestInit> {

@@ -32,6 +32,9 @@ import { BodyTooLargeError, readBody } from "./frame.js";
 import type { GatewayContext, GatewayHonoEnv } from "./frame.js";
 import { ParamError, errorResponse, httpError, openAiError } from "./openai-error.js";
 
+/** Lines that travel together, in characters; what is there beyond waits for the client to take these. */
+const linesCharsMax = 64 * 1024;
+
 /** Mounts the route. */
 export function mountChat(app: Hono<GatewayHonoEnv>): void {
   app.post("/v1/chat/completions", async (c) => {
@@ -128,6 +131,7 @@ class ChatAnswerReader {
   readonly #run: ChatRun;
   readonly #waiting: GenerateResponse[] = [];
   #pending: Promise<IteratorResult<GenerateResponse>> | undefined;
+  #id: { readonly turn: number; readonly text: string } | undefined;
   /** The latest `started`. */
   started: TurnStarted | undefined;
   /** Seconds since 1970. */
@@ -139,9 +143,13 @@ class ChatAnswerReader {
 
   /** Id of the completion: the same however often the turn is replayed. */
   get id(): string {
-    const name = `${this.#run.sessionId}\n${this.started?.turn ?? 0}`;
-    const hash = sha256(new TextEncoder().encode(name)).subarray(0, 12);
-    return `chatcmpl-${Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+    const turn = this.started?.turn ?? 0;
+    if (this.#id?.turn !== turn) {
+      const name = new TextEncoder().encode(`${this.#run.sessionId}\n${turn}`);
+      const text = Array.from(sha256(name).subarray(0, 12), hexByte).join("");
+      this.#id = { turn, text: `chatcmpl-${text}` };
+    }
+    return this.#id.text;
   }
 
   /** Model that answers. */
@@ -179,6 +187,11 @@ class ChatAnswerReader {
         }
       }
     }
+  }
+
+  /** An event is here already, or the end. */
+  get ready(): boolean {
+    return this.#waiting.length > 0 || (this.#pending === undefined && this.#run.ready());
   }
 
   /** The next event; undefined at the end. */
@@ -320,16 +333,14 @@ function eventStream(
   request: ChatRequest,
   leave: () => void,
 ): ReadableStream<Uint8Array> {
-  const lines = sseLines(answer, request);
+  const lines = new ServerSentLines(answer, request);
   const encoder = new TextEncoder();
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const result = await lines.next();
-        if (result.done === true) {
+        controller.enqueue(encoder.encode(await lines.next()));
+        if (lines.ended) {
           controller.close();
-        } else {
-          controller.enqueue(encoder.encode(result.value));
         }
       },
       async cancel() {
@@ -341,65 +352,84 @@ function eventStream(
   );
 }
 
-async function* sseLines(
-  answer: ChatAnswerReader,
-  request: ChatRequest,
-): AsyncGenerator<string, void, undefined> {
-  function chunk(choices: readonly unknown[], total?: Usage): string {
-    return sse({
-      id: answer.id,
-      object: "chat.completion.chunk",
-      created: answer.created,
-      model: answer.model,
-      choices,
-      ...(request.includeUsage ? { usage: total === undefined ? null : usage(total) } : {}),
-    });
+/** An answer as server-sent events; those travel together that are there together. */
+class ServerSentLines {
+  readonly #answer: ChatAnswerReader;
+  readonly #includeUsage: boolean;
+  #begun = false;
+  /** Nothing follows. */
+  ended = false;
+
+  constructor(answer: ChatAnswerReader, request: ChatRequest) {
+    this.#answer = answer;
+    this.#includeUsage = request.includeUsage;
   }
-  try {
-    yield chunk([choice({ role: "assistant", content: "" }, null)]);
-    for (;;) {
-      const event = (await answer.next())?.event;
-      switch (event?.case) {
-        case "delta":
-          yield chunk([choice({ content: event.value.text }, null)]);
-          break;
-        case "heartbeat":
-          yield ": ping\n\n";
-          break;
-        case "finished": {
-          const failure = failureOf(event.value);
-          if (failure !== undefined) {
-            throw failure;
-          }
-          yield chunk([choice({}, finishReason(event.value.finishReason))]);
-          if (request.includeUsage) {
-            yield chunk([], event.value.usage);
-          }
-          yield "data: [DONE]\n\n";
-          return;
-        }
-        case "started":
-          break;
-        default:
-          throw unavailable("the answer broke off");
+
+  /** The next lines, at least one. Never rejects: an error becomes the last line. */
+  async next(): Promise<string> {
+    let text = "";
+    try {
+      if (!this.#begun) {
+        this.#begun = true;
+        text = this.#chunk(choices({ role: "assistant", content: "" }, null));
       }
+      while (!this.ended && (text === "" || (this.#answer.ready && text.length < linesCharsMax))) {
+        text += this.#linesOf(await this.#answer.next());
+      }
+      return text;
+    } catch (error) {
+      const shown = publicError(error);
+      if (shown !== error) {
+        log("error", "chat.failed", errorFields(error, "stack"));
+      }
+      this.ended = true;
+      // After the first byte the status is sent; clients take this for an error and miss [DONE].
+      return text + sse(JSON.stringify({ error: openAiError(shown) }));
     }
-  } catch (error) {
-    const shown = publicError(error);
-    if (shown !== error) {
-      log("error", "chat.failed", errorFields(error, "stack"));
+  }
+
+  #linesOf(response: GenerateResponse | undefined): string {
+    const event = response?.event;
+    switch (event?.case) {
+      case "delta":
+        return this.#chunk(choices({ content: event.value.text }, null));
+      case "heartbeat":
+        return ": ping\n\n";
+      case "finished": {
+        const failure = failureOf(event.value);
+        if (failure !== undefined) {
+          throw failure;
+        }
+        this.ended = true;
+        return `${this.#chunk(choices({}, finishReason(event.value.finishReason)))}${
+          this.#includeUsage ? this.#chunk("[]", event.value.usage) : ""
+        }data: [DONE]\n\n`;
+      }
+      case "started":
+        return "";
+      default:
+        throw unavailable("the answer broke off");
     }
-    // After the first byte the status is sent; clients take this for an error and miss [DONE].
-    yield sse({ error: openAiError(shown) });
+  }
+
+  /** One line; `choices` is JSON. The head is written anew for each, since a turn may find its model late. */
+  #chunk(list: string, total?: Usage): string {
+    const { id, created, model } = this.#answer;
+    const head = `"id":"${id}","object":"chat.completion.chunk","created":${created},"model":${JSON.stringify(model)}`;
+    const tail = this.#includeUsage
+      ? `,"usage":${total === undefined ? "null" : JSON.stringify(usage(total))}`
+      : "";
+    return sse(`{${head},"choices":${list}${tail}}`);
   }
 }
 
-function sse(value: unknown): string {
-  return `data: ${JSON.stringify(value)}\n\n`;
+/** The choices of a chunk, as JSON. */
+function choices(delta: object, reason: string | null): string {
+  return `[${JSON.stringify({ index: 0, delta, logprobs: null, finish_reason: reason })}]`;
 }
 
-function choice(delta: unknown, reason: string | null): unknown {
-  return { index: 0, delta, logprobs: null, finish_reason: reason };
+function sse(json: string): string {
+  return `data: ${json}\n\n`;
 }
 
 function failureOf(finished: TurnFinished): ConnectError | undefined {
@@ -440,6 +470,10 @@ function affinity(started: TurnStarted, workerBefore: string): "hit" | "miss" | 
     return "rebound";
   }
   return workerBefore !== "" && started.cachedTokens > 0 ? "hit" : "miss";
+}
+
+function hexByte(byte: number): string {
+  return byte.toString(16).padStart(2, "0");
 }
 
 /** Header values are printable ASCII; anything else is escaped as in a URL. */

@@ -50,6 +50,8 @@ export interface ChatRun {
   /** The session that answers: the named one or a fork of it. */
   readonly sessionId: string;
   readonly events: AsyncIterator<GenerateResponse>;
+  /** An event is here already, or the end: the next one is not waited for. */
+  readonly ready: () => boolean;
   /** Worker of the session's turn before; empty if there was none. */
   readonly workerBefore: string;
 }
@@ -73,9 +75,11 @@ export async function runChat(
     const client = new SessionClient(env, caller, sessionId);
     const answer = await client.chat(generate, idempotencyKey);
     if (answer.kind === "answer") {
+      const { events } = answer;
       return {
         sessionId,
-        events: answer.events[Symbol.asyncIterator](),
+        events,
+        ready: () => events.ready,
         workerBefore: answer.workerBefore,
       };
     }

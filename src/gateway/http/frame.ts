@@ -64,9 +64,14 @@ export function frame(
 const identify: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
   const given = c.req.header("x-request-id") ?? "";
   const usable = given.length <= requestIdCharsMax && requestIdPattern.test(given);
-  c.set("requestId", usable ? given : crypto.randomUUID());
+  const requestId = usable ? given : crypto.randomUUID();
+  c.set("requestId", requestId);
+  c.header("x-request-id", requestId);
   await next();
-  c.header("x-request-id", c.get("requestId"));
+  // An answer that was not made by this context lacks it; a header that comes late makes the answer anew.
+  if (c.res.headers.get("x-request-id") !== requestId) {
+    c.header("x-request-id", requestId);
+  }
 };
 
 const boundHeaders: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
@@ -93,6 +98,10 @@ export class BodyTooLargeError extends Error {
 
 /** Reads a body, and stops at the bound whatever its length claims to be. Throws BodyTooLargeError. */
 export async function readBody(body: RequestBody): Promise<Uint8Array> {
+  const whole = await body.whole(bodyBytesMax);
+  if (whole !== undefined) {
+    return whole;
+  }
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of body.chunks()) {

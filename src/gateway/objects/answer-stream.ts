@@ -12,6 +12,7 @@ import {
 import type { GenerateResponse, TurnStarted, Usage } from "../../gen/leanedge/v1/session_pb.js";
 import { invalidArgument, notFound } from "../errors.js";
 import { deltaBytesMax, heartbeatIntervalMs } from "../limits.js";
+import type { EventSource } from "./answer-streams.js";
 import type { Clock } from "./clock.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
@@ -76,65 +77,100 @@ export function checkOffset(
 }
 
 /** The stream. Throws the refusal of a turn that was withdrawn. */
-export async function* streamAnswer(
-  options: AnswerStreamOptions,
-): AsyncGenerator<GenerateResponse, void, undefined> {
-  const { store, bell, clock, signal } = options;
-  let offset = options.offset;
-  let announced: boolean | undefined;
-  let promptTokensDone = 0;
-  let sentMs = clock.nowMs();
-  const waits = new StreamWaits(clock, signal);
-  try {
-    while (!signal.aborted) {
-      const changed = bell.next;
-      const live = options.live();
-      const turn = store.turn(options.turn);
-      if (turn === undefined) {
-        throw options.runner?.refusal ?? notFound(`turn ${options.turn} was withdrawn`);
+export function streamAnswer(options: AnswerStreamOptions): EventSource {
+  return new AnswerStream(options);
+}
+
+class AnswerStream implements EventSource {
+  readonly #options: AnswerStreamOptions;
+  readonly #waits: StreamWaits;
+  #offset: number;
+  #announced: boolean | undefined;
+  #promptTokensDone = 0;
+  #sentMs: number;
+  #ended = false;
+
+  constructor(options: AnswerStreamOptions) {
+    this.#options = options;
+    this.#offset = options.offset;
+    this.#sentMs = options.clock.nowMs();
+    this.#waits = new StreamWaits(options.clock, options.signal);
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  async next(): Promise<readonly GenerateResponse[]> {
+    const { bell, clock, signal } = this.#options;
+    try {
+      while (!this.#ended && !signal.aborted) {
+        const changed = bell.next;
+        const events = this.#collect();
+        if (events.length > 0) {
+          this.#sentMs = clock.nowMs();
+          return events;
+        }
+        // Counted from the last event: a change that shows nothing (a place in a queue) is silence to the client.
+        const silenceMs = this.#sentMs + heartbeatIntervalMs - clock.nowMs();
+        if (silenceMs <= 0) {
+          const { promptTokensDone = 0, promptTokens = 0 } = this.#options.runner?.progress ?? {};
+          this.#sentMs = clock.nowMs();
+          return [heartbeat(promptTokensDone, promptTokens)];
+        }
+        await this.#waits.next(changed, silenceMs);
       }
-      if (announced !== turn.accepted && announced !== true) {
-        announced = turn.accepted;
-        sentMs = clock.nowMs();
-        yield started(options, turn);
-        continue;
-      }
-      const shown = shownBytes(turn, live ? options.runner : undefined);
-      if (offset < shown) {
-        const piece = readAnswer(store, turn, offset, shown);
-        if (piece !== undefined) {
-          sentMs = clock.nowMs();
-          yield delta(offset, piece);
-          offset += piece.bytes.byteLength;
-          continue;
+    } catch (error) {
+      this.#end();
+      throw error;
+    }
+    this.#end();
+    return [];
+  }
+
+  #end(): void {
+    this.#ended = true;
+    this.#waits.end();
+  }
+
+  /** All events that are there now, of which the text takes deltaBytesMax at most. */
+  #collect(): GenerateResponse[] {
+    const options = this.#options;
+    const { store, runner } = options;
+    const events: GenerateResponse[] = [];
+    const live = options.live();
+    const turn = store.turn(options.turn);
+    if (turn === undefined) {
+      throw runner?.refusal ?? notFound(`turn ${options.turn} was withdrawn`);
+    }
+    if (this.#announced !== turn.accepted && this.#announced !== true) {
+      this.#announced = turn.accepted;
+      events.push(started(options, turn));
+    }
+    const shown = shownBytes(turn, live ? runner : undefined);
+    if (this.#offset < shown) {
+      const piece = readAnswer(store, turn, this.#offset, shown);
+      if (piece !== undefined) {
+        events.push(delta(this.#offset, piece));
+        this.#offset += piece.bytes.byteLength;
+        if (this.#offset < shown) {
+          return events;
         }
       }
-      if (!live && !turn.running) {
-        yield finished(turn);
-        return;
-      }
-      const progress = options.runner?.progress;
-      if (
-        progress !== undefined &&
-        turn.textBytes === 0 &&
-        progress.promptTokensDone > promptTokensDone
-      ) {
-        promptTokensDone = progress.promptTokensDone;
-        sentMs = clock.nowMs();
-        yield heartbeat(promptTokensDone, progress.promptTokens);
-        continue;
-      }
-      // Counted from the last event: a change that shows nothing (a place in a queue) is silence to the client.
-      const silenceMs = sentMs + heartbeatIntervalMs - clock.nowMs();
-      if (silenceMs > 0) {
-        await waits.next(changed, silenceMs);
-      } else {
-        sentMs = clock.nowMs();
-        yield heartbeat(progress?.promptTokensDone ?? 0, progress?.promptTokens ?? 0);
-      }
     }
-  } finally {
-    waits.end();
+    const progress = runner?.progress;
+    if (!live && !turn.running) {
+      events.push(finished(turn));
+      this.#end();
+    } else if (
+      progress !== undefined &&
+      turn.textBytes === 0 &&
+      progress.promptTokensDone > this.#promptTokensDone
+    ) {
+      this.#promptTokensDone = progress.promptTokensDone;
+      events.push(heartbeat(this.#promptTokensDone, progress.promptTokens));
+    }
+    return events;
   }
 }
 
@@ -200,6 +236,7 @@ function readAnswer(
   const encoder = new TextEncoder();
   if (!turn.running) {
     const all = encoder.encode(store.answerText(turn.number));
+    // What is not durable yet is not shown, though the turn has ended in memory.
     const end = characterBorder(all, Math.min(all.byteLength, shown, offset + deltaBytesMax));
     return end <= offset
       ? undefined

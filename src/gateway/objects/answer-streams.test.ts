@@ -5,7 +5,8 @@ import { GenerateResponseSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { notFound } from "../errors.js";
 import { AnswerStreams } from "./answer-streams.js";
-import { decodeFrames } from "./session-wire.js";
+import type { EventSource } from "./answer-streams.js";
+import { FrameReader } from "./session-wire.js";
 
 const never = new AbortController().signal;
 
@@ -13,20 +14,38 @@ function heartbeat(): GenerateResponse {
   return create(GenerateResponseSchema, { event: { case: "heartbeat", value: {} } });
 }
 
-/** Events until the client leaves; counts how many were asked for. */
-function endless(asked: { count: number }) {
-  return async function* (left: AbortSignal): AsyncGenerator<GenerateResponse, void, undefined> {
-    while (!left.aborted) {
+/** Events until the client leaves; counts how often somebody asked for some. */
+function endless(asked: { count: number }): (left: AbortSignal) => EventSource {
+  return (left) => ({
+    ended: false,
+    async next() {
       asked.count++;
-      yield heartbeat();
       await new Promise((resolve) => setTimeout(resolve, 1));
-    }
-  };
+      return left.aborted ? [] : [heartbeat()];
+    },
+  });
+}
+
+/** What is given out at each call, and then the end, which is known with the last events if `knowsEnd`. */
+function source(
+  batches: readonly (GenerateResponse[] | Error)[],
+  knowsEnd: boolean,
+): () => EventSource {
+  let at = 0;
+  return () => ({
+    get ended() {
+      return knowsEnd ? at >= batches.length : at > batches.length;
+    },
+    next() {
+      const batch = batches[at++] ?? [];
+      return batch instanceof Error ? Promise.reject(batch) : Promise.resolve(batch);
+    },
+  });
 }
 
 async function countFrames(stream: ReadableStream<Uint8Array>): Promise<number> {
   const frames: unknown[] = [];
-  for await (const frame of decodeFrames(stream)) frames.push(frame);
+  for await (const frame of new FrameReader(stream)) frames.push(frame);
   return frames.length;
 }
 
@@ -67,19 +86,30 @@ describe("AnswerStreams", () => {
   it("does not count the end of a stream as leaving, and sends errors as frames", async () => {
     const alone: number[] = [];
     const streams = new AnswerStreams((turn) => alone.push(turn));
-    const whole = streams.open(1, never, async function* () {
-      yield heartbeat();
-    });
-    expect(await countFrames(whole)).toBe(1);
-    const broken = streams.open(1, never, async function* () {
-      yield heartbeat();
-      throw notFound("turn 1 was withdrawn");
-    });
+    for (const knowsEnd of [false, true]) {
+      const whole = streams.open(1, never, source([[heartbeat()], [heartbeat()]], knowsEnd));
+      expect(await countFrames(whole)).toBe(2);
+    }
+    const broken = streams.open(
+      1,
+      never,
+      source([[heartbeat()], notFound("turn 1 was withdrawn")], false),
+    );
     await expect(countFrames(broken)).rejects.toMatchObject({
       code: Code.NotFound,
       rawMessage: "turn 1 was withdrawn",
     });
     expect(alone).toEqual([]);
+  });
+
+  it("sends events that are there together in one chunk, the end with the last of them", async () => {
+    const streams = new AnswerStreams(() => undefined);
+    const stream = streams.open(1, never, source([[heartbeat(), heartbeat(), heartbeat()]], true));
+    const reader = stream.getReader();
+    const chunk = (await reader.read()).value ?? new Uint8Array(0);
+    expect((await reader.read()).done).toBe(true);
+    const again = new Response(new Uint8Array(chunk)).body;
+    expect(again === null ? 0 : await countFrames(again)).toBe(3);
   });
 
   it("reads nothing ahead of a slow client", async () => {

@@ -6,9 +6,18 @@ import { log } from "../log.js";
 import { GenerateResponseSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { publicError } from "../errors.js";
-import { encodeErrorFrame, encodeFrame, frameKind } from "./session-wire.js";
+import { encodeErrorFrame, encodeFrames, frameKind } from "./session-wire.js";
+import type { Frame } from "./session-wire.js";
 
-type Events = AsyncGenerator<GenerateResponse, void, undefined>;
+const endFrame: Frame = { kind: frameKind.end, payload: new Uint8Array(0) };
+
+/** Events of an answer, those together that are there together. */
+export interface EventSource {
+  /** The next events, at least one; none at the end. */
+  next(): Promise<readonly GenerateResponse[]>;
+  /** Whether all was given out: the next call of `next` gives none. */
+  readonly ended: boolean;
+}
 
 /** Has somebody look after a stream: `end` ends it with an error, until what it returns is called. */
 export type StreamHold = (end: (error: ConnectError) => void) => () => void;
@@ -25,7 +34,8 @@ export class AnswerStreams {
   }
 
   /**
-   * A stream of frames for one client. It is pulled at the client's pace, and reads ahead by nothing.
+   * A stream of frames for one client, in chunks of those that are there together. It is pulled at the client's pace, and
+   * reads ahead by nothing.
    *
    * @param signal aborts when the caller leaves
    * @param events makes the events; the signal that it gets aborts when the client leaves, in whichever way
@@ -34,7 +44,7 @@ export class AnswerStreams {
   open(
     turn: number,
     signal: AbortSignal,
-    events: (left: AbortSignal) => Events,
+    events: (left: AbortSignal) => EventSource,
     hold: StreamHold = () => () => undefined,
   ): ReadableStream<Uint8Array> {
     const left = new AbortController();
@@ -89,26 +99,28 @@ export class AnswerStreams {
 }
 
 async function pull(
-  source: Events,
+  source: EventSource,
   left: AbortSignal,
   controller: ReadableStreamDefaultController<Uint8Array>,
   close: () => void,
 ): Promise<void> {
   try {
-    const result = await source.next();
+    const events = await source.next();
     if (left.aborted) {
       // Nobody reads any more, and the stream takes nothing.
       return;
     }
-    if (result.done === true) {
-      close();
-      controller.enqueue(encodeFrame(frameKind.end, new Uint8Array(0)));
-      controller.close();
-    } else {
-      controller.enqueue(
-        encodeFrame(frameKind.message, toBinary(GenerateResponseSchema, result.value)),
-      );
+    const frames = events.map((event): Frame => ({
+      kind: frameKind.message,
+      payload: toBinary(GenerateResponseSchema, event),
+    }));
+    if (!source.ended) {
+      controller.enqueue(encodeFrames(frames));
+      return;
     }
+    close();
+    controller.enqueue(encodeFrames([...frames, endFrame]));
+    controller.close();
   } catch (error) {
     close();
     if (!(error instanceof ConnectError)) {

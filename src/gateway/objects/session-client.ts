@@ -30,13 +30,15 @@ import type {
   GetSessionResponse,
   ListMessagesRequest,
   ListMessagesResponse,
+  TextDelta,
+  TurnStarted,
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { unavailable } from "../errors.js";
 import type { CallerKey } from "../keys/caller.js";
 import { objectRestartsMax } from "../limits.js";
 import { sessionObjectName, sessionUrl, workerBeforeHeader } from "./session-name.js";
-import { ObjectLostError, decodeFrames, decodeJson, frameKind } from "./session-wire.js";
+import { FrameReader, ObjectLostError, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
 
 /** Who calls. */
@@ -59,11 +61,17 @@ export interface ChatRedirect {
   readonly sessionId: string;
 }
 
+/** Events of an answer as they come. */
+export interface AnswerEvents extends AsyncIterableIterator<GenerateResponse> {
+  /** An event is here already, or the end: the next call of `next` waits for nothing. */
+  readonly ready: boolean;
+}
+
 /** What a chat request leads to. */
 export type ChatAnswer =
   | {
       readonly kind: "answer";
-      readonly events: AsyncIterable<GenerateResponse>;
+      readonly events: AnswerEvents;
       /** Worker of the session's turn before; empty if there was none. */
       readonly workerBefore: string;
     }
@@ -71,7 +79,7 @@ export type ChatAnswer =
 
 /** An answer as it comes. */
 interface SessionAnswer {
-  readonly frames: AsyncGenerator<Frame, void, undefined>;
+  readonly frames: FrameReader;
   readonly workerBefore: string;
 }
 
@@ -149,23 +157,29 @@ export class SessionClient {
    * and its number is known from the first event.
    */
   async *generate(request: GenerateRequest): AsyncGenerator<GenerateResponse, void, undefined> {
-    let next = request;
-    let begun = false;
+    /** The turn that was begun, and the end of the answer that was given out. */
+    let started: TurnStarted | undefined;
+    let last: TextDelta | undefined;
     for (let restarts = 0; ; restarts++) {
       try {
+        const next = restarts === 0 ? request : nextRequest(request, started, last);
         const body = toBinary(GenerateRequestSchema, next);
         const { frames } = await this.#call("Generate", body, "", restarts > 0);
         for await (const frame of frames) {
-          const event = fromBinary(GenerateResponseSchema, frame.payload);
-          next = nextRequest(request, next, event);
-          begun = true;
-          yield event;
+          const response = fromBinary(GenerateResponseSchema, frame.payload);
+          const { event } = response;
+          if (event.case === "started") {
+            started = event.value;
+          } else if (event.case === "delta") {
+            last = event.value;
+          }
+          yield response;
         }
         return;
       } catch (error) {
         const again =
           error instanceof ObjectLostError &&
-          (begun || next.turn > 0) &&
+          (started !== undefined || request.turn > 0) &&
           restarts < objectRestartsMax &&
           !this.#caller.signal.aborted;
         if (!again) {
@@ -190,16 +204,15 @@ export class SessionClient {
       toBinary(GenerateRequestSchema, request),
       idempotencyKey,
     );
-    const iterator = frames[Symbol.asyncIterator]();
-    const first = await iterator.next();
+    const first = await frames.next();
     if (first.done === true) {
       throw new ObjectLostError();
     }
     if (first.value.kind === frameKind.redirect) {
-      await iterator.return(undefined);
+      await frames.return();
       return { kind: "redirect", redirect: redirectOf(first.value) };
     }
-    return { kind: "answer", events: events(first.value, iterator), workerBefore };
+    return { kind: "answer", events: new FrameEvents(first.value, frames), workerBefore };
   }
 
   async #unary<Desc extends DescMessage>(
@@ -251,7 +264,7 @@ export class SessionClient {
     }
     this.#caller.onHead?.(response.headers);
     return {
-      frames: decodeFrames(response.body as ReadableStream<Uint8Array>),
+      frames: new FrameReader(response.body as ReadableStream<Uint8Array>),
       workerBefore: decodeURIComponent(response.headers.get(workerBeforeHeader) ?? ""),
     };
   }
@@ -264,45 +277,60 @@ function retryable(error: unknown): unknown {
     : error;
 }
 
-/** The request that would go on after an event. */
+/** The request that goes on where an answer broke off. */
 function nextRequest(
-  original: GenerateRequest,
-  current: GenerateRequest,
-  event: GenerateResponse,
+  request: GenerateRequest,
+  started: TurnStarted | undefined,
+  last: TextDelta | undefined,
 ): GenerateRequest {
-  switch (event.event.case) {
-    case "started":
-      return create(GenerateRequestSchema, { ...original, turn: event.event.value.turn });
-    case "delta": {
-      const { offset, text } = event.event.value;
-      const length = new TextEncoder().encode(text).byteLength;
-      return create(GenerateRequestSchema, {
-        ...current,
-        resumeOffset: offset + BigInt(length),
-      });
-    }
-    default:
-      return current;
-  }
+  return create(GenerateRequestSchema, {
+    ...request,
+    ...(started === undefined ? {} : { turn: started.turn }),
+    ...(last === undefined
+      ? {}
+      : { resumeOffset: last.offset + BigInt(new TextEncoder().encode(last.text).byteLength) }),
+  });
 }
 
-async function* events(
-  first: Frame,
-  rest: AsyncIterator<Frame>,
-): AsyncGenerator<GenerateResponse, void, undefined> {
-  try {
-    yield fromBinary(GenerateResponseSchema, first.payload);
-    for (;;) {
-      const result = await rest.next();
-      if (result.done === true) {
-        return;
-      }
-      yield fromBinary(GenerateResponseSchema, result.value.payload);
+/** The events that frames carry. */
+class FrameEvents implements AnswerEvents {
+  #first: Frame | undefined;
+  readonly #rest: FrameReader;
+
+  constructor(first: Frame, rest: FrameReader) {
+    this.#first = first;
+    this.#rest = rest;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  get ready(): boolean {
+    return this.#first !== undefined || this.#rest.ready;
+  }
+
+  async next(): Promise<IteratorResult<GenerateResponse, undefined>> {
+    const first = this.#first;
+    if (first !== undefined) {
+      this.#first = undefined;
+      return { done: false, value: fromBinary(GenerateResponseSchema, first.payload) };
     }
-  } catch (error) {
-    throw retryable(error);
-  } finally {
-    await rest.return?.(undefined);
+    let result: IteratorResult<Frame, undefined>;
+    try {
+      result = await this.#rest.next();
+    } catch (error) {
+      throw retryable(error);
+    }
+    return result.done === true
+      ? result
+      : { done: false, value: fromBinary(GenerateResponseSchema, result.value.payload) };
+  }
+
+  async return(): Promise<IteratorResult<GenerateResponse, undefined>> {
+    this.#first = undefined;
+    await this.#rest.return();
+    return { done: true, value: undefined };
   }
 }
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { allFull, resourceExhausted } from "../errors.js";
 import {
   ObjectLostError,
-  decodeFrames,
+  FrameReader,
   encodeErrorFrame,
   encodeFrame,
   encodeJsonFrame,
@@ -27,7 +27,7 @@ function streamOf(parts: readonly Uint8Array[], size: number): ReadableStream<Ui
 
 async function read(stream: ReadableStream<Uint8Array>): Promise<number[][]> {
   const payloads: number[][] = [];
-  for await (const { payload } of decodeFrames(stream)) payloads.push([...payload]);
+  for await (const { payload } of new FrameReader(stream)) payloads.push([...payload]);
   return payloads;
 }
 
@@ -65,6 +65,34 @@ describe("frames", () => {
     const failure = encodeErrorFrame(allFull("m"));
     const error: unknown = await read(streamOf([failure], 100)).catch((e: unknown) => e);
     expect(error instanceof ConnectError && error.metadata.get("retry-after")).toBe("2");
+  });
+
+  it("that came together are ready together, and come before the error behind them", async () => {
+    const failure = encodeErrorFrame(resourceExhausted("no page of 64 is free"));
+    const reader = new FrameReader(streamOf([message, message, failure], 100));
+    expect(reader.ready).toBe(false);
+    expect((await reader.next()).value?.payload).toEqual(new Uint8Array([1, 2, 3]));
+    expect(reader.ready).toBe(true);
+    expect((await reader.next()).done).toBe(false);
+    expect(reader.ready).toBe(true);
+    await expect(reader.next()).rejects.toMatchObject({ code: Code.ResourceExhausted });
+    expect(reader.ready).toBe(true);
+    expect((await reader.next()).done).toBe(true);
+  });
+
+  it("that nobody reads any more let the object see its caller leave", async () => {
+    let left = false;
+    const stream = new ReadableStream<Uint8Array>({
+      start: (controller) => controller.enqueue(message),
+      cancel() {
+        left = true;
+      },
+    });
+    for await (const frame of new FrameReader(stream)) {
+      expect(frame.kind).toBe(frameKind.message);
+      break;
+    }
+    expect(left).toBe(true);
   });
 
   it("that are broken are our bug, not the client's", async () => {

@@ -1,10 +1,15 @@
 /**
  * How the Worker and a SessionObject talk: one POST a call, whose answer is a stream of frames. Unlike Durable Object RPC
- * it keeps error codes, streams, and tells the object at once when the caller leaves. A frame is one byte of kind, four
- * bytes of length (big endian), and the payload. The last frame is `end` or `error`; without it the object was lost.
+ * it keeps error codes, streams, and tells the object at once when the caller leaves. The last frame is `end` or `error`;
+ * without it the object was lost.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
+import { FrameBuffer, encodeFrame } from "../connect/frame-buffer.js";
+import type { Frame } from "../connect/frame-buffer.js";
 import { errorReason, errorReasonHeader, retryAfterHeader } from "../errors.js";
+
+export { encodeFrame, encodeFrames } from "../connect/frame-buffer.js";
+export type { Frame } from "../connect/frame-buffer.js";
 
 /** Kinds of frames. */
 export const frameKind = {
@@ -18,26 +23,8 @@ export const frameKind = {
   redirect: 3,
 } as const;
 
-/** One frame. */
-export interface Frame {
-  /** One of frameKind. */
-  readonly kind: number;
-  /** Its bytes. */
-  readonly payload: Uint8Array;
-}
-
 /** Largest payload of a frame: a page of messages, or a delta, with room. */
 const payloadBytesMax = 8 * 1024 * 1024;
-const headBytes = 5;
-
-/** Writes a frame. */
-export function encodeFrame(kind: number, payload: Uint8Array): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(headBytes + payload.byteLength);
-  bytes[0] = kind;
-  new DataView(bytes.buffer).setUint32(1, payload.byteLength);
-  bytes.set(payload, headBytes);
-  return bytes;
-}
 
 /** Writes the last frame of a call that failed. */
 export function encodeErrorFrame(error: ConnectError): Uint8Array<ArrayBuffer> {
@@ -60,44 +47,72 @@ export function decodeJson(payload: Uint8Array): unknown {
 }
 
 /**
- * Reads frames up to the `end` frame, which is not given out. Throws the ConnectError of an `error` frame, and
- * ObjectLostError where the stream breaks off.
+ * Reads frames up to the `end` frame, which is not given out. Frames that came together are given out without waiting for
+ * each, and before an error that came with them.
  */
-export async function* decodeFrames(
-  body: ReadableStream<Uint8Array>,
-): AsyncGenerator<Frame, void, undefined> {
-  const reader = body.getReader();
-  let buffer = new Uint8Array(0);
-  try {
-    for (;;) {
-      while (buffer.byteLength >= headBytes) {
-        const length = new DataView(buffer.buffer, buffer.byteOffset).getUint32(1);
-        if (length > payloadBytesMax) {
-          throw new Error(`a frame of ${length} bytes is above the bound of ${payloadBytesMax}`);
-        }
-        if (buffer.byteLength < headBytes + length) {
-          break;
-        }
-        const kind = buffer[0] ?? frameKind.end;
-        const payload = buffer.slice(headBytes, headBytes + length);
-        buffer = buffer.subarray(headBytes + length);
-        if (kind === frameKind.end) {
-          return;
-        }
-        if (kind === frameKind.error) {
-          throw decodeError(payload);
-        }
-        yield { kind, payload };
-      }
-      const result = await readChunk(reader);
-      if (result === undefined) {
-        throw new ObjectLostError();
-      }
-      buffer = joined(buffer, result);
+export class FrameReader implements AsyncIterableIterator<Frame> {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #buffer = new FrameBuffer(
+    payloadBytesMax,
+    (bytes, bytesMax) => new Error(`a frame of ${bytes} bytes is above the bound of ${bytesMax}`),
+  );
+  #over = false;
+
+  /** Takes the body over. */
+  constructor(body: ReadableStream<Uint8Array>) {
+    this.#reader = body.getReader();
+  }
+
+  /** Itself. */
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** A frame is here already, or the end: the next call of `next` waits for nothing. */
+  get ready(): boolean {
+    return this.#over || this.#buffer.hasFrame;
+  }
+
+  /** The next frame. Throws the ConnectError of an `error` frame, and ObjectLostError where the stream breaks off. */
+  async next(): Promise<IteratorResult<Frame, undefined>> {
+    if (this.#over) {
+      return { done: true, value: undefined };
     }
-  } finally {
-    // Nobody reads on: the object sees its caller leave. After `end` this does nothing.
-    reader.cancel().catch(() => undefined);
+    try {
+      for (;;) {
+        const frame = this.#buffer.take();
+        if (frame === undefined) {
+          const chunk = await readChunk(this.#reader);
+          if (chunk === undefined) {
+            throw new ObjectLostError();
+          }
+          this.#buffer.add(chunk);
+        } else if (frame.kind === frameKind.end) {
+          this.#leave();
+          return { done: true, value: undefined };
+        } else if (frame.kind === frameKind.error) {
+          throw decodeError(frame.payload);
+        } else {
+          return { done: false, value: frame };
+        }
+      }
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+  }
+
+  /** Reads no more: before the end the object sees its caller leave. */
+  return(): Promise<IteratorResult<Frame, undefined>> {
+    this.#leave();
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  #leave(): void {
+    if (!this.#over) {
+      this.#over = true;
+      this.#reader.cancel().catch(() => undefined);
+    }
   }
 }
 
@@ -123,13 +138,6 @@ async function readChunk(
   } catch (cause) {
     throw new ObjectLostError(cause);
   }
-}
-
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const all = new Uint8Array(a.byteLength + b.byteLength);
-  all.set(a, 0);
-  all.set(b, a.byteLength);
-  return all;
 }
 
 function decodeError(payload: Uint8Array): ConnectError {

@@ -22,6 +22,7 @@ import { workerWithoutPool } from "../pool/standing.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import type { WorkerClient } from "../worker-client/worker-client.js";
 import { ChangeBell, streamAnswer } from "./answer-stream.js";
+import type { EventSource } from "./answer-streams.js";
 import { SessionSnapshots } from "./session-snapshots.js";
 import { SessionStore } from "./session-store.js";
 import { TurnRunner } from "./turn-runner.js";
@@ -46,6 +47,13 @@ interface Bench {
   readonly call: (attempt: number) => Call;
   /** What a client reads. */
   readonly events: (signal?: AbortSignal) => AsyncGenerator<ClientEvent, void, undefined>;
+}
+
+/** Its events one by one. */
+async function* eventsOf(source: EventSource): AsyncGenerator<ClientEvent, void, undefined> {
+  for (let events = await source.next(); events.length > 0; events = await source.next()) {
+    yield* events;
+  }
 }
 
 function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
@@ -124,18 +132,20 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
         return call;
       },
       events: (signal = new AbortController().signal) =>
-        streamAnswer({
-          store,
-          sessionId: "s",
-          turn: 1,
-          offset: 0,
-          resumed: false,
-          runner,
-          live: () => live,
-          bell,
-          clock,
-          signal,
-        }),
+        eventsOf(
+          streamAnswer({
+            store,
+            sessionId: "s",
+            turn: 1,
+            offset: 0,
+            resumed: false,
+            runner,
+            live: () => live,
+            bell,
+            clock,
+            signal,
+          }),
+        ),
     });
     runner.cancel();
     await runner.done;

@@ -4,7 +4,7 @@ import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig, findModel } from "../config.js";
 import type { GatewayConfig, ModelConfig } from "../config.js";
 import { allFull, notFound, unavailable } from "../errors.js";
-import { placeWaitMsMax } from "../limits.js";
+import { placeWaitMsMax, workerClientsMax } from "../limits.js";
 import { PoolClient } from "../pool/pool-client.js";
 import type { ChoiceReason } from "../pool/placement.js";
 import type { Outcome } from "../pool/pool-calls.js";
@@ -64,8 +64,20 @@ export interface WorkerDirectory {
   refresh(ageMs?: number): Promise<void>;
 }
 
+/** Directories of this isolate; nothing of them belongs to a request. */
+const directories = new WeakMap<GatewayEnv, WorkerDirectory>();
+
 /** The workers of the configuration and of its pools. */
 export function engineDirectory(env: GatewayEnv): WorkerDirectory {
+  let directory = directories.get(env);
+  if (directory === undefined) {
+    directory = makeDirectory(env);
+    directories.set(env, directory);
+  }
+  return directory;
+}
+
+function makeDirectory(env: GatewayEnv): WorkerDirectory {
   const config = gatewayConfig(env);
   const pools = hasPools(config) ? new PoolClient(env, config) : undefined;
   function modelEntry(model: string): ModelConfig {
@@ -74,6 +86,34 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
       throw notFound(`there is no model "${model}"`);
     }
     return entry;
+  }
+  /** Clients by address, the oldest first; an engine's is its name. */
+  const clients = new Map<string, WorkerClient>();
+  function client(address: string, open: () => WorkerClient): WorkerClient {
+    let known = clients.get(address);
+    if (known === undefined) {
+      known = open();
+      if (clients.size >= workerClientsMax) {
+        const [oldest = ""] = clients.keys();
+        clients.delete(oldest);
+      }
+      clients.set(address, known);
+    }
+    return known;
+  }
+  function remote(address: string): WorkerClient | undefined {
+    return address === ""
+      ? undefined
+      : client(address, () => openWorker(workerNetwork(env), address, config.workerToken));
+  }
+  function engine(name: string): WorkerClient {
+    return client(`engine:${name}`, () =>
+      // A stub belongs to the request that got it.
+      openWorker(
+        { fetch: (url, init) => env.ENGINE.getByName(name).fetch(url, init) },
+        "http://engine",
+      ),
+    );
   }
   function known(model: string): readonly WorkerPlace[] {
     return (pools?.ready(model) ?? []).map(({ worker, address }) => ({ worker, address }));
@@ -145,15 +185,12 @@ export function engineDirectory(env: GatewayEnv): WorkerDirectory {
           if (entry === undefined || !engineNames(entry).includes(worker)) {
             return undefined;
           }
-          const stub = env.ENGINE.getByName(`${name.model}/${name.index}`);
-          return openWorker({ fetch: (url, init) => stub.fetch(url, init) }, "http://engine");
+          return engine(`${name.model}/${name.index}`);
         }
         case "worker":
-          return openRemote(env, config.workers.get(name.model)?.[name.index] ?? "");
+          return remote(config.workers.get(name.model)?.[name.index] ?? "");
         case "pool":
-          return config.pools.some((pool) => pool.name === name.pool)
-            ? openRemote(env, address)
-            : undefined;
+          return config.pools.some((pool) => pool.name === name.pool) ? remote(address) : undefined;
         default:
           return undefined;
       }
@@ -204,10 +241,4 @@ function byConfiguration(
     throw unavailable(`no worker of model "${entry.model}" is there`);
   }
   return { ...place(highestWeight(names, key)), reason: PlacementReason.CONFIGURED };
-}
-
-function openRemote(env: GatewayEnv, address: string): WorkerClient | undefined {
-  return address === ""
-    ? undefined
-    : openWorker(workerNetwork(env), address, gatewayConfig(env).workerToken);
 }

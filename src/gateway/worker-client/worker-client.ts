@@ -1,16 +1,19 @@
 /** Client of leanedge.worker.v1 over anything that answers HTTP: the stub of an EngineObject, or a worker's address. */
+import { create } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import type { Client } from "@connectrpc/connect";
 import { bearerToken } from "../../client/bearer-token.js";
-import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { GenerateRequestSchema, WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { workerTransport } from "../connect/worker-transport.js";
 import type { Fetching } from "../connect/worker-transport.js";
+import { GenerateCall } from "./generate-call.js";
 
 /** Calls of a worker. */
 export type WorkerClient = Client<typeof WorkerService>;
 
 /**
- * Opens a client.
+ * Opens a client. Calls of Generate go past Connect's client (generate-call.ts), unless they come with more options than a
+ * signal.
  *
  * @param fetcher carries the requests
  * @param baseUrl where the service is mounted; for a stub the host name is free
@@ -21,7 +24,7 @@ export function openWorker(
   baseUrl = "http://worker",
   token?: string,
 ): WorkerClient {
-  return createClient(
+  const client = createClient(
     WorkerService,
     workerTransport({
       baseUrl,
@@ -29,4 +32,14 @@ export function openWorker(
       interceptors: bearerToken(token),
     }),
   );
+  const target = { fetcher, baseUrl: baseUrl.replace(/\/$/, ""), token };
+  return {
+    ...client,
+    generate(request, options) {
+      const { signal, ...others } = options ?? {};
+      return Object.keys(others).length === 0
+        ? new GenerateCall(target, create(GenerateRequestSchema, request), signal)
+        : client.generate(request, options);
+    },
+  };
 }
