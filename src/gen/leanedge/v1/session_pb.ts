@@ -642,7 +642,8 @@ export const GenerateResponseSchema: GenMessage<GenerateResponse> = /*@__PURE__*
 
 /**
  * First event of a turn. It is sent before the worker has read the prompt; the fields that only
- * the worker knows are filled in as soon as it answers, by a second `started` event.
+ * the worker knows are filled in as soon as it answers, by a second `started` event. Where it answers
+ * within a few milliseconds, the first one has them already.
  *
  * @generated from message leanedge.v1.TurnStarted
  */
