@@ -26,7 +26,7 @@ export default defineConfig(
     "coverage/",
     "**/.wrangler/",
     ".cache/",
-    ".venv/",
+    "**/.venv/",
     "wasm/prebuilt/",
   ]),
   js.configs.recommended,
