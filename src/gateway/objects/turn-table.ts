@@ -9,7 +9,7 @@ import { Backend, FinishReason, PlacementReason } from "../../gen/leanedge/v1/se
 import { turnRecord } from "./session-records.js";
 import type { TurnRecord } from "./session-records.js";
 import { blob } from "./sql-row.js";
-import type { Row } from "./sql-row.js";
+import type { Row, SqlValue } from "./sql-row.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
 
 /** Earlier turns that are kept as they were read: the one before, and those that are replayed. */
@@ -128,30 +128,18 @@ export class TurnTable implements KeptTable {
   /** Copies an ended turn in, as a fork does. */
   import(turn: TurnRecord): void {
     this.reset();
-    this.#writes.exec(
-      `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach, request_id,
-        start_ms, end_ms, attempts, accepted, prompt_tokens, cached_tokens, completion_tokens, text_bytes,
-        finish_reason, error_message, model, backend, worker, cache_bytes)
-       VALUES (?, 0, ?, ?, '', ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
-      turn.number,
-      blob(turn.messagesHash),
-      blob(turn.requestHash),
-      blob(toBinary(SamplingParamsSchema, turn.sampling)),
-      turn.requestId,
-      turn.startMs,
-      turn.endMs,
-      turn.attempts,
-      Number(turn.accepted),
-      turn.promptTokens,
-      turn.cachedTokens,
-      turn.completionTokens,
-      turn.textBytes,
-      turn.finishReason,
-      turn.errorMessage,
-      turn.model,
-      turn.backend,
-      turn.worker,
-    );
+    const imported: TurnRecord = {
+      ...turn,
+      running: false,
+      idempotencyKey: "",
+      detach: false,
+      orphanMs: 0,
+      placement: PlacementReason.UNSPECIFIED,
+      allowFallback: undefined,
+      cacheBytes: 0,
+      ticket: "",
+    };
+    this.#writes.exec(insertStatement, ...insertValues(imported, samplingBlob(turn.sampling)));
   }
 
   /** Changes the last turn. Throws where `number` is another one. */
@@ -182,7 +170,7 @@ export class TurnTable implements KeptTable {
     }
     if (!this.#stored) {
       this.#stored = true;
-      this.#insert(turn);
+      this.#writes.run(insertStatement, ...insertValues(turn, this.#storedSampling(turn.sampling)));
       return;
     }
     this.#writes.run(
@@ -218,41 +206,6 @@ export class TurnTable implements KeptTable {
     this.#earlier.clear();
   }
 
-  #insert(turn: TurnRecord): void {
-    this.#writes.run(
-      `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach, request_id,
-        start_ms, end_ms, orphan_ms, attempts, accepted, prompt_tokens, cached_tokens, completion_tokens, text_bytes,
-        finish_reason, error_message, model, backend, worker, placement, fallback, cache_bytes, ticket)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      turn.number,
-      Number(turn.running),
-      blob(turn.messagesHash),
-      blob(turn.requestHash),
-      turn.idempotencyKey,
-      this.#storedSampling(turn.sampling),
-      Number(turn.detach),
-      turn.requestId,
-      turn.startMs,
-      turn.endMs,
-      turn.orphanMs,
-      turn.attempts,
-      Number(turn.accepted),
-      turn.promptTokens,
-      turn.cachedTokens,
-      turn.completionTokens,
-      turn.textBytes,
-      turn.finishReason,
-      turn.errorMessage,
-      turn.model,
-      turn.backend,
-      turn.worker,
-      turn.placement,
-      turn.allowFallback === undefined ? 0 : turn.allowFallback ? 1 : 2,
-      turn.cacheBytes,
-      turn.ticket,
-    );
-  }
-
   #change(number: number, change: Partial<Omit<TurnRecord, "number">>): void {
     const { last } = this;
     if (last?.number !== number) {
@@ -277,7 +230,7 @@ export class TurnTable implements KeptTable {
   }
 
   #storedSampling(sampling: SamplingParams): ArrayBuffer {
-    this.#sampling ??= blob(toBinary(SamplingParamsSchema, sampling));
+    this.#sampling ??= samplingBlob(sampling);
     return this.#sampling;
   }
 
@@ -285,4 +238,45 @@ export class TurnTable implements KeptTable {
     const turn = turnRecord(row);
     return turn.running ? { ...turn, ...this.#runningLength() } : turn;
   }
+}
+
+function samplingBlob(sampling: SamplingParams): ArrayBuffer {
+  return blob(toBinary(SamplingParamsSchema, sampling));
+}
+
+const insertStatement = `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach,
+    request_id, start_ms, end_ms, orphan_ms, attempts, accepted, prompt_tokens, cached_tokens, completion_tokens, text_bytes,
+    finish_reason, error_message, model, backend, worker, placement, fallback, cache_bytes, ticket)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
+
+/** What insertStatement takes, in its order. */
+function insertValues(turn: TurnRecord, sampling: ArrayBuffer): SqlValue[] {
+  return [
+    turn.number,
+    Number(turn.running),
+    blob(turn.messagesHash),
+    blob(turn.requestHash),
+    turn.idempotencyKey,
+    sampling,
+    Number(turn.detach),
+    turn.requestId,
+    turn.startMs,
+    turn.endMs,
+    turn.orphanMs,
+    turn.attempts,
+    Number(turn.accepted),
+    turn.promptTokens,
+    turn.cachedTokens,
+    turn.completionTokens,
+    turn.textBytes,
+    turn.finishReason,
+    turn.errorMessage,
+    turn.model,
+    turn.backend,
+    turn.worker,
+    turn.placement,
+    turn.allowFallback === undefined ? 0 : turn.allowFallback ? 1 : 2,
+    turn.cacheBytes,
+    turn.ticket,
+  ];
 }
