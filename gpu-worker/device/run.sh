@@ -5,7 +5,7 @@
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, sessions, serving, node, peers, variants, latency, and any of the above. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, sessions, serving, node, peers, variants, latency, profile, and any of the above. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -70,6 +70,7 @@ limit() {
     peers) echo 200 ;;
     variants) echo 150 ;;
     latency) echo 150 ;;
+    profile) echo 120 ;;
     *) return 1 ;;
   esac
 }
@@ -155,7 +156,7 @@ command_of() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
-    *-engine | sessions | peers | latency) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-engine | sessions | peers | latency | profile) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
@@ -172,6 +173,7 @@ command_of() {
       run=(compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" "check$(script "$family").py" "${small[@]}")
       ;;
     sessions) run=("$python" bench_sessions.py --masks "$masks" --seconds "$seconds" ${dry:+--batches 2}) ;;
+    profile) run=("$python" profile_engine.py --masks "$masks" --seconds "$seconds") ;;
     latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
     variants)
       # Small shares and groups of two first: every merge is right before any is timed.
@@ -226,7 +228,7 @@ for step in "${list[@]}"; do
     skipped=$((skipped + 1))
     continue
   fi
-  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
+  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
     say "left out $step: it cannot run here"
     skipped=$((skipped + 1))
     continue
