@@ -1,7 +1,8 @@
 /** `leanedge eval`: what compression costs. Makes samples, runs them, writes tables. */
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { InvalidArgumentError, type Command } from "commander";
+import { InvalidArgumentError, Option, type Command } from "commander";
+import type { EngineChoice } from "../eval/index.js";
 import { checkPlansFit, fittingPlans, readPlan, type PlanFile } from "./plan-files.js";
 import { packagePath } from "./repository.js";
 
@@ -24,11 +25,21 @@ interface RunFlags extends SamplesFlags {
   readonly plans: readonly string[];
   readonly method: readonly string[];
   readonly samples?: string;
-  readonly memory: number;
+  readonly engine: "wasm" | "cuda";
+  readonly cudaAddon?: string;
+  readonly library?: string;
+  readonly memory?: number;
+  readonly batch?: number;
+  readonly window?: number;
 }
 
 const plansFolder = "models";
 const embeddedModel = "models/leanedge-seed-29m-q4_0.gguf";
+/** Memory of an engine where no option says it, in MiB; a GPU answers that many sequences at once. */
+const engineDefaults = {
+  wasm: { memory: 1_024, batch: 1 },
+  cuda: { memory: 8_192, batch: 64 },
+} as const;
 const reportFolder = "docs/evaluation";
 
 /** What the training package leaves beside plans. */
@@ -113,11 +124,28 @@ export function addEvalCommands(
       [],
     )
     .option("--samples <file>", "samples of a file, instead of those that the options choose")
+    .addOption(
+      new Option("--engine <name>", "what computes").choices(["wasm", "cuda"]).default("wasm"),
+    )
+    .option("--cuda-addon <file>", "addon of the cuda engine (default: LEANEDGE_CUDA_ADDON)")
+    .option(
+      "--library <file>",
+      "library with the cuda engine (default: libleanedge_cuda.so beside the addon)",
+    )
     .option(
       "--memory <MiB>",
-      "memory of the engine, weights included",
-      wholeNumber("a size in MiB", 4_096),
-      1_024,
+      "memory of an engine, weights included; each seven methods have one (default 1024, with cuda 8192)",
+      wholeNumber("a size in MiB", 4_000_000),
+    )
+    .option(
+      "--batch <n>",
+      "samples that an engine answers side by side (default 1, with cuda 64)",
+      wholeNumber("a number of samples", 256),
+    )
+    .option(
+      "--window <tokens>",
+      "longest context; beyond the model's window it extrapolates (default: its window)",
+      wholeNumber("a number of tokens", 1_048_576),
     )
     .action((flags: RunFlags) => run(flags));
   evaluation
@@ -164,7 +192,10 @@ async function run(flags: RunFlags): Promise<void> {
       choice: { ...choiceDefault, ...chosen(flags) },
       samplesPath: flags.samples,
       out: flags.out,
-      memoryBytesMax: flags.memory * 1024 * 1024,
+      engine: await engineOf(flags),
+      memoryBytesMax: (flags.memory ?? engineDefaults[flags.engine].memory) * 1024 * 1024,
+      batch: flags.batch ?? engineDefaults[flags.engine].batch,
+      ...(flags.window === undefined ? {} : { contextTokensMax: flags.window }),
       signal: stop.signal,
       onProgress: progress,
     });
@@ -172,6 +203,13 @@ async function run(flags: RunFlags): Promise<void> {
   } finally {
     process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
   }
+}
+
+/** What computes, found where the flags say. */
+async function engineOf({ engine, cudaAddon, library }: RunFlags): Promise<EngineChoice> {
+  if (engine === "wasm") return { name: "wasm" };
+  const { nativePaths } = await import("../engine/cuda/addon.js");
+  return { name: "cuda", paths: nativePaths(cudaAddon, library) };
 }
 
 /** Plan files of some folders. */

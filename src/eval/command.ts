@@ -1,11 +1,13 @@
 /** What `leanedge eval` does; the command line itself is src/cli/eval.ts. */
 import { open, readFile } from "node:fs/promises";
 import { basename } from "node:path";
+import { stepEntriesMax } from "../engine/boundary/abi.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
 import { readModelFile } from "../engine/gguf/index.js";
 import { modelText } from "../engine/load-engine.js";
 import type { CachePlan } from "../engine/plan/plan.js";
-import { MethodEngines } from "./method-engines.js";
+import { EvalModel, type EngineChoice } from "./eval-engine.js";
+import { loadMethodEngines } from "./method-engines.js";
 import { fullMethod, parseMethod } from "./methods.js";
 import { ResultFile } from "./result-file.js";
 import { runSamples } from "./run.js";
@@ -93,41 +95,56 @@ export interface RunRequest {
   readonly samplesPath: string | undefined;
   /** Result file; replies in it are not made again. */
   readonly out: string;
+  /** What computes; default the WASM module. */
+  readonly engine?: EngineChoice;
   /** Memory of an engine, in bytes; each seven methods have one. */
   readonly memoryBytesMax: number;
+  /** Sequences that an engine answers side by side, 1 .. batchMax; default 1. */
+  readonly batch?: number;
+  /** Longest context, in tokens; beyond the model's window it extrapolates. Default: its window. */
+  readonly contextTokensMax?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (done: number, total: number) => void;
 }
 
+/** Most sequences that an engine answers side by side: entries of one step. */
+export const batchMax = stepEntriesMax;
+
 /** Runs samples under the full cache and each method. @returns how many replies were made */
 export async function runEvaluation(request: RunRequest): Promise<number> {
-  const { modelPath, plans, samplesPath, out, memoryBytesMax, signal, onProgress } = request;
-  const source = await openFileSource(modelPath);
-  const { config } = await readModelFile(source).finally(() => source.close());
-  const engines = await MethodEngines.load({
+  const { modelPath, plans, samplesPath, out, signal, onProgress, batch = 1 } = request;
+  const { memoryBytesMax, contextTokensMax } = request;
+  const model = await EvalModel.read({
     modelPath,
+    engine: request.engine ?? { name: "wasm" },
+    memoryBytesMax,
+    sequencesMax: batch,
+    ...(contextTokensMax === undefined ? {} : { contextTokensMax }),
+  });
+  const engines = await loadMethodEngines({
+    model,
     methods: [...new Set(request.methods)]
       .filter((name) => name !== fullMethod)
-      .map((name) => parseMethod(name, config, plans)),
-    memoryBytesMax,
-    model: basename(modelPath, ".gguf"),
+      .map((name) => parseMethod(name, model.file.config, plans)),
+    modelName: basename(modelPath, ".gguf"),
     series: samplesPath === undefined ? request.choice.series : basename(samplesPath, ".jsonl"),
   });
+  const { lanes } = engines;
   try {
-    const { engine, tokenizer } = engines.first;
     const samples =
       samplesPath === undefined
-        ? [...makeSamples(engines.first, request.choice)]
+        ? [...makeSamples(model, request.choice)]
         : readSamples(await readFile(samplesPath, "utf8"), samplesPath);
     const file = await ResultFile.open(
       out,
-      engines.methods.map(({ open: _, ...line }) => line),
+      lanes.flatMap(({ methods }) => methods),
     );
     try {
       return await runSamples({
-        contextTokensMax: engine.contextTokensMax,
-        tokenizer,
-        methods: engines.methods,
+        contextTokensMax: model.file.config.contextTokensMax,
+        lanes,
+        lanesTogether: engines.together,
+        samplesAtOnce: batch,
         samples,
         done: file.before.results,
         onResult: (result) => file.append(result),

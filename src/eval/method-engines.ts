@@ -1,20 +1,22 @@
 /**
  * Engines for any number of methods. An engine takes seven plans besides the identity plan, fixed
- * when it is loaded; so there are several of them, and one more for each prompt under a method that
+ * when it is loaded; so there are several of them, and further ones for prompts under a method that
  * chooses channels by the prompt.
  */
 import { plansMax } from "../engine/boundary/abi.js";
-import { BoundaryEngine } from "../engine/boundary/boundary-engine.js";
-import { openFileSource } from "../engine/gguf/file-source.js";
-import { loadEngine, type LoadedEngine } from "../engine/load-engine.js";
+import type { BoundaryEngine } from "../engine/boundary/boundary-engine.js";
+import { allocatedBytes, readingBytesMax } from "../engine/plan/allocation.js";
 import { planCost } from "../engine/plan/cost.js";
 import { planFingerprint } from "../engine/plan/fingerprint.js";
-import type { CachePlan } from "../engine/plan/plan.js";
-import { thinkPlan, thinkQueries } from "../engine/plan/think.js";
-import { readEngineModule } from "../engine/wasm/node-module.js";
+import { identityPlan, type CachePlan } from "../engine/plan/plan.js";
+import { thinkPlan, thinkQueries, type ChannelSums } from "../engine/plan/think.js";
+import type { EvalModel } from "./eval-engine.js";
 import { fullMethod, parseMethod, type Method } from "./methods.js";
-import { advance, type OpenPlan, type RunMethod } from "./run.js";
+import { readSample } from "./reading.js";
+import type { Job, Lane } from "./run.js";
 import type { Sample } from "./sample.js";
+import type { MethodLine } from "./samples-file.js";
+import { sideBySide, Stepper } from "./stepper.js";
 
 /** Plans of one engine besides the identity plan. */
 const plansPerEngine = plansMax - 1;
@@ -24,162 +26,214 @@ export const methodsMax = 49;
 
 /** What engines are loaded with. */
 export interface EnginesOptions {
-  readonly modelPath: string;
+  readonly model: EvalModel;
   /** Methods besides the full cache. */
   readonly methods: readonly Method[];
-  /** Memory of one engine, in bytes. */
-  readonly memoryBytesMax: number;
   /** Name of the model, for results. */
-  readonly model: string;
+  readonly modelName: string;
   /** Names the series of samples, for results. */
   readonly series: string;
 }
 
-type Module = Awaited<ReturnType<typeof readEngineModule>>;
-
-/** See the head of this file. */
-export class MethodEngines {
-  readonly #options: EnginesOptions;
-  readonly #module: Module;
-  readonly #engines: LoadedEngine[] = [];
-  /** The full cache first. */
-  readonly methods: RunMethod[] = [];
-
-  private constructor(options: EnginesOptions, module: Module) {
-    this.#options = options;
-    this.#module = module;
-  }
-
-  /** Loads engines. @throws Error if there are more than methodsMax methods */
-  static async load(options: EnginesOptions): Promise<MethodEngines> {
-    const { methods } = options;
-    if (methods.length > methodsMax) {
-      throw new Error(`${methods.length} methods, at most ${methodsMax} at once`);
-    }
-    const engines = new MethodEngines(options, await readEngineModule());
-    try {
-      const fixed = methods.filter(({ promptWidth }) => promptWidth === undefined);
-      for (let at = 0; at === 0 || at < fixed.length; at += plansPerEngine) {
-        await engines.#add(fixed.slice(at, at + plansPerEngine));
-      }
-      for (const method of methods) {
-        if (method.promptWidth !== undefined) await engines.#addPerPrompt(method);
-      }
-    } catch (error) {
-      engines.close();
-      throw error;
-    }
-    return engines;
-  }
-
-  /** The first engine: its tokenizer, its template and its full cache. */
-  get first(): LoadedEngine {
-    const [first] = this.#engines;
-    if (first === undefined) throw new Error("no engine is loaded");
-    return first;
-  }
-
+/** Lanes of a run, and their engines. */
+export interface MethodEngines {
+  /** The full cache's first. */
+  readonly lanes: readonly Lane[];
+  /** Whether engines compute at the same time. */
+  readonly together: boolean;
   /** Ends all engines. */
-  close(): void {
-    for (const { engine } of this.#engines) engine.close();
-  }
+  readonly close: () => void;
+}
 
-  async #load(plans: readonly CachePlan[]): Promise<LoadedEngine> {
-    const { modelPath, memoryBytesMax } = this.#options;
-    const fingerprint = this.#engines[0]?.fingerprint;
-    const source = await openFileSource(modelPath);
-    return loadEngine({
-      source,
-      module: this.#module,
-      plans,
-      memoryBytesMax,
-      // One sequence at a time.
-      sequencesMax: 1,
-      ...(fingerprint === undefined ? {} : { fingerprint }),
-    }).finally(() => source.close());
-  }
+/** A method with fixed channels, and the index of its plan in an engine. */
+interface Placed {
+  readonly method: Method;
+  readonly plan: number;
+}
 
-  async #add(methods: readonly Method[]): Promise<void> {
-    const loaded = await this.#load(methods.map(({ plan }) => plan));
-    const isFirst = this.#engines.length === 0;
-    this.#engines.push(loaded);
-    const { engine } = loaded;
-    const opens =
-      (plan: number): OpenPlan =>
-      () =>
-        Promise.resolve({ engine, plan, close: () => undefined });
-    const [identity] = engine.plans;
-    if (isFirst && identity !== undefined) {
-      const full = parseMethod(fullMethod, loaded.modelFile.config, new Map());
-      this.methods.push(this.#method(full, identity.fingerprint, opens(0)));
+/** Loads engines. @throws Error if there are more than methodsMax methods */
+export async function loadMethodEngines(options: EnginesOptions): Promise<MethodEngines> {
+  const { model, methods } = options;
+  if (methods.length > methodsMax) {
+    throw new Error(`${methods.length} methods, at most ${methodsMax} at once`);
+  }
+  const engines: BoundaryEngine[] = [];
+  const lanes: Lane[] = [];
+  const open = async (plans: readonly CachePlan[]): Promise<BoundaryEngine> => {
+    const engine = await model.open(plans);
+    engines.push(engine);
+    return engine;
+  };
+  const close = (): void => {
+    for (const engine of engines) engine.close();
+  };
+  try {
+    const fixed = methods.filter(({ promptWidth }) => promptWidth === undefined);
+    const full = parseMethod(fullMethod, model.file.config, new Map());
+    for (let at = 0; at === 0 || at < fixed.length; at += plansPerEngine) {
+      const some = fixed.slice(at, at + plansPerEngine);
+      const engine = await open(some.map(({ plan }) => plan));
+      const placed = some.map((method, index) => ({ method, plan: index + 1 }));
+      const all = at === 0 ? [{ method: full, plan: 0 }, ...placed] : placed;
+      lanes.push(await fixedLane(options, engine, all));
     }
-    for (const [index, method] of methods.entries()) {
-      const plan = engine.plans[index + 1];
-      if (plan === undefined) throw new Error(`the engine has no plan for ${method.name}`);
-      this.methods.push(this.#method(method, plan.fingerprint, opens(plan.index)));
+    const [first] = engines;
+    if (first === undefined) throw new Error("no engine is loaded");
+    const together = first.stepSync === undefined;
+    const chosen = methods.filter(({ promptWidth }) => promptWidth !== undefined);
+    if (chosen.length > 0) {
+      // An engine that computes elsewhere answers samples while another one observes prompts.
+      lanes.push(await promptLane(options, together ? await open([]) : first, chosen));
     }
+    return { lanes, together, close };
+  } catch (error) {
+    close();
+    throw error;
   }
+}
 
-  async #addPerPrompt(method: Method): Promise<void> {
-    const width = method.promptWidth ?? 0;
-    const fingerprint = await planFingerprint(method.plan);
-    const open: OpenPlan = async (sample, signal) => {
-      const { engine } = await this.#load([
-        await this.#planFor(method.plan, width, sample, signal),
-      ]);
-      return { engine, plan: 1, close: () => engine.close() };
-    };
-    this.methods.push(this.#method(method, fingerprint, open));
-  }
+/** Methods whose channels are the same for all prompts, on one engine. */
+async function fixedLane(
+  options: EnginesOptions,
+  engine: BoundaryEngine,
+  placed: readonly Placed[],
+): Promise<Lane> {
+  const { model } = options;
+  const stepper = new Stepper(engine);
+  const byName = new Map(placed.map((one) => [one.method.name, one]));
+  const methods = await Promise.all(
+    placed.map(({ method }) => methodLine(options, engine, method)),
+  );
+  return {
+    methods,
+    async read(jobs, signal) {
+      const fits = atOnce(model, engine, jobs, ({ method }) => byName.get(method)?.method.plan);
+      await sideBySide(jobs, fits, signal, async ({ sample, method, finish }, either) => {
+        const plan = byName.get(method)?.plan ?? 0;
+        await finish(await readSample(stepper, plan, model.tokenizer, sample, either));
+      });
+    },
+  };
+}
 
-  /** Reads a prompt densely and chooses `width` channels of each head by it. */
-  async #planFor(
-    base: CachePlan,
-    width: number,
-    sample: Sample,
-    signal: AbortSignal | undefined,
-  ): Promise<CachePlan> {
-    const { engine } = this.first;
-    if (!(engine instanceof BoundaryEngine)) {
-      throw new Error("this engine does not observe prompts");
-    }
-    const sequence = engine.createSequence(0);
-    try {
-      let tokens = 0;
-      for (const { kind, ids } of sample.segments) {
-        engine.append(sequence, kind, ids);
-        tokens += ids.length;
+/** Methods that choose channels by each prompt: an engine for as many prompts as it takes plans. */
+async function promptLane(
+  options: EnginesOptions,
+  observer: BoundaryEngine,
+  chosen: readonly Method[],
+): Promise<Lane> {
+  const { model } = options;
+  const watching = new Stepper(observer);
+  const byName = new Map(chosen.map((method) => [method.name, method]));
+  const methods = await Promise.all(chosen.map((method) => methodLine(options, observer, method)));
+  const group = Math.min(plansPerEngine, model.sequencesMax);
+  return {
+    methods,
+    async read(jobs, signal) {
+      let seen: { readonly sample: Sample; readonly sums: readonly ChannelSums[] } | undefined;
+      for (let at = 0; at < jobs.length; at += group) {
+        const placed: { readonly job: Job; readonly plan: CachePlan }[] = [];
+        for (const job of jobs.slice(at, at + group)) {
+          const method = byName.get(job.method);
+          if (method === undefined)
+            throw new Error(`${job.method} chooses no channels by a prompt`);
+          const { sample } = job;
+          if (seen?.sample !== sample) {
+            seen = { sample, sums: await observed(watching, sample, signal) };
+          }
+          const plan = thinkPlan(method.plan, seen.sums, method.promptWidth ?? 0);
+          placed.push({ job, plan: { ...plan, name: method.plan.name } });
+        }
+        const engine = await model.open(placed.map(({ plan }) => plan));
+        try {
+          const stepper = new Stepper(engine);
+          const fits = atOnce(model, engine, jobs, () => placed[0]?.plan);
+          await sideBySide(
+            [...placed.entries()],
+            fits,
+            signal,
+            async ([index, { job }], either) => {
+              const { sample, finish } = job;
+              await finish(await readSample(stepper, index + 1, model.tokenizer, sample, either));
+            },
+          );
+        } finally {
+          engine.close();
+        }
       }
-      engine.observe(sequence, Math.max(0, tokens - thinkQueries));
-      let pending = tokens;
-      while (pending > 0) {
-        signal?.throwIfAborted();
-        pending = (await advance(engine, sequence, false)).rowsPending;
-      }
-      return { ...thinkPlan(base, engine.observed(), width), name: base.name };
-    } finally {
-      engine.freeSequence(sequence);
-    }
-  }
+    },
+  };
+}
 
-  #method({ name, origin, plan }: Method, fingerprint: string, open: OpenPlan): RunMethod {
-    const { engine, fingerprint: modelFingerprint } = this.first;
-    const cost = planCost(plan);
-    return {
-      open,
-      method: name,
-      model: this.#options.model,
-      modelFingerprint,
-      planFingerprint: fingerprint,
-      backend: engine.backend,
-      bytesPerToken: cost.archiveBytesPerToken,
-      denseBytesPerToken: cost.denseBytesPerToken,
-      keptFraction: cost.keptFraction,
-      sink: plan.sink,
-      recent: plan.recent,
-      pagesPerStep: plan.pageSelection?.pagesPerStep ?? 0,
-      origin,
-      series: this.#options.series,
-    };
+/** Reads a prompt densely and adds its channels up. */
+async function observed(
+  stepper: Stepper<BoundaryEngine>,
+  { segments }: Sample,
+  signal: AbortSignal,
+): Promise<ChannelSums[]> {
+  await stepper.turn();
+  const { engine } = stepper;
+  const sequence = engine.createSequence(0);
+  try {
+    let tokens = 0;
+    for (const { kind, ids } of segments) {
+      engine.append(sequence, kind, ids);
+      tokens += ids.length;
+    }
+    engine.observe(sequence, Math.max(0, tokens - thinkQueries));
+    for (let pending = tokens; pending > 0;) {
+      signal.throwIfAborted();
+      pending = (await stepper.advance(sequence, false)).rowsPending;
+    }
+    return engine.observed();
+  } finally {
+    engine.freeSequence(sequence);
   }
+}
+
+/** How many of some jobs an engine's memory holds at once, each as if it were the largest. */
+function atOnce(
+  { file: { config }, sequencesMax }: EvalModel,
+  engine: BoundaryEngine,
+  jobs: readonly Job[],
+  planOf: (job: Job) => CachePlan | undefined,
+): number {
+  const context = engine.contextTokensMax;
+  const bytes = jobs.map((job) => {
+    const plan = planOf(job) ?? identityPlan(config);
+    const { segments, targets = [], maxTokens } = job.sample;
+    const lengths = segments.map(({ ids }) => ids.length);
+    const tokens = lengths.reduce((sum, length) => sum + length, targets.length + maxTokens);
+    const before = lengths.length - 1;
+    const longest = Math.max(0, ...lengths);
+    return (
+      allocatedBytes(plan, Math.min(tokens, context), context) +
+      readingBytesMax(plan, config, context, before, longest, false)
+    );
+  });
+  const fits = Math.floor(engine.stats().cacheBytes / Math.max(1, ...bytes));
+  return Math.max(1, Math.min(sequencesMax, fits));
+}
+
+async function methodLine(
+  { model, modelName, series }: EnginesOptions,
+  engine: BoundaryEngine,
+  { name, origin, plan }: Method,
+): Promise<MethodLine> {
+  const cost = planCost(plan);
+  return {
+    method: name,
+    model: modelName,
+    modelFingerprint: model.fingerprint,
+    planFingerprint: await planFingerprint(plan),
+    backend: engine.backend,
+    bytesPerToken: cost.archiveBytesPerToken,
+    denseBytesPerToken: cost.denseBytesPerToken,
+    keptFraction: cost.keptFraction,
+    sink: plan.sink,
+    recent: plan.recent,
+    pagesPerStep: plan.pageSelection?.pagesPerStep ?? 0,
+    origin,
+    series,
+  };
 }

@@ -8,6 +8,8 @@ const sameFields = ["model", "modelFingerprint", "planFingerprint", "backend", "
 /** See the head of this file. */
 export class ResultFile {
   readonly #file: FileHandle;
+  /** Settles when all lines so far are written: each is written whole, however many come at once. */
+  #written: Promise<void> = Promise.resolve();
   /** What the file held when it was opened. */
   readonly before: Results;
 
@@ -42,9 +44,10 @@ export class ResultFile {
     }
   }
 
-  /** Adds a line. */
-  async append(line: Parameters<typeof resultLine>[0]): Promise<void> {
-    await this.#file.appendFile(resultLine(line));
+  /** Adds a line behind those that are on their way. */
+  append(line: Parameters<typeof resultLine>[0]): Promise<void> {
+    this.#written = this.#written.then(() => this.#file.appendFile(resultLine(line)));
+    return this.#written;
   }
 
   /** Ends the file. */

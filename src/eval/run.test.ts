@@ -10,7 +10,7 @@ import { loadEngine } from "../engine/load-engine.js";
 import { readEngineModule } from "../engine/wasm/node-module.js";
 import { choiceDefault, runEvaluation, writeSamples, type RunRequest } from "./index.js";
 import { parseMethod } from "./methods.js";
-import { negativeLogLikelihood } from "./run.js";
+import { negativeLogLikelihood } from "./reading.js";
 import { readResults, readSamples } from "./samples-file.js";
 
 const modelPath = packagePath("models/leanedge-seed-29m-q4_0.gguf");
@@ -80,7 +80,7 @@ describe("an evaluation of the embedded model", () => {
       onProgress: (done, total) => progress.push(`${done}/${total}`),
     });
     expect(made).toBe(7);
-    expect(progress).toEqual(Array.from({ length: 10 }, (_, at) => `${at}/9`));
+    expect(progress).toEqual(Array.from({ length: 8 }, (_, at) => `${at + 2}/9`));
     const { methods, results } = readResults(await readFile(request.out, "utf8"), request.out);
     expect(methods.map(({ method }) => method)).toEqual(["full", "leank-70-int4", "think-70"]);
     expect(methods.map(({ bytesPerToken }) => bytesPerToken)).toEqual([8_192, 1_340, 5_120]);

@@ -1,50 +1,44 @@
-/** Samples on engines: each is read under each method, and answered greedily or measured. */
-import {
-  greedySampling,
-  type Engine,
-  type SequenceHandle,
-  type StepResult,
-} from "../engine/engine.js";
-import type { Tokenizer } from "../engine/tokenizer/index.js";
+/** Samples under methods: which replies are to be made, in which order, and what becomes of them. */
 import { sampleHash, sampleName, type MethodLine, type ResultLine } from "./samples-file.js";
+import type { Reading } from "./reading.js";
 import type { Sample } from "./sample.js";
-import { scoreOf } from "./score.js";
+import { sideBySide } from "./stepper.js";
 
-/** An engine for one reply, and the index of the plan in it. */
-export interface OpenedPlan {
-  readonly engine: Engine;
-  readonly plan: number;
-  /** Called after the reply. */
-  readonly close: () => void;
+/** A reply that is to be made. */
+export interface Job {
+  readonly sample: Sample;
+  /** Name of the method. */
+  readonly method: string;
+  /** Takes the reply, and is waited for. */
+  readonly finish: (reading: Reading) => Promise<void>;
 }
 
-/** Gives the engine that reads a sample under a method. */
-export type OpenPlan = (sample: Sample, signal: AbortSignal | undefined) => Promise<OpenedPlan>;
-
-/** A method, what results call it, and how it reads. */
-export interface RunMethod extends MethodLine {
-  readonly open: OpenPlan;
+/** Methods whose replies are made on the same engines. */
+export interface Lane {
+  readonly methods: readonly MethodLine[];
+  /** Makes replies, those of a list begun in its order. Ends early, by a throw, when the signal says so. */
+  read(jobs: readonly Job[], signal: AbortSignal): Promise<void>;
 }
 
 /** What is run. */
 export interface RunOptions {
   /** Longest log of a sequence, in tokens. */
   readonly contextTokensMax: number;
-  readonly tokenizer: Tokenizer;
-  readonly methods: readonly RunMethod[];
+  readonly lanes: readonly Lane[];
+  /** Whether lanes work at the same time, as engines can that do not compute on the calling thread. */
+  readonly lanesTogether: boolean;
+  /** All methods have answered so many samples before the next ones begin, at least 1. */
+  readonly samplesAtOnce: number;
   readonly samples: readonly Sample[];
   /** Replies that are there already: they are not made again. */
   readonly done: readonly ResultLine[];
   /** Takes each new reply, and is waited for. */
   readonly onResult: (result: ResultLine) => Promise<void>;
-  /** Told before each reply: how many there are, and of how many. */
+  /** Told at the beginning and after each reply: how many there are, and of how many. */
   readonly onProgress?: (done: number, total: number) => void;
   /** Ends the run between two steps. */
   readonly signal?: AbortSignal;
 }
-
-/** Rows x layers of a step: a signal is looked at this often. */
-const workMax = 1 << 14;
 
 /**
  * Makes the replies that are not there yet, sample by sample, so that a run that was ended early has
@@ -54,32 +48,64 @@ const workMax = 1 << 14;
  * @throws Error if a sample is longer than the engine's context, or if `done` was made from other samples
  */
 export async function runSamples(options: RunOptions): Promise<number> {
-  const { methods, samples, onResult, onProgress, signal } = options;
-  const done = new Map(options.done.map((line) => [`${line.method}/${sampleName(line)}`, line]));
+  const { lanes, lanesTogether, samples, samplesAtOnce } = options;
+  const signal = options.signal ?? new AbortController().signal;
   checkLengths(options.contextTokensMax, samples);
-  const total = methods.length * samples.length;
-  let at = 0;
-  let made = 0;
-  for (const sample of samples) {
-    const hash = sampleHash(sample);
-    for (const { method, open } of methods) {
-      const before = done.get(`${method}/${sampleName(sample)}`);
-      if (before?.sample !== undefined && before.sample !== hash) {
-        throw new Error(
-          `${method}/${sampleName(sample)} was made from sample ${before.sample}, this one is ${hash}`,
-        );
-      }
-      onProgress?.(at++, total);
-      if (before !== undefined) continue;
-      const { task, length, seed } = sample;
-      const found = await read(options, open, sample);
-      signal?.throwIfAborted();
-      await onResult({ method, task, length, seed, ...found, sample: hash });
-      made++;
-    }
+  const before = new Map(options.done.map((line) => [`${line.method}/${sampleName(line)}`, line]));
+  const methods = lanes.flatMap((lane) => lane.methods.map(({ method }) => method));
+  const hashes = new Map(samples.map((sample) => [sample, sampleHash(sample)]));
+  let done = 0;
+  for (const [sample, hash] of hashes) {
+    for (const method of methods) done += isDone(before, method, sample, hash) ? 1 : 0;
   }
-  onProgress?.(at, total);
+  const total = methods.length * samples.length;
+  let made = 0;
+  options.onProgress?.(done, total);
+  const jobsOf = (lane: Lane, block: readonly Sample[]): Job[] =>
+    block.flatMap((sample) => {
+      const hash = hashes.get(sample) ?? "";
+      const missing = lane.methods.filter(({ method }) => !isDone(before, method, sample, hash));
+      return missing.map(({ method }) => ({
+        sample,
+        method,
+        finish: async (reading) => {
+          const { task, length, seed } = sample;
+          await options.onResult({ method, task, length, seed, ...reading, sample: hash });
+          made++;
+          options.onProgress?.(++done, total);
+        },
+      }));
+    });
+  for (let at = 0; at < samples.length; at += samplesAtOnce) {
+    const block = samples.slice(at, at + samplesAtOnce);
+    if (lanesTogether) await together(lanes, (lane) => jobsOf(lane, block), signal);
+    else for (const lane of lanes) await lane.read(jobsOf(lane, block), signal);
+  }
   return made;
+}
+
+/** All lanes at the same time; a failure ends the others, and is thrown when they have ended. */
+async function together(
+  lanes: readonly Lane[],
+  jobsOf: (lane: Lane) => Job[],
+  signal: AbortSignal,
+): Promise<void> {
+  await sideBySide(lanes, lanes.length, signal, (lane, either) => lane.read(jobsOf(lane), either));
+}
+
+/** Whether a reply is there. @throws Error if it was made from another sample */
+function isDone(
+  before: ReadonlyMap<string, ResultLine>,
+  method: string,
+  sample: Sample,
+  hash: string,
+): boolean {
+  const name = `${method}/${sampleName(sample)}`;
+  const known = before.get(name);
+  if (known?.sample !== undefined && known.sample !== hash) {
+    throw new Error(`${name} was made from sample ${known.sample}, this one is ${hash}`);
+  }
+  return known !== undefined;
 }
 
 function checkLengths(contextTokensMax: number, samples: readonly Sample[]): void {
@@ -91,108 +117,4 @@ function checkLengths(contextTokensMax: number, samples: readonly Sample[]): voi
       );
     }
   }
-}
-
-/** What a method makes of a sample. */
-async function read(
-  { tokenizer, signal }: RunOptions,
-  open: OpenPlan,
-  sample: Sample,
-): Promise<Pick<ResultLine, "score" | "text" | "loss">> {
-  const { engine, plan, close } = await open(sample, signal);
-  try {
-    const sequence = engine.createSequence(plan);
-    try {
-      for (const { kind, ids } of sample.segments) engine.append(sequence, kind, ids);
-      engine.setSampling(sequence, greedySampling);
-      if (sample.score === "loss") {
-        const loss = await meanLoss(engine, sequence, sample.targets ?? [], signal);
-        return { score: Math.exp(-loss), text: "", loss };
-      }
-      const text = await reply(engine, sequence, tokenizer, sample, signal);
-      return { score: scoreOf(sample.score, sample.answers, text), text };
-    } finally {
-      engine.freeSequence(sequence);
-    }
-  } finally {
-    close();
-  }
-}
-
-/** The reply to a sample whose segments were appended, without its end token. */
-async function reply(
-  engine: Engine,
-  sequence: SequenceHandle,
-  tokenizer: Tokenizer,
-  sample: Sample,
-  signal: AbortSignal | undefined,
-): Promise<string> {
-  const said: number[] = [];
-  while (said.length < sample.maxTokens) {
-    signal?.throwIfAborted();
-    const { token, workDone } = await advance(engine, sequence, true);
-    if (token === undefined) {
-      if (workDone === 0) throw new Error(`${sampleName(sample)}: a step did nothing`);
-      continue;
-    }
-    if (tokenizer.endsGeneration(token)) break;
-    said.push(token);
-  }
-  return tokenizer.decode(said);
-}
-
-/**
- * Mean negative log-likelihood of all targets but the first, each read as if it had been generated: a
- * token is drawn for its logits, and the true one put in its place.
- */
-async function meanLoss(
-  engine: Engine,
-  sequence: SequenceHandle,
-  targets: readonly number[],
-  signal: AbortSignal | undefined,
-): Promise<number> {
-  let sum = 0;
-  let tokens = engine.sequenceStats(sequence).tokens;
-  for (const [at, id] of targets.entries()) {
-    const next = targets[at + 1];
-    if (next === undefined) break;
-    engine.append(sequence, "generated", [id]);
-    tokens++;
-    for (;;) {
-      signal?.throwIfAborted();
-      const { token, workDone } = await advance(engine, sequence, true);
-      if (token !== undefined) break;
-      if (workDone === 0) throw new Error(`target ${at}: a step did nothing`);
-    }
-    sum += negativeLogLikelihood(engine.logits(sequence), next);
-    engine.truncate(sequence, tokens);
-  }
-  return sum / (targets.length - 1);
-}
-
-/** Of a token under logits, in nats. */
-export function negativeLogLikelihood(logits: Float32Array, token: number): number {
-  const highest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const sum = logits.reduce((total, logit) => total + Math.exp(logit - highest), 0);
-  return highest + Math.log(sum) - (logits[token] ?? NaN);
-}
-
-/** One step of a sequence. @throws what the step failed with */
-export async function advance(
-  engine: Engine,
-  sequence: SequenceHandle,
-  sample: boolean,
-): Promise<StepResult> {
-  const entries = [{ sequence, workMax, sample }];
-  let results: readonly StepResult[];
-  if (engine.stepSync === undefined) results = await engine.step(entries);
-  else {
-    // Other work of the process, a signal for example, has its turn between steps.
-    await new Promise((resolve) => setImmediate(resolve));
-    results = engine.stepSync(entries);
-  }
-  const [result] = results;
-  if (result === undefined) throw new Error("a step of one entry has no result");
-  if (result.error !== undefined) throw result.error;
-  return result;
 }
