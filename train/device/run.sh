@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Trains a model on the GPU machine, learns its plans and looks at both, in one command of under ten
-# minutes. A longer run is several commands on the same warm machine (the checkpoint lies in WORK, and
-# a copy of the corpus): all but the last with `--finish 0`, which only train.
+# Trains a model on the GPU machine, learns its plans and looks at both. Where commands have a time limit,
+# a longer run goes on behind them (--detach), or is cut into several on the same warm machine (the
+# checkpoint lies in WORK, and a copy of the corpus): all but the last with `--finish 0`, which only train.
 #
 #   train/device/run.sh --minutes 6.7 --total-minutes 6.6 --corpus FOLDER --out FOLDER [--wheel FILE]
+#   train/device/run.sh --detach --minutes 16.5 --total-minutes 16 --seconds 1300 --corpus FOLDER
 #   train/device/run.sh --dry --corpus FOLDER --out FOLDER
 #
+# --detach copies all it needs to WORK, starts the run as a session of its own and returns at once;
+# train/device/collect.sh says how it goes, waits for it, and brings what it left.
 # corpus: books-*.txt.xz, stories.txt.xz, smalltalk.jsonl.xz. wheel: gguf's, where it is not installed.
 # Leaves in OUT: the model in F16 as part.aa, part.ab ... (`cat part.* > model.gguf`), and logs.tgz
 # with the log, the plans, the factors, the report and the scores; both are there as soon as their step
@@ -17,14 +20,20 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
+arguments=("$@") detach=0
 minutes=7 total=7 corpus= out= wheel= work= name=leanedge-29m python=python3 seconds=585
-steps=150 text=0.3 finish=1 config=embedded workers=12 probe_every=200 dry=0
+steps=150 text=0.3 finish=1 config=embedded workers=16 probe_every=200 dry=0
 lengths=0:1024,0.2:4096,0.88:8192 train_options= plan_options=
 bytes=820 learn_seconds=120 eval_seconds=120
 while (($#)); do
   if [[ $1 == --dry ]]; then
     dry=1 minutes=3 total=0.2 steps=3 config=tiny workers=2 probe_every=10 lengths=0:128,0.5:256
     train_options="--batch-tokens 512 --steps 20 --probe-rows 1" plan_options=--dry bytes=100
+    shift
+    continue
+  fi
+  if [[ $1 == --detach ]]; then
+    detach=1
     shift
     continue
   fi
@@ -50,6 +59,10 @@ while (($#)); do
   esac
   shift 2
 done
+if ((detach)); then
+  work=${work:-/tmp/leanedge-train}
+  out=$work/out
+fi
 [[ -n $corpus && -n $out ]] || { echo "--corpus and --out are needed" >&2 && exit 2; }
 export PYTHONPATH=$PWD/train${wheel:+:$wheel} PYTHONUNBUFFERED=1
 readonly part_bytes=15000000
@@ -68,6 +81,24 @@ if [[ -d $corpus && ! -d $work/corpus ]]; then
   done
 fi
 corpus=$work/corpus
+
+if ((detach)); then
+  # The tree may change while the run goes on.
+  mkdir -p "$work/tree/train" && rm -f "$out/status" "$out/run.log"
+  cp -r train/device train/leanedge_train "$work/tree/train/" || exit 1
+  options=()
+  for word in "${arguments[@]}"; do [[ $word == --detach ]] || options+=("$word"); done
+  options+=(--work "$work" --corpus "$corpus" --out "$out")
+  if [[ -n $wheel ]]; then
+    cp "$wheel" "$work/" || exit 1
+    options+=(--wheel "$work/$(basename "$wheel")")
+  fi
+  # shellcheck disable=SC2016
+  setsid --fork bash -c '"$@" >"$0/run.log" 2>&1; echo $? >"$0/status.tmp"; mv "$0/status.tmp" "$0/status"' \
+    "$out" "$work/tree/train/device/run.sh" "${options[@]}" </dev/null >/dev/null 2>&1
+  echo "runs on behind; its log: $out/run.log"
+  exit 0
+fi
 
 failed=0 began=$SECONDS
 left() { echo $((seconds - (SECONDS - began))); }
@@ -101,7 +132,7 @@ always=()
 if ((finish)); then always=(--export-always); fi
 # Options are lists of words.
 # shellcheck disable=SC2086
-run 575 train_model --corpus "$corpus" --out "$work/run" --minutes "$minutes" --config "$config" \
+run "$seconds" train_model --corpus "$corpus" --out "$work/run" --minutes "$minutes" --config "$config" \
   --total-minutes "$total" --text-share "$text" --lengths "$lengths" --workers "$workers" \
   --probe-every "$probe_every" "${always[@]}" $train_options 2>&1 | tail -n 400
 ended training $?

@@ -81,7 +81,7 @@ def card(
 
 {model.parameter_count():,} parameters, `{model.config.architecture}` architecture, window
 {model.config.context_tokens_max} tokens, vocabulary {model.config.vocab_size} (byte-level BPE,
-numbers in groups of three digits).
+numbers in groups of three digits, random capitals in pairs).
 
 {LIMITS_TEXT}
 

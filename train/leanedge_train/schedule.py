@@ -10,12 +10,12 @@ class Schedule:
     # (from, tokens of a row): the last one whose start is reached.
     lengths: tuple[tuple[float, int], ...] = ((0.0, 1024), (0.2, 4096), (0.88, 8192))
     # The curriculum is over here. The learning rate stays high until the model retrieves.
-    level_full: float = 0.2
+    level_full: float = 0.12
     warm_up: float = 0.01
     decay_from: float = 0.5
     rate_floor: float = 0.02
     # Q4_0 weights in the forward pass from here on.
-    quantised_from: float = 0.9
+    quantised_from: float = 0.75
 
     def length(self, done: float) -> int:
         """Tokens of a row."""

@@ -3,6 +3,7 @@
 import lzma
 from pathlib import Path
 from random import Random
+from string import ascii_uppercase
 
 import numpy as np
 import pytest
@@ -61,6 +62,14 @@ def test_every_number_up_to_999_is_one_token(source: Source) -> None:
     for number in [*range(1000), "00", "007", "070"]:
         assert len(source.tokenizer.encode(str(number)).ids) == 1, number
     assert source.tokenizer.encode("4827193").tokens == ["482", "719", "3"]
+
+
+def test_every_two_capitals_are_one_token(source: Source) -> None:
+    tokens = set(embedded_vocabulary().tokens)
+    assert all(a + b in tokens for a in ascii_uppercase for b in ascii_uppercase)
+    random = Random(5)
+    names = [" " + "".join(random.choices(ascii_uppercase, k=5)) for _ in range(200)]
+    assert max(len(encoding.ids) for encoding in source.tokenizer.encode_batch(names)) <= 4
 
 
 def test_text_comes_back_from_its_ids(source: Source) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from leanedge_train.load import fingerprint
 
 DEVICE = ROOT / "train" / "device"
 DRY_SECONDS_MAX = 240  # it takes 25 on one core of its own
+STILL_RUNNING = 75  # status of collect.sh
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
@@ -38,20 +40,25 @@ def leanedge(*words: object) -> None:
 
 @pytest.fixture(scope="module")
 def back(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a dry run leaves, unpacked."""
+    """What a dry run leaves that went on behind its command, unpacked."""
     folder = tmp_path_factory.mktemp("device")
     write_corpus(folder / "corpus")
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    out = folder / "out"
+    work, out = folder / "work", folder / "out"
+    began = time.monotonic()
     done = command(
-        "env", f"TMPDIR={scratch}", DEVICE / "run.sh", "--dry", "--corpus", folder / "corpus",
-        "--out", out, "--python", sys.executable, "--name", "tiny",
+        DEVICE / "run.sh", "--detach", "--dry", "--corpus", folder / "corpus", "--work", work,
+        "--python", sys.executable, "--name", "tiny",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "failed" not in done.stdout
-    assert list(scratch.glob("tmp.*")) == [], "nothing but --out is left"
-    assert sorted(path.name for path in out.iterdir()) == ["logs.tgz", "part.aa"]
+    early = command(DEVICE / "collect.sh", "--work", work, "--out", folder / "early")
+    assert early.returncode == STILL_RUNNING and "still running" in early.stdout, early.stdout
+    left = round(DRY_SECONDS_MAX - (time.monotonic() - began))
+    done = command(DEVICE / "collect.sh", "--work", work, "--out", out, "--wait", left)
+    log = (out / "run.log").read_text()
+    assert done.returncode == 0, log[-3000:]
+    assert "failed" not in log and "ended (0)" in done.stdout
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["log.jsonl", "logs.tgz", "part.aa", "run.log"]
     with tarfile.open(out / "logs.tgz") as logs:
         logs.extractall(folder / "logs")
     return folder
@@ -122,6 +129,20 @@ def test_the_engine_and_the_report_take_what_comes_back(
     assert len(measured) == 4
     for line in measured:
         assert line["loss"] == pytest.approx(losses[line["method"]], abs=0.02), line["method"]
+
+
+def test_a_run_that_fails_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = command(
+        "env", f"TMPDIR={scratch}", DEVICE / "run.sh", "--dry", "--corpus", tmp_path / "corpus",
+        "--out", tmp_path / "out", "--python", "false",
+    )  # fmt: skip
+    assert done.returncode == 1
+    for step in ("training", "export", "plans", "scores of F16"):
+        assert f"{step} failed" in done.stdout, step
+    assert list(scratch.glob("tmp.*")) == [], "nothing but --out is left"
 
 
 @pytest.mark.parametrize(

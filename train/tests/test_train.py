@@ -21,7 +21,7 @@ from leanedge_train import (
 from leanedge_train.gguf_file import write_gguf
 from leanedge_train.load import open_model
 from leanedge_train.plan import read_plan
-from leanedge_train.schedule import Schedule, parse_lengths
+from leanedge_train.schedule import Schedule, length_cost, parse_lengths
 from leanedge_train.tasks_file import read_tasks
 from leanedge_train.tokenizer import embedded_vocabulary
 
@@ -239,3 +239,24 @@ def test_the_schedule_holds_the_rate_until_half_and_then_lowers_it() -> None:
     assert 1.02 < schedule.mean_cost(0.0) < 1.03
     with pytest.raises(ValueError, match="must begin at 0"):
         parse_lengths("0.5:128")
+
+
+@pytest.mark.parametrize("slower", [0.8, 1.0, 1.5])
+def test_a_run_whose_long_rows_take_another_time_than_expected_ends_in_time(slower: float) -> None:
+    options = train_model.parser().parse_args([
+        "--corpus", "none", "--out", "none", "--total-minutes", "10",
+    ])  # fmt: skip
+    schedule, progress, plans = Schedule(), train_model.Progress(), 0
+    while progress.steps == 0 or progress.step < progress.steps:
+        done = progress.step / (progress.steps or options.steps_guess)
+        length = schedule.length(done)
+        cost = length_cost(length) * (slower if length > 1024 else 1)
+        progress.step += 25
+        progress.seconds += 25 * 0.08 * cost
+        passed = train_model.plans_passed(progress)
+        if (progress.steps == 0 and progress.step >= train_model.PLAN_AT) or passed > plans:
+            speed = options.batch_tokens / (0.08 * cost)
+            progress.steps = train_model.planned_steps(options, schedule, progress, speed, length)
+            plans = max(plans, passed)
+    assert plans == len(train_model.PLAN_AGAIN)
+    assert 0.9 * 600 < progress.seconds < 600
