@@ -216,6 +216,35 @@ def check_fork(name, config, **plan):
     report(name, ok, f"replayed against kept {apart:.2e}, tokens {replayed} {kept}")
 
 
+def check_rebuilt(name, config, dtype, generated, **plan):
+    """A cache that is computed again from its log, generated rows many at a time, a few, and one by one: logits
+    behind each against those of the cache that was kept. The plan's zones end a page among these rows."""
+    model = RandomModel(config, dtype)
+    block = plan_block(config.layers, config.kv_heads, config.head_dim, **plan)
+    engine = Engine(CUDA, config, model.tensors, [block])
+    kept = engine.create(1)
+    engine.append(kept, random_ids(314, config))
+    for _ in range(generated):
+        engine.run(kept)
+    log = engine.ids(kept)
+    engine.run(kept)
+    exact = engine.logits(kept)
+    apart = {}
+    for word, rows in (("many", 1 << 20), ("by three", 3), ("one by one", 1)):
+        again = engine.fork(kept, len(log))
+        engine.drop_cache(again)
+        # The prompt, and then the generated rows so many in a step.
+        while engine.stats(again)["computed"] < 314:
+            engine.step([again], sample=0, work=314 * config.layers)
+        while engine.stats(again)["tokens"] - engine.stats(again)["computed"] > rows:
+            engine.step([again], sample=0, work=rows * config.layers)
+        engine.run(again)
+        apart[word] = distance(engine.logits(again), exact)
+        engine.free(again)
+    note = ", ".join(f"{word} {value:.2e}" for word, value in apart.items())
+    report(name, max(apart.values()) < SAME_PAGES, note)
+
+
 def check_snapshot(name, config, **plan):
     """Snapshots of both engines, read back by both."""
     model = RandomModel(config, F16)
@@ -324,6 +353,17 @@ def cases(quick):
     yield "same schedule twice, int4", lambda n: check_twice(n, LLAMA, k="int4", v="int4", **zones)
     yield "fork and truncate, f16", lambda n: check_fork(n, LLAMA, **zones)
     yield "fork and truncate, int8", lambda n: check_fork(n, LLAMA, k="int8", v="int8", sink=4, recent=64)
+    seed = Config(dim=512, ff_dim=1536, heads=8, kv_heads=4, vocab_size=2048)
+    cut = random_channels(seed)
+    for dtype, word in ((BF16, "bf16"), (Q4_0, "q4_0")):
+        for storage in ("f16", "int4"):
+            for label, channels in (("whole", None), ("pruned", cut)):
+                yield (
+                    f"rebuilt {label} {storage}, {word}",
+                    lambda n, d=dtype, s=storage, c=channels: check_rebuilt(
+                        n, seed, d, 20, k=s, v=s, channels=c, sink=16, recent=112
+                    ),
+                )
     if not REFERENCE:
         return
     pairs = [(s, s) for s in STORAGES] if quick else [(k, v) for k in STORAGES for v in STORAGES]

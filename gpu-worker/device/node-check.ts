@@ -37,6 +37,8 @@ import { runHead } from "./run-head.js";
 const differenceMax = 0.6;
 /** Above this margin of the two best logits the token must be the same. */
 const marginMin = 2 * differenceMax;
+/** RMS difference of log-probabilities of one engine's rows, computed one by one and many at a time. */
+const rebuiltMax = 0.2;
 const allWork = 1 << 24;
 const mebibyte = 1024 * 1024;
 
@@ -166,6 +168,10 @@ function margin(logits: Float32Array): number {
   return first - second;
 }
 
+function best(logits: Float32Array): number {
+  return logits.reduce((most, value, i) => (value > (logits[most] ?? -Infinity) ? i : most), 0);
+}
+
 /** RMS difference of the log-probabilities of two rows of logits. */
 function difference(a: Float32Array, b: Float32Array): number {
   const normaliser = (x: Float32Array): number => {
@@ -251,11 +257,15 @@ async function checkModel(model: string, plans: readonly CachePlan[]): Promise<v
       cuda.setSampling(fork, lively);
       cuda.dropCache(fork);
       const [kept, rebuilt] = [await draw(cuda, sequence), await draw(cuda, fork)];
-      const apart = margin(cuda.logits(sequence));
-      expect(kept === rebuilt || apart < marginMin, `${kept} and ${rebuilt}, margin ${apart}`);
+      // Tokens are drawn: whether they are the same depends on how close the draw is to a token's edge.
+      const [first, second] = [cuda.logits(sequence), cuda.logits(fork)];
+      const apart = difference(first, second);
+      const same = best(first) === best(second);
+      const said = `log-probabilities differ by ${apart.toFixed(4)} (RMS), best tokens ${best(first)} and ${best(second)}, margin ${margin(first).toFixed(3)}, drawn ${kept} and ${rebuilt}`;
+      expect(apart <= rebuiltMax && (same || margin(first) < 2 * rebuiltMax), said);
       cuda.freeSequence(sequence);
       cuda.freeSequence(fork);
-      return `token ${kept} and ${rebuilt}`;
+      return said;
     });
   }
   await checkSpeed(name, cuda, ids.slice(0, 100));
