@@ -25,6 +25,9 @@ export const readerStallMsMax = 90_000;
 /** Connections without a call are closed after this time; gateways open new ones as they need them. */
 export const idleConnectionMsMax = 120_000;
 
+/** Bytes of one moment that are gathered before they leave: far above what tokens take, and small beside a cache's pieces. */
+export const writeTogetherBytesMax = 16 << 10;
+
 /** Longest deadline that a caller may set; the gateway's own is far shorter. */
 export const callMsMax = 3_600_000;
 

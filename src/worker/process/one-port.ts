@@ -14,6 +14,7 @@ import {
   idleConnectionMsMax,
   readerStallMsMax,
 } from "./limits.js";
+import { writeTogether } from "./write-together.js";
 
 /** Answers a request of either protocol. */
 export type RequestListener = ReturnType<typeof connectNodeAdapter>;
@@ -58,6 +59,7 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
         onStalledReader?.();
         request.socket.destroy();
       });
+      writeTogether(response);
       answer(request, response);
     },
   );
