@@ -20,7 +20,7 @@ scripts/build-addon.sh "$built"
 cp "$built/leanedge.node" "$out/"
 for library in "$built"/*.so; do xz --stdout "$library" >"$out/$(basename "$library").xz"; done
 
-for program in node-check worker-bench; do
+for program in node-check worker-bench eval-run; do
   # Connect's packages have parts that ask for `require`.
   node_modules/.bin/esbuild "gpu-worker/device/$program.ts" --bundle --platform=node --format=esm --log-level=warning \
     --banner:js='import { createRequire as r } from "node:module"; const require = r(import.meta.url);' \

@@ -2,13 +2,17 @@
 # Checks and measures the CUDA backend on a machine with a GPU, one call, step after step, each under a limit.
 #   OUT=<folder> gpu-worker/device/run.sh [--families "<family> ..."] [--steps "<step> ..."] [--minutes N]
 #     [--pack <folder>] [--build <folder>] [--masks <folder>] [--commit <hash>] [--dry]
+#     [--eval <folder>] [--model <file>] [--plans <folder>]
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, sessions, serving, node, peers, variants, latency, profile, and any of the above. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, sessions, serving, node, eval, peers, variants, latency, profile, and any of the above. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
+# --eval: what the step eval does: a folder with `stages`, a line each: SAMPLES METHODS [WINDOW], as eval-run.ts has them, and the
+#   samples (default: gpu-worker/device/eval; or SAMPLES.xz in the pack's folder `eval`). --model and --plans: what
+#   answers them, instead of the embedded model and its plans.
 # --masks: the published channel masks (default: of the pack, else ../shared/plans); --commit: what the results name where
 #   the tree has no git.
 # --dry: no GPU: the steps that can run at a tiny shape over the reference engine do, and the others are named.
@@ -28,6 +32,9 @@ commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 build=
 pack=
 dry=
+eval=$root/gpu-worker/device/eval
+model=$root/models/leanedge-seed-29m-q4_0.gguf
+plans=$root/models
 python=${LEANEDGE_PYTHON:-python3}
 command="gpu-worker/device/run.sh $*"
 while (($# > 0)); do
@@ -39,6 +46,9 @@ while (($# > 0)); do
     --commit) commit=$2 ;;
     --build) build=$(realpath "$2") ;;
     --pack) pack=$(realpath "$2") ;;
+    --eval) eval=$(realpath "$2") ;;
+    --model) model=$(realpath "$2") ;;
+    --plans) plans=$(realpath "$2") ;;
     --dry)
       dry=1
       shift
@@ -67,6 +77,7 @@ limit() {
     sessions) echo 190 ;;
     serving) echo 200 ;;
     node) echo 60 ;;
+    eval) echo 560 ;;
     peers) echo 200 ;;
     variants) echo 150 ;;
     latency) echo 150 ;;
@@ -196,6 +207,29 @@ command_of() {
         --wasm "$root/wasm/prebuilt/leanedge-simd128.wasm" --model "$models-q4_0.gguf" --memory 4096
         --plan "$models.leank-50.json" --plan "$models.leank-70-int4.json")
       ;;
+    eval)
+      has_node || return 1
+      local program=("$node" "$pack/eval-run.mjs" --addon "$build/leanedge.node")
+      local folder=$eval samples methods window
+      if [[ -n $dry ]]; then
+        program=("$node" --import tsx eval-run.ts --addon "$dry_library/leanedge.node" --memory 512 --batch 4)
+        folder=$dry_library/eval
+        mkdir -p "$folder"
+        echo '{"tasks": ["single-1"], "lengths": [256], "count": 2}' >"$folder/dry.json"
+        echo "dry.json leank-70+k4+v4,think-70" >"$folder/stages"
+      fi
+      # Lines go where they are kept, as they come; the program ends by itself before it is ended.
+      run=("${program[@]}" --model "$model" --plans "$root/docs/evaluation/plans" --plans "$plans"
+        --out "$work" --seconds $(($2 > 60 ? $2 - 20 : $2 * 3 / 4)))
+      while read -r samples methods window; do
+        local from=$folder/$samples
+        if [[ ! -f $from && -f $pack/eval/$samples.xz ]]; then
+          from=$build/$samples
+          xz --decompress --stdout "$pack/eval/$samples.xz" >"$from"
+        fi
+        run+=(--stage "$from $methods $window")
+      done < <(grep -v '^#' "$folder/stages")
+      ;;
   esac
 }
 
@@ -228,7 +262,7 @@ for step in "${list[@]}"; do
     skipped=$((skipped + 1))
     continue
   fi
-  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
+  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile|eval)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
     say "left out $step: it cannot run here"
     skipped=$((skipped + 1))
     continue
