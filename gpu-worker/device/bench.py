@@ -77,6 +77,10 @@ class Bench:
         return plan, [Layer(plan, l, MODELS[model][1]) for l in range(plan.layers)]
 
     def measure(self, model, mask, k, v, batch, tokens):
+        self.timed(self.prepare(model, mask, k, v, batch, tokens))
+
+    def prepare(self, model, mask, k, v, batch, tokens):
+        """A case: what launches all layers, their results, and the line that timed() completes."""
         plan, layers = self.layers(model, mask, k, v)
         heads, kv_heads = MODELS[model][1], plan.kv_heads
         pages = archive_pages(tokens, SINK, RECENT)
@@ -119,16 +123,11 @@ class Bench:
             for i, layer in enumerate(layers):
                 layer.launch(step, places[i], q, out, work, zone_layer, i % 4)
 
-        time = median_ms(captured(run)) * 1000 / plan.layers
-        if not torch.isfinite(out).all():
-            raise RuntimeError("attention gave NaN")
         read = (
             batch
             * (plan.layers * kv_heads * rows_bytes + pages * sum(plan.layer_bytes))
             / plan.layers
         )
-        limit = read / self.rate / 1e3
-        key = (model, batch, tokens)
         line = {
             "model": model,
             "mask": "leank" if mask else "dense",
@@ -136,13 +135,31 @@ class Bench:
             "v": STORAGES[v],
             "batch": batch,
             "tokens": tokens,
+            "bytes": read,
+            "shape": layers[1].shape(),
+        }
+        # `order` lies behind the step's page tables.
+        return {"run": run, "out": out, "line": line, "layers": plan.layers, "keep": order}
+
+    def timed(self, case):
+        """Measures a case as the kernels are now, keeps its line and prints it."""
+        run, out, line = case["run"], case["out"], case["line"]
+        model, batch, tokens = line["model"], line["batch"], line["tokens"]
+        limit = line["bytes"] / self.rate / 1e3
+        key = (model, batch, tokens)
+        out.fill_(float("nan"))
+        time = median_ms(captured(run)) * 1000 / case["layers"]
+        if not torch.isfinite(out).all():
+            raise RuntimeError("attention gave NaN")
+        line = {
+            **line,
             "us": round(time, 2),
+            "gbs": round(line["bytes"] / time / 1e3, 1),
             "limit_us": round(limit, 2),
             "of_limit": round(limit / time, 4),
             "cudnn_us": round(self.cudnn.get(key, 0), 2),
             "times_cudnn": round(self.cudnn[key] / time, 3) if key in self.cudnn else None,
             "limit_times_cudnn": round(self.cudnn[key] / limit, 3) if key in self.cudnn else None,
-            "shape": layers[1].shape(),
         }
         self.lines.append(line)
         print(

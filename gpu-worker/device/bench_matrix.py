@@ -91,8 +91,8 @@ def single(context, form, name, inputs, results, copy, rate):
     )
 
 
-def model(context, form, inputs, results, copy):
-    """All products of a decode step: 32 layers and the logits, one graph."""
+def step_products(context, form, inputs):
+    """What launches all products of a decode step, 32 layers and the logits, and the bytes of their weights."""
     gen = torch.Generator(device="cuda").manual_seed(2)
     layer = {name: SHAPES[name] for name in SHAPES if name != "logits"}
     matrices = [
@@ -117,7 +117,12 @@ def model(context, form, inputs, results, copy):
             context.product(m["down"], stream, "residual", x=outs["gate+up"][1])
         normed("logits", logits)
 
-    total = sum(m.bytes for group in matrices for m in group.values()) + logits.bytes
+    return run, sum(m.bytes for group in matrices for m in group.values()) + logits.bytes
+
+
+def model(context, form, inputs, results, copy):
+    """All products of a decode step, one graph."""
+    run, total = step_products(context, form, inputs)
     us = median_ms(captured(run), ROUNDS) * 1e3
     entry = {"form": form, "shape": "model", "inputs": inputs, "us": us, "gbs": total / us / 1e3}
     results.append(entry)
@@ -195,4 +200,5 @@ def main():
             write(head, results)
 
 
-main()
+if __name__ == "__main__":
+    main()

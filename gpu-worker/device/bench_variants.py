@@ -1,9 +1,9 @@
 """Forms of kernels against each other (gpu-worker/src/kernels/variants.h), so that one run says which becomes the
-default. `attention`: decode attention alone where it misses its aims, through the harness; `engine`: whole steps at
-batch 1 behind 2,048 tokens. Prints a line a case and keeps variants-attention.json or variants-engine.json, and .md, in
-$OUT up to date.
+default. `attention`: decode attention alone where it misses its aims, through the harness; `matrix`: all products of a
+step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens. Most telling cases come first. Prints a
+line a case and keeps variants-PART.json and .md in $OUT up to date.
 
-    python3 bench_variants.py attention|engine [--forms q4_0,bf16] [--seconds N]"""
+    python3 bench_variants.py attention|matrix|engine [--forms q4_0,fp8,bf16] [--seconds N]"""
 
 import argparse
 import os
@@ -12,35 +12,41 @@ from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channel
 
 ATTENTION = (
     "",
-    "share_min=1024",
-    "share_min=2048",
-    "share_min=4096",
+    "merge_group=1",
     "merge_group=8",
     "merge_group=16",
-    "share_min=2048,merge_group=8",
+    "share_min=2048,merge_group=1",
+    "share_min=2048",
 )
+MATRIX = ("", "balance=0", "")
+MIB = 1 << 20
 ENGINE = (
     "",
+    f"next_bytes={8 * MIB}",
+    f"next_far_bytes={16 * MIB}",
+    f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}",
+    "rotate_early=0",
+    "merge_group=1",
+    "balance=0",
+    f"next_bytes={4 * MIB},next_far_bytes={16 * MIB}",
+    f"next_bytes={16 * MIB},next_far_bytes={32 * MIB}",
+    f"next_bytes={8 * MIB},next_far_bytes={16 * MIB},merge_group=1,share_min=2048",
+    f"prefetch_bytes={16 * MIB}",
     "share_min=2048",
-    "share_min=4096,merge_group=8",
-    "prefetch_bytes=8388608",
-    "prefetch_bytes=16777216",
-    "prefetch_bytes=33554432",
-    "share_min=2048,merge_group=8,prefetch_bytes=16777216",
     "",  # again: what differs from the first is noise
 )
-# Model, mask, storage, batch, tokens: those that miss.
+# Model, mask, storage, batch, tokens: those that miss, the furthest from their aims first.
 SHAPES = (
-    ("llama-3.1-8b", True, 0, 1, 131072),
-    ("llama-3.1-8b", True, 1, 1, 131072),
-    ("llama-3.1-8b", True, 2, 1, 131072),
+    ("qwen2.5-7b", True, 0, 1, 131072),
     ("llama-3.1-8b", True, 3, 1, 131072),
-    ("llama-3.1-8b", True, 3, 8, 32768),
+    ("llama-3.1-8b", True, 2, 1, 131072),
+    ("llama-3.1-8b", True, 0, 1, 131072),
     ("llama-3.1-8b", False, 0, 1, 2048),
+    ("llama-3.1-8b", True, 1, 1, 131072),
+    ("qwen2.5-7b", True, 0, 8, 32768),
+    ("llama-3.1-8b", True, 3, 8, 32768),
     ("llama-3.1-8b", True, 2, 1, 2048),
     ("llama-3.1-8b", True, 2, 64, 8192),
-    ("qwen2.5-7b", True, 0, 1, 131072),
-    ("qwen2.5-7b", True, 0, 8, 32768),
 )
 
 
@@ -53,17 +59,47 @@ def attention(report, seconds):
     from harness import library
 
     bench = Bench(os.environ["LEANEDGE_MASKS"])
-    for shape in SHAPES:
-        model, mask, storage, batch, tokens = shape
+    for model, mask, storage, batch, tokens in SHAPES:
+        if late(seconds):
+            return
+        case = bench.prepare(model, mask, storage, storage, batch, tokens)
         for variant in ATTENTION:
             if late(seconds):
                 return
             choose(variant)
             library.harness_variants_read()
-            bench.measure(model, mask, storage, storage, batch, tokens)
+            bench.timed(case)
             line = bench.lines[-1]
-            names = ("model", "mask", "k", "batch", "tokens", "us", "of_limit")
+            names = ("model", "mask", "k", "batch", "tokens", "us", "gbs", "of_limit")
             report.show(case="attention", variant=variant or "as it is", **{n: line[n] for n in names})
+
+
+def matrix(report, forms, seconds):
+    import torch
+    from bench_matrix import step_products
+    from harness import library
+    from matrix_harness import Context
+    from measure import captured, median_ms
+
+    context = Context()
+    for form in forms:
+        run, size = step_products(context, {"q4_0": "int4", "q8_0": "int8"}.get(form, form), 1)
+        for variant in MATRIX:
+            if late(seconds):
+                return
+            choose(variant)
+            library.harness_variants_read()
+            us = 1e3 * median_ms(captured(run), 9)
+            report.show(
+                case="products of a step",
+                form=form,
+                variant=variant or "as it is",
+                us=us,
+                gbs=size / us / 1e3,
+                of_copy=1e6 * size / us / report.copy,
+            )
+        del run
+        torch.cuda.empty_cache()
 
 
 def engine(report, forms, seconds):
@@ -96,14 +132,16 @@ def engine(report, forms, seconds):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=("attention", "engine"))
-    parser.add_argument("--forms", default="q4_0,bf16" if DEVICE else "q4_0")
+    parser.add_argument("part", choices=("attention", "matrix", "engine"))
+    parser.add_argument("--forms", default="q4_0,fp8,bf16" if DEVICE else "q4_0")
     parser.add_argument("--seconds", type=float, default=100.0, help="begin no case later than this")
     arguments = parser.parse_args()
     notes = "`variant`: what LEANEDGE_CUDA_VARIANTS said (gpu-worker/src/kernels/variants.h)."
     report = Report(f"variants-{arguments.part}", "Forms of kernels against each other", notes)
     if arguments.part == "attention":
         attention(report, arguments.seconds)
+    elif arguments.part == "matrix":
+        matrix(report, arguments.forms.split(","), arguments.seconds)
     else:
         engine(report, arguments.forms.split(","), arguments.seconds)
 

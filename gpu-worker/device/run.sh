@@ -187,8 +187,11 @@ command_of() {
     profile) run=("$python" profile_engine.py --masks "$masks" --seconds "$seconds") ;;
     latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
     variants)
-      # Small shares and groups of two first: every merge is right before any is timed.
-      run=(bash -c "LEANEDGE_CUDA_VARIANTS=share_min=64,merge_group=2 $python check.py --small && $python bench_variants.py attention --seconds $seconds")
+      # Small shares and groups of two first, then groups as large as they should be: whether every merge is right.
+      run=(bash -c "LEANEDGE_CUDA_VARIANTS=share_min=64,merge_group=2 $python check.py --small; a=\$?
+        LEANEDGE_CUDA_VARIANTS=share_min=64,merge_group=1 $python check.py --small; b=\$?
+        $python bench_variants.py matrix --seconds $((seconds / 4)); c=\$?
+        $python bench_variants.py attention --seconds $((seconds / 2)); exit \$((a + b + c + \$?))")
       ;;
     peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
     serving)

@@ -96,6 +96,10 @@ struct MatrixProduct {
   // programmatic dependent launch): weights must have been complete before that kernel began, all
   // else only when it ends. 0: it starts when that kernel has finished.
   int32_t overlap;
+  // Weights in device memory that a kernel behind this one reads: so many bytes of them are asked for into the
+  // second-level cache while the last weights of this product come. Only with up to kMatrixVectorRowsMax rows.
+  const uint8_t* next;  // 16-byte aligned, or null
+  uint32_t next_bytes;  // a multiple of 16; 0: none
 };
 
 // cuBLASLt's handle, its chosen algorithms, scratch. One a stream that computes at a time.

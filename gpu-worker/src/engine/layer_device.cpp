@@ -17,10 +17,25 @@ size_t elements(int32_t rows, int32_t cols) {
 // Rows up to here keep the products of wq, wk and wv in f32: a few bytes more that nobody notices.
 constexpr int32_t kExactRows = kDecodeRowsMax;
 
+// The matrix that a later product reads: `most` bytes of it, from its first on, may be asked for.
+struct NextMatrix {
+  const Matrix& matrix;
+  int32_t most;
+};
+
+void ask_for(const NextMatrix& next, MatrixProduct* call) {
+  const uint64_t bytes = matrix_bytes(next.matrix.form, next.matrix.rows, next.matrix.cols);
+  const uint64_t most = static_cast<uint64_t>(next.most);
+  call->next = next.matrix.data;
+  call->next_bytes = static_cast<uint32_t>(bytes < most ? bytes : most) / 16 * 16;
+}
+
 // out = matrix x norm(x), normed by the product itself where it serves that.
 void normed_product(const Engine& engine, const Matrix& matrix, const float* x, const float* weight,
-                    int32_t rows, const float* bias, void* out, MatrixOutput output) {
+                    int32_t rows, const float* bias, void* out, MatrixOutput output,
+                    const NextMatrix& next) {
   MatrixProduct call = {};
+  ask_for(next, &call);
   if (rows <= kMatrixNormRowsMax) {
     call.norm_x = x;
     call.norm_weight = weight;
@@ -46,8 +61,10 @@ void normed_product(const Engine& engine, const Matrix& matrix, const float* x, 
 }
 
 // x += matrix x input.
-void residual_product(const Matrix& matrix, const uint16_t* input, int32_t rows, float* x) {
+void residual_product(const Matrix& matrix, const uint16_t* input, int32_t rows, float* x,
+                      const NextMatrix& next) {
   MatrixProduct call = {};
+  ask_for(next, &call);
   call.x = input;
   call.inputs = rows;
   call.out = x;
@@ -191,11 +208,14 @@ void prompt_attend(const Engine& engine, const PassGroup& group, int32_t layer) 
   device_check(prefill_attention_launch(plan.layers[layer], call, device.stream));
 }
 
-void feed_forward(const Engine& engine, const DeviceLayer& weights, int32_t rows, float* x) {
+void feed_forward(const Engine& engine, int32_t layer, int32_t rows, float* x) {
   const DeviceScratch& s = device.scratch;
+  const DeviceLayer& weights = device.weights.layers[layer];
+  const bool last = layer == engine.config.layers - 1;
+  const Matrix& behind = last ? device.weights.output : device.weights.layers[layer + 1].qkv;
   normed_product(engine, weights.gate_up, x, weights.ffn_norm, rows, nullptr, s.hidden,
-                 MatrixOutput::kSwiglu);
-  residual_product(weights.down, s.hidden, rows, x);
+                 MatrixOutput::kSwiglu, {weights.down, variants().next_bytes});
+  residual_product(weights.down, s.hidden, rows, x, {behind, variants().next_bytes});
 }
 
 // The last rows of all runs, of x and of what attention gave (pairs of bf16 go as one f32), together.
@@ -223,7 +243,7 @@ void layer_launch(const Engine& engine, const PassTables& tables, int32_t layer,
   const DeviceLayer& weights = device.weights.layers[layer];
   const MatrixOutput output = tables.rows <= kExactRows ? MatrixOutput::kF32 : MatrixOutput::kBf16;
   normed_product(engine, weights.qkv, x, weights.attn_norm, tables.rows, weights.qkv_bias, s.qkv,
-                 output);
+                 output, {weights.o, variants().next_far_bytes});
   for (int32_t i = 0; i < tables.group_count; ++i) {
     const PassGroup& group = tables.groups[i];
     rotate(engine, tables, group, layer);
@@ -235,16 +255,17 @@ void layer_launch(const Engine& engine, const PassTables& tables, int32_t layer,
       prompt_attend(engine, group, layer);
     }
   }
+  const NextMatrix feeds = {weights.gate_up, variants().next_bytes};
   switch (rows) {
     case Continue::kNone: return;
     case Continue::kAll:
-      residual_product(weights.o, s.attended, tables.rows, x);
-      feed_forward(engine, weights, tables.rows, x);
+      residual_product(weights.o, s.attended, tables.rows, x, feeds);
+      feed_forward(engine, layer, tables.rows, x);
       return;
     case Continue::kLast:
       gather_last(engine, tables, x);
-      residual_product(weights.o, s.attended_last, tables.run_count, s.last);
-      feed_forward(engine, weights, tables.run_count, s.last);
+      residual_product(weights.o, s.attended_last, tables.run_count, s.last, feeds);
+      feed_forward(engine, layer, tables.run_count, s.last);
       return;
   }
 }

@@ -154,6 +154,16 @@ __device__ __forceinline__ void load_query(const float* q, int group, float scal
   if (part == 0) shared.q_scale[n] = ldexpf(scale, exponent);
 }
 
+// Asks for this block's share of the weights that the kernel to come reads.
+template <int kThreads>
+__device__ __forceinline__ void ask_next(const DecodeParams& p, uint32_t next_bytes) {
+  constexpr uint32_t kAtOnce = 4096;
+  for (uint32_t from = threadIdx.x * kAtOnce; from < next_bytes; from += kThreads * kAtOnce) {
+    prefetch_l2(p.next + static_cast<size_t>(blockIdx.x) * next_bytes + from,
+                min(kAtOnce, next_bytes - from));
+  }
+}
+
 // Attends for one head and one row (shared.row) over units [begin, end) of the pair and leaves each
 // warp's results in shared memory.
 template <PageStorage K, PageStorage V, int D>
@@ -201,11 +211,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 #pragma unroll
   for (int i = 0; i + 1 < kStages; ++i) issue_page(i, i);
   // Behind this block's own bytes, those of the kernel to come: memory is idle while this one merges.
-  constexpr uint32_t kAtOnce = 4096;
-  for (uint32_t from = threadIdx.x * kAtOnce; from < next_bytes; from += 32 * kWarps * kAtOnce) {
-    prefetch_l2(p.next + static_cast<size_t>(blockIdx.x) * next_bytes + from,
-                min(kAtOnce, next_bytes - from));
-  }
+  ask_next<32 * kWarps>(p, next_bytes);
   // The kept channels of this warp's steps: step, low and high pair.
   uint32_t pairs[D / 16 / kWarps][2];
   const uint16_t* channels = p.channels + head.channels;
@@ -322,6 +328,9 @@ __device__ __forceinline__ uint16_t bf16_bits(float value) {
   return __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
+// Loads of a merge that are in flight at a time.
+constexpr int kMergeAtOnce = 8;
+
 // Parts that are merged: those of blocks first, first + step ..., of a pair that begins in first_owner.
 struct MergeRange {
   int first_owner;
@@ -343,7 +352,7 @@ struct MergeTarget {
 template <int D, int kThreads>
 __device__ __noinline__ void merge_parts(float* parts, float* part_sums, MergeRange range,
                                          int group, MergeTarget target, WarpResults& results) {
-  constexpr int kAtOnce = 8;
+  constexpr int kAtOnce = kMergeAtOnce;
   const bool partial = !target.out && !target.out_bf16;
   const size_t own = static_cast<size_t>(split_part(range.first, range.first_owner));
   for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
@@ -410,6 +419,21 @@ __device__ __noinline__ void merge_parts(float* parts, float* part_sums, MergeRa
   }
 }
 
+// Blocks of a group, for a pair of so many owners: `wanted`, or, where that is 1, what leaves the fewest loads in a row;
+// 0: no groups. `values`: of four floats each, that the threads of a block share out among them.
+template <int kThreads>
+__device__ __forceinline__ int merge_group_size(int wanted, int owners, int values) {
+  if (wanted != 1) return wanted;
+  // To come together once more takes about as long as so many loads.
+  constexpr int kArrival = 4;
+  const int turns = (values + kThreads - 1) / kThreads;
+  const int size = owners <= 64 ? 8 : owners <= 256 ? 16 : 32;
+  const int groups = (owners + size - 1) / size;
+  const int one = (owners + kMergeAtOnce - 1) / kMergeAtOnce;
+  const int two = size / kMergeAtOnce + (groups + kMergeAtOnce - 1) / kMergeAtOnce;
+  return one * turns > two * turns + kArrival ? size : 0;
+}
+
 // Whether this block is the last of `expected` to come here; all of its threads ask. What the others wrote before
 // may be read then.
 __device__ __forceinline__ bool last_to_arrive(uint32_t* arrivals, int expected, bool& last) {
@@ -422,6 +446,29 @@ __device__ __forceinline__ bool last_to_arrive(uint32_t* arrivals, int expected,
   __syncthreads();
   if (last) __threadfence();
   return last;
+}
+
+// Merges the parts of a pair (row * kv_heads + KV head) that `owners` blocks share, where this block is the last to come. Not
+// inlined, for the registers.
+template <int D, int kThreads>
+__device__ __noinline__ void merge_pair(const DecodeParams& p, float* part_sums, int pair,
+                                        int first_owner, int owners, WarpResults& results,
+                                        bool& last) {
+  MergeRange range = {first_owner, first_owner, owners, 1};
+  const int size = merge_group_size<kThreads>(p.merge_group, owners, p.group * D / 4);
+  if (size > 1 && owners > size) {
+    const SplitGroup group = split_group(blockIdx.x, first_owner, owners, size);
+    uint32_t* arrivals = p.group_arrivals + split_part(group.first, first_owner);
+    if (!last_to_arrive(arrivals, group.count, last)) return;
+    merge_parts<D, kThreads>(p.parts, part_sums, {first_owner, group.first, group.count, 1}, p.group,
+                             {nullptr, nullptr}, results);
+    range = {first_owner, first_owner, group.groups, size};
+  }
+  if (!last_to_arrive(p.arrivals + pair, range.count, last)) return;
+  const size_t to = static_cast<size_t>(pair) * static_cast<size_t>(p.group) * D;
+  merge_parts<D, kThreads>(
+      p.parts, part_sums, range, p.group,
+      {p.out_bf16 ? nullptr : p.out + to, p.out_bf16 ? p.out_bf16 + to : nullptr}, results);
 }
 
 // The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All
@@ -467,7 +514,10 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
   const SplitShare split = split_share(row_begin(rows), gridDim.x, p.share_min);
   const int64_t begin = blockIdx.x * split.share;
   const int64_t end = min(begin + split.share, split.total);
-  if (begin >= end) return;
+  if (begin >= end) {
+    ask_next<kThreads>(p, p.next_bytes);
+    return;
+  }
 
   // The pair in which the share begins.
   int row = find_row(rows, [&](int row) { return row_begin(row) <= begin; });
@@ -551,26 +601,9 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
       }
     }
     if (owners > 1) {
-      MergeRange range = {first_owner, first_owner, owners, 1};
-      bool arrives = true;
-      if (p.merge_group > 1 && owners > p.merge_group) {
-        const SplitGroup group = split_group(blockIdx.x, first_owner, owners, p.merge_group);
-        arrives = last_to_arrive(p.group_arrivals + split_part(group.first, first_owner),
-                                 group.count, shared.last);
-        if (arrives) {
-          merge_parts<D, kThreads>(p.parts, part_sums, {first_owner, group.first, group.count, 1},
-                                   p.group, {nullptr, nullptr}, shared.results);
-        }
-        range = {first_owner, first_owner, group.groups, p.merge_group};
-      }
-      uint32_t* arrivals = p.arrivals + static_cast<size_t>(this_row) * p.kv_heads + this_head;
-      if (arrives && last_to_arrive(arrivals, range.count, shared.last)) {
-        merge_parts<D, kThreads>(
-            p.parts, part_sums, range, p.group,
-            {p.out_bf16 ? nullptr : p.out + first_head * D,
-             p.out_bf16 ? p.out_bf16 + first_head * D : nullptr},
-            shared.results);
-      }
+      const int pair_index = this_row * p.kv_heads + this_head;
+      merge_pair<D, kThreads>(p, part_sums, pair_index, first_owner, owners, shared.results,
+                              shared.last);
     }
     // The results lie in the rings, which the next pair fills.
     __syncthreads();

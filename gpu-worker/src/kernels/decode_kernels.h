@@ -42,7 +42,7 @@ struct DecodeParams {
   const uint8_t* next;       // weights that the kernel behind this one reads
   uint32_t next_bytes;       // of them, asked for by each block: a multiple of 16, or 0
   int32_t share_min;         // chunks, split.h
-  int32_t merge_group;       // blocks of a group; 0: no groups
+  int32_t merge_group;       // blocks of a group; 0: no groups; 1: as many as are best
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
   int32_t kv_heads;

@@ -31,6 +31,11 @@ void variants_read() {
   if (values.share_min < 1) values.share_min = 1;
   values.merge_group = value_of(text, "merge_group", 256, values.merge_group);
   values.prefetch_bytes = value_of(text, "prefetch_bytes", 1 << 26, values.prefetch_bytes);
+  values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
+  values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);
+  values.balance = value_of(text, "balance", 1, values.balance);
+  values.rotate_early = value_of(text, "rotate_early", 1, values.rotate_early);
+  values.block_rows = value_of(text, "block_rows", 32, values.block_rows);
 }
 
 const Variants& variants() {

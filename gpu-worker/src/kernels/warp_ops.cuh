@@ -113,6 +113,14 @@ __device__ __forceinline__ void wait_for_previous_kernel() {
 #endif
 }
 
+// Lets the kernel after this one start at once, where this one reads nothing that it must not see early: what that kernel
+// reads before its own wait must then have been written before the kernel before this one began.
+__device__ __forceinline__ void release_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
 // 2^x, relative error 2^-22; -infinity gives 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;

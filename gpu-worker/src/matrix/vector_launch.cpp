@@ -1,6 +1,7 @@
 // Host side of the product with few rows of activations: how a matrix is shared out, and the launch.
 #include <cuda_runtime.h>
 
+#include "../kernels/variants.h"
 #include "../launch.h"
 #include "layout.h"
 #include "vector_product.h"
@@ -22,16 +23,30 @@ VectorForm form_of(MatrixForm form) {
   return {};
 }
 
+// The same where more warps a tile make the blocks' shares more equal.
+constexpr int32_t kWarpStepsLeast = 2;
+
+// Tiles of the block that has most of them.
+int32_t tiles_most(int32_t tiles, int32_t processors, int32_t warps) {
+  const int32_t groups = kVectorWarps / warps;
+  const int32_t at_once = processors * groups;
+  return (tiles + at_once - 1) / at_once * groups;
+}
+
 // Warps that share a tile: as many as leave each a few steps.
-int32_t warps_of_tile(int32_t steps) {
+int32_t warps_of_tile(int32_t steps, int32_t tiles, int32_t processors) {
   int32_t warps = kVectorWarps;
   while (warps > 1 && steps < warps * kWarpStepsMin) warps /= 2;
+  while (variants().balance && warps < kVectorWarps && steps >= 2 * warps * kWarpStepsLeast &&
+         tiles_most(tiles, processors, 2 * warps) < tiles_most(tiles, processors, warps)) {
+    warps *= 2;
+  }
   return warps;
 }
 
-int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs) {
+int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs, int32_t k_warps) {
   const int32_t steps = (cols + form.step_cols - 1) / form.step_cols;
-  const int32_t groups = kVectorWarps / warps_of_tile(steps);
+  const int32_t groups = kVectorWarps / k_warps;
   return form.ring_bytes + kVectorSumBytes + kVectorSquareBytes + kVectorBarrierBytes +
          groups * vector_group_bytes(steps * form.step_units, inputs, form.unit_sums);
 }
@@ -39,7 +54,8 @@ int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs) {
 // One kernel over columns col .. col + cols - 1 and activations from row `first` on.
 cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const VectorForm& form,
                         int32_t first, int32_t inputs, int32_t col, int32_t cols,
-                        int32_t processors, bool overlap, cudaStream_t stream) {
+                        int32_t processors, int32_t k_warps, bool overlap, bool last,
+                        cudaStream_t stream) {
   VectorArgs args = {};
   const bool row_major = form_row_major(matrix.form);
   const size_t out_row = static_cast<size_t>(call.output == MatrixOutput::kSwiglu ? matrix.rows / 2
@@ -66,16 +82,20 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
   args.x_pitch = matrix.cols;
   args.tiles = tiles_of(matrix.rows);
   args.steps = (cols + form.step_cols - 1) / form.step_cols;
-  args.k_warps = warps_of_tile(args.steps);
+  args.k_warps = k_warps;
   args.inputs = inputs;
   args.code_base = kCodeBase;
   args.output = call.output;
 
   const int32_t groups = kVectorWarps / args.k_warps;
-  const int32_t blocks = (args.tiles + groups - 1) / groups;
-  return launch({reinterpret_cast<const void*>(form.kernel),
-                 blocks < processors ? blocks : processors, kVectorThreads,
-                 static_cast<size_t>(shared_bytes(form, cols, inputs)), overlap},
+  const int32_t wanted = (args.tiles + groups - 1) / groups;
+  const int32_t blocks = wanted < processors ? wanted : processors;
+  if (last) {
+    args.next = call.next;
+    args.next_bytes = call.next_bytes / static_cast<uint32_t>(blocks * kVectorWarps) / 16 * 16;
+  }
+  return launch({reinterpret_cast<const void*>(form.kernel), blocks, kVectorThreads,
+                 static_cast<size_t>(shared_bytes(form, cols, inputs, k_warps)), overlap},
                 args, stream);
 }
 
@@ -84,9 +104,14 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
 cudaError_t vector_prepare(int32_t shared_max) {
   for (const VectorForm& form : {vector_form_bf16(), vector_form_f16(), vector_form_fp8(),
                                  vector_form_int8(), vector_form_int4()}) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(form.kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared_max);
+    const void* kernel = reinterpret_cast<const void*>(form.kernel);
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             shared_max);
+    if (error == cudaSuccess) {
+      // What runs before and behind: kernels of another division of the first-level cache would wait for its end.
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared);
+    }
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -100,7 +125,11 @@ cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32
   // Activations that do not fit shared memory: where the output is added to, the columns are taken
   // in parts, and weights are still read once; else the rows are.
   const bool adds = call.output == MatrixOutput::kResidual && !call.norm_x;
-  while (shared_bytes(form, cols, inputs) > shared_max) {
+  const int32_t tiles = tiles_of(matrix.rows);
+  auto k_warps_of = [&](int32_t part_cols) {
+    return warps_of_tile((part_cols + form.step_cols - 1) / form.step_cols, tiles, processors);
+  };
+  while (shared_bytes(form, cols, inputs, k_warps_of(cols)) > shared_max) {
     if (adds) {
       cols = (cols / 2 + kStepCols - 1) / kStepCols * kStepCols;
     } else {
@@ -110,9 +139,12 @@ cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32
   bool overlap = call.overlap != 0;
   for (int32_t first = 0; first < call.inputs; first += inputs) {
     for (int32_t col = 0; col < matrix.cols; col += cols) {
-      const cudaError_t error = launch_part(
-          matrix, call, form, first, inputs < call.inputs - first ? inputs : call.inputs - first,
-          col, cols < matrix.cols - col ? cols : matrix.cols - col, processors, overlap, stream);
+      const int32_t part_inputs = inputs < call.inputs - first ? inputs : call.inputs - first;
+      const int32_t part_cols = cols < matrix.cols - col ? cols : matrix.cols - col;
+      const bool last = first + part_inputs == call.inputs && col + part_cols == matrix.cols;
+      const cudaError_t error =
+          launch_part(matrix, call, form, first, part_inputs, col, part_cols, processors,
+                      k_warps_of(part_cols), overlap, last, stream);
       if (error != cudaSuccess) return error;
       overlap = true;  // weights were complete before the first of them
     }

@@ -314,6 +314,16 @@ __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, 
   }
 }
 
+// Asks for this warp's share of what the kernel to come reads: memory would be idle from the last weights of this one
+// until the first of that one.
+__device__ __forceinline__ void vector_ask_next(const VectorArgs& args, int warp, int lane) {
+  constexpr uint32_t kAtOnce = 4096;
+  const uint32_t at = kAtOnce * static_cast<uint32_t>(lane);
+  if (at >= args.next_bytes) return;
+  const size_t share = static_cast<size_t>(blockIdx.x) * kVectorWarps + static_cast<size_t>(warp);
+  prefetch_l2(args.next + share * args.next_bytes + at, min(kAtOnce, args.next_bytes - at));
+}
+
 template <MatrixForm kForm>
 __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const VectorArgs args) {
   using Shape = VectorShape<kForm>;
@@ -352,12 +362,13 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
     walk.left = (args.tiles - tile_first + stride - 1) / stride * (step_end - step_begin);
     vector_walk_tile<kForm>(args, &walk, lane);
   }
+  if (walk.left == 0) vector_ask_next(args, warp, lane);
   uint32_t fill = ring + static_cast<uint32_t>(lane * 16);
   const uint32_t fill_end = fill + Shape::kWarpBytes;
   auto load_next = [&]() {
     if (walk.left > 0) {
       vector_load<kForm>(args, walk, fill, lane);
-      --walk.left;
+      if (--walk.left == 0) vector_ask_next(args, warp, lane);
       constexpr int kAdvance = Shape::kRowMajor ? Shape::kStep * 2 : Shape::kStageBytes;
       walk.low += kAdvance;
       if constexpr (Shape::kRowMajor) walk.high += kAdvance;

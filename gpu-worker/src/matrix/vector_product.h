@@ -19,6 +19,7 @@ struct VectorArgs {
   const float* norm_weight;  // (cols)
   const float* bias;         // (rows), or null
   void* out;
+  const uint8_t* next;       // weights of a kernel to come: next_bytes of them for each warp of the grid
   int64_t tile_bytes;        // from one tile of 16 rows to the next
   float norm_eps;
   int32_t rows;
@@ -30,6 +31,7 @@ struct VectorArgs {
   int32_t k_warps;    // a power of two: so many warps share a tile, each takes some of its steps
   int32_t inputs;     // 1 .. kMatrixVectorRowsMax
   uint32_t code_base;    // kCodeBase
+  uint32_t next_bytes;   // a multiple of 16
   MatrixOutput output;
 };
 

@@ -1,5 +1,6 @@
 // Rotation angles of a pass, and what follows the product of wq, wk and wv: bias, norm per head,
 // rotation, and the write of K and V to their places in the cache. A warp takes one head of one row.
+#include "../kernels/variants.h"
 #include "leanedge_cuda/rows.h"
 #include "row_ops.cuh"
 
@@ -43,8 +44,10 @@ __device__ __forceinline__ PairChannels pair_channels(int pair, int head_dim, in
   return {first, first + (head_dim - rope_dim) / 2, -1};
 }
 
-template <typename In>
+// kEarly: attention behind this kernel starts beside the product before it, and has its pages on their way when q comes.
+template <typename In, bool kEarly>
 __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrite call) {
+  if constexpr (kEarly) release_next_kernel();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int heads_all = call.heads + 2 * call.kv_heads;
   const int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / 32;
@@ -126,6 +129,23 @@ __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrit
   if (!finite) call.not_finite[row] = 1;
 }
 
+// A kernel with another division of the first-level cache could not run beside its neighbours.
+template <typename In, bool kEarly>
+cudaError_t launch_rotate(const RotateWrite& call, dim3 grid, cudaStream_t stream) {
+  static const cudaError_t prepared =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_rotate_write<In, kEarly>),
+                           cudaFuncAttributePreferredSharedMemoryCarveout,
+                           cudaSharedmemCarveoutMaxShared);
+  if (prepared != cudaSuccess) return prepared;
+  return launch_overlapped(kernel_rotate_write<In, kEarly>, grid, kThreads, 0, call, stream);
+}
+
+template <typename In>
+cudaError_t launch_rotate(const RotateWrite& call, dim3 grid, cudaStream_t stream) {
+  return variants().rotate_early ? launch_rotate<In, true>(call, grid, stream)
+                                 : launch_rotate<In, false>(call, grid, stream);
+}
+
 }  // namespace
 
 cudaError_t rope_angles_launch(const RopeAngles& call, cudaStream_t stream) {
@@ -148,10 +168,10 @@ cudaError_t rotate_write_launch(const RotateWrite& call, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(call.rows),
                   static_cast<unsigned>((heads_all + kWarps - 1) / kWarps));
   if (call.qkv_type == Dtype::kF32) {
-    return launch_overlapped(kernel_rotate_write<float>, grid, kThreads, 0, call, stream);
+    return launch_rotate<float>(call, grid, stream);
   }
   if (call.qkv_type == Dtype::kBF16) {
-    return launch_overlapped(kernel_rotate_write<__nv_bfloat16>, grid, kThreads, 0, call, stream);
+    return launch_rotate<__nv_bfloat16>(call, grid, stream);
   }
   return cudaErrorInvalidValue;
 }
