@@ -1,5 +1,6 @@
 """The text: books, children's stories and small talk, and which books are never trained on."""
 
+import hashlib
 import json
 import lzma
 import re
@@ -98,6 +99,14 @@ def read_corpus(folder: Path) -> Corpus:
         tuple(_stories(stories)) if stories.exists() else (),
         tuple(small_talk),
     )
+
+
+def corpus_hash(folder: Path) -> str:
+    """SHA-256 over names and contents of the corpus files: what a model was made of."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*.xz")):
+        whole.update(f"{path.name}\n{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def paragraphs_of(book: str) -> list[str]:

@@ -97,14 +97,18 @@ numbers in groups of three digits, random capitals in pairs).
 
 {first.get("text_tokens", "?")} tokens of text, {first.get("held_out_tokens", "?")} held out
 (the books that `leanedge_train/corpus.py` names); tokenizer SHA-256
-`{hashlib.sha256(chr(10).join(file.vocabulary.tokens).encode()).hexdigest()[:16]}`.
+`{hashlib.sha256(chr(10).join(file.vocabulary.tokens).encode()).hexdigest()[:16]}`. SHA-256 of
+the corpus files (`corpus.corpus_hash`): `{first.get("data_sha256", "?")}`.
 
 ## Training
 
 {last.get("tokens", "?")} tokens in {last.get("step", "?")} steps, {last.get("seconds", "?")} s on
 {first.get("device", "?")}; seed {first.get("seed", "?")}; schedule
-`{json.dumps(first.get("schedule", {}))}`; perplexity of held-out books with Q4_0 weights
-{last.get("held_out_q4_0", "?")}.
+`{json.dumps(first.get("schedule", {}))}`; {first.get("batch_tokens", "?")} tokens a step, a
+share of {first.get("text_share", "?")} of them text; rates {first.get("muon_rate", "?")} (Muon) and
+{first.get("adam_rate", "?")} (AdamW), weight decay {first.get("muon_decay", "?")} and
+{first.get("embedding_decay", "?")} (embedding). Perplexity of held-out books with Q4_0 weights, in
+windows of 1,024 tokens: {last.get("held_out_q4_0", "?")}.
 
 {curve(log)}
 

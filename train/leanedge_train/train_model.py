@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import EMBEDDED, TINY, ModelConfig
-from .corpus import paragraphs_of, read_corpus
+from .corpus import corpus_hash, paragraphs_of, read_corpus
 from .feed import Feed
 from .model import Transformer, initialise
 from .muon import Muon
@@ -260,6 +260,9 @@ def train(arguments: argparse.Namespace) -> Progress:
             held_out_tokens=len(held_out), prepared_seconds=round(time.monotonic() - began, 1),
             device=str(run.device), start_step=progress.step, config=config.to_dict(),
             schedule=asdict(run.schedule), seed=arguments.seed,
+            data_sha256=corpus_hash(arguments.corpus), text_share=arguments.text_share,
+            batch_tokens=arguments.batch_tokens, muon_rate=MUON_RATE, adam_rate=ADAM_RATE,
+            muon_decay=MUON_DECAY, embedding_decay=EMBEDDING_DECAY,
         )  # fmt: skip
         probe_batch = make_batch(SEED_PROBE, 0, arguments.probe_rows, 2048, 1.0, Source(
             source.tokenizer, source.corpus, source.haystack, source.text_ids, Mix(text=0.0)

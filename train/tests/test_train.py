@@ -18,6 +18,7 @@ from leanedge_train import (
     reference_eval,
     train_model,
 )
+from leanedge_train.corpus import corpus_hash
 from leanedge_train.gguf_file import write_gguf
 from leanedge_train.load import open_model
 from leanedge_train.plan import read_plan
@@ -79,6 +80,7 @@ def exported(trained: Path) -> Path:
     log = export.read_log(trained / "run" / "log.jsonl")
     text = export.card(file, model, [path], log)
     assert text.count("# tiny") == 1 and f"in {STEPS} steps" in text and "CC BY" in text
+    assert corpus_hash(trained / "corpus") in text
     return path
 
 
