@@ -27,7 +27,7 @@ from engine_bench import (
 BEHIND = 2048 if DEVICE else 256  # tokens behind each sequence that decodes
 NOTES = (
     "`of_limit`: share of the time that reading weights and cache once at the copy rate takes; `of_product`: of "
-    "the bf16 product rate."
+    "the bf16 product rate, counting what must be computed (behind attention of the last layer only one row goes on)."
 )
 
 
@@ -90,13 +90,12 @@ def flush_share(engine, index, batch, steps=32):
 
 
 def prompt_flops(tokens):
+    """Of the last layer q, k and v alone: behind these only the last row goes on."""
     c = SHAPE
-    weights = (
-        c.layers
-        * c.dim
-        * ((c.heads + 2 * c.kv_heads) * c.head_dim + c.heads * c.head_dim + 3 * c.ff_dim)
-    )
-    return 2 * weights * tokens + 2 * c.layers * c.heads * c.head_dim * tokens**2
+    qkv = c.dim * (c.heads + 2 * c.kv_heads) * c.head_dim
+    rest = c.dim * (c.heads * c.head_dim + 3 * c.ff_dim)
+    products = 2 * (c.layers * qkv + (c.layers - 1) * rest) * tokens
+    return products + 2 * (c.layers - 1) * c.heads * c.head_dim * tokens**2
 
 
 def decode_cases(engine, report, form, index, name, page, arguments):

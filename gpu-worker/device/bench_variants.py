@@ -1,9 +1,9 @@
 """Forms of kernels against each other (gpu-worker/src/kernels/variants.h), so that one run says which becomes the
 default. `attention`: decode attention alone where it misses its aims, through the harness; `matrix`: all products of a
-step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens. Most telling cases come first. Prints a
+step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens; `batch`: the same of 8 to 32 sequences. Most telling cases come first. Prints a
 line a case and keeps variants-PART.json and .md in $OUT up to date.
 
-    python3 bench_variants.py attention|matrix|engine [--forms q4_0,fp8,bf16] [--seconds N]"""
+    python3 bench_variants.py attention|matrix|engine|batch [--forms q4_0,fp8,bf16] [--seconds N]"""
 
 import argparse
 import os
@@ -35,6 +35,7 @@ ENGINE = (
     "share_min=2048",
     "",  # again: what differs from the first is noise
 )
+BATCH = ("", "block_rows=0", "block_rows=32", "")
 # Model, mask, storage, batch, tokens: those that miss, the furthest from their aims first.
 SHAPES = (
     ("qwen2.5-7b", True, 0, 1, 131072),
@@ -130,9 +131,37 @@ def engine(report, forms, seconds):
                 made.close()
 
 
+def batch(report, forms, seconds):
+    """Steps of several sequences, dense: products of 5 to 32 rows by our own kernel or by cuBLASLt."""
+    steps, behind = (24, 2048) if DEVICE else (8, 200)
+    for form in forms:
+        for variant in BATCH:
+            if late(seconds):
+                return
+            choose(variant)
+            made = BenchEngine(form, [], sequences=40)
+            try:
+                sequences = []
+                for count in (8, 16, 24, 32) if DEVICE else (2, 3):
+                    more = [made.create(0) for _ in range(count - len(sequences))]
+                    fill(made, more, behind)
+                    sequences += more
+                    step = decode(made, sequences, steps)
+                    report.show(
+                        case="batch",
+                        form=form,
+                        rows=count,
+                        variant=variant or "as it is",
+                        ms=1e3 * step,
+                        tokens_s=count / step,
+                    )
+            finally:
+                made.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=("attention", "matrix", "engine"))
+    parser.add_argument("part", choices=("attention", "matrix", "engine", "batch"))
     parser.add_argument("--forms", default="q4_0,fp8,bf16" if DEVICE else "q4_0")
     parser.add_argument("--seconds", type=float, default=100.0, help="begin no case later than this")
     arguments = parser.parse_args()
@@ -142,6 +171,8 @@ def main():
         attention(report, arguments.seconds)
     elif arguments.part == "matrix":
         matrix(report, arguments.forms.split(","), arguments.seconds)
+    elif arguments.part == "batch":
+        batch(report, ["bf16"], arguments.seconds)
     else:
         engine(report, arguments.forms.split(","), arguments.seconds)
 

@@ -6,7 +6,7 @@
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, sessions, serving, node, eval, peers, variants, latency, profile, and any of the above. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, sessions, serving, node, eval, peers, variants, latency, profile, batch, and any of the above. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -82,6 +82,7 @@ limit() {
     variants) echo 150 ;;
     latency) echo 150 ;;
     profile) echo 120 ;;
+    batch) echo 90 ;;
     *) return 1 ;;
   esac
 }
@@ -167,7 +168,7 @@ command_of() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
-    *-engine | sessions | peers | latency | profile) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-engine | sessions | peers | latency | profile | batch) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
@@ -185,6 +186,11 @@ command_of() {
       ;;
     sessions) run=("$python" bench_sessions.py --masks "$masks" --seconds "$seconds" ${dry:+--batches 2}) ;;
     profile) run=("$python" profile_engine.py --masks "$masks" --seconds "$seconds") ;;
+    batch)
+      # Products that are not the default are checked first.
+      run=(bash -c "LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so LEANEDGE_CUDA_VARIANTS=block_rows=32 $python check_matrix.py | grep -v '^ok'; a=\${PIPESTATUS[0]}
+        $python bench_variants.py batch --seconds $seconds; exit \$((a + \$?))")
+      ;;
     latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
     variants)
       # Small shares and groups of two first, then groups as large as they should be: whether every merge is right.
