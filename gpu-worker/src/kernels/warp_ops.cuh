@@ -49,6 +49,11 @@ __device__ __forceinline__ void prefetch_l2(const uint8_t* global, uint32_t byte
 #endif
 }
 
+// The same for the line that holds one address.
+__device__ __forceinline__ void prefetch_line(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global));
+}
+
 template <int kPending>
 __device__ __forceinline__ void copy_async_wait_for() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");

@@ -259,6 +259,24 @@ __device__ __forceinline__ void vector_activations(const VectorArgs& args, int b
   }
 }
 
+// Asks for what the kernel reads besides weights and activations, before it waits for the one before it: the norm's
+// weights of chunks begin .. end - 1, and the scales and biases of this group's tiles. From memory they would take longer
+// to come than the activations, and at the end of the last tile nothing else is on its way.
+__device__ __forceinline__ void vector_ask_vectors(const VectorArgs& args, int begin, int end,
+                                                   int tile_first, int stride, bool of_tiles,
+                                                   int lane) {
+  if (args.norm_x) {
+    for (int c = begin + lane; c < min(end, args.cols / 8); c += 32) {
+      prefetch_line(args.norm_weight + 8 * c);
+    }
+  }
+  if (!of_tiles || (!args.row_scales && !args.bias)) return;
+  for (int tile = tile_first + lane * stride; tile < args.tiles; tile += 32 * stride) {
+    if (args.row_scales) prefetch_line(args.row_scales + tile * kTileRows);
+    if (args.bias) prefetch_line(args.bias + tile * kTileRows);
+  }
+}
+
 // Adds up a tile's sums, (k_warps, 8 inputs, 16 rows), and applies the epilogue. One warp.
 __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, const float* sums,
                                               const float* squares, uint32_t full, uint32_t parity,
@@ -391,6 +409,8 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
     barrier_init(at + kVectorBuffers * 8, 1);
   }
   __syncthreads();
+  vector_ask_vectors(args, step_begin * Shape::kStep / 8, step_end * Shape::kStep / 8, tile_first,
+                     stride, k_warp == 0, lane);
   wait_for_previous_kernel();
   vector_activations<kForm>(args, step_begin * Shape::kStep / 8, step_end * Shape::kStep / 8,
                             activations, unit_sums, group_squares + k_warp * 8, lane);
