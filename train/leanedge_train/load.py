@@ -11,6 +11,7 @@ from torch import Tensor
 from .cache import exact_enough
 from .config import ModelConfig
 from .gguf_file import ModelFile, read_gguf
+from .hf_tokenizer import hf_vocabulary
 from .model import Transformer
 from .tokenizer import embedded_vocabulary
 from .weights import as_stored
@@ -148,5 +149,9 @@ def open_measured(path: Path, storage: str = "") -> Measured:
 def open_model(path: Path) -> tuple[Transformer, ModelFile | None]:
     """A model, and its vocabulary where the file has one."""
     if path.is_dir():
-        return read_hf(path), None
+        model = read_hf(path)
+        vocabulary = hf_vocabulary(path, model.config.vocab_size)
+        if vocabulary is None:
+            return model, None
+        return model, ModelFile(path.resolve().name, model.config, vocabulary)
     return read_gguf(path) if path.suffix == ".gguf" else read_run(path)

@@ -11,6 +11,7 @@ The file vocabulary.txt holds the learned merges; everything else follows from i
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -53,7 +54,13 @@ def pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
         digits = pre_tokenizers.Digits(individual_digits=True)
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         return pre_tokenizers.Sequence([digits, byte_level])
-    raise ValueError(f"pre-tokenizer {pre!r}: llama-bpe or smollm expected")
+    if pre == "qwen2":
+        split = pre_tokenizers.Split(Regex(words(r"\p{N}")), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([split, byte_level])
+    if pre == "gpt-2":
+        return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    raise ValueError(f"pre-tokenizer {pre!r}: llama-bpe, qwen2, smollm or gpt-2 expected")
 
 
 def number_merges() -> Iterator[tuple[str, str]]:
@@ -161,31 +168,62 @@ def render(tokenizer: Tokenizer, messages: Messages) -> tuple[list[int], list[in
     return ids, spoken
 
 
-def _render_chatml(
-    tokenizer: Tokenizer, start: int, end: int, messages: Messages
+@dataclass(frozen=True)
+class Frame:
+    """How a template writes a message: `head` of its role, the text, `end`, `gap`."""
+
+    begin: tuple[int, ...]  # before the first message
+    head: Callable[[str], list[int]]
+    end: int  # the assistant says this, too
+    gap: tuple[int, ...]
+
+
+def _render_framed(
+    tokenizer: Tokenizer, frame: Frame, messages: Messages
 ) -> tuple[list[int], list[int]]:
-    """The same in ChatML: <|im_start|>role, a line end, the text, <|im_end|>, a line end."""
-    line_end = tokenizer.encode("\n").ids
-    ids: list[int] = []
-    spoken: list[int] = []
+    """`render` for other templates."""
+    ids, spoken = list(frame.begin), [0] * len(frame.begin)
     for role, text in messages:
-        head = [start, *tokenizer.encode(f"{role}\n").ids]
-        said = [*tokenizer.encode(text).ids, end]
-        says = 1 if role == "assistant" else 0
-        ids += [*head, *said, *line_end]
-        spoken += [0] * len(head) + [says] * len(said) + [0] * len(line_end)
+        head, said = frame.head(role), [*tokenizer.encode(text).ids, frame.end]
+        ids += [*head, *said, *frame.gap]
+        spoken += [0] * len(head) + [1 if role == "assistant" else 0] * len(said)
+        spoken += [0] * len(frame.gap)
     return ids, spoken
 
 
+def _frame_of(vocabulary: Vocabulary, tokenizer: Tokenizer) -> Frame:
+    """ChatML: <|im_start|>role, a line end, the text, <|im_end|>, a line end. Llama 3: the role
+    between <|start_header_id|> and <|end_header_id|>, two line ends, the text, <|eot_id|>."""
+    named, template = (
+        {name: i for i, name in enumerate(vocabulary.tokens)},
+        vocabulary.chat_template,
+    )
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text).ids
+
+    if "<|im_start|>" in named and "<|im_start|>" in template:
+        start = named["<|im_start|>"]
+        return Frame(
+            (), lambda role: [start, *encode(f"{role}\n")], named["<|im_end|>"],
+            tuple(encode("\n")),
+        )  # fmt: skip
+    if "<|start_header_id|>" in named and "<|start_header_id|>" in template:
+        opened, closed = named["<|start_header_id|>"], named["<|end_header_id|>"]
+        return Frame(
+            () if vocabulary.bos_id is None else (vocabulary.bos_id,),
+            lambda role: [opened, *encode(role), closed, *encode("\n\n")],
+            named["<|eot_id|>"], (),
+        )  # fmt: skip
+    raise ValueError(f"chat template {template[:60]!r}: ours, ChatML or Llama 3's expected")
+
+
 def renderer(vocabulary: Vocabulary) -> Render:
-    """How a model's chats are written: in our template, or in ChatML (SmolLM2, Qwen)."""
+    """How a model's chats are written: in our template, in ChatML (SmolLM2, Qwen) or Llama 3's."""
     tokenizer = tokenizer_of(vocabulary)
     if vocabulary.tokens[: len(SPECIALS)] == SPECIALS:
         return partial(render, tokenizer)
-    if "<|im_start|>" in vocabulary.tokens and "<|im_start|>" in vocabulary.chat_template:
-        start, end = (vocabulary.tokens.index(f"<|im_{part}|>") for part in ("start", "end"))
-        return partial(_render_chatml, tokenizer, start, end)
-    raise ValueError(f"chat template {vocabulary.chat_template[:60]!r}: ours or ChatML expected")
+    return partial(_render_framed, tokenizer, _frame_of(vocabulary, tokenizer))
 
 
 def prompt_ids(render_chat: Render, messages: Messages) -> list[int]:

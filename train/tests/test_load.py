@@ -1,6 +1,7 @@
 """transformers folders, and plans as files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,14 @@ import torch
 from conftest import tiny_model
 from safetensors.torch import save_file
 
+from leanedge_train.gguf_file import Vocabulary
+from leanedge_train.hf_tokenizer import hf_vocabulary
 from leanedge_train.load import _HF_NAMES, hf_config, hf_name, read_hf
 from leanedge_train.model import Transformer
 from leanedge_train.plan import CachePlan, identity_plan, read_plan
+from leanedge_train.tokenizer import embedded_vocabulary, tokenizer_of
 
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # gguf.TokenType
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
@@ -41,6 +46,22 @@ def write_hf(folder: Path, model: Transformer, **extra: object) -> None:
         assert hf_name(theirs) == name
         state[theirs] = rows.contiguous()
     save_file(state, str(folder / "model.safetensors"))
+
+
+def write_tokenizer(folder: Path, vocabulary: Vocabulary) -> None:
+    """The tokenizer's files of such a folder."""
+    whole = json.loads(tokenizer_of(vocabulary).to_str())
+    whole["added_tokens"] = [
+        {"id": index, "content": token, "special": kind == CONTROL}
+        for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    names = {"eos_token": vocabulary.eos_id, "bos_token": vocabulary.bos_id}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "chat_template": vocabulary.chat_template, "add_bos_token": vocabulary.add_bos,
+        **{name: vocabulary.tokens[index] for name, index in names.items() if index is not None},
+    }))  # fmt: skip
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
@@ -89,3 +110,34 @@ def test_page_bytes_are_those_of_the_page_format() -> None:
     # docs/plan-format.md, 4.
     assert plan.cache_bytes(16 + 112 + 31) == 256 * 160
     assert plan.cache_bytes(16 + 112 + 64) == 256 * 160 + 2 * 1088
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "qwen2", "smollm", "gpt-2"])
+def test_a_transformers_folder_gives_its_tokenizer(tmp_path: Path, pre: str) -> None:
+    ours = embedded_vocabulary()
+    vocabulary = replace(
+        ours, pre=pre, tokens=("<|im_start|>", "<|im_end|>", *ours.tokens[2:]), eos_id=1,
+        bos_id=None, padding_id=None, add_bos=False, chat_template="{{'<|im_start|>' + role}}",
+    )  # fmt: skip
+    write_tokenizer(tmp_path, vocabulary)
+    assert hf_vocabulary(tmp_path, 8192) == vocabulary
+    padded = hf_vocabulary(tmp_path, 8200)
+    assert padded is not None and padded.tokens[:8192] == vocabulary.tokens
+    assert len(set(padded.tokens)) == 8200 and set(padded.types[8192:]) == {UNUSED}
+    text = "It's 2026: QXZJK\n\n  said   'no', twice."
+    found = tokenizer_of(padded).encode(text).ids
+    assert found == tokenizer_of(vocabulary).encode(text).ids
+    with pytest.raises(ValueError, match="token 8191 has no embedding: the model has 8000"):
+        hf_vocabulary(tmp_path, 8000)
+
+
+def test_tokenizers_that_are_no_byte_level_bpe_are_refused(tmp_path: Path) -> None:
+    assert hf_vocabulary(tmp_path, 100) is None
+    unigram = {"model": {"type": "Unigram", "vocab": [["a", 0]]}, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(unigram))
+    with pytest.raises(ValueError, match="type 'Unigram': BPE"):
+        hf_vocabulary(tmp_path, 100)
+    bpe = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(bpe))
+    with pytest.raises(ValueError, match="llama-bpe, qwen2, smollm or gpt-2 expected"):
+        hf_vocabulary(tmp_path, 100)

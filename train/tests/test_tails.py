@@ -1,4 +1,4 @@
-"""Where a chat is cut into what is read and what reads it again, in both templates."""
+"""Where a chat is cut into what is read and what reads it again, in every template."""
 
 from dataclasses import replace
 from random import Random
@@ -32,7 +32,16 @@ CHATML = replace(
 )
 
 
-@pytest.fixture(params=[OURS, CHATML], ids=["ours", "chatml"])
+_LLAMA3_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+LLAMA3 = replace(
+    OURS,
+    tokens=("<|begin_of_text|>", *_LLAMA3_TOKENS, *OURS.tokens[4:]),
+    bos_id=0,
+    chat_template="{{ '<|start_header_id|>' + role + '<|end_header_id|>' }}",
+)
+
+
+@pytest.fixture(params=[OURS, CHATML, LLAMA3], ids=["ours", "chatml", "llama3"])
 def render_chat(request: pytest.FixtureRequest) -> Render:
     return renderer(request.param)
 
@@ -46,7 +55,13 @@ def test_chats_are_written_as_their_templates_say() -> None:
     ids, spoken = renderer(CHATML)(CHAT[1:2])
     assert ids == [0, *encode("assistant\n").ids, *encode("Noted.").ids, 1, *encode("\n").ids]
     assert [i for i, says in zip(ids, spoken, strict=True) if says][-1] == 1
-    with pytest.raises(ValueError, match="ours or ChatML"):
+    ids, spoken = renderer(LLAMA3)(CHAT[:2])
+    head, text = [1, *encode("user").ids, 2], encode("My name is Ada.").ids
+    assert (
+        ids[: len(head) + 1] == [0, *head] and ids[ids.index(3) - len(text) :][: len(text)] == text
+    )
+    assert ids[-1] == 3 and sum(spoken) == len(encode("Noted.").ids) + 1
+    with pytest.raises(ValueError, match="ours, ChatML or Llama 3's"):
         renderer(replace(OURS, tokens=("<s>", *OURS.tokens[1:]), chat_template="[INST]"))
 
 
@@ -63,7 +78,7 @@ def test_the_answer_reads_the_zones_of_its_own_position(render_chat: Render) -> 
     first = len(prompt_ids(render_chat, CHAT[:3]))
     assert tail.context == ids[:first]
     assert tail.context + tail.tail == ids[: first + len(tail.tail)]
-    assert ids[first + len(tail.tail)] in (END, 1), "the end token is no row"
+    assert ids[first + len(tail.tail)] in (END, 1, 3), "the end token is no row"
     assert tail.zone_positions == list(range(first, first + len(tail.tail)))
     assert tail.weights == [1.0] * len(tail.tail)
 
@@ -73,7 +88,7 @@ def test_a_session_reads_its_question_at_the_start_of_the_turn(render_chat: Rend
     tail = tail_of(CHAT, render_chat, session=True)
     start = len(tail.context)
     first = len(prompt_ids(render_chat, CHAT[:3]))
-    assert ids[start] in (END, 1) and spoken[start] == 1, "the end token begins the next prompt"
+    assert ids[start] in (END, 1, 3) and spoken[start] == 1, "the end token begins the next prompt"
     question = first - start
     assert tail.zone_positions[:question] == [start] * question
     assert tail.zone_positions[question:] == list(range(first, start + len(tail.tail)))

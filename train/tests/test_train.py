@@ -3,12 +3,14 @@
 import json
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
-from conftest import ask_engine, needs_engine, tiny_file, tiny_model
+from conftest import ask_engine, needs_engine, tiny_model
+from test_load import write_hf, write_tokenizer
 
 from leanedge_train import (
     export,
@@ -19,7 +21,6 @@ from leanedge_train import (
     train_model,
 )
 from leanedge_train.corpus import corpus_hash
-from leanedge_train.gguf_file import write_gguf
 from leanedge_train.load import open_model
 from leanedge_train.plan import read_plan
 from leanedge_train.schedule import Schedule, length_cost, parse_lengths
@@ -180,8 +181,13 @@ def test_other_architectures_go_through_the_same_pipeline(
     trained: Path, tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, corpus = tiny_model(architecture=architecture), trained / "corpus"
-    gguf, plans, tasks = tmp_path / "tiny.gguf", tmp_path / "plans", tmp_path / "tasks.jsonl"
-    write_gguf(gguf, model, tiny_file(model), "f16")
+    folder, plans, tasks = tmp_path / "checkpoint", tmp_path / "plans", tmp_path / "tasks.jsonl"
+    folder.mkdir()
+    write_hf(folder, model)
+    write_tokenizer(folder, replace(embedded_vocabulary(), pre="qwen2"))
+    run(monkeypatch, export.main,
+        f"--model {folder} --out {tmp_path} --name tiny --storages f16 --no-card")  # fmt: skip
+    gguf = tmp_path / "tiny-f16.gguf"
     learn_plan.learn(learn_plan.parser().parse_args([
         "--model", str(gguf), "--corpus", str(corpus), "--out", str(plans), "--steps", "2",
         "--gate-steps", "1", "--refine-steps", "1", "--samples", "1", "--min-tokens", "180",
