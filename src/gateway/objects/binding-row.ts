@@ -20,7 +20,7 @@ export class BindingRow implements KeptTable {
   /** The binding; undefined before the first attempt. */
   get record(): BindingRecord | undefined {
     if (this.#kept === undefined) {
-      const row = this.#writes.first("SELECT * FROM binding");
+      const row = this.#writes.first("binding", "SELECT * FROM binding");
       this.#kept = {
         record:
           row === undefined
@@ -66,6 +66,7 @@ export class BindingRow implements KeptTable {
     }
     this.#storedMs = record.expiresMs;
     this.#writes.run(
+      "binding",
       `INSERT INTO binding (one, worker, address, generation, issued, expires_ms) VALUES (1, ?, ?, ?, ?, ?)
        ON CONFLICT (one) DO UPDATE SET worker = excluded.worker, address = excluded.address,
          generation = excluded.generation, issued = excluded.issued, expires_ms = excluded.expires_ms`,

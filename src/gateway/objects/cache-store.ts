@@ -97,7 +97,7 @@ export class CacheStore implements KeptTable {
 
   /** The saved snapshot; undefined if there is none. */
   snapshot(): SnapshotRecord | undefined {
-    const row = this.#writes.first("SELECT * FROM snapshot");
+    const row = this.#writes.first("snapshot", "SELECT * FROM snapshot");
     return row === undefined
       ? undefined
       : {
@@ -118,6 +118,7 @@ export class CacheStore implements KeptTable {
   *snapshotRows(number: number): Generator<Uint8Array, void, undefined> {
     for (let position = 0; ; position++) {
       const row = this.#writes.first(
+        "snapshot_row",
         "SELECT bytes FROM snapshot_row WHERE number = ? AND position = ?",
         number,
         position,
@@ -132,14 +133,18 @@ export class CacheStore implements KeptTable {
   /** Begins to write a snapshot; its number. What earlier ones left unfinished goes. */
   beginSnapshot(): number {
     const current = this.snapshot()?.number ?? 0;
-    const last = this.#writes.first("SELECT COALESCE(MAX(number), 0) AS n FROM snapshot_row");
-    this.#writes.exec("DELETE FROM snapshot_row WHERE number <> ?", current);
+    const last = this.#writes.first(
+      "snapshot_row",
+      "SELECT COALESCE(MAX(number), 0) AS n FROM snapshot_row",
+    );
+    this.#writes.delete("snapshot_row", "number <> ?", current);
     return Math.max(current, last === undefined ? 0 : int(last, "n")) + 1;
   }
 
   /** Writes the next row of a snapshot. */
   appendSnapshotRow(number: number, position: number, data: Uint8Array): void {
     this.#writes.exec(
+      "snapshot_row",
       "INSERT INTO snapshot_row (number, position, bytes) VALUES (?, ?, ?)",
       number,
       position,
@@ -151,6 +156,7 @@ export class CacheStore implements KeptTable {
   finishSnapshot(snapshot: SnapshotRecord): void {
     this.#writes.atomically(() => {
       this.#writes.exec(
+        "snapshot",
         `INSERT OR REPLACE INTO snapshot (one, number, tokens, sha256, fingerprint_model, fingerprint_template,
           fingerprint_plan, engine_version, bytes) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)`,
         snapshot.number,
@@ -162,20 +168,20 @@ export class CacheStore implements KeptTable {
         snapshot.engineVersion,
         snapshot.bytes,
       );
-      this.#writes.exec("DELETE FROM snapshot_row WHERE number <> ?", snapshot.number);
+      this.#writes.delete("snapshot_row", "number <> ?", snapshot.number);
     });
   }
 
   /** Gives up a snapshot that was begun. */
   abandonSnapshot(number: number): void {
-    this.#writes.exec("DELETE FROM snapshot_row WHERE number = ?", number);
+    this.#writes.delete("snapshot_row", "number = ?", number);
   }
 
   /** Forgets the saved snapshot. */
   deleteSnapshot(): void {
     this.#writes.atomically(() => {
-      this.#writes.exec("DELETE FROM snapshot");
-      this.#writes.exec("DELETE FROM snapshot_row");
+      this.#writes.delete("snapshot");
+      this.#writes.delete("snapshot_row");
     });
   }
 
@@ -189,6 +195,7 @@ export class CacheStore implements KeptTable {
     }
     const { plan, pages, saveDueMs } = this.#kept;
     this.#writes.run(
+      "cache",
       `INSERT INTO cache (one, plan, plan_pages_max, plan_bytes_max, pages, save_due_ms) VALUES (1, ?, ?, ?, ?, ?)
        ON CONFLICT (one) DO UPDATE SET plan = excluded.plan, plan_pages_max = excluded.plan_pages_max,
          plan_bytes_max = excluded.plan_bytes_max, pages = excluded.pages, save_due_ms = excluded.save_due_ms`,
@@ -206,7 +213,7 @@ export class CacheStore implements KeptTable {
 
   get #record(): CacheRecord {
     if (this.#kept === undefined) {
-      const row = this.#writes.first("SELECT * FROM cache");
+      const row = this.#writes.first("cache", "SELECT * FROM cache");
       this.#kept =
         row === undefined
           ? { plan: { name: "", pagesMax: 0, bytesMax: 0 }, pages: 0, saveDueMs: 0 }

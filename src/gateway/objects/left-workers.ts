@@ -67,9 +67,10 @@ export class LeftWorkers implements KeptTable {
     if (this.#kept === undefined) {
       return;
     }
-    this.#writes.run("DELETE FROM left_worker");
+    this.#writes.run("left_worker", "DELETE FROM left_worker");
     for (const { worker, address, generation, tries } of this.#kept) {
       this.#writes.run(
+        "left_worker",
         "INSERT INTO left_worker (worker, address, generation, tries) VALUES (?, ?, ?, ?)",
         worker,
         address,
@@ -84,12 +85,14 @@ export class LeftWorkers implements KeptTable {
   }
 
   get #rows(): readonly LeftRow[] {
-    this.#kept ??= this.#writes.all("SELECT * FROM left_worker ORDER BY rowid").map((row) => ({
-      worker: text(row, "worker"),
-      address: text(row, "address"),
-      generation: int(row, "generation"),
-      tries: int(row, "tries"),
-    }));
+    this.#kept ??= this.#writes
+      .all("left_worker", "SELECT * FROM left_worker ORDER BY rowid")
+      .map((row) => ({
+        worker: text(row, "worker"),
+        address: text(row, "address"),
+        generation: int(row, "generation"),
+        tries: int(row, "tries"),
+      }));
     return this.#kept;
   }
 

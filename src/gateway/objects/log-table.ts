@@ -43,8 +43,12 @@ export class LogTable implements KeptTable {
     if (this.#segments !== undefined) {
       return this.#segments;
     }
+    if (this.#segmentCount === 0) {
+      this.#segments = [];
+      return this.#segments;
+    }
     const segments = this.#writes
-      .all("SELECT turn, kind, ids FROM segment ORDER BY position")
+      .all("segment", "SELECT turn, kind, ids FROM segment ORDER BY position")
       .map(segmentOf);
     this.#bytes = segments.reduce((sum, { ids }) => sum + ids.byteLength, 0);
     if (this.#bytes <= keptIdsBytesMax) {
@@ -69,6 +73,7 @@ export class LogTable implements KeptTable {
   append(turn: number, kind: PackedSegment["kind"], ids: Uint8Array): void {
     const position = this.#nextPosition();
     this.#writes.exec(
+      "segment",
       "INSERT INTO segment (position, turn, kind, ids) VALUES (?, ?, ?, ?)",
       position,
       turn,
@@ -90,20 +95,22 @@ export class LogTable implements KeptTable {
 
   /** Empties the log. */
   clear(): void {
-    this.#writes.exec("DELETE FROM segment");
+    this.#writes.delete("segment");
     this.#forgetSegments();
   }
 
   /** Takes back what a turn added: its segments, and the running answer. */
   withdraw(turn: number): void {
     this.clearPieces();
-    this.#writes.exec("DELETE FROM segment WHERE turn = ?", turn);
+    this.#writes.delete("segment", "turn = ?", turn);
     this.#forgetSegments();
   }
 
   /** Pieces of the running answer, in order. */
   get pieces(): readonly PieceRecord[] {
-    this.#pieces ??= this.#writes.all("SELECT * FROM piece ORDER BY number").map(pieceRecord);
+    this.#pieces ??= this.#writes
+      .all("piece", "SELECT * FROM piece ORDER BY number")
+      .map(pieceRecord);
     return this.#pieces;
   }
 
@@ -129,6 +136,7 @@ export class LogTable implements KeptTable {
       ids: packed,
     };
     this.#writes.exec(
+      "piece",
       "INSERT INTO piece (byte_offset, byte_length, tokens_end, text, ids) VALUES (?, ?, ?, ?, ?)",
       piece.byteOffset,
       piece.byteLength,
@@ -153,7 +161,7 @@ export class LogTable implements KeptTable {
   /** Empties the running answer. */
   clearPieces(): void {
     if (this.pieces.length > 0) {
-      this.#writes.exec("DELETE FROM piece");
+      this.#writes.delete("piece");
       this.#pieces = [];
     }
   }
@@ -172,10 +180,7 @@ export class LogTable implements KeptTable {
   }
 
   #nextPosition(): number {
-    this.#segmentCount ??= int(
-      this.#writes.first("SELECT COALESCE(MAX(position) + 1, 0) AS n FROM segment") ?? {},
-      "n",
-    );
+    this.#segmentCount ??= this.#writes.count("segment");
     return this.#segmentCount;
   }
 

@@ -2,6 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { SqlValue } from "./sql-row.js";
 import { sessionRecord } from "./session-records.js";
 import type { SessionRecord } from "./session-records.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
@@ -51,7 +52,7 @@ export class SessionRow implements KeptTable {
   /** The session; undefined if none was created. */
   get record(): SessionRecord | undefined {
     if (this.#kept === undefined) {
-      const row = this.#writes.first("SELECT * FROM session");
+      const row = this.#writes.first("session", "SELECT * FROM session");
       this.#kept = { record: row === undefined ? undefined : sessionRecord(row) };
     }
     return this.#kept.record;
@@ -77,27 +78,8 @@ export class SessionRow implements KeptTable {
       indexedVersion: 0,
       keyId: session.keyId ?? "",
     };
-    this.#writes.exec(
-      `INSERT INTO session (one, tenant, session_id, model, title, title_given, implicit, create_ms, update_ms,
-        forked_from, forked_turn, messages_covered, fingerprint_model, fingerprint_template, fingerprint_plan, key_id)
-       VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      record.tenant,
-      record.sessionId,
-      record.model,
-      record.title,
-      Number(record.titleGiven),
-      Number(record.implicit),
-      record.createMs,
-      record.updateMs,
-      record.forkedFrom,
-      record.forkedTurn,
-      record.messagesCovered,
-      record.fingerprints.model,
-      record.fingerprints.template,
-      record.fingerprints.plan,
-      record.keyId,
-    );
     this.#kept = { record };
+    this.#writes.changed(this);
   }
 
   /** Changes the session, if there is one. */
@@ -123,19 +105,7 @@ export class SessionRow implements KeptTable {
     if (record === undefined) {
       return;
     }
-    this.#writes.run(
-      `UPDATE session SET title = ?, update_ms = ?, messages_covered = ?, cache_bytes = ?, fingerprint_model = ?,
-        fingerprint_template = ?, fingerprint_plan = ?, index_version = ?, indexed_version = ?`,
-      record.title,
-      record.updateMs,
-      record.messagesCovered,
-      record.cacheBytes,
-      record.fingerprints.model,
-      record.fingerprints.template,
-      record.fingerprints.plan,
-      record.indexVersion,
-      record.indexedVersion,
-    );
+    this.#writes.run("session", storeStatement, ...storedValues(record));
   }
 
   reset(): void {
@@ -150,4 +120,33 @@ export class SessionRow implements KeptTable {
     this.#kept = { record: { ...record, ...change(record) } };
     return true;
   }
+}
+
+const storeStatement = `INSERT OR REPLACE INTO session (one, tenant, session_id, model, title, title_given, implicit, create_ms,
+    update_ms, forked_from, forked_turn, messages_covered, cache_bytes, fingerprint_model, fingerprint_template,
+    fingerprint_plan, index_version, indexed_version, key_id)
+  VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
+
+/** What storeStatement takes, in its order. */
+function storedValues(record: SessionRecord): SqlValue[] {
+  return [
+    record.tenant,
+    record.sessionId,
+    record.model,
+    record.title,
+    Number(record.titleGiven),
+    Number(record.implicit),
+    record.createMs,
+    record.updateMs,
+    record.forkedFrom,
+    record.forkedTurn,
+    record.messagesCovered,
+    record.cacheBytes,
+    record.fingerprints.model,
+    record.fingerprints.template,
+    record.fingerprints.plan,
+    record.indexVersion,
+    record.indexedVersion,
+    record.keyId,
+  ];
 }

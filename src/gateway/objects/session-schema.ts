@@ -1,9 +1,12 @@
-/** Tables of a SessionObject. All of its SQL text about their shape is here; session-store.ts holds the statements. */
+/** Tables of a SessionObject. All of its SQL text about their shape is here; each table's statements are in a file of its own. */
 
-/** Statements that make the tables, in order; each may run again. */
-export const sessionSchema: readonly string[] = [
+/** Names of the tables. */
+export type SessionTable = keyof typeof sessionSchema;
+
+/** What makes each table. */
+export const sessionSchema = {
   // The one session of this object.
-  `CREATE TABLE IF NOT EXISTS session (
+  session: `CREATE TABLE session (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     tenant TEXT NOT NULL,
     session_id TEXT NOT NULL,
@@ -25,17 +28,21 @@ export const sessionSchema: readonly string[] = [
     fingerprint_plan TEXT NOT NULL DEFAULT '',
     -- Version of what the tenant's index should hold, and of what it is known to hold.
     index_version INTEGER NOT NULL DEFAULT 0,
-    indexed_version INTEGER NOT NULL DEFAULT 0
+    indexed_version INTEGER NOT NULL DEFAULT 0,
+    -- Id of the key that made the session; empty for none.
+    key_id TEXT NOT NULL DEFAULT ''
   )`,
   // The worker that holds the cache. 'issued' counts generations ever sent, also by attempts that failed.
-  `CREATE TABLE IF NOT EXISTS binding (
+  binding: `CREATE TABLE binding (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     worker TEXT NOT NULL,
     generation INTEGER NOT NULL,
     issued INTEGER NOT NULL,
-    expires_ms INTEGER NOT NULL
+    expires_ms INTEGER NOT NULL,
+    -- Where the worker is reached; empty where its name says it.
+    address TEXT NOT NULL
   )`,
-  `CREATE TABLE IF NOT EXISTS turn (
+  turn: `CREATE TABLE turn (
     number INTEGER PRIMARY KEY,
     running INTEGER NOT NULL,
     messages_hash BLOB NOT NULL,
@@ -62,9 +69,15 @@ export const sessionSchema: readonly string[] = [
     model TEXT NOT NULL DEFAULT '',
     backend INTEGER NOT NULL DEFAULT 0,
     worker TEXT NOT NULL DEFAULT '',
-    cache_bytes INTEGER NOT NULL DEFAULT 0
+    cache_bytes INTEGER NOT NULL DEFAULT 0,
+    -- leanedge.v1.PlacementReason of its worker.
+    placement INTEGER NOT NULL DEFAULT 0,
+    -- Whether another model may answer: 0 as the configuration says, 1 yes, 2 no.
+    fallback INTEGER NOT NULL DEFAULT 0,
+    -- What the turn keeps of the key that began it (turn-ticket.ts); empty for none.
+    ticket TEXT NOT NULL DEFAULT ''
   )`,
-  `CREATE TABLE IF NOT EXISTS message (
+  message: `CREATE TABLE message (
     position INTEGER PRIMARY KEY,
     turn INTEGER NOT NULL,
     role INTEGER NOT NULL,
@@ -73,14 +86,14 @@ export const sessionSchema: readonly string[] = [
     create_ms INTEGER NOT NULL
   )`,
   // The log: token ids of prompts and answers, packed as u32 little endian.
-  `CREATE TABLE IF NOT EXISTS segment (
+  segment: `CREATE TABLE segment (
     position INTEGER PRIMARY KEY,
     turn INTEGER NOT NULL,
     kind INTEGER NOT NULL,
     ids BLOB NOT NULL
   )`,
   // The running answer, append by append; it becomes a message and a segment when the turn ends.
-  `CREATE TABLE IF NOT EXISTS piece (
+  piece: `CREATE TABLE piece (
     number INTEGER PRIMARY KEY,
     byte_offset INTEGER NOT NULL,
     byte_length INTEGER NOT NULL,
@@ -89,7 +102,7 @@ export const sessionSchema: readonly string[] = [
     ids BLOB NOT NULL
   )`,
   // The cache: its plan, pages that the worker held when it last said so, when to save it (0: not at all).
-  `CREATE TABLE IF NOT EXISTS cache (
+  cache: `CREATE TABLE cache (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     plan TEXT NOT NULL DEFAULT '',
     plan_pages_max INTEGER NOT NULL DEFAULT 0,
@@ -98,7 +111,7 @@ export const sessionSchema: readonly string[] = [
     save_due_ms INTEGER NOT NULL DEFAULT 0
   )`,
   // The saved cache; its bytes are the rows of that number.
-  `CREATE TABLE IF NOT EXISTS snapshot (
+  snapshot: `CREATE TABLE snapshot (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     number INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
@@ -109,45 +122,38 @@ export const sessionSchema: readonly string[] = [
     engine_version TEXT NOT NULL,
     bytes INTEGER NOT NULL
   )`,
-  `CREATE TABLE IF NOT EXISTS snapshot_row (
+  snapshot_row: `CREATE TABLE snapshot_row (
     number INTEGER NOT NULL,
     position INTEGER NOT NULL,
     bytes BLOB NOT NULL,
     PRIMARY KEY (number, position)
   )`,
   // Workers that may still hold the sequence though the session has left them (left-workers.ts).
-  `CREATE TABLE IF NOT EXISTS left_worker (
+  left_worker: `CREATE TABLE left_worker (
     worker TEXT NOT NULL,
     address TEXT NOT NULL,
     generation INTEGER NOT NULL,
     tries INTEGER NOT NULL
   )`,
   // A deletion that the tenant's index does not know of yet.
-  `CREATE TABLE IF NOT EXISTS deletion (
+  deletion: `CREATE TABLE deletion (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     tenant TEXT NOT NULL,
     session_id TEXT NOT NULL,
     version INTEGER NOT NULL
   )`,
-];
+} as const satisfies Readonly<Record<string, string>>;
 
-/** Columns that came later: each is added to a table that was made without it. */
-export const sessionColumns: readonly {
-  readonly table: string;
-  readonly column: string;
-  readonly definition: string;
-}[] = [
-  // Where the worker of the binding is reached; empty where its name says it.
-  { table: "binding", column: "address", definition: "TEXT NOT NULL DEFAULT ''" },
-  // leanedge.v1.PlacementReason of the turn's worker.
-  { table: "turn", column: "placement", definition: "INTEGER NOT NULL DEFAULT 0" },
-  // Whether another model may answer: 0 as the configuration says, 1 yes, 2 no.
-  { table: "turn", column: "fallback", definition: "INTEGER NOT NULL DEFAULT 0" },
-  // What the turn keeps of the key that began it (turn-ticket.ts); empty for none.
-  { table: "turn", column: "ticket", definition: "TEXT NOT NULL DEFAULT ''" },
-  // Id of the key that made the session; empty for none.
-  { table: "session", column: "key_id", definition: "TEXT NOT NULL DEFAULT ''" },
-];
+/** Tables that every session has: they are made together, with its first row. The others are made when something is stored in them. */
+export const everySessionTables = [
+  "session",
+  "binding",
+  "turn",
+  "message",
+  "segment",
+  "piece",
+  "cache",
+] as const satisfies readonly SessionTable[];
 
 /** Tables that a deletion empties. */
 export const sessionTables = [
@@ -161,4 +167,4 @@ export const sessionTables = [
   "snapshot",
   "snapshot_row",
   "left_worker",
-] as const;
+] as const satisfies readonly SessionTable[];

@@ -27,7 +27,7 @@ import type {
 } from "./session-records.js";
 import { SessionRow } from "./session-row.js";
 import type { NewSession } from "./session-row.js";
-import { sessionColumns, sessionSchema, sessionTables } from "./session-schema.js";
+import { sessionTables } from "./session-schema.js";
 import { int, text } from "./sql-row.js";
 import { StoreWrites } from "./store-writes.js";
 import type { KeptTable } from "./store-writes.js";
@@ -36,8 +36,6 @@ import { TurnTable } from "./turn-table.js";
 import type { NewTurn } from "./turn-table.js";
 
 const encoder = new TextEncoder();
-/** The table of a statement of sessionSchema. */
-const tableName = /^CREATE TABLE IF NOT EXISTS (?<table>\w+) \(/;
 
 /** The tables of one session. */
 export class SessionStore {
@@ -53,10 +51,9 @@ export class SessionStore {
   readonly #log: LogTable;
   readonly #deletion: DeletionRow;
 
-  /** Makes the tables where they are missing. */
+  /** Reads and makes nothing yet. */
   constructor(storage: DurableObjectStorage) {
     this.#writes = new StoreWrites(storage);
-    createTables(storage.sql);
     this.#session = new SessionRow(this.#writes);
     this.#binding = new BindingRow(this.#writes);
     this.#log = new LogTable(this.#writes);
@@ -142,7 +139,7 @@ export class SessionStore {
         });
       }
       for (const table of sessionTables) {
-        this.#writes.exec(`DELETE FROM ${table}`);
+        this.#writes.delete(table);
       }
       this.#writes.resetAll();
     });
@@ -163,10 +160,19 @@ export class SessionStore {
     return this.#binding.record;
   }
 
-  /** A generation number that no attempt has used. */
+  /**
+   * A generation number that no attempt has used. The first one is stored with what its turn stores first: where both are
+   * lost the next turn begins under it again, as one that begins on a bound worker does under that of its binding.
+   */
   issueGeneration(): number {
-    const issued = (this.binding()?.issued ?? 0) + 1;
-    this.#binding.change({ issued });
+    const before = this.binding();
+    const issued = (before?.issued ?? 0) + 1;
+    const issue = (): void => this.#binding.change({ issued });
+    if (before === undefined) {
+      this.later(issue);
+    } else {
+      issue();
+    }
     return issued;
   }
 
@@ -437,7 +443,7 @@ class DeletionRow implements KeptTable {
 
   get record(): DeletionRecord | undefined {
     if (this.#kept === undefined) {
-      const row = this.#writes.first("SELECT * FROM deletion");
+      const row = this.#writes.first("deletion", "SELECT * FROM deletion");
       this.#kept = {
         record:
           row === undefined
@@ -454,6 +460,7 @@ class DeletionRow implements KeptTable {
 
   set({ tenant, sessionId, version }: DeletionRecord): void {
     this.#writes.exec(
+      "deletion",
       "INSERT OR REPLACE INTO deletion (one, tenant, session_id, version) VALUES (1, ?, ?, ?)",
       tenant,
       sessionId,
@@ -463,7 +470,7 @@ class DeletionRow implements KeptTable {
   }
 
   clear(): void {
-    this.#writes.exec("DELETE FROM deletion");
+    this.#writes.delete("deletion");
     this.reset();
   }
 
@@ -477,32 +484,6 @@ class DeletionRow implements KeptTable {
 
   reset(): void {
     this.#kept = undefined;
-  }
-}
-
-/** Makes what is missing of the tables. */
-function createTables(sql: SqlStorage): void {
-  // One look at every start of the object, instead of a statement a table and a column.
-  const rows = sql.exec("SELECT name, sql FROM sqlite_master WHERE type = 'table'").toArray();
-  const known = new Map(rows.map((row) => [text(row, "name"), text(row, "sql")]));
-  const statements: string[] = [];
-  for (const statement of sessionSchema) {
-    const { table = "" } = tableName.exec(statement)?.groups ?? {};
-    const later = sessionColumns.filter((column) => column.table === table);
-    const stored = known.get(table);
-    if (stored === undefined) {
-      const more = later.map(({ column, definition }) => `, ${column} ${definition}`);
-      statements.push(statement.replace(/\)$/, `${more.join("")})`));
-      continue;
-    }
-    for (const { column, definition } of later) {
-      if (!stored.includes(`${column} ${definition}`)) {
-        statements.push(`ALTER TABLE ${table} ADD COLUMN ${column} ${definition}`);
-      }
-    }
-  }
-  if (statements.length > 0) {
-    sql.exec(`${statements.join(";")};`);
   }
 }
 

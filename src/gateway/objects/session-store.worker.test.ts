@@ -103,7 +103,13 @@ const changes: readonly (readonly [string, (store: SessionStore) => void])[] = [
   ["it gets a title", (store) => store.setTitle("title")],
   ["it is detached", (store) => store.setDetached()],
   ["it is orphaned", (store) => store.setOrphaned(77)],
-  ["a generation is issued", (store) => void store.issueGeneration()],
+  [
+    "a generation is issued",
+    (store) => {
+      store.issueGeneration();
+      store.commit();
+    },
+  ],
   ["a worker is asked in vain", (store) => store.noteTried({ worker: "v", address: "a" }, 1)],
   ["an attempt is counted", (store) => void store.countAttempt(1)],
   ["a worker accepts", (store) => accept(store, 1, [1, 2, 3])],

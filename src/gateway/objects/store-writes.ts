@@ -3,6 +3,9 @@
  * in memory once it was read, changes there first, and is written through: each changed row once, however often it changed.
  * Nothing is read back. What is undone in storage is forgotten in memory, and read anew.
  */
+import type { SessionTable } from "./session-schema.js";
+import { SessionTables } from "./session-tables.js";
+import { int } from "./sql-row.js";
 import type { Row, SqlValue } from "./sql-row.js";
 
 /** A part of the tables that is kept in memory. */
@@ -19,6 +22,8 @@ export interface KeptTable {
 export class StoreWrites {
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
+  /** Those that are there. */
+  readonly #made: SessionTables;
   readonly #tables: KeptTable[] = [];
   /** Statements that wait, in order. */
   #statements: (() => void)[] = [];
@@ -34,6 +39,7 @@ export class StoreWrites {
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
     this.#sql = storage.sql;
+    this.#made = new SessionTables(storage.sql);
   }
 
   /** Has a table forget what it keeps whenever storage was undone. */
@@ -41,37 +47,54 @@ export class StoreWrites {
     this.#tables.push(table);
   }
 
-  /** Rows of a query. What waits is written first. */
-  all(query: string, ...values: SqlValue[]): Row[] {
+  /** Rows of a query of one table. What waits is written first. */
+  all(table: SessionTable, query: string, ...values: SqlValue[]): Row[] {
     this.#write();
-    return this.#sql.exec(query, ...values).toArray();
+    return this.#made.has(table) ? this.#sql.exec(query, ...values).toArray() : [];
   }
 
-  /** The first row of a query; undefined if there is none. */
-  first(query: string, ...values: SqlValue[]): Row | undefined {
-    return this.all(query, ...values)[0];
+  /** The first row of a query of one table; undefined if there is none. */
+  first(table: SessionTable, query: string, ...values: SqlValue[]): Row | undefined {
+    return this.all(table, query, ...values)[0];
   }
 
-  /** Rows of a query, one by one; nothing may be written meanwhile. */
-  each(query: string, ...values: SqlValue[]): Iterable<Row> {
+  /** Rows of a table whose `position` counts them from 0 without gaps. */
+  count(table: "message" | "segment"): number {
+    const row = this.first(table, `SELECT COALESCE(MAX(position) + 1, 0) AS n FROM ${table}`);
+    return row === undefined ? 0 : int(row, "n");
+  }
+
+  /** Rows of a query of one table, one by one; nothing may be written meanwhile. */
+  each(table: SessionTable, query: string, ...values: SqlValue[]): Iterable<Row> {
     this.#write();
-    return this.#sql.exec(query, ...values);
+    return this.#made.has(table) ? this.#sql.exec(query, ...values) : [];
   }
 
-  /** A statement at once: for `KeptTable.write`. */
-  run(statement: string, ...values: SqlValue[]): void {
+  /** A statement that stores rows in a table, at once: for `KeptTable.write`. */
+  run(table: SessionTable, statement: string, ...values: SqlValue[]): void {
+    if (!this.#made.has(table)) {
+      this.#made.make(table);
+    }
     this.#sql.exec(statement, ...values);
   }
 
-  /** A statement, now or with what it belongs to. */
-  exec(statement: string, ...values: SqlValue[]): void {
+  /** A statement that stores rows in a table, now or with what it belongs to. */
+  exec(table: SessionTable, statement: string, ...values: SqlValue[]): void {
     this.#changes++;
-    if (this.#depth === 0 && this.#nothingWaits) {
-      this.#sql.exec(statement, ...values);
-    } else {
-      this.#statements.push(() => this.#sql.exec(statement, ...values));
-      this.#writeUnlessInside();
-    }
+    this.#statements.push(() => this.run(table, statement, ...values));
+    this.#writeUnlessInside();
+  }
+
+  /** Deletes rows of a table, all or those `where`, now or with what it belongs to. */
+  delete(table: SessionTable, where?: string, ...values: SqlValue[]): void {
+    const condition = where === undefined ? "" : ` WHERE ${where}`;
+    this.#changes++;
+    this.#statements.push(() => {
+      if (this.#made.has(table)) {
+        this.#sql.exec(`DELETE FROM ${table}${condition}`, ...values);
+      }
+    });
+    this.#writeUnlessInside();
   }
 
   /** Rows of a table changed in memory: they are written, now or with what the change belongs to. */
@@ -201,6 +224,7 @@ export class StoreWrites {
     this.#statements = [];
     this.#changed.clear();
     this.#idle.clear();
+    this.#made.forget();
     this.resetAll();
   }
 }

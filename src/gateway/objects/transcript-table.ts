@@ -21,10 +21,7 @@ export class TranscriptTable implements KeptTable {
 
   /** Number of messages; their positions count from 0 without gaps. */
   get count(): number {
-    this.#count ??= int(
-      this.#writes.first("SELECT COALESCE(MAX(position) + 1, 0) AS n FROM message") ?? {},
-      "n",
-    );
+    this.#count ??= this.#writes.count("message");
     return this.#count;
   }
 
@@ -32,6 +29,7 @@ export class TranscriptTable implements KeptTable {
   append(message: Omit<MessageRecord, "position">): void {
     const position = this.count;
     this.#writes.exec(
+      "message",
       "INSERT INTO message (position, turn, role, text, answer, create_ms) VALUES (?, ?, ?, ?, ?, ?)",
       position,
       message.turn,
@@ -50,7 +48,7 @@ export class TranscriptTable implements KeptTable {
 
   /** Takes a turn's messages back, which are the last ones. */
   withdraw(turn: number): void {
-    this.#writes.exec("DELETE FROM message WHERE turn = ?", turn);
+    this.#writes.delete("message", "turn = ?", turn);
     this.reset();
   }
 
@@ -63,14 +61,19 @@ export class TranscriptTable implements KeptTable {
       return this.#kept.slice(position, position + limit);
     }
     return this.#writes
-      .all("SELECT * FROM message WHERE position >= ? ORDER BY position LIMIT ?", position, limit)
+      .all(
+        "message",
+        "SELECT * FROM message WHERE position >= ? ORDER BY position LIMIT ?",
+        position,
+        limit,
+      )
       .map(messageRecord);
   }
 
   /** Messages from a position on, one by one; nothing may be written meanwhile. */
   *each(position: number): Generator<MessageRecord, void, undefined> {
     const query = "SELECT * FROM message WHERE position >= ? ORDER BY position";
-    for (const row of this.#writes.each(query, position)) {
+    for (const row of this.#writes.each("message", query, position)) {
       yield messageRecord(row);
     }
   }
@@ -82,6 +85,7 @@ export class TranscriptTable implements KeptTable {
       return kept.text;
     }
     const row = this.#writes.first(
+      "message",
       "SELECT text FROM message WHERE turn = ? AND answer = 1 ORDER BY position DESC LIMIT 1",
       turn,
     );
@@ -103,13 +107,18 @@ export class TranscriptTable implements KeptTable {
   }
 
   #read(): void {
-    const row = this.#writes.first("SELECT COALESCE(SUM(LENGTH(text)), 0) AS n FROM message");
-    const chars = int(row ?? {}, "n");
+    const row = this.#writes.first(
+      "message",
+      "SELECT COALESCE(SUM(LENGTH(text)), 0) AS n FROM message",
+    );
+    const chars = row === undefined ? 0 : int(row, "n");
     if (chars > keptCharsMax) {
       this.#keptChars = chars;
       return;
     }
-    this.#kept = this.#writes.all("SELECT * FROM message ORDER BY position").map(messageRecord);
+    this.#kept = this.#writes
+      .all("message", "SELECT * FROM message ORDER BY position")
+      .map(messageRecord);
     this.#keptChars = chars;
   }
 

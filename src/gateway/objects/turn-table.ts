@@ -58,7 +58,7 @@ export class TurnTable implements KeptTable {
   /** The last turn; undefined before the first. */
   get last(): TurnRecord | undefined {
     if (this.#last === undefined) {
-      const row = this.#writes.first("SELECT * FROM turn ORDER BY number DESC LIMIT 1");
+      const row = this.#writes.first("turn", "SELECT * FROM turn ORDER BY number DESC LIMIT 1");
       this.#last = { turn: row === undefined ? undefined : this.#record(row) };
     }
     return this.#last.turn;
@@ -77,7 +77,7 @@ export class TurnTable implements KeptTable {
       if (this.#earlier.size >= turnsKeptMax) {
         this.#earlier.clear();
       }
-      const row = this.#writes.first("SELECT * FROM turn WHERE number = ?", number);
+      const row = this.#writes.first("turn", "SELECT * FROM turn WHERE number = ?", number);
       this.#earlier.set(number, row === undefined ? undefined : this.#record(row));
     }
     return this.#earlier.get(number);
@@ -85,14 +85,14 @@ export class TurnTable implements KeptTable {
 
   /** The turn that was started under this key; undefined if none was. */
   byIdempotencyKey(key: string): TurnRecord | undefined {
-    const row = this.#writes.first("SELECT * FROM turn WHERE idempotency_key = ?", key);
+    const row = this.#writes.first("turn", "SELECT * FROM turn WHERE idempotency_key = ?", key);
     return row === undefined ? undefined : this.#record(row);
   }
 
   /** Turns up to and including one, in order. */
   upTo(number: number): TurnRecord[] {
     return this.#writes
-      .all("SELECT * FROM turn WHERE number <= ? ORDER BY number", number)
+      .all("turn", "SELECT * FROM turn WHERE number <= ? ORDER BY number", number)
       .map((row) => this.#record(row));
   }
 
@@ -139,7 +139,11 @@ export class TurnTable implements KeptTable {
       cacheBytes: 0,
       ticket: "",
     };
-    this.#writes.exec(insertStatement, ...insertValues(imported, samplingBlob(turn.sampling)));
+    this.#writes.exec(
+      "turn",
+      insertStatement,
+      ...insertValues(imported, samplingBlob(turn.sampling)),
+    );
   }
 
   /** Changes the last turn. Throws where `number` is another one. */
@@ -155,7 +159,7 @@ export class TurnTable implements KeptTable {
 
   /** Takes the last turn back. */
   withdraw(number: number): void {
-    this.#writes.exec("DELETE FROM turn WHERE number = ?", number);
+    this.#writes.delete("turn", "number = ?", number);
     this.reset();
   }
 
@@ -170,10 +174,15 @@ export class TurnTable implements KeptTable {
     }
     if (!this.#stored) {
       this.#stored = true;
-      this.#writes.run(insertStatement, ...insertValues(turn, this.#storedSampling(turn.sampling)));
+      this.#writes.run(
+        "turn",
+        insertStatement,
+        ...insertValues(turn, this.#storedSampling(turn.sampling)),
+      );
       return;
     }
     this.#writes.run(
+      "turn",
       `UPDATE turn SET running = ?, sampling = ?, detach = ?, end_ms = ?, orphan_ms = ?, attempts = ?, accepted = ?,
         prompt_tokens = ?, cached_tokens = ?, completion_tokens = ?, text_bytes = ?, finish_reason = ?,
         error_message = ?, model = ?, backend = ?, worker = ?, placement = ?, cache_bytes = ? WHERE number = ?`,
