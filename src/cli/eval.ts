@@ -15,12 +15,16 @@ interface ChoiceFlags {
   readonly series?: string;
 }
 
-interface SamplesFlags extends ChoiceFlags {
+interface ModelFlags extends ChoiceFlags {
   readonly model: string;
   readonly out: string;
 }
 
-interface RunFlags extends SamplesFlags {
+interface SamplesFlags extends ModelFlags {
+  readonly segments: boolean;
+}
+
+interface RunFlags extends ModelFlags {
   readonly plan: readonly string[];
   readonly plans: readonly string[];
   readonly method: readonly string[];
@@ -94,8 +98,13 @@ export function addEvalCommands(
         wholeNumber("a count", countMax),
       )
       .option("--series <name>", "other names give other samples (default leanedge)");
-  chooses(evaluation.command("samples").description("write samples for the reference evaluator"))
+  chooses(evaluation.command("samples").description("write samples to a file"))
     .requiredOption("--out <file>", "JSON lines to write")
+    .option(
+      "--segments",
+      "keep the turns of sessions apart (the reference evaluator reads no such file)",
+      false,
+    )
     .action((flags: SamplesFlags) => samples(flags));
   chooses(
     evaluation
@@ -168,7 +177,7 @@ async function modelPath(model: string): Promise<string> {
 async function samples(flags: SamplesFlags): Promise<void> {
   const { choiceDefault, writeSamples } = await import("../eval/index.js");
   const choice = { ...choiceDefault, ...chosen(flags) };
-  const count = await writeSamples(await modelPath(flags.model), choice, flags.out);
+  const count = await writeSamples(await modelPath(flags.model), choice, flags.out, flags.segments);
   console.log(`${count} samples in ${flags.out}`);
 }
 

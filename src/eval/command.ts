@@ -26,6 +26,8 @@ export interface SampleChoice {
   readonly distances: readonly number[];
   /** Samples of each task and length. */
   readonly count: number;
+  /** The first of their seeds, 0 unless a series is made in parts. */
+  readonly firstSeed?: number;
   /** Names the series. */
   readonly series: string;
 }
@@ -43,7 +45,8 @@ export const choiceDefault: SampleChoice = {
 export function* makeSamples(codec: SampleCodec, choice: SampleChoice): Generator<Sample> {
   const names = choice.tasks.length > 0 ? choice.tasks : [...tasks.map(taskName), sessionTask];
   for (const name of names) if (name !== sessionTask) taskOf(name);
-  for (let seed = 0; seed < choice.count; seed++) {
+  const { firstSeed = 0, count } = choice;
+  for (let seed = firstSeed; seed < firstSeed + count; seed++) {
     for (const name of names) {
       if (name === sessionTask) {
         for (const distance of choice.distances) {
@@ -62,11 +65,17 @@ function taskName({ name }: { readonly name: string }): string {
   return name;
 }
 
-/** Writes a file of samples for the reference evaluator. @returns how many */
+/**
+ * Writes a file of samples.
+ *
+ * @param withSegments keeps the turns of sessions apart, for engines; the reference evaluator reads no such file
+ * @returns how many
+ */
 export async function writeSamples(
   modelPath: string,
   choice: SampleChoice,
   out: string,
+  withSegments = false,
 ): Promise<number> {
   const source = await openFileSource(modelPath);
   const codec = modelText(await readModelFile(source).finally(() => source.close()));
@@ -74,7 +83,7 @@ export async function writeSamples(
   let count = 0;
   try {
     for (const sample of makeSamples(codec, choice)) {
-      await file.appendFile(sampleLine(sample));
+      await file.appendFile(sampleLine(sample, withSegments));
       count++;
     }
   } finally {

@@ -45,6 +45,8 @@ export class EvalModel {
     readonly template: ChatTemplate,
     /** Of the model file, lower-case hexadecimal. */
     readonly fingerprint: string,
+    /** The window that it was trained for; the file's config has the longest context here. */
+    readonly windowTokens: number,
     open: (plans: readonly CachePlan[]) => Promise<BoundaryEngine>,
   ) {
     this.#options = options;
@@ -68,7 +70,8 @@ export class EvalModel {
         return opener({ ...common, memoryBytesMax }).finally(() => weights.close());
       };
       const fingerprint = await fingerprintSource(source);
-      return new EvalModel(options, file, tokenizer, template, fingerprint, open);
+      const window = read.config.contextTokensMax;
+      return new EvalModel(options, file, tokenizer, template, fingerprint, window, open);
     } finally {
       await source.close();
     }

@@ -235,5 +235,6 @@ async function methodLine(
     pagesPerStep: plan.pageSelection?.pagesPerStep ?? 0,
     origin,
     series,
+    windowTokens: model.windowTokens,
   };
 }

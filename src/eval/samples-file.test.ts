@@ -47,6 +47,29 @@ const result: ResultLine = {
 };
 
 describe("files of samples", () => {
+  it("keep the segments of a session where they are asked to", () => {
+    const session: Sample = {
+      ...sample,
+      segments: [
+        { kind: "prompt", ids: [1, 5] },
+        { kind: "generated", ids: [9] },
+        { kind: "prompt", ids: [2] },
+      ],
+    };
+    expect(readSamples(sampleLine(session, true), "f")).toEqual([session]);
+    expect(readSamples(sampleLine(session), "f")[0]?.segments).toEqual([
+      { kind: "prompt", ids: [1, 5, 9, 2] },
+    ]);
+    expect(sampleLine(sample, true)).toBe(sampleLine(sample));
+    for (const [from, to, message] of [
+      ['["generated",1]', '["generated",2]', "f:1: segments of 5 ids, there are 4"],
+      ["generated", "said", 'f:1: segments is [["prompt",2],["said",1],["prompt",1]], a list'],
+    ] as const) {
+      const line = sampleLine(session, true).replace(from, to);
+      expect(() => readSamples(line, "f")).toThrow(message);
+    }
+  });
+
   it("have the fields that the reference evaluator reads, and no others", () => {
     expect(JSON.parse(sampleLine(sample))).toEqual({
       task: "single-1",

@@ -1,10 +1,11 @@
 /**
  * Samples and results as JSON lines: the files that the reference evaluator of the training package
- * reads and writes (`train/README.md`, "Evaluation tasks"). A sample there is one run of ids; a result
- * line is one sample under one method. Ours has, besides, a line for each method that names model
+ * reads and writes (`train/README.md`, "Evaluation tasks"). A sample there is one run of ids, whose
+ * segments ours may name besides (`[["prompt", 40], ["generated", 12], ...]`); a result line is one sample under one method. Ours has, besides, a line for each method that names model
  * and plan, without a `task`.
  */
 import { createHash } from "node:crypto";
+import type { SegmentKind } from "../engine/engine.js";
 import { sampleIds, type Sample } from "./sample.js";
 import { scoreKinds, type ScoreKind } from "./score.js";
 
@@ -37,6 +38,8 @@ export interface MethodLine {
   readonly origin: string;
   /** Names the series of samples; samples of another series are no pairs. */
   readonly series: string;
+  /** Tokens that the model was trained to read; longer samples are extrapolated. Unset: not said. */
+  readonly windowTokens?: number;
 }
 
 /** One reply. */
@@ -73,18 +76,34 @@ export function sampleHash(sample: Sample): string {
   return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
 
-/** One line of a file of samples, its end included. */
-export function sampleLine(sample: Sample): string {
+/**
+ * One line of a file of samples, its end included.
+ *
+ * @param withSegments whether a sample of several segments says where they end, which the reference evaluator
+ *   does not read: without, it is one prompt
+ */
+export function sampleLine(sample: Sample, withSegments = false): string {
   const { task, length, answers, score, seed, maxTokens } = sample;
   const ids = sampleIds(sample);
-  return `${JSON.stringify({ task, length, ids, answers, score, seed, max_tokens: maxTokens })}\n`;
+  const segments = sample.segments.map((segment) => [segment.kind, segment.ids.length]);
+  const line = {
+    task,
+    length,
+    ids,
+    answers,
+    score,
+    seed,
+    max_tokens: maxTokens,
+    ...(withSegments && segments.length > 1 ? { segments } : {}),
+  };
+  return `${JSON.stringify(line)}\n`;
 }
 
 /** Longest reply of a sample that names none: the reference evaluator's. */
 const maxTokensDefault = 96;
 
 /**
- * Reads a file of samples; each is one prompt.
+ * Reads a file of samples; each is one prompt where no segments are named.
  *
  * @param name of the file, for messages
  * @throws Error that names file, line and what is wrong there
@@ -119,8 +138,25 @@ export function readSamples(text: string, name: string): Sample[] {
       };
     }
     const answers = fields.list("answers", (answer) => typeof answer === "string") as string[];
-    return { ...named, answers, segments: [{ kind: "prompt", ids }] };
+    if (!fields.has("segments")) return { ...named, answers, segments: [{ kind: "prompt", ids }] };
+    const parts = fields.list("segments", isSegment) as [SegmentKind, number][];
+    const tokens = parts.reduce((sum, [, count]) => sum + count, 0);
+    if (tokens !== ids.length) {
+      throw new Error(`${where}: segments of ${tokens} ids, there are ${ids.length}`);
+    }
+    let at = 0;
+    const segments = parts.map(([kind, count]) => ({ kind, ids: ids.slice(at, (at += count)) }));
+    return { ...named, answers, segments };
   });
+}
+
+/** Whether a value is `[kind, count of ids]`. */
+function isSegment(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length !== 2) return false;
+  const [kind, count] = value as unknown[];
+  return (
+    (kind === "prompt" || kind === "generated") && Number.isInteger(count) && Number(count) > 0
+  );
 }
 
 function isScoreKind(text: string): text is ScoreKind {
@@ -145,6 +181,7 @@ export function resultLine(result: ResultLine | MethodLine): string {
     pages_per_step: result.pagesPerStep,
     origin: result.origin,
     series,
+    ...(result.windowTokens === undefined ? {} : { window_tokens: result.windowTokens }),
   };
   return `${JSON.stringify(line)}\n`;
 }
@@ -176,6 +213,7 @@ export function readResults(text: string, name: string): Results {
         pagesPerStep: fields.whole("pages_per_step"),
         origin: fields.text("origin"),
         series: fields.text("series"),
+        ...(fields.has("window_tokens") ? { windowTokens: fields.whole("window_tokens") } : {}),
       });
       continue;
     }

@@ -1,9 +1,10 @@
 /** The report of a folder: Markdown and charts from result files, plans and what masks were made from. */
 import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { gunzipSync } from "node:zlib";
 import { parsePlan } from "../../engine/plan/parse.js";
 import { planFingerprint } from "../../engine/plan/fingerprint.js";
-import { readResults } from "../samples-file.js";
+import { fileCharsMax, readResults } from "../samples-file.js";
 import { readMaskScores, type MaskScores, type PublishedRates } from "./masks.js";
 import {
   bandsChart,
@@ -37,36 +38,43 @@ function fileStem(model: string): string {
 
 type Chart = Parameters<typeof svgOf>[0] | undefined;
 
-async function filesOf(folder: string, suffix: string): Promise<string[]> {
+async function filesOf(folder: string, suffix: RegExp): Promise<string[]> {
   const names = await readdir(folder).catch(() => []);
   return names
-    .filter((name) => name.endsWith(suffix))
+    .filter((name) => suffix.test(name))
     .sort()
     .map((name) => join(folder, name));
+}
+
+/** Text of a result file, packed with gzip or not. */
+async function resultText(path: string): Promise<string> {
+  const bytes = await readFile(path);
+  if (!path.endsWith(".gz")) return bytes.toString("utf8");
+  return gunzipSync(bytes, { maxOutputLength: fileCharsMax }).toString("utf8");
 }
 
 /**
  * Makes a report.
  *
- * @param folder with results/*.jsonl, and beside them plans/*.json and masks/*.json where there are any
+ * @param folder with results/*.jsonl or .jsonl.gz, and beside them plans/*.json and masks/*.json where there are any
  * @param plansFolder further plans, those that are shipped
  * @throws Error that names the file that is refused
  */
 export async function reportOf(folder: string, plansFolder?: string): Promise<ReportFiles> {
-  const paths = await filesOf(join(folder, parts.results), ".jsonl");
+  const paths = await filesOf(join(folder, parts.results), /\.jsonl(\.gz)?$/);
   if (paths.length === 0) throw new Error(`no result files in ${join(folder, parts.results)}`);
   const results = await Promise.all(
-    paths.map(async (path) => readResults(await readFile(path, "utf8"), path)),
+    paths.map(async (path) => readResults(await resultText(path), path)),
   );
   const plans = new Map<string, NamedPlan>();
   const folders = [plansFolder, join(folder, parts.plans)].filter((one) => one !== undefined);
-  for (const path of (await Promise.all(folders.map((one) => filesOf(one, ".json")))).flat()) {
+  for (const path of (await Promise.all(folders.map((one) => filesOf(one, /\.json$/)))).flat()) {
     const plan = parsePlan(await readFile(path, "utf8"), basename(path, ".json"));
     plans.set(await planFingerprint(plan), { name: plan.name, plan });
   }
   const masks: MaskScores[] = [];
   let published: readonly PublishedRates[] = [];
-  for (const path of await filesOf(join(folder, parts.masks), ".json")) {
+  for (const path of await filesOf(join(folder, parts.masks), /\.json$/)) {
     const text = await readFile(path, "utf8");
     if (basename(path) === publishedFile) published = JSON.parse(text) as PublishedRates[];
     else masks.push(readMaskScores(text, path));

@@ -3,6 +3,7 @@ import { archivePages, pageSlots } from "../../engine/plan/plan.js";
 import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
 import { fullMethod } from "../methods.js";
 import type { MethodLine } from "../samples-file.js";
+import { sessionTask } from "../sample.js";
 import { lengthsOf, mean, unique, valuesOf, type NamedResult, type Section } from "./sections.js";
 
 /** Pairs from which on a difference is settled; below, the report says that it is a first look. */
@@ -66,7 +67,7 @@ export function renderHead(): string[] {
  * @param charts Markdown of the charts, between the tables of methods and of lengths
  */
 export function renderSection(section: Section, charts: readonly string[]): string[] {
-  const { model, modelFingerprint, backend, series, methods, replies, texts } = section;
+  const { model, modelFingerprint, backend, series, methods, replies, texts, stretched } = section;
   const parts = [
     `## ${model}, ${backend === "reference" ? "reference evaluator" : `engine ${backend}`}`,
     `Model file ${modelFingerprint.slice(0, 16)}, series \`${series.join("`, `")}\`.`,
@@ -75,8 +76,8 @@ export function renderSection(section: Section, charts: readonly string[]): stri
   ];
   if (replies.length > 0) parts.push("### Scores", scoreTable(methods, replies));
   parts.push(...charts);
-  const asked = replies.filter(({ task }) => task !== "session");
-  const session = replies.filter(({ task }) => task === "session");
+  const asked = replies.filter(({ task }) => task !== sessionTask);
+  const session = replies.filter(({ task }) => task === sessionTask);
   if (asked.length > 0) {
     parts.push("### By length, in tokens", lengthTable(methods, asked));
     for (const length of lengthsOf(asked)) {
@@ -85,6 +86,20 @@ export function renderSection(section: Section, charts: readonly string[]): stri
   }
   if (session.length > 0) {
     parts.push("### Sessions, by turns between telling and asking", lengthTable(methods, session));
+  }
+  if (stretched.length > 0) {
+    parts.push(
+      `### Extrapolated: beyond the ${String(section.windowTokens)} tokens that the model was trained to read`,
+      "By the length in tokens. None of these replies counts in what stands above.",
+      lengthTable(methods, stretched),
+      scoreTable(methods, stretched),
+    );
+    for (const length of lengthsOf(stretched)) {
+      parts.push(
+        `#### By task, ${length} tokens, extrapolated`,
+        taskTable(methods, stretched, length),
+      );
+    }
   }
   if (texts.length > 0) {
     parts.push("### Perplexity of held-out books", perplexityTable(methods, texts));

@@ -78,6 +78,32 @@ describe("report", () => {
     expect(report).not.toContain("Perplexity");
   });
 
+  it("keeps what is beyond the model's window apart, and names it", () => {
+    const files = [
+      {
+        methods: methods.map((line) => ({ ...line, windowTokens: 2_048 })),
+        results: [
+          ...results("full", "single-1", 2_048, [1, 1]),
+          ...results("half", "single-1", 2_048, [1, 1]),
+          ...results("full", "session", 4_000, [1]),
+          ...results("full", "single-1", 4_096, [0, 0]),
+          ...results("half", "single-1", 4_096, [0, 0]),
+        ],
+      },
+    ];
+    const report = render(files);
+    const [above = "", below = ""] = report.split(
+      "### Extrapolated: beyond the 2048 tokens that the model was trained to read",
+    );
+    expect(above).toMatch(/^\| full \| 1000 \| 100\.0 .* \| 3 \|$/m);
+    expect(above).not.toContain("4096");
+    expect(below).toContain("| method | 4096 |");
+    expect(below).toMatch(/^\| half \| 500 \| 0\.0 .* \| 2 \|$/m);
+    expect(below).toContain("#### By task, 4096 tokens, extrapolated");
+    // Where no file says how long the window is, nothing is known to be beyond it.
+    expect(render([{ methods, results: files[0]?.results ?? [] }])).not.toContain("Extrapolated");
+  });
+
   it("shows the sign of a loss and of a gain", () => {
     const report = render([
       {

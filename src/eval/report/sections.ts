@@ -1,5 +1,6 @@
 /** Result files as sections of a report: one a model and engine, whatever files its results lie in. */
 import { fullMethod } from "../methods.js";
+import { sessionTask } from "../sample.js";
 import { sampleName, type MethodLine, type ResultLine, type Results } from "../samples-file.js";
 
 /** The task whose samples are texts, and whose results are losses. */
@@ -18,8 +19,12 @@ export interface Section {
   readonly series: readonly string[];
   /** By archive bytes, the full cache first. */
   readonly methods: readonly MethodLine[];
-  /** Replies. */
+  /** Tokens that the model was trained to read; undefined where no result file says it. */
+  readonly windowTokens: number | undefined;
+  /** Replies to samples that the model's window holds. */
   readonly replies: readonly NamedResult[];
+  /** Replies to longer ones: extrapolated. */
+  readonly stretched: readonly NamedResult[];
   /** Texts. */
   readonly texts: readonly NamedResult[];
 }
@@ -75,13 +80,20 @@ function sectionOf(group: { methods: MethodLine[]; results: NamedResult[] }): Se
   );
   const [first] = methods;
   if (first === undefined) throw new Error("a section without methods");
+  const { windowTokens } = group.methods.find((line) => line.windowTokens !== undefined) ?? {};
+  const replies = group.results.filter(({ task }) => task !== perplexityTask);
+  // The length of a session is in turns.
+  const isLong = ({ task, length }: NamedResult): boolean =>
+    task !== sessionTask && length > (windowTokens ?? Infinity);
   return {
     model: first.model,
     modelFingerprint: first.modelFingerprint,
     backend: first.backend,
     series: unique(group.methods.map(({ series }) => series)),
     methods,
-    replies: group.results.filter(({ task }) => task !== perplexityTask),
+    windowTokens,
+    replies: replies.filter((result) => !isLong(result)),
+    stretched: replies.filter(isLong),
     texts: group.results.filter(({ task }) => task === perplexityTask),
   };
 }
