@@ -20,5 +20,5 @@ export const benchmarks: readonly Benchmark[] = [
   { name: "restore", weight: 70, run: runRestore },
   { name: "modules", weight: 1, run: runModules },
   { name: "worker", weight: 100, run: runWorker },
-  { name: "gateway", weight: 240, run: runGateway },
+  { name: "gateway", weight: 400, run: runGateway },
 ];

@@ -22,7 +22,17 @@ const headBytes = 5;
 type Said = { role: "user" | "assistant"; content: string };
 
 /** A turn to run. */
-type Ask = { load: Load; session: string; turn: number; history: readonly Said[] };
+type Ask = {
+  load: Load;
+  session: string;
+  turn: number;
+  history: readonly Said[];
+  /** When it begins, by the machine's clock. */
+  beginUs: number;
+};
+
+/** A conversation and its turns so far. */
+type Session = { id: string; history: Said[]; turns: number };
 
 /** A turn as its client saw it. */
 type Seen = { text: string; firstTokenMs: number; tokenLagMs: number[]; hit: boolean };
@@ -34,9 +44,14 @@ const agent = new Agent({ keepAlive: true, maxSockets: Infinity, noDelay: true }
 
 /** Takes the texts of an answer as they arrive. */
 class Answer {
-  readonly #beginUs = machineClockUs();
+  readonly #beginUs: number;
   #text = "";
   readonly #seen: Seen = { text: "", firstTokenMs: NaN, tokenLagMs: [], hit: true };
+
+  /** @param beginUs from when on its first text is waited for */
+  constructor(beginUs: number) {
+    this.#beginUs = beginUs;
+  }
 
   /** @param arrivedUs when the bytes came, before they were read */
   take(text: string, arrivedUs: number): void {
@@ -96,8 +111,8 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return text;
 }
 
-async function openAiTurn({ load, session, turn, history }: Ask): Promise<Seen> {
-  const answer = new Answer();
+async function openAiTurn({ load, session, turn, history, beginUs }: Ask): Promise<Seen> {
+  const answer = new Answer(beginUs);
   const response = await post(
     `${load.target.url}/v1/chat/completions`,
     { ...load.target.headers, "content-type": "application/json", "x-session-id": session },
@@ -135,8 +150,8 @@ function contentOf(json: string): string {
   return chunk.choices?.[0]?.delta?.content ?? "";
 }
 
-async function connectTurn({ load, session, turn, history }: Ask): Promise<Seen> {
-  const answer = new Answer();
+async function connectTurn({ load, session, turn, history, beginUs }: Ask): Promise<Seen> {
+  const answer = new Answer(beginUs);
   const message = toBinary(
     GenerateRequestSchema,
     create(GenerateRequestSchema, {
@@ -186,52 +201,113 @@ async function connectTurn({ load, session, turn, history }: Ask): Promise<Seen>
 
 /** Runs a load. */
 export async function runLoad(load: Load): Promise<LoadResult> {
-  const run = load.target.form === "openai" ? openAiTurn : connectTurn;
-  const beginMs = performance.now();
-  let endedMs = beginMs;
-  const over = (): boolean => {
-    const ms = performance.now() - beginMs;
-    return ms >= loadMsMax || (ms >= load.ms && result.turns >= load.turnsMin);
+  const run = new LoadRun(load);
+  await (load.arrivalsPerSecond > 0
+    ? run.arrivals()
+    : Promise.all(Array.from({ length: load.streams }, (_, number) => run.client(number))));
+  return run.result();
+}
+
+/** A load under way. */
+class LoadRun {
+  readonly #load: Load;
+  readonly #turn: (ask: Ask) => Promise<Seen>;
+  readonly #beginMs = performance.now();
+  #endedMs = this.#beginMs;
+  #failure: FailedTurn | undefined;
+  #later = 0;
+  #hits = 0;
+  readonly #result: LoadResult = {
+    ...{ turns: 0, openings: 0, failed: 0, turnsPerSecond: 0, affinity: 1 },
+    ...{ firstTokenMs: [], tokenLagMs: [] },
   };
-  const result: LoadResult = {
-    ...{ turns: 0, failed: 0, turnsPerSecond: 0, firstTokenMs: [], tokenLagMs: [], affinity: 1 },
-  };
-  let failure: FailedTurn | undefined;
-  let later = 0;
-  let hits = 0;
-  async function client(number: number): Promise<void> {
+
+  constructor(load: Load) {
+    this.#load = load;
+    this.#turn = load.target.form === "openai" ? openAiTurn : connectTurn;
+  }
+
+  /** One client, which begins a turn when its last one has ended. */
+  async client(number: number): Promise<void> {
     for (let count = 0; ; count++) {
-      const session = `${load.label}-${number}-${count}`;
-      const history: Said[] = [];
-      for (let turn = 1; turn <= load.turns; turn++) {
-        if (over()) return;
-        history.push({ role: "user", content: `${turn}. ${userText}` });
-        const seen = await run({ load, session, turn, history }).catch((error: unknown) => {
-          if (error instanceof FailedTurn) return error;
-          throw error;
-        });
-        if (seen instanceof FailedTurn) {
-          result.failed++;
-          failure = seen;
-          break;
-        }
-        history.push({ role: "assistant", content: seen.text });
-        result.turns++;
-        endedMs = performance.now();
-        result.firstTokenMs.push(seen.firstTokenMs);
-        for (const lag of seen.tokenLagMs) result.tokenLagMs.push(lag);
-        if (turn > 1) {
-          later++;
-          if (seen.hit) hits++;
-        }
+      const session = this.#session(`${number}-${count}`);
+      while (session.turns < this.#load.turns) {
+        if (this.#isOver()) return;
+        if (!(await this.#take(session, machineClockUs()))) break;
       }
     }
   }
-  await Promise.all(Array.from({ length: load.streams }, (_, number) => client(number)));
-  if (result.turns === 0 && failure !== undefined) throw failure;
-  result.turnsPerSecond = (1000 * result.turns) / Math.max(load.ms, endedMs - beginMs);
-  if (later > 0) result.affinity = hits / later;
-  return result;
+
+  /** Turns that begin when they are due. */
+  async arrivals(): Promise<void> {
+    const { arrivalsPerSecond, turns } = this.#load;
+    const idle: Session[] = [];
+    const running: Promise<void>[] = [];
+    const beginUs = machineClockUs();
+    for (let count = 0; !this.#isOver(); count++) {
+      const dueUs = beginUs + (count * 1_000_000) / arrivalsPerSecond;
+      const waitMs = (dueUs - machineClockUs()) / 1000;
+      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
+      const session = idle.shift() ?? this.#session(String(count));
+      const turn = this.#take(session, dueUs).then((ended) => {
+        if (ended && session.turns < turns) idle.push(session);
+      });
+      // It is heard of at the end, with all others.
+      turn.catch(() => undefined);
+      running.push(turn);
+    }
+    await Promise.all(running);
+  }
+
+  /** What came of it. Throws where nothing did. */
+  result(): LoadResult {
+    const result = this.#result;
+    if (result.turns === 0 && this.#failure !== undefined) throw this.#failure;
+    const ms = Math.max(this.#load.ms, this.#endedMs - this.#beginMs);
+    result.turnsPerSecond = (1000 * result.turns) / ms;
+    if (this.#later > 0) result.affinity = this.#hits / this.#later;
+    return result;
+  }
+
+  #session(name: string): Session {
+    return { id: `${this.#load.label}-${name}`, history: [], turns: 0 };
+  }
+
+  #isOver(): boolean {
+    const ms = performance.now() - this.#beginMs;
+    const { turnsMin } = this.#load;
+    return ms >= loadMsMax || (ms >= this.#load.ms && this.#result.turns >= turnsMin);
+  }
+
+  /** A session's next turn; false where it failed. */
+  async #take(session: Session, beginUs: number): Promise<boolean> {
+    const { history } = session;
+    const turn = ++session.turns;
+    history.push({ role: "user", content: `${turn}. ${userText}` });
+    const ask = { load: this.#load, session: session.id, turn, history, beginUs };
+    const seen = await this.#turn(ask).catch((error: unknown) => {
+      if (error instanceof FailedTurn) return error;
+      throw error;
+    });
+    const result = this.#result;
+    if (seen instanceof FailedTurn) {
+      result.failed++;
+      this.#failure = seen;
+      return false;
+    }
+    history.push({ role: "assistant", content: seen.text });
+    result.turns++;
+    this.#endedMs = performance.now();
+    result.firstTokenMs.push(seen.firstTokenMs);
+    for (const lag of seen.tokenLagMs) result.tokenLagMs.push(lag);
+    if (turn === 1) {
+      result.openings++;
+    } else {
+      this.#later++;
+      if (seen.hit) this.#hits++;
+    }
+    return true;
+  }
 }
 
 function open(): Promise<Turns<LoadResult>> {

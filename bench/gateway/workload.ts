@@ -39,8 +39,13 @@ export type Target = {
 export type Load = {
   target: Target;
   model: string;
-  /** Clients at once. */
+  /** Clients at once, each of which begins a turn as soon as its last one has ended; 0 with `arrivalsPerSecond`. */
   streams: number;
+  /**
+   * Turns begin at this rate, whatever became of those before (an open loop): each in a session that has none under way, or
+   * in a new one. 0: clients decide.
+   */
+  arrivalsPerSecond: number;
   /** How long they begin turns, at least; those under way then are waited for, and their time with them. */
   ms: number;
   /** They go on until this many turns have ended, for loadMsMax at most. */
@@ -57,10 +62,12 @@ export type Load = {
 export type LoadResult = {
   /** Turns that ended well. */
   turns: number;
+  /** Those of them that were the first of their session. */
+  openings: number;
   /** Turns that were refused or ended with an error; their sessions end there. */
   failed: number;
   turnsPerSecond: number;
-  /** From the request to the first text, milliseconds, of each of these turns. */
+  /** From the request, or from when it was due, to the first text, milliseconds, of each of these turns. */
   firstTokenMs: number[];
   /** From when the stub sent a token to when the client had its text, milliseconds: of each token but the first. */
   tokenLagMs: number[];
