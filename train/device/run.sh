@@ -24,7 +24,7 @@ arguments=("$@") detach=0
 minutes=7 total=7 corpus= out= wheel= work= name=leanedge-29m python=python3 seconds=585
 steps=150 text=0.3 finish=1 config=embedded workers=16 probe_every=200 dry=0
 lengths=0:1024,0.2:4096,0.88:8192 train_options= plan_options=
-bytes=820 learn_seconds=120 eval_seconds=180
+bytes=820 learn_seconds=150 eval_seconds=180
 while (($#)); do
   if [[ $1 == --dry ]]; then
     dry=1 minutes=3 total=0.2 steps=3 config=tiny workers=2 probe_every=10 lengths=0:128,0.5:256

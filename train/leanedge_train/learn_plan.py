@@ -169,13 +169,14 @@ class PlanMaker:
         """Stage 2."""
         config = LeankConfig(
             learning_rate=self.arguments.learning_rate / 2, steps=self.arguments.refine_steps,
-            reading=self.reading, pruned=share,
+            reading=self.reading, pruned=share, align=self.arguments.align,
         )  # fmt: skip
         return refine_factors(self.model, self.streams[1], factors, config, log=self.log)
 
     def plan_for_share(self, factors: Tensor, l1: tuple[float, ...], share: float) -> None:
         """The plan that prunes a share of K, from the L1 weight whose mask costs least."""
-        masks = [block_mask(one, share) for one in factors]
+        align = self.arguments.align
+        masks = [block_mask(one, share, align) for one in factors]
         sources = [f"LeanK, stage 1 with L1 weight {weight}" for weight in l1]
         if self.arguments.refine_steps > 0:
             costs = self.costs([mask_reading(mask, self.reading) for mask in masks])
@@ -194,9 +195,14 @@ class PlanMaker:
     def plan_for_bytes(self, factors: Tensor, target: float) -> None:
         """The plan whose answers are closest, of all that take at most `target` bytes a token; and
         the smallest page budget that costs it next to nothing."""
-        middle = factors[len(factors) // 2].cpu()
         zones = {"sink": self.reading.sink, "recent": self.reading.recent}
-        candidates = candidates_for(middle, target, **zones)
+        # Small shares of K are best chosen by a larger L1 weight: each set has its candidates.
+        found = [
+            candidate
+            for one in factors
+            for candidate in candidates_for(one.cpu(), target, align=self.arguments.align, **zones)
+        ]
+        candidates = list({candidate.plan.fingerprint(): candidate for candidate in found}.values())
         if not candidates:
             raise ValueError(f"no plan takes {target} bytes a token")
         costs = self.costs([reading_of(one.plan, self.device) for one in candidates])
@@ -264,6 +270,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--learning-rate", type=float, default=0.02)
     options.add_argument("--l1", type=float, nargs="+", default=[0.02, 0.06, 0.2])
     options.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.6, 0.7, 0.8, 0.9])
+    options.add_argument(
+        "--align", type=int, choices=(16, 32), default=16, help="widths are multiples of it"
+    )
     options.add_argument("--bytes", type=int, nargs="*", default=[])
     options.add_argument("--sink", type=int, default=16)
     options.add_argument("--recent", type=int, default=112)

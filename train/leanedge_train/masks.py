@@ -91,6 +91,7 @@ def candidates_for(
     bytes_per_token: float,
     storages: tuple[str, ...] = ("f16", "int8", "int4", "int2"),
     slack: float = 0.15,
+    align: int = 16,
     **plan: object,
 ) -> list[Candidate]:
     """Plans whose archive takes at most `bytes_per_token`, and at least (1 - slack) of it: K bits,
@@ -98,7 +99,7 @@ def candidates_for(
     head_dim = values.shape[-1]
     found = []
     for pruned, storage_k, storage_v in product((0.0, *PRUNED_SHARES), storages, storages):
-        kept = kept_of(block_mask(values, pruned))
+        kept = kept_of(block_mask(values, pruned, align))
         candidate = CachePlan(
             kept,
             head_dim,

@@ -126,6 +126,9 @@ def test_candidates_meet_a_byte_target() -> None:
     assert len({(c.plan.storage_k, c.plan.storage_v) for c in found}) > 3
     assert all(340 <= c.bytes_per_token <= 400 for c in found)
     assert all(c.plan.archive_bytes_per_token() == c.bytes_per_token for c in found)
+    coarse = candidates_for(values, 400, align=32)
+    widths = {len(kept) for c in coarse for heads in c.plan.kept for kept in heads}
+    assert coarse and widths <= {0, 32, 64}
 
 
 def test_factors_of_two_tasks_are_compared_by_value_rank_and_mask() -> None:

@@ -107,7 +107,7 @@ def test_the_engine_answers_with_the_trained_model_under_its_plan(
         "--model", str(exported), "--corpus", str(trained / "corpus"), "--out", str(out),
         "--steps", "3", "--refine-steps", "2", "--samples", "1", "--min-tokens", "200",
         "--max-tokens", "300", "--l1", "0.05", "0.2", "--shares", "0.5", "--bytes", "100",
-        "--context", "0", "4096",
+        "--context", "0", "4096", "--align", "32",
     ]))  # fmt: skip
     assert json.loads((out / "report.json").read_text())["plans"] == report["plans"]
     assert torch.load(out / "factors.pt")["factors"].shape == (2, 2, 1, 32)
