@@ -9,8 +9,8 @@
  * the model's window, the context that it is stretched to. Samples are a file of lines (NAME.jsonl, as `leanedge eval samples`
  * and make_tasks write it), or a choice of them (NAME.json: tasks, lengths, distances, count), which are then made for the
  * model that answers them, by as many processes as there are cores, in the series NAME. Stages run in turn and write into
- * eval-NAME.jsonl; one that fails is told, and the next one runs. What is there already is not made again. When the seconds are
- * over the stage under way ends between two steps: its lines stand, and all methods have answered nearly the same samples.
+ * eval-NAME.jsonl; one that fails is told, and the next one runs. What is there already is not made again. When the seconds of a
+ * stage are over it ends between two steps: its lines stand, and all methods have answered nearly the same samples.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -67,6 +67,8 @@ function stageOf(text: string): Stage {
   };
 }
 
+/** A stage takes at most this share of the time that is left, so that those behind it have their turn; the last takes all. */
+const stageShare = 0.6;
 /** Processes that make samples, at most. */
 const makersMax = 16;
 
@@ -145,15 +147,18 @@ async function runStages(scratch: string): Promise<number> {
   const stages = options.stage.map(stageOf);
   const plans = await plansByName();
   const paths = nativePaths(options.addon, options.library);
-  const signal = AbortSignal.timeout(1000 * Number(options.seconds));
+  const endMs = performance.now() + 1000 * Number(options.seconds);
   console.log(JSON.stringify(runHead(`node eval-run.mjs, ${stages.length} stages`)));
   console.log(`plans: ${[...plans.keys()].join(", ") || "none"}`);
   let passed = 0;
   let failed = 0;
-  for (const { samplesPath, methods, window } of stages) {
+  for (const [index, { samplesPath, methods, window }] of stages.entries()) {
     const name = basename(samplesPath).replace(/\.jsonl?$/, "");
+    const leftMs = Math.max(0, endMs - performance.now());
+    const stageMs = Math.round(index === stages.length - 1 ? leftMs : stageShare * leftMs);
+    const signal = AbortSignal.timeout(stageMs);
     try {
-      signal.throwIfAborted();
+      if (stageMs === 0) throw new Error("no time is left");
       const isChoice = samplesPath.endsWith(".json");
       const made = await runEvaluation({
         modelPath: options.model,
@@ -172,8 +177,8 @@ async function runStages(scratch: string): Promise<number> {
       console.log(`ok   ${name}: ${made} new replies under ${methods.length} methods`);
       passed += 1;
     } catch (error) {
-      if (signal.aborted) {
-        console.log(`left out the rest of ${name}: ${options.seconds} seconds are over`);
+      if (stageMs === 0 || signal.aborted) {
+        console.log(`left out the rest of ${name}: its ${(stageMs / 1000).toFixed(0)} s are over`);
         continue;
       }
       failed += 1;
