@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,14 @@ def test_every_method_is_scored_on_the_same_tasks(
     assert all(line["model"] == "tiny-q4_0" and line["origin"] for line in methods)
     assert len(results) == len(lines) * (1 + len(made))
     assert all(0 <= line["score"] <= 1 for line in results if "task" in line)
+    run(monkeypatch, export.main,
+        f"--model {exported} --out {trained / 'again'} --name tiny --storages q4_0 "
+        f"--log {trained / 'run' / 'log.jsonl'} --scores {out}")  # fmt: skip
+    text = (trained / "again" / "tiny.md").read_text()
+    loss = next(line["loss"] for line in results if "loss" in line and line["method"] == "sink")
+    row = next(line for line in text.splitlines() if line.startswith("| perplexity | 300 |"))
+    assert row.split(" | ")[2 + lines.index("sink")].rstrip(" |") == f"{math.exp(loss):.2f}"
+    assert "`tiny-q4_0`, reference evaluator, 1 to 1 samples" in text
 
 
 @needs_engine()
