@@ -1,11 +1,12 @@
 """Forms of kernels against each other (gpu-worker/src/kernels/variants.h), so that one run says which becomes the
 default. `attention`: decode attention alone where it misses its aims, through the harness; `matrix`: all products of a
-step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens; `batch`: the same of 8 to 32 sequences. Most telling cases come first. Prints a
-line a case and keeps variants-PART.json and .md in $OUT up to date.
+step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens; `batch`: the same of 8 to 32 sequences. Most
+telling cases come first. Prints a line a case and keeps variants-PART.json and .md in $OUT up to date.
 
-    python3 bench_variants.py attention|matrix|engine|batch [--forms q4_0,fp8,bf16] [--seconds N]"""
+    python3 bench_variants.py attention|matrix|engine|batch [--forms q4_0,fp8,bf16] [--together 0] [--seconds N]"""
 
 import argparse
+import itertools
 import os
 
 from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channels, late, plan
@@ -16,24 +17,26 @@ ATTENTION = (
     "merge_group=8",
     "merge_group=16",
     "share_min=2048,merge_group=1",
-    "share_min=2048",
+    "merge_together=4",
+    "share_min=2048,merge_together=4",
 )
 MATRIX = ("", "balance=0", "")
 MIB = 1 << 20
 ENGINE = (
     "",
-    f"next_bytes={8 * MIB}",
-    f"next_far_bytes={16 * MIB}",
     f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}",
     "rotate_early=0",
     "merge_group=1",
+    f"next_far_bytes={16 * MIB}",
+    f"next_bytes={4 * MIB},next_far_bytes={8 * MIB}",
     "balance=0",
-    f"next_bytes={4 * MIB},next_far_bytes={16 * MIB}",
-    f"next_bytes={16 * MIB},next_far_bytes={32 * MIB}",
-    f"next_bytes={8 * MIB},next_far_bytes={16 * MIB},merge_group=1,share_min=2048",
-    f"prefetch_bytes={16 * MIB}",
-    "share_min=2048",
     "",  # again: what differs from the first is noise
+    f"next_bytes={16 * MIB},next_far_bytes={32 * MIB}",
+    # Blocks wait for each other.
+    "merge_together=4",
+    f"next_bytes={8 * MIB},next_far_bytes={16 * MIB},merge_together=4",
+    "share_min=2048,merge_group=1",
+    f"prefetch_bytes={16 * MIB}",
 )
 BATCH = ("", "block_rows=0", "block_rows=32", "")
 # Model, mask, storage, batch, tokens: those that miss, the furthest from their aims first.
@@ -55,16 +58,17 @@ def choose(variant):
     os.environ["LEANEDGE_CUDA_VARIANTS"] = variant
 
 
-def attention(report, seconds):
+def attention(report, together, seconds):
     from bench import Bench
     from harness import library
 
     bench = Bench(os.environ["LEANEDGE_MASKS"])
+    variants = [v for v in ATTENTION if together or "together" not in v]
     for model, mask, storage, batch, tokens in SHAPES:
         if late(seconds):
             return
         case = bench.prepare(model, mask, storage, storage, batch, tokens)
-        for variant in ATTENTION:
+        for variant in variants:
             if late(seconds):
                 return
             choose(variant)
@@ -107,28 +111,27 @@ def engine(report, forms, seconds):
     masks = os.environ.get("LEANEDGE_MASKS", "")
     plans = [plan("leank-int4", "int4", kept_channels(masks))]
     steps, behind = (60, 2048) if DEVICE else (8, 200)
-    for form in forms:
-        for variant in ENGINE:
-            if late(seconds):
-                return
-            choose(variant)  # read when the engine opens
-            made = BenchEngine(form, [p["block"] for p in plans], sequences=4)
-            try:
-                for index, name in enumerate(("dense", "leank-int4")):
-                    sequences = [made.create(index)]
-                    fill(made, sequences, behind)
-                    step = decode(made, sequences, steps)
-                    made.free(sequences[0])
-                    report.show(
-                        case="batch 1",
-                        form=form,
-                        plan=name,
-                        variant=variant or "as it is",
-                        ms=1e3 * step,
-                        tokens_s=1 / step,
-                    )
-            finally:
-                made.close()
+    for variant, form in itertools.product(ENGINE, forms):
+        if late(seconds):
+            return
+        choose(variant)  # read when the engine opens
+        made = BenchEngine(form, [p["block"] for p in plans], sequences=4)
+        try:
+            for index, name in enumerate(("dense", "leank-int4")):
+                sequences = [made.create(index)]
+                fill(made, sequences, behind)
+                step = decode(made, sequences, steps)
+                made.free(sequences[0])
+                report.show(
+                    case="batch 1",
+                    form=form,
+                    plan=name,
+                    variant=variant or "as it is",
+                    ms=1e3 * step,
+                    tokens_s=1 / step,
+                )
+        finally:
+            made.close()
 
 
 def batch(report, forms, seconds):
@@ -163,12 +166,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("attention", "matrix", "engine", "batch"))
     parser.add_argument("--forms", default="q4_0,fp8,bf16" if DEVICE else "q4_0")
+    parser.add_argument(
+        "--together", type=int, default=1, help="0: without variants whose blocks wait for each other"
+    )
     parser.add_argument("--seconds", type=float, default=100.0, help="begin no case later than this")
     arguments = parser.parse_args()
     notes = "`variant`: what LEANEDGE_CUDA_VARIANTS said (gpu-worker/src/kernels/variants.h)."
     report = Report(f"variants-{arguments.part}", "Forms of kernels against each other", notes)
     if arguments.part == "attention":
-        attention(report, arguments.seconds)
+        attention(report, arguments.together, arguments.seconds)
     elif arguments.part == "matrix":
         matrix(report, arguments.forms.split(","), arguments.seconds)
     elif arguments.part == "batch":

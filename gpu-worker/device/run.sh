@@ -193,11 +193,12 @@ command_of() {
       ;;
     latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
     variants)
-      # Small shares and groups of two first, then groups as large as they should be: whether every merge is right.
-      run=(bash -c "LEANEDGE_CUDA_VARIANTS=share_min=64,merge_group=2 $python check.py --small; a=\$?
-        LEANEDGE_CUDA_VARIANTS=share_min=64,merge_group=1 $python check.py --small; b=\$?
-        $python bench_variants.py matrix --seconds $((seconds / 4)); c=\$?
-        $python bench_variants.py attention --seconds $((seconds / 2)); exit \$((a + b + c + \$?))")
+      # Small shares first, merged in groups of two, in larger ones, together: whether every merge is right.
+      run=(bash -c "check() { LEANEDGE_CUDA_VARIANTS=share_min=64,\$1 timeout 25 $python check.py --small; }
+        check merge_group=2; a=\$?; check merge_group=1; b=\$?; check merge_together=2; c=\$?
+        $python bench_variants.py matrix --seconds $((seconds / 4)); d=\$?
+        $python bench_variants.py attention --together \$((c == 0)) --seconds $((seconds / 2)); e=\$?
+        echo checks \$a \$b \$c, benchmarks \$d \$e; exit \$((a + b + c + d + e))")
       ;;
     peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
     serving)

@@ -112,6 +112,13 @@ struct WarpResults {
   float sum[kDecodeWarpsMax][kDecodeGroupMax];
 };
 
+// A pair of row and KV head that several blocks have a part of.
+struct SharedPair {
+  int index;  // row * kv_heads + KV head
+  int first_owner;
+  int owners;
+};
+
 // Shared memory beside the rings.
 template <int D>
 struct alignas(16) DecodeShared {
@@ -120,6 +127,8 @@ struct alignas(16) DecodeShared {
   DecodeRow row;
   WarpResults results;
   float q_scale[kDecodeGroupMax];    // takes that back, and gives scores in units of log2
+  SharedPair waiting[2];             // pairs that this block will help to merge: it shares two at most
+  int waiting_count;
   bool last;
 };
 
@@ -427,7 +436,7 @@ __device__ __forceinline__ int merge_group_size(int wanted, int owners, int valu
   // To come together once more takes about as long as so many loads.
   constexpr int kArrival = 4;
   const int turns = (values + kThreads - 1) / kThreads;
-  const int size = owners <= 64 ? 8 : owners <= 256 ? 16 : 32;
+  const int size = owners <= 64 ? 8 : owners <= 384 ? 16 : 32;
   const int groups = (owners + size - 1) / size;
   const int one = (owners + kMergeAtOnce - 1) / kMergeAtOnce;
   const int two = size / kMergeAtOnce + (groups + kMergeAtOnce - 1) / kMergeAtOnce;
@@ -469,6 +478,102 @@ __device__ __noinline__ void merge_pair(const DecodeParams& p, float* part_sums,
   merge_parts<D, kThreads>(
       p.parts, part_sums, range, p.group,
       {p.out_bf16 ? nullptr : p.out + to, p.out_bf16 ? p.out_bf16 + to : nullptr}, results);
+}
+
+// Says that this block's part of a pair is there. All threads call it behind their writes.
+__device__ __forceinline__ void part_arrives(uint32_t* arrivals) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) atomicAdd(arrivals, 1u);
+}
+
+// Waits for all parts of a pair and merges this block's share of it, four values a warp at a time, lanes taking parts in
+// turns. All blocks of the grid are resident, so that whom it waits for is at work. The same sums in the same order
+// whoever comes last.
+template <int D, int kThreads>
+__device__ __noinline__ void merge_together(const DecodeParams& p, const float* part_sums,
+                                            const SharedPair& pair) {
+  constexpr int kAtOnce = 4;
+  if (threadIdx.x == 0) {
+    uint32_t* arrivals = p.arrivals + pair.index;
+    const uint32_t expected = static_cast<uint32_t>(pair.owners);
+    while (*reinterpret_cast<volatile uint32_t*>(arrivals) < expected) {
+    }
+    __threadfence();
+    // No other shared pair begins in its first owner.
+    uint32_t* left = p.group_arrivals + split_part(pair.first_owner, pair.first_owner);
+    if (atomicAdd(left, 1u) == expected - 1) {
+      *left = 0;  // for the next launch
+      *arrivals = 0;
+    }
+  }
+  __syncthreads();
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  const int unit = (static_cast<int>(blockIdx.x) - pair.first_owner) * (kThreads / 32) +
+                   static_cast<int>(threadIdx.x >> 5);
+  for (int i = unit; i < p.group * D / 4; i += pair.owners * (kThreads / 32)) {
+    const int n = i / (D / 4);
+    float reference = -CUDART_INF_F;
+    float sum = 0;
+    float value[4] = {};
+    for (int o = lane; o < pair.owners; o += 32 * kAtOnce) {
+      float4 values[kAtOnce];
+      float2 sums[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const size_t from = static_cast<size_t>(split_part(
+            pair.first_owner + min(o + 32 * j, pair.owners - 1), pair.first_owner));
+        sums[j] = __ldcg(reinterpret_cast<const float2*>(part_sums) + from * p.group + n);
+        values[j] =
+            __ldcg(reinterpret_cast<const float4*>(p.parts) + from * p.group * (D / 4) + i);
+      }
+      float next = reference;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) next = fmaxf(next, sums[j].x);
+      const float base = next == -CUDART_INF_F ? 0.0f : next;
+      const float keep = exp2_fast(reference - base);
+      reference = next;
+      sum *= keep;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) value[c] *= keep;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const float weight =
+            o + 32 * j < pair.owners ? exp2_fast(sums[j].x - base) : 0.0f;
+        sum = fmaf(weight, sums[j].y, sum);
+        value[0] = fmaf(weight, values[j].x, value[0]);
+        value[1] = fmaf(weight, values[j].y, value[1]);
+        value[2] = fmaf(weight, values[j].z, value[2]);
+        value[3] = fmaf(weight, values[j].w, value[3]);
+      }
+    }
+    float most = reference;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    }
+    const float weight = exp2_fast(reference - (most == -CUDART_INF_F ? 0.0f : most));
+    sum *= weight;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) value[c] *= weight;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      sum += __shfl_xor_sync(0xffffffffu, sum, step);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) value[c] += __shfl_xor_sync(0xffffffffu, value[c], step);
+    }
+    if (lane != 0) continue;
+    const size_t to = static_cast<size_t>(pair.index) * static_cast<size_t>(p.group) * (D / 4) +
+                      static_cast<size_t>(i);
+    if (p.out_bf16) {
+      reinterpret_cast<ushort4*>(p.out_bf16)[to] =
+          make_ushort4(bf16_bits(value[0] / sum), bf16_bits(value[1] / sum),
+                       bf16_bits(value[2] / sum), bf16_bits(value[3] / sum));
+    } else {
+      reinterpret_cast<float4*>(p.out)[to] =
+          make_float4(value[0] / sum, value[1] / sum, value[2] / sum, value[3] / sum);
+    }
+  }
 }
 
 // The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All
@@ -532,6 +637,7 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
   };
   load_row();
   uint32_t next_bytes = p.next_bytes;
+  if (threadIdx.x == 0) shared.waiting_count = 0;  // seen by all behind the first pair's barriers
 
   while (pair_begin < end) {
     SplitPair pair;
@@ -602,11 +708,24 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
     }
     if (owners > 1) {
       const int pair_index = this_row * p.kv_heads + this_head;
+      if (p.merge_together > 0 && owners >= p.merge_together) {
+        // Later: this block's next pair first, which others wait for.
+        part_arrives(p.arrivals + pair_index);
+        if (threadIdx.x == 0) {
+          shared.waiting[shared.waiting_count++] = {pair_index, first_owner, owners};
+        }
+        __syncthreads();
+        continue;
+      }
       merge_pair<D, kThreads>(p, part_sums, pair_index, first_owner, owners, shared.results,
                               shared.last);
     }
     // The results lie in the rings, which the next pair fills.
     __syncthreads();
+  }
+  const float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
+  for (int i = 0; i < shared.waiting_count; ++i) {
+    merge_together<D, kThreads>(p, part_sums, shared.waiting[i]);
   }
 }
 

@@ -43,6 +43,7 @@ struct DecodeParams {
   uint32_t next_bytes;       // of them, asked for by each block: a multiple of 16, or 0
   int32_t share_min;         // chunks, split.h
   int32_t merge_group;       // blocks of a group; 0: no groups; 1: as many as are best
+  int32_t merge_together;    // owners of a pair from which on all of them merge it; 0: never
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
   int32_t kv_heads;

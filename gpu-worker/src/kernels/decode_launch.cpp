@@ -180,6 +180,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.next_bytes = call.next_bytes / static_cast<uint32_t>(layer.grid) / 16 * 16;
   params.share_min = variants().share_min;
   params.merge_group = variants().merge_group;
+  params.merge_together = variants().merge_together;
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
   params.block_bytes = layer.block_bytes;
   params.stage_bytes = layer.stage_bytes;

@@ -30,6 +30,7 @@ void variants_read() {
   values.share_min = value_of(text, "share_min", 1 << 20, values.share_min);
   if (values.share_min < 1) values.share_min = 1;
   values.merge_group = value_of(text, "merge_group", 256, values.merge_group);
+  values.merge_together = value_of(text, "merge_together", 1 << 16, values.merge_together);
   values.prefetch_bytes = value_of(text, "prefetch_bytes", 1 << 26, values.prefetch_bytes);
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);

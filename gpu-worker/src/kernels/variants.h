@@ -13,6 +13,9 @@ struct Variants {
   // Decode attention: parts of a pair that are merged by the last block of their own, before one block merges what
   // these gave; 0: one block merges all of them; 1: as many as make the fewest loads in a row.
   int32_t merge_group = 0;
+  // Decode attention: parts of a pair from which on all blocks that gave one wait for the others and merge it together;
+  // 0: never.
+  int32_t merge_together = 0;
   // Decode attention in an engine, up to 8 rows: bytes of the weights behind it that are asked for into the
   // second-level cache while it waits for its own.
   int32_t prefetch_bytes = 0;
