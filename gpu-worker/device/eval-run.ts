@@ -5,8 +5,8 @@
  *   node eval-run.mjs --addon leanedge.node [--library FILE] --model FILE [--plans FOLDER ...] [--seconds N]
  *     [--memory MiB] [--batch N] --out FOLDER --stage "SAMPLES METHODS [WINDOW]" [--stage ...]
  *
- * A stage has samples, methods by commas (docs/evaluation/README.md; `full` comes by itself) and, where samples are longer than
- * the model's window, the context that it is stretched to. Samples are a file of lines (NAME.jsonl, as `leanedge eval samples`
+ * A stage has samples, methods by commas (docs/evaluation/README.md; `full` comes by itself, what has no plan is left out) and,
+ * where samples are longer than the model's window, the context that it is stretched to. Samples are a file of lines (NAME.jsonl, as `leanedge eval samples`
  * and make_tasks write it), or a choice of them (NAME.json: tasks, lengths, distances, count), which are then made for the
  * model that answers them, by as many processes as there are cores, in the series NAME. Stages run in turn and write into
  * eval-NAME.jsonl; one that fails is told, and the next one runs. What is there already is not made again. When the seconds of a
@@ -21,6 +21,10 @@ import { performance } from "node:perf_hooks";
 import { parseArgs, promisify } from "node:util";
 import { fittingPlans, readPlan, type PlanFile } from "../../src/cli/plan-files.js";
 import { nativePaths } from "../../src/engine/cuda/addon.js";
+import { openFileSource } from "../../src/engine/gguf/file-source.js";
+import { readModelFile } from "../../src/engine/gguf/index.js";
+import type { CacheGeometry, CachePlan } from "../../src/engine/plan/plan.js";
+import { parseMethod } from "../../src/eval/methods.js";
 import {
   choiceDefault,
   runEvaluation,
@@ -112,7 +116,7 @@ async function madeSamples(path: string, folder: string): Promise<string> {
 }
 
 /** Plans of some folders that fit the model, by their names; a later folder's takes an earlier one's place. */
-async function plansByName(): Promise<Map<string, PlanFile["plan"]>> {
+async function plansByName(): Promise<Map<string, CachePlan>> {
   const files: PlanFile[] = [];
   for (const folder of options.plans) {
     for (const name of (await readdir(folder)).sort()) {
@@ -124,6 +128,23 @@ async function plansByName(): Promise<Map<string, PlanFile["plan"]>> {
   }
   const fitting = await fittingPlans(files, options.model, basename(options.model, ".gguf"));
   return new Map(fitting.map(({ plan }) => [plan.name, plan]));
+}
+
+/** Those of some methods that there are plans for; the others are told. */
+function known(
+  methods: readonly string[],
+  geometry: CacheGeometry,
+  plans: ReadonlyMap<string, CachePlan>,
+): string[] {
+  return methods.filter((method) => {
+    try {
+      parseMethod(method, geometry, plans);
+      return true;
+    } catch {
+      console.log(`left out ${method}: the model has no such plan`);
+      return false;
+    }
+  });
 }
 
 /** Tells replies so far, a line now and then. */
@@ -147,12 +168,15 @@ async function runStages(scratch: string): Promise<number> {
   const stages = options.stage.map(stageOf);
   const plans = await plansByName();
   const paths = nativePaths(options.addon, options.library);
+  const source = await openFileSource(options.model);
+  const { config } = await readModelFile(source).finally(() => source.close());
   const endMs = performance.now() + 1000 * Number(options.seconds);
   console.log(JSON.stringify(runHead(`node eval-run.mjs, ${stages.length} stages`)));
   console.log(`plans: ${[...plans.keys()].join(", ") || "none"}`);
   let passed = 0;
   let failed = 0;
-  for (const [index, { samplesPath, methods, window }] of stages.entries()) {
+  for (const [index, { samplesPath, window, ...stage }] of stages.entries()) {
+    const methods = known(stage.methods, config, plans);
     const name = basename(samplesPath).replace(/\.jsonl?$/, "");
     const leftMs = Math.max(0, endMs - performance.now());
     const stageMs = Math.round(index === stages.length - 1 ? leftMs : stageShare * leftMs);
