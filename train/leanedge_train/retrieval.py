@@ -18,6 +18,7 @@ NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. The
 LIST_LINES_MAX = 600  # of `key: value`: about 5,000 tokens
 SHORT_LIST_LINES_MAX = 150
 UUID_LINES_MAX = 40
+UUID_NEEDLES_SHARE = 0.12  # of needle tasks: UUIDs as values, mostly as keys too
 UNKNOWN_SHARE = 0.08  # questions about what the text does not say
 
 
@@ -116,15 +117,23 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
     """Single, multi-key, multi-value and multi-query needles in essays, noise or other needles."""
     kind, value = make_value(random, level)
     key = make_key(random, level)
+    if random.random() < UUID_NEEDLES_SHARE * level:
+        kind, value = "uuid", uuid
+        key = random.choice((uuid, uuid, pair))
+        chars = round(0.85 * chars)  # UUIDs take more than twice the tokens that their length says
     plural = kind + "s"
     one_of = random.random() < 0.5
     values_each = random.choice((2, 3, 4)) if random.random() < 0.35 else 1
     room = max(1, chars // (160 if values_each == 1 else 220))
     count = min(room, 1 + random.randrange(1 + round(2 + 14 * level)))
     background = random.random()
-    if background < 0.25:  # nothing but needles: the dense form
-        count = max(2, min(400, chars // 62 // values_each))
-    keys = fresh(random, key, min(count, 100 if key is not uuid else 400))
+    # Nothing but needles: the dense form.
+    dense = background < (0.5 if key is uuid else 0.25)
+    if dense:
+        line_chars = 62 + 75 * (key is uuid) + 75 * (value is uuid)
+        count = max(2, min(400, chars // line_chars // values_each))
+    # There are too few nouns for more keys of one word.
+    keys = fresh(random, key, min(count, 400 if key in (pair, uuid) else 100))
     values = {name: fresh(random, value, values_each) for name in keys}
     form = "One of the special magic {p} for {k} is: {v}." if one_of or values_each > 1 else (
         "The special magic {s} for {k} is {v}."
@@ -132,10 +141,10 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
     facts = [
         form.format(p=plural, s=kind, k=name, v=item) for name in keys for item in values[name]
     ]
-    rest = chars - sum(len(fact) + 1 for fact in facts)
-    if background < 0.25 or rest < 100:
+    rest = chars - sum(len(fact) + 1 for fact in facts) * (2 if value is uuid else 1)
+    if dense or rest < 100:
         lines: list[str] = []
-    elif background < 0.4:
+    elif background < 0.6 if key is uuid else background < 0.4:
         lines = noise(rest)
     else:
         lines = haystack.take(random, rest)
