@@ -3,7 +3,7 @@
  * module answers, many samples side by side, and goes on where it was stopped.
  */
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -18,13 +18,13 @@ import { readResults, sampleLine, type ResultLine } from "./samples-file.js";
 import type { SampleSegment } from "./sample.js";
 
 const build = packagePath("gpu-worker/build/addon");
-const native: EngineChoice = {
+const native = {
   name: "cuda",
   paths: {
     addon: join(build, "leanedge.node"),
     library: join(build, "libleanedge_reference.so"),
   },
-};
+} as const satisfies EngineChoice;
 /** Compiling both takes about a minute on two slow cores, nothing where they stand already. */
 const buildMsMax = 240_000;
 
@@ -134,6 +134,35 @@ describe.skipIf(needsCompiler.missing)(
       await expect(runEvaluation({ ...one, engine: native })).rejects.toThrow(
         /full has backend "wasm" there, and "reference" now: name another file/,
       );
+    });
+
+    it("runs stage after stage as a program of its own, and tells what it leaves out", async () => {
+      const out = join(folder, "stages");
+      await mkdir(out);
+      const { modelPath, samplesPath = "" } = request;
+      const missing = join(folder, "absent.jsonl");
+      const arguments_ = ["--import", "tsx", packagePath("gpu-worker/device/eval-run.ts")];
+      for (const [name, value] of [
+        ["addon", native.paths.addon],
+        ["library", native.paths.library],
+        ["model", modelPath],
+        ["out", out],
+        ["batch", "4"],
+        ["memory", "64"],
+        ["stage", `${samplesPath} low-50,leank-70`],
+        ["stage", `${missing} k4`],
+        ["stage", `${samplesPath} k4+v4 1024`],
+      ] as const) {
+        arguments_.push(`--${name}`, value);
+      }
+      const ended = promisify(execFile)(process.execPath, arguments_);
+      await expect(ended).rejects.toMatchObject({
+        code: 1,
+        stdout: expect.stringMatching(
+          /left out leank-70: .*\n[^]*ok {3}samples: 12 new replies[^]*FAIL absent: [^]*ENOENT[^]*ok {3}samples: 6 new replies[^]*2 passed, 1 failed\n$/,
+        ) as string,
+      });
+      expect((await replies(join(out, "eval-samples.jsonl"))).size).toBe(3 * samples);
     });
 
     it("stretches a window that is named", async () => {
