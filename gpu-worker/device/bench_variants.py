@@ -13,30 +13,26 @@ from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channel
 
 ATTENTION = (
     "",
-    "merge_group=1",
-    "merge_group=8",
-    "merge_group=16",
-    "share_min=2048,merge_group=1",
     "merge_together=4",
-    "share_min=2048,merge_together=4",
+    "merge_group=1",
+    "share_min=4096",
+    "share_min=8192",
+    "share_min=4096,merge_together=4",
+    "share_min=4096,merge_group=1",
 )
 MATRIX = ("", "balance=0", "")
 MIB = 1 << 20
 ENGINE = (
     "",
+    "merge_together=4",
+    "share_min=512",
+    "share_min=4096",
+    "share_min=8192",
+    "share_min=4096,merge_together=4",
+    "share_min=16384",
     f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}",
     "rotate_early=0",
-    "merge_group=1",
-    f"next_far_bytes={16 * MIB}",
-    f"next_bytes={4 * MIB},next_far_bytes={8 * MIB}",
-    "balance=0",
     "",  # again: what differs from the first is noise
-    f"next_bytes={16 * MIB},next_far_bytes={32 * MIB}",
-    # Blocks wait for each other.
-    "merge_together=4",
-    f"next_bytes={8 * MIB},next_far_bytes={16 * MIB},merge_together=4",
-    "share_min=2048,merge_group=1",
-    f"prefetch_bytes={16 * MIB}",
 )
 BATCH = ("", "block_rows=0", "block_rows=32", "")
 # Model, mask, storage, batch, tokens: those that miss, the furthest from their aims first.

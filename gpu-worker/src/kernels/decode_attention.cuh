@@ -337,9 +337,6 @@ __device__ __forceinline__ uint16_t bf16_bits(float value) {
   return __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
-// Loads of a merge that are in flight at a time.
-constexpr int kMergeAtOnce = 8;
-
 // Parts that are merged: those of blocks first, first + step ..., of a pair that begins in first_owner.
 struct MergeRange {
   int first_owner;
@@ -361,7 +358,7 @@ struct MergeTarget {
 template <int D, int kThreads>
 __device__ __noinline__ void merge_parts(float* parts, float* part_sums, MergeRange range,
                                          int group, MergeTarget target, WarpResults& results) {
-  constexpr int kAtOnce = kMergeAtOnce;
+  constexpr int kAtOnce = 8;
   const bool partial = !target.out && !target.out_bf16;
   const size_t own = static_cast<size_t>(split_part(range.first, range.first_owner));
   for (int i = threadIdx.x; i < group * D / 4; i += kThreads) {
@@ -429,18 +426,12 @@ __device__ __noinline__ void merge_parts(float* parts, float* part_sums, MergeRa
 }
 
 // Blocks of a group, for a pair of so many owners: `wanted`, or, where that is 1, what leaves the fewest loads in a row;
-// 0: no groups. `values`: of four floats each, that the threads of a block share out among them.
-template <int kThreads>
-__device__ __forceinline__ int merge_group_size(int wanted, int owners, int values) {
+// 0: no groups.
+__device__ __forceinline__ int merge_group_size(int wanted, int owners) {
   if (wanted != 1) return wanted;
-  // To come together once more takes about as long as so many loads.
-  constexpr int kArrival = 4;
-  const int turns = (values + kThreads - 1) / kThreads;
-  const int size = owners <= 64 ? 8 : owners <= 384 ? 16 : 32;
-  const int groups = (owners + size - 1) / size;
-  const int one = (owners + kMergeAtOnce - 1) / kMergeAtOnce;
-  const int two = size / kMergeAtOnce + (groups + kMergeAtOnce - 1) / kMergeAtOnce;
-  return one * turns > two * turns + kArrival ? size : 0;
+  // To come together once more takes longer than to merge so many parts at once.
+  constexpr int kAtOncePays = 48;
+  return owners <= kAtOncePays ? 0 : owners <= 64 ? 8 : owners <= 384 ? 16 : 32;
 }
 
 // Whether this block is the last of `expected` to come here; all of its threads ask. What the others wrote before
@@ -464,7 +455,7 @@ __device__ __noinline__ void merge_pair(const DecodeParams& p, float* part_sums,
                                         int first_owner, int owners, WarpResults& results,
                                         bool& last) {
   MergeRange range = {first_owner, first_owner, owners, 1};
-  const int size = merge_group_size<kThreads>(p.merge_group, owners, p.group * D / 4);
+  const int size = merge_group_size(p.merge_group, owners);
   if (size > 1 && owners > size) {
     const SplitGroup group = split_group(blockIdx.x, first_owner, owners, size);
     uint32_t* arrivals = p.group_arrivals + split_part(group.first, first_owner);

@@ -9,10 +9,10 @@ namespace leanedge::cuda {
 struct Variants {
   // Decode attention: share of a thread block at least, in chunks of 16 bytes (split.h). More: fewer parts of a pair
   // to merge, and fewer blocks that read.
-  int32_t share_min = 512;
+  int32_t share_min = 2048;
   // Decode attention: parts of a pair that are merged by the last block of their own, before one block merges what
-  // these gave; 0: one block merges all of them; 1: as many as make the fewest loads in a row.
-  int32_t merge_group = 0;
+  // these gave; 0: one block merges all of them; 1: as many as make the fewest loads in a row, where parts are many.
+  int32_t merge_group = 1;
   // Decode attention: parts of a pair from which on all blocks that gave one wait for the others and merge it together;
   // 0: never.
   int32_t merge_together = 0;
