@@ -451,7 +451,10 @@ export class TurnRunner {
         default:
           throw new WorkerFault(`the worker sent "${event.case ?? "nothing"}" in mid-answer`);
       }
-      await this.#flushIfDue();
+      // What came together is stored together: the last token with the end of its answer.
+      if (!attempt.ready) {
+        await this.#flushIfDue();
+      }
     }
   }
 

@@ -20,7 +20,7 @@ import {
   segmentsBefore,
   wireSegments,
 } from "../worker-client/segments.js";
-import type { WorkerClient } from "../worker-client/worker-client.js";
+import type { WorkerClient, WorkerEvents } from "../worker-client/worker-client.js";
 import { logWithAnswer } from "./session-store.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
@@ -54,6 +54,7 @@ export interface WorkerAttemptOptions {
 export class WorkerAttempt {
   readonly #options: WorkerAttemptOptions;
   readonly #closed = new AbortController();
+  #events: WorkerEvents | undefined;
   #iterator: AsyncIterator<GenerateResponse> | undefined;
   #next: Promise<GenerateResponse> | undefined;
   /** The prompt renders the whole transcript. */
@@ -83,6 +84,7 @@ export class WorkerAttempt {
     for (let round = 1; round <= prefixRoundsMax; round++) {
       const request = this.#request(held);
       const stream = this.#options.client.generate(request, { signal: this.#closed.signal });
+      this.#events = stream;
       this.#iterator = stream[Symbol.asyncIterator]();
       // A cache may have been brought meanwhile.
       this.#options.silence.heard();
@@ -102,6 +104,11 @@ export class WorkerAttempt {
       }
     }
     throw new WorkerFault(`the worker asked for the log ${prefixRoundsMax} times`);
+  }
+
+  /** The event after the one that was consumed last came with it. */
+  get ready(): boolean {
+    return this.#events?.ready === true;
   }
 
   /** The next event; the same promise until `consume` is called. Rejects with WorkerFault at the end of the stream. */

@@ -105,6 +105,29 @@ describe("GenerateCall", () => {
     ],
   };
 
+  it("knows which events came together, and that nothing follows", async () => {
+    const answer = answerOf(encodeFrames([frame(accepted), frame(tokens), frame(finished)]), 1_000);
+    const fetcher: Fetching = { fetch: () => Promise.resolve(answer) };
+    const call = new GenerateCall({ fetcher, baseUrl: "http://worker", token: undefined }, request);
+    expect(call.ready).toBe(false);
+    const ready: boolean[] = [];
+    for await (const { event: of } of call) {
+      expect(of.case).toBeDefined();
+      ready.push(call.ready);
+    }
+    expect(ready).toEqual([true, true, true]);
+    const apart = answerOf(encodeFrames([frame(accepted), frame(tokens)]), 1);
+    const slow: Fetching = { fetch: () => Promise.resolve(apart) };
+    const other = new GenerateCall(
+      { fetcher: slow, baseUrl: "http://worker", token: undefined },
+      request,
+    );
+    await other.next();
+    expect(other.ready).toBe(false);
+    await other.return();
+    expect(other.ready).toBe(true);
+  });
+
   it.each([
     ["an answer", [frame(accepted), frame(tokens), endOfStream], undefined],
     ["no event", [endOfStream], undefined],

@@ -76,6 +76,11 @@ export class GenerateCall implements AsyncIterableIterator<GenerateResponse> {
     return this;
   }
 
+  /** An event came with the one before, or the end: the next call of `next` waits for nothing. */
+  get ready(): boolean {
+    return this.#over || this.#frames.hasFrame;
+  }
+
   /** The next event. Rejects with a ConnectError, as Connect's client does, and is over then. */
   async next(): Promise<IteratorResult<GenerateResponse, undefined>> {
     if (this.#over) {
