@@ -80,6 +80,11 @@ export const appendIntervalMs = 20;
  */
 export const turnStoreMs = 20;
 
+/** A commit that is durable so soon did not wait for others: what follows it is stored at once. */
+export const commitQuietMs = 4;
+/** Longest that changes wait for others because commits take long (commit-pace.ts): some steps of a model, and no pause to a reader. */
+export const commitPauseMsMax = 250;
+
 /** Largest piece of text in one delta, in bytes; a replayed answer travels in such pieces. */
 export const deltaBytesMax = 64 * 1024;
 

@@ -16,6 +16,7 @@ import { AnswerStreams } from "./answer-streams.js";
 import { redirectResponse } from "./call-plan.js";
 import type { CallPlan, StartOptions, StartedCall } from "./call-plan.js";
 import { within } from "./clock.js";
+import { isolatePace } from "./commit-pace.js";
 import { hashSampling, matchHistory } from "./history-match.js";
 import { releaseLeft, releaseSequence } from "./left-workers.js";
 import { checkSampling } from "./request-rules.js";
@@ -178,12 +179,12 @@ export class SessionTurns {
 
   /**
    * The client hears of a turn only once it is durable. One that begins waits turnStoreMs for its first token, to be
-   * stored with it.
+   * stored with it, and longer where storing takes long.
    */
   async #storeBegun(): Promise<void> {
     const { clock, store } = this.#parts;
     if (this.#runner !== undefined) {
-      await within(this.#runner.stored, turnStoreMs, clock);
+      await within(this.#runner.stored, turnStoreMs + 2 * isolatePace.pauseMs, clock);
     }
     this.#parts.watch();
     const durable = store.sync();
@@ -239,6 +240,7 @@ export class SessionTurns {
       snapshots: this.#parts.snapshots,
       snapshotIdleMs: gatewayConfig(this.#parts.env).snapshotIdleMs,
       clock: this.#parts.clock,
+      pace: isolatePace,
       onChange: () => this.#bell.ring(),
       onStore: () => this.#parts.watch(),
     });

@@ -28,6 +28,7 @@ import { logTokens, samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
 import { timeIsUp } from "./clock.js";
 import type { Clock } from "./clock.js";
+import type { CommitPace } from "./commit-pace.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
@@ -66,6 +67,8 @@ export interface TurnRunnerOptions {
   /** Time from the turn's end to when the session's cache is saved. */
   readonly snapshotIdleMs: number;
   readonly clock: Clock;
+  /** How long what was received waits to be stored. */
+  readonly pace: CommitPace;
   /** Keeps work alive that nobody waits for. */
   readonly background: (work: Promise<unknown>) => void;
   /** Something changed that subscribers want to know. */
@@ -103,6 +106,8 @@ export class TurnRunner {
   #vocabSize = Infinity;
   #pendingIds: number[] = [];
   #pendingText = "";
+  /** When the first of what is pending came. */
+  #pendingSinceMs = 0;
   #lastAppendMs = 0;
   /** Model that answers instead of the turn's own, once none of its workers could. */
   #fallback: string | undefined;
@@ -417,9 +422,7 @@ export class TurnRunner {
     const { clock } = this.#options;
     silence.heard();
     for (;;) {
-      const flushMs = this.#hasPending()
-        ? this.#lastAppendMs + appendIntervalMs - clock.nowMs()
-        : Infinity;
+      const flushMs = this.#hasPending() ? this.#flushDueMs - clock.nowMs() : Infinity;
       const result = await silence.waitAtMost(attempt.next(), flushMs);
       this.#stop.signal.throwIfAborted();
       if (result === timeIsUp) {
@@ -459,10 +462,17 @@ export class TurnRunner {
   }
 
   async #flushIfDue(): Promise<void> {
-    const sinceMs = this.#options.clock.nowMs() - this.#lastAppendMs;
-    if (this.#hasPending() && sinceMs >= appendIntervalMs) {
+    if (this.#hasPending() && this.#options.clock.nowMs() >= this.#flushDueMs) {
       await this.#flush();
     }
+  }
+
+  /** When what is pending should be stored. */
+  get #flushDueMs(): number {
+    return Math.max(
+      this.#lastAppendMs + appendIntervalMs,
+      this.#pendingSinceMs + this.#options.pace.pauseMs,
+    );
   }
 
   /** The prompt and the answer so far reach the context that the turn's key allows. */
@@ -490,6 +500,9 @@ export class TurnRunner {
       throw new WorkerFault(`the worker goes on after max_tokens, which is ${this.#tokensMax}`);
     }
     this.#checkIds(tokens.ids);
+    if (!this.#hasPending()) {
+      this.#pendingSinceMs = this.#options.clock.nowMs();
+    }
     this.#receivedTokens += tokens.ids.length;
     this.#pendingIds.push(...tokens.ids);
     this.#pendingText += text;
@@ -532,8 +545,7 @@ export class TurnRunner {
     this.#pendingIds = [];
     this.#pendingText = "";
     const piece = this.#store.appendPiece(this.turn, ids, text);
-    this.#options.onStore();
-    await this.#store.sync();
+    await this.#sync();
     this.#stored.resolve(undefined);
     this.#lastAppendMs = this.#options.clock.nowMs();
     this.#durableBytes = piece.byteOffset + piece.byteLength;
@@ -608,9 +620,17 @@ export class TurnRunner {
     });
     this.#pendingIds = [];
     this.#pendingText = "";
-    this.#options.onStore();
-    await store.sync();
+    await this.#sync();
     this.#durableBytes = this.#turn().textBytes;
+  }
+
+  /** Stores all that waits, and tells the pace how long that took. */
+  async #sync(): Promise<void> {
+    const { clock, onStore, pace } = this.#options;
+    const beginMs = clock.nowMs();
+    onStore();
+    await this.#store.sync();
+    pace.took(clock.nowMs() - beginMs);
   }
 
   async #giveUp(error: unknown): Promise<void> {

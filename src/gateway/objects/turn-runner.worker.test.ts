@@ -12,6 +12,7 @@ import {
   answerBytesMax,
   appendIntervalMs,
   attemptBackoffMsMax,
+  commitPauseMsMax,
   heartbeatIntervalMs,
   workerSilenceMsMax,
 } from "../limits.js";
@@ -24,6 +25,7 @@ import type { WorkerClient } from "../worker-client/worker-client.js";
 import { ChangeBell, streamAnswer } from "./answer-stream.js";
 import type { EventSource } from "./answer-streams.js";
 import { SessionSnapshots } from "./session-snapshots.js";
+import { CommitPace } from "./commit-pace.js";
 import { SessionStore } from "./session-store.js";
 import { TurnRunner } from "./turn-runner.js";
 
@@ -41,6 +43,7 @@ interface Call {
 interface Bench {
   readonly store: SessionStore;
   readonly clock: SteeredClock;
+  readonly pace: CommitPace;
   readonly calls: Call[];
   readonly runner: TurnRunner;
   /** The call of an attempt, counted from 0. */
@@ -61,6 +64,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
   return runInDurableObject(stub, async (_instance, state) => {
     const store = new SessionStore(state.storage);
     const clock = new SteeredClock();
+    const pace = new CommitPace();
     const calls: Call[] = [];
     const bell = new ChangeBell();
     const nowMs = clock.nowMs();
@@ -111,6 +115,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
       fallback: () => undefined,
       samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
       clock,
+      pace,
       background: (work) => void work,
       onChange: () => bell.ring(),
       onStore: () => undefined,
@@ -124,6 +129,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
     await test({
       store,
       clock,
+      pace,
       calls,
       runner,
       call(attempt) {
@@ -247,6 +253,35 @@ describe("TurnRunner", () => {
         SegmentKind.PROMPT,
         SegmentKind.GENERATED,
       ]);
+    }));
+
+  it("gathers more of an answer, its first token included, where commits take long", () =>
+    onBench(async ({ call, clock, pace, store, runner }) => {
+      for (let commit = 0; commit < 100; commit++) {
+        pace.took(commitPauseMsMax);
+      }
+      const waitMs = pace.pauseMs;
+      expect(waitMs).toBeGreaterThan(2 * appendIntervalMs);
+      await call(0).send(accepted, tokens([10], "a", 0));
+      await clock.advance(waitMs - 1);
+      await call(0).send(tokens([11], "b", 1));
+      expect(store.pieces()).toEqual([]);
+      expect(runner.durableBytes).toBe(0);
+      await clock.advance(1);
+      expect(store.pieces().map((piece) => piece.text)).toEqual(["ab"]);
+      expect(runner.durableBytes).toBe(2);
+    }));
+
+  it("keeps what waited when it is cancelled", () =>
+    onBench(async ({ call, pace, store, runner }) => {
+      for (let commit = 0; commit < 100; commit++) {
+        pace.took(commitPauseMsMax);
+      }
+      await call(0).send(accepted, tokens([10], "a", 0));
+      runner.cancel();
+      await runner.done;
+      expect(store.turn(1)).toMatchObject({ finishReason: FinishReason.CANCELLED, textBytes: 1 });
+      expect(store.answerText(1)).toBe("a");
     }));
 
   it("gives a worker up that says nothing, and goes on from what is stored", () =>

@@ -10,6 +10,7 @@ import { parseConfig } from "../config.js";
 import { placeQueuedMax } from "../limits.js";
 import { systemClock } from "../objects/clock.js";
 import type { PoolObject } from "../objects/pool-object.js";
+import { CommitPace } from "../objects/commit-pace.js";
 import { SessionSnapshots } from "../objects/session-snapshots.js";
 import { SessionStore } from "../objects/session-store.js";
 import { TurnRunner } from "../objects/turn-runner.js";
@@ -101,6 +102,7 @@ class TestSession {
             : undefined,
         samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
         clock: systemClock,
+        pace: new CommitPace(),
         background: (work) => background.push(work),
         snapshotIdleMs: 10_000,
         onChange: () => undefined,
