@@ -30,14 +30,14 @@ export function createCallWatcher(
       }
     }
     let response: UnaryResponse | StreamResponse;
-    const abort = rejectOnAbort(request.signal);
+    const aborts = new AbortWatch(request.signal);
     try {
-      response = await Promise.race([next(checked), abort.promise]);
+      response = await aborts.orAborted(next(checked));
     } catch (error) {
       failed(error);
       throw error;
     } finally {
-      abort.release();
+      aborts.end();
     }
     if (!response.stream) {
       succeeded(progress);
@@ -63,16 +63,11 @@ async function* watchMessages<T>(
   failed: (error: unknown) => void,
 ): AsyncGenerator<T, void, undefined> {
   const iterator = messages[Symbol.asyncIterator]();
+  const aborts = new AbortWatch(signal);
   let done = false;
   try {
     for (;;) {
-      const abort = rejectOnAbort(signal);
-      let result: IteratorResult<T>;
-      try {
-        result = await Promise.race([iterator.next(), abort.promise]);
-      } finally {
-        abort.release();
-      }
+      const result = await aborts.orAborted(iterator.next());
       if (result.done === true) {
         done = true;
         succeeded(progress);
@@ -84,6 +79,7 @@ async function* watchMessages<T>(
     failed(error);
     throw error;
   } finally {
+    aborts.end();
     if (!done) {
       // The implementation may be stuck in an await, so its clean-up is not waited for; an error of a generator that
       // was told to stop has nobody left to tell.
@@ -92,21 +88,38 @@ async function* watchMessages<T>(
   }
 }
 
-/** A promise that rejects with the signal's reason; `release` drops the listener. */
-function rejectOnAbort(signal: AbortSignal): { promise: Promise<never>; release(): void } {
-  let release = (): void => undefined;
-  const promise = new Promise<never>((_, reject) => {
-    function onAbort(): void {
-      reject(asError(getAbortSignalReason(signal)));
-    }
-    if (signal.aborted) {
-      onAbort();
-      return;
-    }
-    signal.addEventListener("abort", onAbort, { once: true });
-    release = () => signal.removeEventListener("abort", onAbort);
-  });
-  return { promise, release };
+/** Ends waits when a signal aborts. It listens once, however many waits there are: an answer has thousands. */
+class AbortWatch {
+  readonly #signal: AbortSignal;
+  #reject: (reason: Error) => void = () => undefined;
+  readonly #onAbort = (): void => this.#reject(this.#reason());
+
+  /** Listens until `end`. */
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+    signal.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  /** What the promise gives, or the signal's reason as an error. One wait at a time. */
+  orAborted<T>(promise: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#reject = reject;
+      // Also where the signal speaks first: nobody else hears how the promise ends then.
+      promise.then(resolve, reject);
+      if (this.#signal.aborted) {
+        this.#onAbort();
+      }
+    });
+  }
+
+  /** No more waits. */
+  end(): void {
+    this.#signal.removeEventListener("abort", this.#onAbort);
+  }
+
+  #reason(): Error {
+    return asError(getAbortSignalReason(this.#signal));
+  }
 }
 
 function asError(reason: unknown): Error {

@@ -165,8 +165,10 @@ class ChatAnswerReader {
       if (leftMs <= 0) {
         return;
       }
+      // What is here already is not worth a timer.
+      const here = this.#pending === undefined && this.#run.ready();
       this.#pending ??= this.#run.events.next();
-      const result = await within(this.#pending, leftMs, systemClock);
+      const result = await (here ? this.#pending : within(this.#pending, leftMs, systemClock));
       if (result === timeIsUp) {
         return;
       }
@@ -231,8 +233,11 @@ async function whole(
   const reader = new WholeAnswerReader(answer);
   const patienceEndsMs = systemClock.nowMs() + wholePatienceMs;
   for (;;) {
+    const here = answer.ready;
     const read = reader.read();
-    const result = await within(read, patienceEndsMs - systemClock.nowMs(), systemClock);
+    const result = await (here
+      ? read
+      : within(read, patienceEndsMs - systemClock.nowMs(), systemClock));
     if (result === timeIsUp) {
       return c.body(blanksThenAnswer(answer, reader, read, leave), 200, {
         "content-type": "application/json",
@@ -356,6 +361,8 @@ function eventStream(
 class ServerSentLines {
   readonly #answer: ChatAnswerReader;
   readonly #includeUsage: boolean;
+  /** What all chunks of a turn and a model begin with. */
+  #head: { readonly id: string; readonly model: string; readonly text: string } | undefined;
   #begun = false;
   /** Nothing follows. */
   ended = false;
@@ -371,7 +378,7 @@ class ServerSentLines {
     try {
       if (!this.#begun) {
         this.#begun = true;
-        text = this.#chunk(choices({ role: "assistant", content: "" }, null));
+        text = this.#chunk(choices('{"role":"assistant","content":""}', null));
       }
       while (!this.ended && (text === "" || (this.#answer.ready && text.length < linesCharsMax))) {
         text += this.#linesOf(await this.#answer.next());
@@ -392,7 +399,7 @@ class ServerSentLines {
     const event = response?.event;
     switch (event?.case) {
       case "delta":
-        return this.#chunk(choices({ content: event.value.text }, null));
+        return this.#chunk(choices(`{"content":${JSON.stringify(event.value.text)}}`, null));
       case "heartbeat":
         return ": ping\n\n";
       case "finished": {
@@ -401,7 +408,7 @@ class ServerSentLines {
           throw failure;
         }
         this.ended = true;
-        return `${this.#chunk(choices({}, finishReason(event.value.finishReason)))}${
+        return `${this.#chunk(choices("{}", finishReason(event.value.finishReason)))}${
           this.#includeUsage ? this.#chunk("[]", event.value.usage) : ""
         }data: [DONE]\n\n`;
       }
@@ -412,20 +419,25 @@ class ServerSentLines {
     }
   }
 
-  /** One line; `choices` is JSON. The head is written anew for each, since a turn may find its model late. */
+  /** One line; `choices` is JSON. A turn may find its model late. */
   #chunk(list: string, total?: Usage): string {
     const { id, created, model } = this.#answer;
-    const head = `"id":"${id}","object":"chat.completion.chunk","created":${created},"model":${JSON.stringify(model)}`;
+    let head = this.#head;
+    if (head?.id !== id || head.model !== model) {
+      const text = `data: {"id":"${id}","object":"chat.completion.chunk","created":${created},"model":${JSON.stringify(model)},"choices":`;
+      head = { id, model, text };
+      this.#head = head;
+    }
     const tail = this.#includeUsage
       ? `,"usage":${total === undefined ? "null" : JSON.stringify(usage(total))}`
       : "";
-    return sse(`{${head},"choices":${list}${tail}}`);
+    return `${head.text}${list}${tail}}\n\n`;
   }
 }
 
-/** The choices of a chunk, as JSON. */
-function choices(delta: object, reason: string | null): string {
-  return `[${JSON.stringify({ index: 0, delta, logprobs: null, finish_reason: reason })}]`;
+/** The choices of a chunk, as JSON; `delta` is JSON, too. */
+function choices(delta: string, reason: string | null): string {
+  return `[{"index":0,"delta":${delta},"logprobs":null,"finish_reason":${JSON.stringify(reason)}}]`;
 }
 
 function sse(json: string): string {
