@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { SeededRandom } from "../../test/oracle/random.js";
-import { oldestShare, stepPromptRowsMax } from "./limits.js";
+import { deviceStepPromptRowsMax, oldestShare, stepPromptRowsMax } from "./limits.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 const layers = 8;
@@ -179,6 +179,14 @@ describe("the steps", () => {
     while (simulation.jobs.size > 0) {
       expect(simulation.run()).toBeLessThanOrEqual(stepPromptRowsMax * layers);
     }
+  });
+
+  it("read prompts of 64 sequences on a GPU before the first answer of 256 tokens ends", () => {
+    const simulation = new Simulation({ promptRowsMax: deviceStepPromptRowsMax });
+    const jobs = Array.from({ length: 64 }, () => simulation.add(1_024, 256));
+    while (jobs.some(({ firstTokenStep }) => firstTokenStep === undefined)) simulation.run();
+    expect(simulation.jobs.size).toBe(64);
+    expect(simulation.step).toBeLessThanOrEqual(66);
   });
 
   it("leave a cancelled job out from the next one on", () => {

@@ -18,7 +18,7 @@ import { toConnectError } from "./errors.js";
 import { generate, type GenerateContext } from "./generate.js";
 import { restoreSnapshot } from "./restore-snapshot.js";
 import { saveSnapshot } from "./save-snapshot.js";
-import { keepCacheMsMax } from "./limits.js";
+import { deviceStepPromptRowsMax, keepCacheMsMax, stepPromptRowsMax } from "./limits.js";
 import { Scheduler } from "./scheduler.js";
 import { SequenceTable, type KeepCache } from "./sequence-table.js";
 import { ServedPlans } from "./served-plans.js";
@@ -42,6 +42,7 @@ export function startWorker(config: WorkerConfig): RunningWorker {
   const scheduler = new Scheduler({
     layers: engine.layers,
     cacheBytes: engine.stats().cacheBytes,
+    promptRowsMax: engine.backend === "cuda" ? deviceStepPromptRowsMax : stepPromptRowsMax,
   });
   const gate = new EngineGate();
   const { yieldToHost, relieve } = config;
