@@ -80,7 +80,7 @@ struct DecodeAttention {
   DecodeStep step;
   const uint16_t* channels;  // the plan's list of kept channels, in device memory
   const uint8_t* arena;      // this layer's blocks: number i at arena + i * block_bytes
-  const float* q;            // (row_count, heads, head_dim) f32, after RoPE
+  const float* q;            // (row_count, heads, head_dim) f32, after RoPE; 16-byte aligned, as are the outputs
   float* out;                // (row_count, heads, head_dim) f32; not written where out_bf16 is given
   uint16_t* out_bf16;        // the same as bf16, as matrix products take it; null: f32
   uint8_t* scratch;          // decode_scratch_bytes(); zero before its first use, then left alone

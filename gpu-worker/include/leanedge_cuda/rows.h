@@ -95,7 +95,7 @@ struct RotateWrite {
   const float* q_norm;       // (head_dim) or null: RMS norm of each head of Q before it turns
   const float* k_norm;       // (head_dim) or null
   const float2* angles;      // (rows, rope_dim / 2): rope_angles_launch
-  const KvTarget* targets;   // (rows) in device memory
+  const KvTarget* targets;   // (rows) in device memory; written before the kernel before this one began
   float* q_f32;              // (rows, heads, head_dim) or null
   void* q_bf16;              // (rows, heads, head_dim) bf16 or null
   void* q_f16;               // (rows, heads, head_dim) f16 or null

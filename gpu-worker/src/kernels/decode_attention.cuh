@@ -144,21 +144,31 @@ __device__ __forceinline__ void load_query(const float* q, int group, float scal
   const int part = threadIdx.x % kLanes;
   float values[kValues];
   float largest = 0;
+  const float4* from = reinterpret_cast<const float4*>(q + n * D + part * kValues);
 #pragma unroll
-  for (int i = 0; i < kValues; ++i) {
-    values[i] = n < group ? q[n * D + part * kValues + i] : 0.0f;
-    largest = fmaxf(largest, fabsf(values[i]));
+  for (int i = 0; i < kValues / 4; ++i) {
+    const float4 four = n < group ? __ldcg(from + i) : make_float4(0, 0, 0, 0);
+    values[4 * i] = four.x;
+    values[4 * i + 1] = four.y;
+    values[4 * i + 2] = four.z;
+    values[4 * i + 3] = four.w;
   }
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) largest = fmaxf(largest, fabsf(values[i]));
 #pragma unroll
   for (int step = 1; step < kLanes; step *= 2) {
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
   }
-  int exponent = 0;
-  frexpf(largest, &exponent);
+  // largest = m 2^exponent with m in [0.5, 1); below 2^-126, m is smaller. In two factors, as one of 2^-128 is none.
+  int exponent = static_cast<int>(__float_as_uint(largest) >> 23 & 0xffu) - 126;
   if (!(largest > 0 && largest < CUDART_INF_F)) exponent = 0;
+  const int half = exponent / 2;
+  const float first = __int_as_float((127 - half) << 23);
+  const float second = __int_as_float((127 - exponent + half) << 23);
 #pragma unroll
-  for (int i = 0; i < kValues; ++i) {
-    shared.q[n][part * kValues + i] = __float2half_rn(ldexpf(values[i], -exponent));
+  for (int i = 0; i < kValues; i += 2) {
+    *reinterpret_cast<uint32_t*>(&shared.q[n][part * kValues + i]) =
+        pack_half2(values[i] * first * second, values[i + 1] * first * second);
   }
   if (part == 0) shared.q_scale[n] = ldexpf(scale, exponent);
 }
@@ -240,6 +250,25 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   // What was read so far was written long before this step. From here on the results of the kernel
   // before this one count: q, the newest rows, the scratch that it shares with the last layer.
   wait_for_previous_kernel();
+
+  // Full rows pass through the ring as pages do, in tiles.
+  constexpr int kRows = decode_tile_rows(K, V);
+  constexpr int kTileBytes = kRows * D * 4;
+  const int row_end = min(min(end, tiles) * kDecodeTileRows, full_rows);
+  const int row_first = begin * kDecodeTileRows + warp * kRows;
+  auto issue_tile = [&](int first, int place) {
+    if (first < row_end) {
+      tile_issue<D, kRows>(row, first, row_end, p.zone_offset, kv_head,
+                           ring_shared + place * kTileBytes, lane);
+    }
+    copy_async_commit();
+  };
+  auto issue_tiles = [&] {
+    for (int i = 0; i + 1 < p.tile_stages; ++i) issue_tile(row_first + i * kWarps * kRows, i);
+  };
+  // A warp without pages asks for its rows at once.
+  const bool rows_only = stream.count <= 0;
+  if (rows_only && begin < tiles) issue_tiles();
   load_query<D, kWarps>(q, p.group, p.scale, shared);
   __syncthreads();
 
@@ -271,22 +300,13 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
     fill = fill + 1 == kStages ? 0 : fill + 1;
   }
 
-  // Full rows: the drained ring takes tiles instead.
+  // The drained ring takes tiles instead.
   if (begin < tiles) {
-    copy_async_wait(0);
-    __syncwarp();
-    constexpr int kRows = decode_tile_rows(K, V);
-    constexpr int kTileBytes = kRows * D * 4;
-    const int row_end = min(min(end, tiles) * kDecodeTileRows, full_rows);
-    const int row_first = begin * kDecodeTileRows + warp * kRows;
-    auto issue_tile = [&](int first, int place) {
-      if (first < row_end) {
-        tile_issue<D, kRows>(row, first, row_end, p.zone_offset, kv_head,
-                             ring_shared + place * kTileBytes, lane);
-      }
-      copy_async_commit();
-    };
-    for (int i = 0; i + 1 < p.tile_stages; ++i) issue_tile(row_first + i * kWarps * kRows, i);
+    if (!rows_only) {
+      copy_async_wait(0);
+      __syncwarp();
+      issue_tiles();
+    }
     use = 0;
     fill = p.tile_stages - 1;
     for (int first = row_first; first < row_end; first += kWarps * kRows) {
@@ -335,6 +355,18 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 // A value as bf16, rounded to nearest even.
 __device__ __forceinline__ uint16_t bf16_bits(float value) {
   return __bfloat16_as_ushort(__float2bfloat16_rn(value));
+}
+
+// Writes four values of a head's output, (row_count, heads, head_dim / 4): sums of weighted values over the weights' sum.
+__device__ __forceinline__ void store_result(const DecodeParams& p, size_t to, float4 value,
+                                             float sum) {
+  const float4 result = make_float4(value.x / sum, value.y / sum, value.z / sum, value.w / sum);
+  if (p.out_bf16) {
+    reinterpret_cast<ushort4*>(p.out_bf16)[to] = make_ushort4(
+        bf16_bits(result.x), bf16_bits(result.y), bf16_bits(result.z), bf16_bits(result.w));
+  } else {
+    reinterpret_cast<float4*>(p.out)[to] = result;
+  }
 }
 
 // Parts that are merged: those of blocks first, first + step ..., of a pair that begins in first_owner.
@@ -556,14 +588,7 @@ __device__ __noinline__ void merge_together(const DecodeParams& p, const float* 
     if (lane != 0) continue;
     const size_t to = static_cast<size_t>(pair.index) * static_cast<size_t>(p.group) * (D / 4) +
                       static_cast<size_t>(i);
-    if (p.out_bf16) {
-      reinterpret_cast<ushort4*>(p.out_bf16)[to] =
-          make_ushort4(bf16_bits(value[0] / sum), bf16_bits(value[1] / sum),
-                       bf16_bits(value[2] / sum), bf16_bits(value[3] / sum));
-    } else {
-      reinterpret_cast<float4*>(p.out)[to] =
-          make_float4(value[0] / sum, value[1] / sum, value[2] / sum, value[3] / sum);
-    }
+    store_result(p, to, make_float4(value[0], value[1], value[2], value[3]), sum);
   }
 }
 
@@ -665,32 +690,32 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
 
     const int part = split_part(blockIdx.x, first_owner);
     float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
-    for (int i = threadIdx.x; i < p.group * D; i += kThreads) {
-      const int n = i / D;
+    for (int i = threadIdx.x; i < p.group * D / 4; i += kThreads) {
+      const int n = i / (D / 4);
       float reference = -CUDART_INF_F;
 #pragma unroll
       for (int warp = 0; warp < kWarps; ++warp) {
         reference = fmaxf(reference, shared.results.reference[warp][n]);
       }
       const float base = reference == -CUDART_INF_F ? 0.0f : reference;
-      float value = 0;
+      float4 value = make_float4(0, 0, 0, 0);
       float sum = 0;
 #pragma unroll
       for (int warp = 0; warp < kWarps; ++warp) {
         const float weight = exp2_fast(shared.results.reference[warp][n] - base);
-        const float* from = reinterpret_cast<const float*>(rings + warp * p.warp_bytes);
-        value = fmaf(weight, from[i], value);
+        const float4 from = reinterpret_cast<const float4*>(rings + warp * p.warp_bytes)[i];
+        value.x = fmaf(weight, from.x, value.x);
+        value.y = fmaf(weight, from.y, value.y);
+        value.z = fmaf(weight, from.z, value.z);
+        value.w = fmaf(weight, from.w, value.w);
         sum = fmaf(weight, shared.results.sum[warp][n], sum);
       }
       if (owners == 1) {
-        if (p.out_bf16) {
-          p.out_bf16[first_head * D + i] = bf16_bits(value / sum);
-        } else {
-          p.out[first_head * D + i] = value / sum;
-        }
+        store_result(p, first_head * (D / 4) + static_cast<size_t>(i), value, sum);
       } else {
-        p.parts[static_cast<size_t>(part) * p.group * D + i] = value;
-        if (i % D == 0) {
+        reinterpret_cast<float4*>(p.parts)[static_cast<size_t>(part) * p.group * (D / 4) + i] =
+            value;
+        if (i % (D / 4) == 0) {
           float* at_sum = part_sums + (static_cast<size_t>(part) * p.group + n) * 2;
           at_sum[0] = reference;
           at_sum[1] = sum;

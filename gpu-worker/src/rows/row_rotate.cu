@@ -51,12 +51,15 @@ __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrit
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int heads_all = call.heads + 2 * call.kv_heads;
   const int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / 32;
-  wait_for_previous_kernel();
-  if (head >= heads_all) return;
   const size_t row = blockIdx.x;
   const size_t dim = static_cast<size_t>(call.head_dim);
   const bool is_q = head < call.heads;
   const bool is_v = head >= call.heads + call.kv_heads;
+  // Targets were written before the kernel before this one began; what is read behind the wait is asked for at once.
+  KvTarget target = {};
+  if (!is_q && head < heads_all) target = call.targets[row];
+  wait_for_previous_kernel();
+  if (head >= heads_all) return;
   const In* in = static_cast<const In*>(call.qkv) +
                  (row * static_cast<size_t>(heads_all) + static_cast<size_t>(head)) * dim;
   const float* bias = call.bias ? call.bias + static_cast<size_t>(head) * dim : nullptr;
@@ -64,6 +67,7 @@ __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrit
   const int pairs = call.head_dim / 2;
 
   float a[kPairs], b[kPairs];
+  float2 turn[kPairs];
   float squares = 0;
 #pragma unroll
   for (int j = 0; j < kPairs; ++j) {
@@ -71,6 +75,10 @@ __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrit
     const int pair = lane + 32 * j;
     if (pair >= pairs) continue;
     const PairChannels at = pair_channels(pair, call.head_dim, call.rope_dim);
+    if (!is_v && at.angle >= 0) {
+      turn[j] = call.angles[row * static_cast<size_t>(call.rope_dim / 2) +
+                            static_cast<size_t>(at.angle)];
+    }
     a[j] = as_float(in[at.first]) + (bias ? bias[at.first] : 0.0f);
     b[j] = as_float(in[at.second]) + (bias ? bias[at.second] : 0.0f);
     squares += a[j] * a[j] + b[j] * b[j];
@@ -89,7 +97,6 @@ __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrit
 
   __half* kv_row = nullptr;
   if (!is_q) {
-    const KvTarget target = call.targets[row];
     if (!target.k) return;
     const size_t kv_head = static_cast<size_t>(head - call.heads - (is_v ? call.kv_heads : 0));
     kv_row = reinterpret_cast<__half*>(is_v ? target.v : target.k) +
@@ -106,10 +113,8 @@ __global__ void __launch_bounds__(kThreads) kernel_rotate_write(const RotateWrit
     float x = a[j];
     float y = b[j];
     if (!is_v && at.angle >= 0) {
-      const float2 turn = call.angles[row * static_cast<size_t>(call.rope_dim / 2) +
-                                      static_cast<size_t>(at.angle)];
-      x = a[j] * turn.x - b[j] * turn.y;
-      y = a[j] * turn.y + b[j] * turn.x;
+      x = a[j] * turn[j].x - b[j] * turn[j].y;
+      y = a[j] * turn[j].y + b[j] * turn[j].x;
     }
     auto each = [&](int channel, float value) {
       if (kv_row) {
