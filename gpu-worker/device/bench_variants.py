@@ -24,13 +24,12 @@ MATRIX = ("", "balance=0", "")
 MIB = 1 << 20
 ENGINE = (
     "",
+    "beside=0",
     "merge_together=4",
-    "share_min=512",
     "share_min=4096",
-    "share_min=8192",
     "share_min=4096,merge_together=4",
-    "share_min=16384",
     f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}",
+    "share_min=8192",
     "rotate_early=0",
     "",  # again: what differs from the first is noise
 )
