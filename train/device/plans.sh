@@ -20,7 +20,7 @@ lengths="2048 4096 7900" count=8 kinds="single multi-key multi-value multi-query
 steps=150 gate_steps=60 refine_steps=0 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
 shares="0.5 0.6 0.7 0.8 0.9" bytes= storage=f16
 prompts=8 prompt_tokens=1000
-seconds=540 learn_seconds=200 plans_seconds=90 eval_seconds=200 batch_tokens=65536
+seconds=540 learn_seconds=200 plans_seconds=90 eval_seconds=200 batch_tokens=262144
 methods="full leank-60 leank-70 leank-70+k4+v4 think-60 think-70 magnitude-60 magnitude-70"
 while (($#)); do
   if [[ $1 == --dry ]]; then

@@ -152,7 +152,7 @@ pack
 train/device/plans.sh --model "$work/export/$name-q4_0.gguf" --corpus "$corpus" --out "$work/plans" \
   --python "$python" --workers "$workers" ${wheel:+--wheel "$wheel"} --lengths "1024 2048 4096" \
   --kinds "session single multi-key multi-value multi-query key-value tracking facts perplexity" \
-  --steps "$steps" --samples 10 --max-tokens 4000 --batch-tokens 131072 --seconds "$(left)" \
+  --steps "$steps" --samples 10 --max-tokens 4000 --batch-tokens 393216 --seconds "$(left)" \
   --learn-seconds "$learn_seconds" --eval-seconds "$eval_seconds" --count 12 --methods \
   "full leank-70 leank-80 bytes-$bytes leank-80+k4+v2 think-70 magnitude-70" \
   $plan_options --bytes "$bytes"

@@ -52,6 +52,8 @@ def back(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout[-3000:]
     early = command(DEVICE / "collect.sh", "--work", work, "--out", folder / "early")
     assert early.returncode == STILL_RUNNING and "still running" in early.stdout, early.stdout
+    began_logs = {"log.jsonl", "logs.tgz", "run.log"}
+    assert {path.name for path in (folder / "early").iterdir()} <= began_logs
     left = round(DRY_SECONDS_MAX - (time.monotonic() - began))
     done = command(DEVICE / "collect.sh", "--work", work, "--out", out, "--wait", left)
     log = (out / "run.log").read_text()
