@@ -42,7 +42,7 @@ const { values: options } = parseArgs({
     stage: { type: "string", multiple: true, default: [] },
     out: { type: "string", default: "" },
     seconds: { type: "string", default: "480" },
-    memory: { type: "string", default: "6144" },
+    memory: { type: "string", default: "4096" },
     batch: { type: "string", default: "64" },
     choice: { type: "string" },
   },
@@ -147,19 +147,19 @@ function known(
   });
 }
 
-/** Tells replies so far, a line now and then. */
+/** Tells replies so far, a line now and then, and how many came a second since the last line. */
 function progress(name: string): (done: number, total: number) => void {
   const beganMs = performance.now();
   let toldMs = -Infinity;
-  let first: number | undefined;
+  let told = 0;
   return (done, total) => {
-    first ??= done;
     const nowMs = performance.now();
     if (done < total && nowMs - toldMs < progressMs) return;
+    const rate = toldMs < beganMs ? 0 : (1000 * (done - told)) / (nowMs - toldMs);
+    const seconds = ((nowMs - beganMs) / 1000).toFixed(1);
+    console.log(`${name}: ${done} of ${total} replies, ${seconds} s, ${rate.toFixed(1)} a second`);
     toldMs = nowMs;
-    const seconds = (nowMs - beganMs) / 1000;
-    const rate = seconds > 1 ? `, ${((done - first) / seconds).toFixed(1)} a second` : "";
-    console.log(`${name}: ${done} of ${total} replies, ${seconds.toFixed(0)} s${rate}`);
+    told = done;
   };
 }
 

@@ -11,8 +11,8 @@
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
 # --eval: what the step eval does: a folder with `stages`, a line each: SAMPLES METHODS [WINDOW], as eval-run.ts has them, and the
-#   samples (default: gpu-worker/device/eval; or SAMPLES.xz in the pack's folder `eval`). --model and --plans: what
-#   answers them, instead of the embedded model and its plans.
+#   samples (default: gpu-worker/device/eval; or SAMPLES.xz in the pack's folder `eval`, where eval-NAME.jsonl.xz of an earlier
+#   call is gone on with). --model and --plans: what answers them, instead of the embedded model and its plans.
 # --masks: the published channel masks (default: of the pack, else ../shared/plans); --commit: what the results name where
 #   the tree has no git.
 # --dry: no GPU: the steps that can run at a tiny shape over the reference engine do, and the others are named.
@@ -235,6 +235,10 @@ command_of() {
       # Lines go where they are kept, as they come; the program ends by itself before it is ended.
       run=("${program[@]}" --model "$model" --plans "$root/docs/evaluation/plans" --plans "$plans"
         --out "$work" --seconds $(($2 > 60 ? $2 - 20 : $2 * 3 / 4)))
+      local before
+      for before in "$pack"/eval/eval-*.jsonl.xz; do
+        if [[ -f $before ]]; then xz --decompress --stdout "$before" >"$work/$(basename "$before" .xz)"; fi
+      done
       while read -r samples methods window; do
         local from=$folder/$samples
         if [[ ! -f $from && -f $pack/eval/$samples.xz ]]; then

@@ -158,6 +158,16 @@ export function addEvalCommands(
     )
     .action((flags: RunFlags) => run(flags));
   evaluation
+    .command("pack <files...>")
+    .description(
+      "put result files of one model and series into one to commit, without the replies' words",
+    )
+    .requiredOption("--out <file>", "packed result file, NAME.jsonl.gz")
+    .action(async (files: readonly string[], { out }: { out: string }) => {
+      const { packResults } = await import("../eval/index.js");
+      console.log(`${await packResults(files, out)} results in ${out}`);
+    });
+  evaluation
     .command("report")
     .description("write tables and charts from result files")
     .option(

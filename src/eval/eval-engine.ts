@@ -33,10 +33,13 @@ export interface EvalModelOptions {
   readonly contextTokensMax?: number;
 }
 
+/** Opens an engine of so many sequences. */
+type Open = (plans: readonly CachePlan[], sequencesMax: number) => Promise<BoundaryEngine>;
+
 /** See the head of this file. */
 export class EvalModel {
   readonly #options: EvalModelOptions;
-  readonly #open: (plans: readonly CachePlan[]) => Promise<BoundaryEngine>;
+  readonly #open: Open;
 
   private constructor(
     options: EvalModelOptions,
@@ -47,7 +50,7 @@ export class EvalModel {
     readonly fingerprint: string,
     /** The window that it was trained for; the file's config has the longest context here. */
     readonly windowTokens: number,
-    open: (plans: readonly CachePlan[]) => Promise<BoundaryEngine>,
+    open: Open,
   ) {
     this.#options = options;
     this.#open = open;
@@ -55,7 +58,7 @@ export class EvalModel {
 
   /** Reads the file. @throws EngineError `unimplemented` where there is no such engine */
   static async read(options: EvalModelOptions): Promise<EvalModel> {
-    const { modelPath, sequencesMax, memoryBytesMax } = options;
+    const { modelPath, memoryBytesMax } = options;
     const source = await openFileSource(modelPath);
     try {
       const { vocabulary, ...read } = await readModelFile(source);
@@ -64,7 +67,7 @@ export class EvalModel {
       const config = { ...read.config, contextTokensMax };
       const file = { ...read, config };
       const opener = await openerOf(options.engine);
-      const open = async (plans: readonly CachePlan[]): Promise<BoundaryEngine> => {
+      const open: Open = async (plans, sequencesMax) => {
         const weights = await openFileSource(modelPath);
         const common = { modelFile: file, source: weights, plans, sequencesMax };
         return opener({ ...common, memoryBytesMax }).finally(() => weights.close());
@@ -82,9 +85,18 @@ export class EvalModel {
     return this.#options.sequencesMax;
   }
 
-  /** An engine with some plans besides the identity plan. */
-  open(plans: readonly CachePlan[]): Promise<BoundaryEngine> {
-    return this.#open(plans);
+  /** Whether engines compute on threads of their own, side by side. */
+  get computesElsewhere(): boolean {
+    return this.#options.engine.name !== "wasm";
+  }
+
+  /**
+   * An engine with some plans besides the identity plan.
+   *
+   * @param sequencesMax for an engine of fewer sequences, which is there sooner
+   */
+  open(plans: readonly CachePlan[], sequencesMax = this.sequencesMax): Promise<BoundaryEngine> {
+    return this.#open(plans, sequencesMax);
   }
 }
 

@@ -8,4 +8,5 @@ export {
   type SampleChoice,
 } from "./command.js";
 export type { EngineChoice } from "./eval-engine.js";
+export { packResults } from "./pack-results.js";
 export { reportOf, writeReport } from "./report/index.js";

@@ -21,6 +21,12 @@ import { sideBySide, Stepper } from "./stepper.js";
 /** Plans of one engine besides the identity plan. */
 const plansPerEngine = plansMax - 1;
 
+/**
+ * Engines that work side by side on a device, where methods are enough: one reads prompts while another decodes, and a
+ * small model keeps no GPU busy alone. Each holds the weights once more.
+ */
+const enginesTogether = 4;
+
 /** Most methods of one run: each seven of them hold the weights once more. */
 export const methodsMax = 49;
 
@@ -59,31 +65,50 @@ export async function loadMethodEngines(options: EnginesOptions): Promise<Method
   }
   const engines: BoundaryEngine[] = [];
   const lanes: Lane[] = [];
-  const open = async (plans: readonly CachePlan[]): Promise<BoundaryEngine> => {
-    const engine = await model.open(plans);
+  const open = async (
+    plans: readonly CachePlan[],
+    sequencesMax?: number,
+  ): Promise<BoundaryEngine> => {
+    const engine = await model.open(plans, sequencesMax);
     engines.push(engine);
+    // Others that were being opened beside it have failed.
+    if (isClosed) engine.close();
     return engine;
   };
+  let isClosed = false;
   const close = (): void => {
+    isClosed = true;
     for (const engine of engines) engine.close();
   };
   try {
     const fixed = methods.filter(({ promptWidth }) => promptWidth === undefined);
     const full = parseMethod(fullMethod, model.file.config, new Map());
-    for (let at = 0; at === 0 || at < fixed.length; at += plansPerEngine) {
-      const some = fixed.slice(at, at + plansPerEngine);
-      const engine = await open(some.map(({ plan }) => plan));
-      const placed = some.map((method, index) => ({ method, plan: index + 1 }));
-      const all = at === 0 ? [{ method: full, plan: 0 }, ...placed] : placed;
-      lanes.push(await fixedLane(options, engine, all));
+    const together = model.computesElsewhere;
+    const shares = together ? Math.ceil((fixed.length + 1) / enginesTogether) : plansPerEngine;
+    const each = Math.min(plansPerEngine, shares);
+    const groups: (readonly Method[])[] = [];
+    for (let at = 0; at === 0 || at < fixed.length; at += each) {
+      groups.push(fixed.slice(at, at + each));
     }
-    const [first] = engines;
-    if (first === undefined) throw new Error("no engine is loaded");
-    const together = first.stepSync === undefined;
+    const found = await Promise.all(
+      groups.map(async (some, at) => {
+        const engine = await open(some.map(({ plan }) => plan));
+        const placed = some.map((method, index) => ({ method, plan: index + 1 }));
+        return fixedLane(
+          options,
+          engine,
+          at === 0 ? [{ method: full, plan: 0 }, ...placed] : placed,
+        );
+      }),
+    );
+    lanes.push(...found);
     const chosen = methods.filter(({ promptWidth }) => promptWidth !== undefined);
     if (chosen.length > 0) {
-      // An engine that computes elsewhere answers samples while another one observes prompts.
-      lanes.push(await promptLane(options, together ? await open([]) : first, chosen));
+      // An engine that computes elsewhere answers samples while others observe prompts.
+      const observers = together
+        ? await Promise.all(Array.from({ length: enginesTogether }, () => open([], 1)))
+        : engines.slice(0, 1);
+      lanes.push(await promptLane(options, observers, chosen));
     }
     return { lanes, together, close };
   } catch (error) {
@@ -116,53 +141,76 @@ async function fixedLane(
   };
 }
 
-/** Methods that choose channels by each prompt: an engine for as many prompts as it takes plans. */
+/** Methods that choose channels by each prompt: an engine for as many prompts as it takes plans, beside each observer. */
 async function promptLane(
   options: EnginesOptions,
-  observer: BoundaryEngine,
+  observers: readonly BoundaryEngine[],
   chosen: readonly Method[],
 ): Promise<Lane> {
   const { model } = options;
-  const watching = new Stepper(observer);
+  const [first] = observers;
+  if (first === undefined) throw new Error("no engine observes prompts");
+  const free = observers.map((observer) => new Stepper(observer));
   const byName = new Map(chosen.map((method) => [method.name, method]));
-  const methods = await Promise.all(chosen.map((method) => methodLine(options, observer, method)));
-  const group = Math.min(plansPerEngine, model.sequencesMax);
+  const methods = await Promise.all(chosen.map((method) => methodLine(options, first, method)));
+  const size = Math.min(plansPerEngine, model.sequencesMax);
   return {
     methods,
     async read(jobs, signal) {
-      let seen: { readonly sample: Sample; readonly sums: readonly ChannelSums[] } | undefined;
-      for (let at = 0; at < jobs.length; at += group) {
-        const placed: { readonly job: Job; readonly plan: CachePlan }[] = [];
-        for (const job of jobs.slice(at, at + group)) {
-          const method = byName.get(job.method);
-          if (method === undefined)
-            throw new Error(`${job.method} chooses no channels by a prompt`);
-          const { sample } = job;
-          if (seen?.sample !== sample) {
-            seen = { sample, sums: await observed(watching, sample, signal) };
-          }
-          const plan = thinkPlan(method.plan, seen.sums, method.promptWidth ?? 0);
-          placed.push({ job, plan: { ...plan, name: method.plan.name } });
-        }
-        const engine = await model.open(placed.map(({ plan }) => plan));
+      const groups: (readonly Job[])[] = [];
+      for (let at = 0; at < jobs.length; at += size) groups.push(jobs.slice(at, at + size));
+      await sideBySide(groups, observers.length, signal, async (group, either) => {
+        const watching = free.pop();
+        if (watching === undefined) throw new Error("no observer is free");
         try {
-          const stepper = new Stepper(engine);
-          const fits = atOnce(model, engine, jobs, () => placed[0]?.plan);
-          await sideBySide(
-            [...placed.entries()],
-            fits,
-            signal,
-            async ([index, { job }], either) => {
-              const { sample, finish } = job;
-              await finish(await readSample(stepper, index + 1, model.tokenizer, sample, either));
-            },
-          );
+          const plans = await plansByPrompt(watching, group, byName, either);
+          await readGroup(model, group, plans, either);
         } finally {
-          engine.close();
+          free.push(watching);
         }
-      }
+      });
     },
   };
+}
+
+/** The plan of each of some replies, its channels chosen by what an engine observes of the prompt. */
+async function plansByPrompt(
+  watching: Stepper<BoundaryEngine>,
+  jobs: readonly Job[],
+  byName: ReadonlyMap<string, Method>,
+  signal: AbortSignal,
+): Promise<CachePlan[]> {
+  let seen: { readonly sample: Sample; readonly sums: readonly ChannelSums[] } | undefined;
+  const plans: CachePlan[] = [];
+  for (const { sample, method: name } of jobs) {
+    const method = byName.get(name);
+    if (method === undefined) throw new Error(`${name} chooses no channels by a prompt`);
+    // Replies of several methods to a sample follow each other.
+    if (seen?.sample !== sample) seen = { sample, sums: await observed(watching, sample, signal) };
+    const plan = thinkPlan(method.plan, seen.sums, method.promptWidth ?? 0);
+    plans.push({ ...plan, name: method.plan.name });
+  }
+  return plans;
+}
+
+/** Makes replies side by side on an engine of their own, each under its plan. */
+async function readGroup(
+  model: EvalModel,
+  jobs: readonly Job[],
+  plans: readonly CachePlan[],
+  signal: AbortSignal,
+): Promise<void> {
+  const engine = await model.open(plans, jobs.length);
+  try {
+    const stepper = new Stepper(engine);
+    const fits = atOnce(model, engine, jobs, () => plans[0]);
+    await sideBySide([...jobs.entries()], fits, signal, async ([index, job], either) => {
+      const { sample, finish } = job;
+      await finish(await readSample(stepper, index + 1, model.tokenizer, sample, either));
+    });
+  } finally {
+    engine.close();
+  }
 }
 
 /** Reads a prompt densely and adds its channels up. */

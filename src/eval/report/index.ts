@@ -1,10 +1,10 @@
 /** The report of a folder: Markdown and charts from result files, plans and what masks were made from. */
 import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { gunzipSync } from "node:zlib";
 import { parsePlan } from "../../engine/plan/parse.js";
 import { planFingerprint } from "../../engine/plan/fingerprint.js";
-import { fileCharsMax, readResults } from "../samples-file.js";
+import { resultText } from "../pack-results.js";
+import { readResults } from "../samples-file.js";
 import { readMaskScores, type MaskScores, type PublishedRates } from "./masks.js";
 import {
   bandsChart,
@@ -44,13 +44,6 @@ async function filesOf(folder: string, suffix: RegExp): Promise<string[]> {
     .filter((name) => suffix.test(name))
     .sort()
     .map((name) => join(folder, name));
-}
-
-/** Text of a result file, packed with gzip or not. */
-async function resultText(path: string): Promise<string> {
-  const bytes = await readFile(path);
-  if (!path.endsWith(".gz")) return bytes.toString("utf8");
-  return gunzipSync(bytes, { maxOutputLength: fileCharsMax }).toString("utf8");
 }
 
 /**
