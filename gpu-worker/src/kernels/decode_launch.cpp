@@ -51,6 +51,13 @@ int32_t start_bytes(PageStorage k, PageStorage v) {
   return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024;
 }
 
+// Chunks of a share at least. Pages of f16 are large and few: a block of them at 1 x 2,048 tokens has two or three a warp,
+// and the blocks that have a share are no more than fit beside the product before the rotation, one a multiprocessor.
+int32_t share_min(PageStorage k, PageStorage v) {
+  const bool wide = k == PageStorage::kF16 && v == PageStorage::kF16;
+  return wide ? variants().share_min * 5 / 2 : variants().share_min;
+}
+
 }  // namespace
 
 Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeLayer* out,
@@ -178,7 +185,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.arrivals = params.group_arrivals + 2 * blocks_max;
   params.next = call.next;
   params.next_bytes = call.next_bytes / static_cast<uint32_t>(layer.grid) / 16 * 16;
-  params.share_min = variants().share_min;
+  params.share_min = share_min(layer.k_storage, layer.v_storage);
   params.merge_group = variants().merge_group;
   params.merge_together = variants().merge_together;
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
