@@ -36,6 +36,7 @@ void variants_read() {
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);
   values.balance = value_of(text, "balance", 1, values.balance);
   values.rotate_early = value_of(text, "rotate_early", 1, values.rotate_early);
+  values.beside = value_of(text, "beside", 1, values.beside);
   values.block_rows = value_of(text, "block_rows", 32, values.block_rows);
 }
 

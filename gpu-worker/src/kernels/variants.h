@@ -27,6 +27,9 @@ struct Variants {
   int32_t balance = 1;
   // 1: attention may start beside the product before the rotation, and reads page tables and pages meanwhile.
   int32_t rotate_early = 1;
+  // Products of few rows, FP8 and int4: 1: a block leaves room for one of the product behind it, which fills its ring
+  // meanwhile.
+  int32_t beside = 1;
   // Rows of activations, 5 to 32, up to which bf16 weights meet them in our own product; 0: in cuBLASLt's.
   int32_t block_rows = 16;
 };

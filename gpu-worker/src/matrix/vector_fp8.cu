@@ -2,6 +2,8 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_fp8() { return vector_form<MatrixForm::kFp8>(); }
+VectorForm vector_form_fp8(bool beside) {
+  return beside ? vector_form<MatrixForm::kFp8, true>() : vector_form<MatrixForm::kFp8, false>();
+}
 
 }  // namespace leanedge::cuda

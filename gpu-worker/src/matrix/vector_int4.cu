@@ -2,6 +2,8 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_int4() { return vector_form<MatrixForm::kInt4>(); }
+VectorForm vector_form_int4(bool beside) {
+  return beside ? vector_form<MatrixForm::kInt4, true>() : vector_form<MatrixForm::kInt4, false>();
+}
 
 }  // namespace leanedge::cuda

@@ -20,16 +20,19 @@
 
 namespace leanedge::cuda {
 
-template <MatrixForm kForm>
+// kBeside: so few registers and so little shared memory that a block of the product behind this one fits beside a block of
+// this one on a multiprocessor, and fills its ring while this one still computes.
+template <MatrixForm kForm, bool kBeside>
 struct VectorShape {
   static constexpr bool kRowMajor = kForm == MatrixForm::kBf16 || kForm == MatrixForm::kF16;
   static constexpr bool kScales = kForm == MatrixForm::kInt8 || kForm == MatrixForm::kInt4;
   static constexpr bool kUnitSums = kForm == MatrixForm::kInt4;
-  static constexpr int kUnits = kRowMajor ? 2 : kStepUnits;  // of a step
+  static constexpr bool kHalves = kForm == MatrixForm::kFp8 && kBeside;  // steps of half as many columns
+  static constexpr int kUnits = kRowMajor || kHalves ? 2 : kStepUnits;   // of a step
   static constexpr int kStep = kUnits * kUnitCols;           // columns
-  static constexpr int kChunks = kForm == MatrixForm::kInt4 ? 2 : 4;  // of a lane and step
+  static constexpr int kChunks = kForm == MatrixForm::kInt4 || kHalves ? 2 : 4;  // of a lane and step
   static constexpr int kStageBytes = kChunks * 512 + (kScales ? kScaleBytes : 0);
-  static constexpr int kStages = kForm == MatrixForm::kInt4 ? 5 : 3;
+  static constexpr int kStages = kForm == MatrixForm::kInt4 ? (kBeside ? 4 : 5) : kHalves ? 5 : 3;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 };
 
@@ -81,9 +84,9 @@ struct VectorWalk {
   int32_t left;         // steps
 };
 
-template <MatrixForm kForm>
+template <MatrixForm kForm, bool kBeside>
 __device__ __forceinline__ void vector_walk_tile(const VectorArgs& args, VectorWalk* walk, int lane) {
-  using Shape = VectorShape<kForm>;
+  using Shape = VectorShape<kForm, kBeside>;
   if constexpr (Shape::kRowMajor) {
     // Rows beyond the last one are read again: nobody takes their sums.
     const int row = walk->tile * kTileRows + lane / 4;
@@ -99,10 +102,10 @@ __device__ __forceinline__ void vector_walk_tile(const VectorArgs& args, VectorW
 }
 
 // Copies a step to `stage`, this lane's place in the ring.
-template <MatrixForm kForm>
+template <MatrixForm kForm, bool kBeside>
 __device__ __forceinline__ void vector_load(const VectorArgs& args, const VectorWalk& walk,
                                             uint32_t stage, int lane) {
-  using Shape = VectorShape<kForm>;
+  using Shape = VectorShape<kForm, kBeside>;
   if constexpr (Shape::kRowMajor) {
 #pragma unroll
     for (int unit = 0; unit < Shape::kUnits; ++unit) {
@@ -124,11 +127,11 @@ __device__ __forceinline__ void vector_load(const VectorArgs& args, const Vector
 
 // sums += the step at `stage` times the activations at `x` (this lane's chunk of the step's first
 // unit; the next unit's lies x_unit bytes on). unit_sums: this lane's two sums of the first unit.
-template <MatrixForm kForm>
+template <MatrixForm kForm, bool kBeside>
 __device__ __forceinline__ void vector_step(float (&sums)[2][4], uint32_t stage, uint32_t x,
                                             uint32_t x_unit, uint32_t unit_sums, uint32_t code_base,
                                             int lane) {
-  using Shape = VectorShape<kForm>;
+  using Shape = VectorShape<kForm, kBeside>;
   uint4 chunks[Shape::kChunks];
 #pragma unroll
   for (int i = 0; i < Shape::kChunks; ++i) {
@@ -206,7 +209,7 @@ __device__ __forceinline__ float bf16_sum(uint32_t pair) { return bf16_low(pair)
 // its lanes find them: chunk c of row n at ((c / 4) * inputs + n) * 64 + c % 4 * 16. norm_x is
 // multiplied by the norm's weight only: 1/rms is a factor of the whole row and follows at the end; the
 // sums of squares go to `squares` (inputs).
-template <MatrixForm kForm>
+template <MatrixForm kForm, bool kBeside>
 __device__ __forceinline__ void vector_activations(const VectorArgs& args, int begin, int end,
                                                    uint4* to, float* unit_sums, float* squares,
                                                    int lane) {
@@ -244,7 +247,7 @@ __device__ __forceinline__ void vector_activations(const VectorArgs& args, int b
         }
       }
       if (c < end) to[(c / 4 * args.inputs + n) * 4 + c % 4] = out;
-      if constexpr (VectorShape<kForm>::kUnitSums) {
+      if constexpr (VectorShape<kForm, kBeside>::kUnitSums) {
         float sum = (bf16_sum(out.x) + bf16_sum(out.y)) + (bf16_sum(out.z) + bf16_sum(out.w));
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
@@ -277,7 +280,7 @@ __device__ __forceinline__ void vector_ask_vectors(const VectorArgs& args, int b
   }
 }
 
-// Adds up a tile's sums, (k_warps, 8 inputs, 16 rows), and applies the epilogue. One warp.
+// Adds up a tile's sums, (k_warps, inputs, 16 rows), and applies the epilogue. One warp.
 __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, const float* sums,
                                               const float* squares, uint32_t full, uint32_t parity,
                                               int lane) {
@@ -303,7 +306,7 @@ __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, 
     float y = 0;
     if (at < outputs) {
 #pragma unroll 4
-      for (int w = 0; w < args.k_warps; ++w) y += sums[w * 128 + at];
+      for (int w = 0; w < args.k_warps; ++w) y += sums[w * outputs + at];
       if (args.norm_x) {
         float square = 0;
 #pragma unroll 4
@@ -342,13 +345,14 @@ __device__ __forceinline__ void vector_ask_next(const VectorArgs& args, int warp
   prefetch_l2(args.next + share * args.next_bytes + at, min(kAtOnce, args.next_bytes - at));
 }
 
-template <MatrixForm kForm>
-__global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const VectorArgs args) {
-  using Shape = VectorShape<kForm>;
+template <MatrixForm kForm, bool kBeside>
+__global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
+    kernel_matrix_vector(const VectorArgs args) {
+  using Shape = VectorShape<kForm, kBeside>;
   extern __shared__ __align__(128) uint8_t shared[];
   uint8_t* place = shared + kVectorWarps * Shape::kWarpBytes;
   float* sums_all = reinterpret_cast<float*>(place);
-  place += kVectorSumBytes;
+  place += vector_sum_bytes(args.inputs);
   float* squares_all = reinterpret_cast<float*>(place);
   place += kVectorSquareBytes;
   const uint32_t barriers_all = shared_address(place);
@@ -365,7 +369,8 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
   uint4* activations = reinterpret_cast<uint4*>(place + group * group_bytes);
   float* unit_sums = reinterpret_cast<float*>(activations + units * args.inputs * 4);
   float* group_squares = squares_all + group * args.k_warps * 8;
-  float* group_sums = sums_all + group * args.k_warps * 128;
+  const int warp_sums = kTileRows * args.inputs;
+  float* group_sums = sums_all + group * args.k_warps * warp_sums;
   // Of a group: kVectorBuffers that say "all sums are there", then as many "may be written again".
   const uint32_t full = barriers_all + group * 2 * kVectorBuffers * 8;
   const uint32_t empty = full + kVectorBuffers * 8;
@@ -378,14 +383,14 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
   VectorWalk walk = {nullptr, nullptr, tile_first, step_begin, 0};
   if (tile_first < args.tiles) {
     walk.left = (args.tiles - tile_first + stride - 1) / stride * (step_end - step_begin);
-    vector_walk_tile<kForm>(args, &walk, lane);
+    vector_walk_tile<kForm, kBeside>(args, &walk, lane);
   }
   if (walk.left == 0) vector_ask_next(args, warp, lane);
   uint32_t fill = ring + static_cast<uint32_t>(lane * 16);
   const uint32_t fill_end = fill + Shape::kWarpBytes;
   auto load_next = [&]() {
     if (walk.left > 0) {
-      vector_load<kForm>(args, walk, fill, lane);
+      vector_load<kForm, kBeside>(args, walk, fill, lane);
       if (--walk.left == 0) vector_ask_next(args, warp, lane);
       constexpr int kAdvance = Shape::kRowMajor ? Shape::kStep * 2 : Shape::kStageBytes;
       walk.low += kAdvance;
@@ -393,7 +398,7 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
       if (++walk.step == step_end) {
         walk.step = step_begin;
         walk.tile += stride;
-        vector_walk_tile<kForm>(args, &walk, lane);
+        vector_walk_tile<kForm, kBeside>(args, &walk, lane);
       }
       fill += Shape::kStageBytes;
       if (fill == fill_end) fill -= Shape::kWarpBytes;
@@ -412,8 +417,9 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
   vector_ask_vectors(args, step_begin * Shape::kStep / 8, step_end * Shape::kStep / 8, tile_first,
                      stride, k_warp == 0, lane);
   wait_for_previous_kernel();
-  vector_activations<kForm>(args, step_begin * Shape::kStep / 8, step_end * Shape::kStep / 8,
-                            activations, unit_sums, group_squares + k_warp * 8, lane);
+  vector_activations<kForm, kBeside>(args, step_begin * Shape::kStep / 8,
+                                     step_end * Shape::kStep / 8, activations, unit_sums,
+                                     group_squares + k_warp * 8, lane);
   __syncwarp();
 
   const uint32_t x_unit = static_cast<uint32_t>(64 * args.inputs);
@@ -436,7 +442,7 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
       copy_async_wait_for<Shape::kStages - 2>();
       __syncwarp();
       load_next();
-      vector_step<kForm>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
+      vector_step<kForm, kBeside>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
       x += Shape::kUnits * x_unit;
       unit_sums_at += Shape::kUnits * kUnitSumBytes;
       drain += Shape::kStageBytes;
@@ -445,8 +451,8 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
     const int buffer = turn % kVectorBuffers;
     const uint32_t parity = static_cast<uint32_t>(turn / kVectorBuffers) & 1u;
     if (turn >= kVectorBuffers) barrier_wait(empty + buffer * 8, parity ^ 1u);
-    float* tile_sums = group_sums + buffer * (kVectorWarps * 128);
-    float* own = tile_sums + k_warp * 128;
+    float* tile_sums = group_sums + buffer * (kVectorWarps * warp_sums);
+    float* own = tile_sums + k_warp * warp_sums;
     const int g = lane / 4;
     const int n = lane % 4 * 2;
     if (n < args.inputs) {
@@ -468,10 +474,10 @@ __global__ void __launch_bounds__(kVectorThreads, 1) kernel_matrix_vector(const 
   }
 }
 
-template <MatrixForm kForm>
+template <MatrixForm kForm, bool kBeside>
 VectorForm vector_form() {
-  using Shape = VectorShape<kForm>;
-  return {kernel_matrix_vector<kForm>, Shape::kStep, Shape::kUnits,
+  using Shape = VectorShape<kForm, kBeside>;
+  return {kernel_matrix_vector<kForm, kBeside>, Shape::kStep, Shape::kUnits,
           kVectorWarps * Shape::kWarpBytes, Shape::kUnitSums};
 }
 

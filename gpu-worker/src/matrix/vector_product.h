@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#include "layout.h"
 #include "leanedge_cuda/matrix.h"
 
 namespace leanedge::cuda {
@@ -49,7 +50,9 @@ struct VectorForm {
 // Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations and
 // barriers; then, for each group of warps, activations and (int4) their sums a unit.
 inline constexpr int32_t kVectorBuffers = 2;
-inline constexpr int32_t kVectorSumBytes = kVectorBuffers * kVectorWarps * 8 * 16 * 4;
+LEANEDGE_MATRIX_FN int32_t vector_sum_bytes(int32_t inputs) {
+  return kVectorBuffers * kVectorWarps * inputs * kTileRows * 4;
+}
 inline constexpr int32_t kVectorSquareBytes = kVectorWarps * 8 * 4;
 inline constexpr int32_t kVectorBarrierBytes = 2 * kVectorBuffers * kVectorWarps * 8;
 inline constexpr int32_t kUnitSumBytes = 32;  // of up to 8 inputs
@@ -59,9 +62,10 @@ inline int32_t vector_group_bytes(int32_t units, int32_t inputs, bool unit_sums)
 
 VectorForm vector_form_bf16();
 VectorForm vector_form_f16();
-VectorForm vector_form_fp8();
 VectorForm vector_form_int8();
-VectorForm vector_form_int4();
+// beside: the kernel that leaves room for the one behind it (VectorShape).
+VectorForm vector_form_fp8(bool beside);
+VectorForm vector_form_int4(bool beside);
 
 // Lets the kernels take as much shared memory as the device has.
 cudaError_t vector_prepare(int32_t shared_max);
