@@ -133,6 +133,12 @@ export const bindingTtlMs = 30 * 60_000;
 
 /** How long a change may wait on its way to the tenant's index: a session whose turns are short tells of several at once. */
 export const indexPushMs = 200;
+/** Entries that wait for one tenant's index together: a message of some 100 KB at most. */
+export const indexBatchMax = 256;
+/** Tenants for whom entries wait in one isolate; the longest waiting ones are told anew by their sessions' alarms. */
+export const indexTenantsMax = 256;
+/** Answers of indexes that an isolate keeps for sessions that did not ask yet; of what it drops, the index is told once more. */
+export const indexAnswersMax = 4_096;
 
 /** How much earlier than in memory a binding may expire in storage: a turn that only prolongs it writes no row for that. */
 export const bindingSlackMs = 60_000;

@@ -11,6 +11,9 @@ import {
 import { sessionReserveMs } from "../limits.js";
 import type { IndexEntry } from "./tenant-object.js";
 
+/** Longer than entries wait for each other, on a busy machine. */
+const waitMs = 10_000;
+
 function entry(sessionId: string, version: number, title = ""): IndexEntry {
   return {
     sessionId,
@@ -107,6 +110,35 @@ describe("TenantObject", () => {
     );
     const [held] = await testEnv.TENANT.getByName(tenant).list(1, undefined);
     expect(held?.version).toBe(future + 1);
+  });
+
+  it("hears of many sessions' turns in a few calls, and of all of them", async () => {
+    const { tenant, key } = await newTenant();
+    const client = sessionClient(key);
+    const sessions = Array.from({ length: 12 }, (_, index) => `s${index}`);
+    await Promise.all(
+      sessions.map((sessionId) =>
+        runTurn(client, { sessionId, turn: 1, messages: [scripted({})] }),
+      ),
+    );
+    const ended = { lastTurn: 1, runningTurn: 0, messageCount: 2 };
+    await vi.waitFor(async () => {
+      const listed = await testEnv.TENANT.getByName(tenant).list(100, undefined);
+      expect(listed.map((row) => row.sessionId).sort()).toEqual([...sessions].sort());
+      for (const row of listed) expect(row).toMatchObject(ended);
+    }, waitMs);
+    // Those whose entries others carried learn of it from their alarms, and tell nothing again.
+    for (const sessionId of sessions) {
+      await runDurableObjectAlarm(sessionObject(tenant, sessionId));
+    }
+    const versions = await testEnv.TENANT.getByName(tenant).list(100, undefined);
+    for (const { sessionId, version } of versions) {
+      await runInDurableObject(sessionObject(tenant, sessionId), (_instance, state) => {
+        expect(state.storage.sql.exec("SELECT index_version FROM session").one()).toEqual({
+          index_version: version,
+        });
+      });
+    }
   });
 
   it("is brought up to date by a session's alarm after it was out of reach", async () => {

@@ -3,6 +3,8 @@ import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
 import { indexPushMs, indexRetryMs, indexRetryMsMax, turnWatchMs } from "../limits.js";
 import type { Clock } from "./clock.js";
+import { isolateBatches } from "./index-batches.js";
+import type { IndexAnswer } from "./index-batches.js";
 import type { SessionStore } from "./session-store.js";
 import { indexEntry } from "./session-views.js";
 import type { TenantObject } from "./tenant-object.js";
@@ -11,16 +13,17 @@ import type { TenantObject } from "./tenant-object.js";
 export class SessionIndexer {
   readonly #store: SessionStore;
   readonly #tenants: DurableObjectNamespace<TenantObject>;
-  readonly #clock: Pick<Clock, "sleep">;
-  #soon: Promise<boolean> | undefined;
+  readonly #clock: Pick<Clock, "nowMs" | "sleep">;
   #pushing = false;
   #failures = 0;
+  /** What the index last answered was a version that ours had to be raised above. */
+  #outbids = false;
 
   /** Does nothing yet. */
   constructor(
     store: SessionStore,
     tenants: DurableObjectNamespace<TenantObject>,
-    clock: Pick<Clock, "sleep">,
+    clock: Pick<Clock, "nowMs" | "sleep">,
   ) {
     this.#store = store;
     this.#tenants = tenants;
@@ -43,18 +46,22 @@ export class SessionIndexer {
   }
 
   /**
-   * Brings the index up to date within indexPushMs, and at once where it does not know of the session yet. Never rejects.
-   * Resolves to whether it is then.
+   * Brings the index up to date within indexPushMs, with what other sessions tell it (index-batches.ts), and at once where a
+   * session was made that it does not know of yet. Never rejects. Resolves to whether it is then, or will be if all goes well.
    */
-  pushSoon(): Promise<boolean> {
-    if (this.#store.session()?.indexedVersion === 0) {
+  async pushSoon(): Promise<boolean> {
+    const session = this.#store.session();
+    if (session === undefined || (session.indexedVersion === 0 && !session.implicit)) {
       return this.push();
     }
-    this.#soon ??= this.#clock.sleep(indexPushMs).then(() => {
-      this.#soon = undefined;
-      return this.push();
-    });
-    return this.#soon;
+    try {
+      // What others tell the index for this session must be durable.
+      await this.#store.sync();
+      return await this.#share();
+    } catch (error) {
+      this.#failed(error);
+      return false;
+    }
   }
 
   /** Brings the index up to date. Never rejects. Resolves to whether it is now. */
@@ -64,17 +71,68 @@ export class SessionIndexer {
     }
     this.#pushing = true;
     try {
+      this.#learn();
       while (await this.#pushOnce()) {
         this.#failures = 0;
       }
       return true;
     } catch (error) {
-      this.#failures++;
-      log("warn", "index.not_updated", errorFields(error));
+      this.#failed(error);
       return false;
     } finally {
       this.#pushing = false;
     }
+  }
+
+  /** Tells the index with others; true where nobody failed. */
+  async #share(): Promise<boolean> {
+    const session = this.#store.session();
+    if (session === undefined || session.indexVersion <= session.indexedVersion) {
+      return true;
+    }
+    const { tenant } = session;
+    const entry = indexEntry(this.#store, session);
+    if (!isolateBatches.add(tenant, entry, this.#clock.nowMs())) {
+      return true;
+    }
+    await this.#clock.sleep(indexPushMs);
+    const entries = isolateBatches.take(tenant);
+    if (entries.length > 0) {
+      const held = await this.#tenants.getByName(tenant).putAll(entries);
+      for (const [index, { sessionId, version }] of entries.entries()) {
+        isolateBatches.answered(tenant, sessionId, { version, held: held[index] ?? 0 });
+      }
+      this.#failures = 0;
+    }
+    this.#learn();
+    // A version that had to be raised is not told yet.
+    return this.#outbids ? this.push() : true;
+  }
+
+  /** Notes what the index answered to an entry that was told with others. */
+  #learn(): void {
+    const session = this.#store.session();
+    const answer =
+      session === undefined ? undefined : isolateBatches.answer(session.tenant, session.sessionId);
+    if (answer !== undefined) {
+      this.#note(answer);
+    }
+  }
+
+  /** @param held version that the index holds since it was told `version` */
+  #note({ version, held }: IndexAnswer): void {
+    this.#outbids = held > version && held >= (this.#store.session()?.indexVersion ?? 0);
+    if (this.#outbids) {
+      // The index remembers a later life of this id, from before a clock went back: outbid it.
+      this.#store.raiseIndexVersion(held + 1);
+    } else {
+      this.#store.setIndexedVersion(version);
+    }
+  }
+
+  #failed(error: unknown): void {
+    this.#failures++;
+    log("warn", "index.not_updated", errorFields(error));
   }
 
   /** Sends one change, if there is one. */
@@ -87,12 +145,7 @@ export class SessionIndexer {
     if (session !== undefined && session.indexVersion > session.indexedVersion) {
       const entry = indexEntry(store, session);
       const held = await this.#tenants.getByName(session.tenant).put(entry);
-      if (held > entry.version) {
-        // The index remembers a later life of this id, from before a clock went back: outbid it.
-        store.raiseIndexVersion(held + 1);
-      } else {
-        store.setIndexedVersion(entry.version);
-      }
+      this.#note({ version: entry.version, held });
       return true;
     }
     if (deletion !== undefined) {

@@ -179,17 +179,21 @@ export class SessionTurns {
 
   /**
    * The client hears of a turn only once it is durable. One that begins waits turnStoreMs for its first token, to be
-   * stored with it, and longer where storing takes long.
+   * stored with it, and as long as that waits for more where it is there.
    */
   async #storeBegun(): Promise<void> {
     const { clock, store } = this.#parts;
-    if (this.#runner !== undefined) {
-      await within(this.#runner.stored, turnStoreMs + 2 * isolatePace.pauseMs, clock);
+    // It may have ended after a wait, and another turn may run then.
+    const runner = this.#runner;
+    if (runner !== undefined) {
+      await within(runner.stored, turnStoreMs, clock);
+      if (runner.gathers) {
+        await within(runner.stored, isolatePace.pauseMs, clock);
+      }
     }
     this.#parts.watch();
-    const durable = store.sync();
+    await store.sync();
     this.#parts.changed();
-    await durable;
   }
 
   #start({ call, request, signal, head, ticket, form }: StartOptions): StartedCall {

@@ -102,6 +102,11 @@ export class TenantObject extends DurableObject<GatewayEnv> {
     return taken.toArray().length > 0 ? entry.version : this.#version(entry.sessionId);
   }
 
+  /** The same for several, in one commit; the version of each that is there afterwards. */
+  putAll(entries: readonly IndexEntry[]): number[] {
+    return entries.map((entry) => this.put(entry));
+  }
+
   /** Removes a session unless something newer than this version is there. */
   remove(sessionId: string, version: number): number {
     const nowMs = Date.now();

@@ -150,6 +150,11 @@ export class TurnRunner {
     return this.#stored.promise;
   }
 
+  /** Some of the answer is there and waits for more, to be stored with it. */
+  get gathers(): boolean {
+    return this.#hasPending();
+  }
+
   /** Bytes of the answer that may be shown. */
   get durableBytes(): number {
     return this.#durableBytes;
