@@ -1,9 +1,10 @@
 """Forms of kernels against each other (gpu-worker/src/kernels/variants.h), so that one run says which becomes the
 default. `attention`: decode attention alone where it misses its aims, through the harness; `matrix`: all products of a
-step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens; `batch`: the same of 8 to 32 sequences. Most
-telling cases come first. Prints a line a case and keeps variants-PART.json and .md in $OUT up to date.
+step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens; `batch`: the same of 8 to 32 sequences;
+`tune`: which of two forms is faster, for the steps behind this one. Most telling cases come first. Prints a line a case
+and keeps variants-PART.json and .md in $OUT up to date.
 
-    python3 bench_variants.py attention|matrix|engine|batch [--forms q4_0,fp8,bf16] [--together 0] [--seconds N]"""
+    python3 bench_variants.py attention|matrix|engine|batch|tune [--forms q4_0,fp8,bf16] [--together 0] [--seconds N]"""
 
 import argparse
 import itertools
@@ -157,9 +158,58 @@ def batch(report, forms, seconds):
                 made.close()
 
 
+# Forms that no run has compared yet, weights and sequences of the steps that do.
+TUNED = (
+    ("beside=0", ("q4_0", "fp8"), 1),
+    ("merge_together=4", ("q4_0",), 1),
+    ("share_min=4096", ("q4_0",), 1),
+    ("block_rows=0", ("bf16",), 16),
+)
+
+
+def step_seconds(form, count):
+    """Seconds of a step of `count` sequences, dense."""
+    made = BenchEngine(form, [], sequences=20)
+    try:
+        sequences = [made.create(0) for _ in range(count if DEVICE else 2)]
+        fill(made, sequences, 2048 if DEVICE else 200)
+        return decode(made, sequences, 40 if DEVICE else 8)
+    finally:
+        made.close()
+
+
+def tune(report):
+    """Which forms are faster than what stands in variants.h, by more than one part in a hundred: into $OUT/tuned."""
+    usual, chosen = {}, []
+    for variant, forms, count in TUNED:
+        ratio = 1.0
+        for form in forms:
+            for value in ("", variant):
+                if value == "" and (form, count) in usual:
+                    continue
+                choose(value)
+                step = step_seconds(form, count)
+                report.show(
+                    case="tune",
+                    form=form,
+                    rows=count,
+                    variant=value or "as it is",
+                    ms=1e3 * step,
+                )
+                if value == "":
+                    usual[form, count] = step
+                else:
+                    ratio *= step / usual[form, count]
+        if ratio < 0.99 ** len(forms):
+            chosen.append(variant)
+    with open(os.path.join(os.environ.get("OUT", "."), "tuned"), "w") as file:
+        file.write(",".join(chosen) + "\n")
+    print(f"tuned: {','.join(chosen) or 'as it is'}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=("attention", "matrix", "engine", "batch"))
+    parser.add_argument("part", choices=("attention", "matrix", "engine", "batch", "tune"))
     parser.add_argument("--forms", default="q4_0,fp8,bf16" if DEVICE else "q4_0")
     parser.add_argument(
         "--together", type=int, default=1, help="0: without variants whose blocks wait for each other"
@@ -172,6 +222,8 @@ def main():
         attention(report, arguments.together, arguments.seconds)
     elif arguments.part == "matrix":
         matrix(report, arguments.forms.split(","), arguments.seconds)
+    elif arguments.part == "tune":
+        tune(report)
     elif arguments.part == "batch":
         batch(report, ["bf16"], arguments.seconds)
     else:

@@ -54,6 +54,7 @@ def product_rate(rounds=15):
 def result_head(command, **figures):
     """What results say of their run; `command` where LEANEDGE_COMMAND names none."""
     driver = "none"
+    variants = os.environ.get("LEANEDGE_CUDA_VARIANTS", "").strip()
     if torch.cuda.is_available():
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
@@ -64,7 +65,8 @@ def result_head(command, **figures):
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": os.environ.get("LEANEDGE_COMMIT", "unknown"),
-        "command": os.environ.get("LEANEDGE_COMMAND", command),
+        "command": os.environ.get("LEANEDGE_COMMAND", command)
+        + (f" with {variants}" if variants else ""),
         **figures,
         "kernels": os.environ.get("LEANEDGE_KERNELS", "unknown"),
     }

@@ -18,13 +18,14 @@ export interface RunHead {
 /** The head of a run that began with `command`; LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured. */
 export function runHead(command: string): RunHead {
   const [device = "", driver = ""] = gpu();
+  const variants = (process.env["LEANEDGE_CUDA_VARIANTS"] ?? "").trim();
   return {
     device,
     driver,
     node: process.version,
     date: `${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC`,
     commit: process.env["LEANEDGE_COMMIT"] ?? "unknown",
-    command,
+    command: variants === "" ? command : `${command} with ${variants}`,
     kernels: process.env["LEANEDGE_KERNELS"] ?? "unknown",
   };
 }
@@ -33,7 +34,7 @@ export function runHead(command: string): RunHead {
 function gpu(): readonly string[] {
   try {
     const query = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
-    return execFileSync("nvidia-smi", query, { encoding: "utf8" }).trim().split(", ");
+    return execFileSync("nvidia-smi", query, { encoding: "utf8" }).trim().split(/, |\n/);
   } catch {
     return ["no GPU", "none"];
   }

@@ -6,7 +6,7 @@
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, sessions, serving, node, eval, peers, variants, latency, profile, batch, and any of the above. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, sessions, serving, node, eval, peers, variants, latency, profile, batch, tune, and any of the above. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -83,6 +83,7 @@ limit() {
     latency) echo 150 ;;
     profile) echo 120 ;;
     batch) echo 90 ;;
+    tune) echo 60 ;;
     *) return 1 ;;
   esac
 }
@@ -168,7 +169,7 @@ command_of() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
-    *-engine | sessions | peers | latency | profile | batch) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-engine | sessions | peers | latency | profile | batch | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
@@ -191,6 +192,7 @@ command_of() {
       run=(bash -c "LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so LEANEDGE_CUDA_VARIANTS=block_rows=32 $python check_matrix.py | grep -v '^ok'; a=\${PIPESTATUS[0]}
         $python bench_variants.py batch --seconds $seconds; exit \$((a + \$?))")
       ;;
+    tune) run=("$python" bench_variants.py tune) ;;
     latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
     variants)
       # Small shares first, merged in groups of two, in larger ones, together: whether every merge is right.
@@ -280,7 +282,7 @@ for step in "${list[@]}"; do
     skipped=$((skipped + 1))
     continue
   fi
-  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile|eval)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
+  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile|tune|eval)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
     say "left out $step: it cannot run here"
     skipped=$((skipped + 1))
     continue
@@ -294,6 +296,12 @@ for step in "${list[@]}"; do
   else
     failed=$((failed + 1))
     broken[$family]=1
+  fi
+  # What `tune` has found to be faster counts for all steps behind it.
+  if [[ $step == tune && $status == 0 && -s $work/tuned ]]; then
+    LEANEDGE_CUDA_VARIANTS=$(cat "$work/tuned")
+    export LEANEDGE_CUDA_VARIANTS
+    say "from here on: ${LEANEDGE_CUDA_VARIANTS:-kernels as they are}"
   fi
   # Of checks what failed and the sum, of benchmarks their last figures.
   if [[ $step == check-* ]]; then
