@@ -3,6 +3,9 @@
 A run goes on where its checkpoint ends, so it can be cut into commands; --minutes bounds one
 command, --steps (or --total-minutes, from the measured speed) the whole run. Writes
 OUT/checkpoint.pt, OUT/log.jsonl and, at the end, OUT/model.pt.
+
+--from FILE begins with the weights of a model that an earlier run brought home, at the share
+--from-share of the schedule: more training than one machine is held for.
 """
 
 import argparse
@@ -11,7 +14,7 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from torch import Tensor
 from .config import EMBEDDED, TINY, ModelConfig
 from .corpus import corpus_hash, paragraphs_of, read_corpus
 from .feed import Feed
+from .load import open_model
 from .model import Transformer, initialise
 from .muon import Muon
 from .retrieval import Haystack
@@ -41,6 +45,7 @@ PLAN_SHARE = 0.95  # of the time that is left; the rest is compiling, measuring 
 # Shares of the run at which its length is planned again: what longer rows take is known then.
 PLAN_AGAIN = (0.3, 0.6, 0.85)
 STEPS_MAX = 200_000
+WARM_STEPS = 50  # of a run that begins with weights: its optimisers know nothing yet
 
 
 @dataclass
@@ -140,6 +145,8 @@ class Run:
         self.optimisers = optimisers(self.model)
         self.progress = Progress(steps=arguments.steps)
         path = self.out / "checkpoint.pt"
+        if arguments.start is not None and not path.exists():
+            self.begin_with(arguments.start)
         if path.exists():
             state = torch.load(path, map_location=self.device)
             self.model.load_state_dict(state["model"])
@@ -161,6 +168,17 @@ class Run:
             return nullcontext()
         return torch.autocast("cuda", dtype=torch.bfloat16)
 
+    def begin_with(self, path: Path) -> None:
+        """Takes the weights of a model of the same shape and vocabulary."""
+        model, file = open_model(path)
+        # A file holds it in 32 bits.
+        config = replace(model.config, rms_eps=float(f"{model.config.rms_eps:.6g}"))
+        if config != self.config:
+            raise ValueError(f"{path}: {config} is not this run's {self.config}")
+        if file is None or file.vocabulary.tokens != embedded_vocabulary().tokens:
+            raise ValueError(f"{path} has another vocabulary than the embedded model's")
+        self.model.load_state_dict(model.state_dict())
+
     def plans_now(self) -> bool:
         """Whether the length of the run is to be planned, for the first time or once more."""
         progress = self.progress
@@ -174,7 +192,7 @@ class Run:
 
     def done_at(self, step: int) -> float:
         """Share of the run before a step; before the run's length is known, a guess."""
-        return step / (self.progress.steps or self.arguments.steps_guess)
+        return share_done(self.arguments, self.progress.steps, step)
 
     def log(self, **values: object) -> None:
         """A line of the log, on the screen too."""
@@ -200,9 +218,12 @@ class Run:
     def step(self, ids: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
         """One update."""
         done = self.done_at(self.progress.step)
+        rate = self.schedule.rate(done)
+        if self.arguments.start is not None:
+            rate *= min(1.0, (self.progress.step + 1) / WARM_STEPS)
         for optimiser, peak in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = peak * self.schedule.rate(done)
+                group["lr"] = peak * rate
         quantised = self.schedule.quantised(done)
         with stored_weights(self.model, "q4_0") if quantised else nullcontext():
             with self.autocast():
@@ -219,6 +240,12 @@ class Run:
         return text.detach(), answer.detach()
 
 
+def share_done(arguments: argparse.Namespace, steps: int, step: int) -> float:
+    """Share of the schedule before a step of a run of `steps`; 0 steps: a guess is taken."""
+    begin = arguments.start_share if arguments.start is not None else 0.0
+    return begin + (1 - begin) * step / (steps or arguments.steps_guess)
+
+
 def plans_passed(progress: Progress) -> int:
     """How many of the points at which a run is planned again lie behind."""
     if progress.steps == 0:
@@ -231,7 +258,7 @@ def planned_steps(
 ) -> int:
     """Steps of the whole run from the speed (tokens a second) in rows of `length` tokens."""
     left = PLAN_SHARE * max(0.0, 60 * arguments.total_minutes - progress.seconds)
-    begin = min(0.999, progress.step / (progress.steps or arguments.steps_guess))
+    begin = min(0.999, share_done(arguments, progress.steps, progress.step))
     mean_speed = speed * length_cost(length) / schedule.mean_cost(begin)
     return progress.step + int(left * mean_speed / arguments.batch_tokens)
 
@@ -263,6 +290,8 @@ def train(arguments: argparse.Namespace) -> Progress:
             data_sha256=corpus_hash(arguments.corpus), text_share=arguments.text_share,
             batch_tokens=arguments.batch_tokens, muon_rate=MUON_RATE, adam_rate=ADAM_RATE,
             muon_decay=MUON_DECAY, embedding_decay=EMBEDDING_DECAY,
+            **({"start": arguments.start.name, "start_share": arguments.start_share}
+               if arguments.start is not None else {}),
         )  # fmt: skip
         probe_batch = make_batch(SEED_PROBE, 0, arguments.probe_rows, 2048, 1.0, Source(
             source.tokenizer, source.corpus, source.haystack, source.text_ids, Mix(text=0.0)
@@ -337,6 +366,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--corpus", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--config", choices=("embedded", "tiny"), default="embedded")
+    options.add_argument("--from", dest="start", type=Path, help="a model to begin with")
+    options.add_argument(
+        "--from-share", dest="start_share", type=float, default=0.3, help="of the schedule"
+    )
     options.add_argument("--steps", type=int, default=0, help="of the whole run; 0: from the speed")
     options.add_argument("--steps-guess", type=int, default=4000, help="until the speed is known")
     options.add_argument("--minutes", type=float, default=8.5, help="of this command")

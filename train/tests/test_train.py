@@ -22,6 +22,7 @@ from leanedge_train import (
     train_model,
 )
 from leanedge_train.corpus import corpus_hash
+from leanedge_train.gguf_file import ModelFile, write_gguf
 from leanedge_train.load import open_model
 from leanedge_train.plan import read_plan
 from leanedge_train.schedule import Schedule, length_cost, parse_lengths
@@ -97,6 +98,29 @@ def test_training_lowers_both_losses_and_goes_on_from_its_checkpoint(trained: Pa
     assert starts[0] == 0 and starts[1] > 0
     assert {line["length"] for line in steps} == {128, 256}
     assert lines[-1]["held_out_q4_0"] < 2000
+
+
+def test_a_run_goes_on_from_a_model_that_came_home(
+    trained: Path, exported: Path, tmp_path: Path
+) -> None:
+    def lines_of(folder: Path) -> list[dict]:
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return [line for line in lines if "text" in line]
+
+    train_model.train(arguments(trained, out=tmp_path, steps=10, start=exported))
+    before, after = lines_of(trained / "run"), lines_of(tmp_path)
+    assert after[0]["text"] < before[0]["text"] - 2, "it begins with what was learned"
+    assert after[-1]["rate"] < 0.2 and after[-1]["step"] == 10
+    half = arguments(trained, start=exported, start_share=0.5)
+    shares = [train_model.share_done(half, 100, step) for step in (0, 50, 100)]
+    assert shares == [0.5, 0.75, 1.0]
+    model, _ = open_model(exported)
+    other = tmp_path / "other.gguf"
+    vocabulary = embedded_vocabulary()
+    vocabulary = replace(vocabulary, tokens=("<|other|>", *vocabulary.tokens[1:]))
+    write_gguf(other, model, ModelFile("other", model.config, vocabulary), "f16")
+    with pytest.raises(ValueError, match="another vocabulary"):
+        train_model.train(arguments(trained, out=tmp_path / "refused", start=other))
 
 
 @needs_engine()
