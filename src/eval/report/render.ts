@@ -75,6 +75,7 @@ export function renderSection(section: Section, charts: readonly string[]): stri
     originTable(methods),
   ];
   if (replies.length > 0) parts.push("### Scores", scoreTable(methods, replies));
+  parts.push(...answeredTasks(methods, replies));
   parts.push(...charts);
   const asked = replies.filter(({ task }) => task !== sessionTask);
   const session = replies.filter(({ task }) => task === sessionTask);
@@ -152,6 +153,31 @@ function scoreTable(methods: readonly MethodLine[], results: readonly NamedResul
     ? `${text}\n\nA first look: ${pairs} pairs at least, ${pairsWanted} are wanted before a difference is called settled. ` +
         "Scores of methods that were asked at more lengths are means over more samples; differences are not."
     : text;
+}
+
+/** From this mean score on the whole cache answers a task: 0 .. 1. */
+const answeredMin = 0.5;
+
+/**
+ * The scores again, of those tasks that the whole cache answers: what a model cannot do anyway costs nothing, and makes
+ * every difference smaller. Nothing where that is all tasks, or none.
+ */
+function answeredTasks(methods: readonly MethodLine[], replies: readonly NamedResult[]): string[] {
+  const full = replies.filter(({ method }) => method === fullMethod);
+  const tasks = unique(full.map(({ task }) => task));
+  const answered = tasks.filter((task) => {
+    const scores = full.filter((one) => one.task === task).map(({ score }) => score);
+    return mean(scores) >= answeredMin;
+  });
+  if (answered.length === 0 || answered.length === tasks.length) return [];
+  return [
+    "### Scores on the tasks that the whole cache answers",
+    `${answered.length} of ${tasks.length}, those with ${points(answeredMin)} points or more: \`${answered.join("`, `")}\`.`,
+    scoreTable(
+      methods,
+      replies.filter(({ task }) => answered.includes(task)),
+    ),
+  ];
 }
 
 function lengthTable(methods: readonly MethodLine[], results: readonly NamedResult[]): string {

@@ -78,6 +78,30 @@ describe("report", () => {
     expect(report).not.toContain("Perplexity");
   });
 
+  it("shows the tasks that the whole cache answers once more alone", () => {
+    const files = [
+      {
+        methods,
+        results: [
+          ...results("full", "easy", 1_024, [1, 1]),
+          ...results("half", "easy", 1_024, [1, 0]),
+          ...results("full", "hard", 1_024, [0, 0.5]),
+          ...results("half", "hard", 1_024, [0, 0.5]),
+        ],
+      },
+    ];
+    const report = render(files);
+    expect(report).toMatch(/^\| half \| 500 \| 37\.5 .* \| -25\.0 .* \| 4 \|$/m);
+    const [, answered = ""] = report.split("### Scores on the tasks that the whole cache answers");
+    expect(answered).toContain("1 of 2, those with 50.0 points or more: `easy`.");
+    expect(answered).toMatch(/^\| half \| 500 \| 50\.0 .* \| -50\.0 .* \| 2 \|$/m);
+    const easy = files.map((file) => ({
+      ...file,
+      results: file.results.filter(({ task }) => task === "easy"),
+    }));
+    expect(render(easy)).not.toContain("that the whole cache answers");
+  });
+
   it("keeps what is beyond the model's window apart, and names it", () => {
     const files = [
       {
@@ -196,7 +220,7 @@ describe("the committed report", () => {
     });
     afterAll(() => rm(copy, { recursive: true, force: true }));
 
-    it("needs results only, and has fewer charts then", async () => {
+    it("needs results only, and has fewer charts then", { timeout: 60_000 }, async () => {
       const written = await writeReport(copy);
       expect(written).toContain("results.md");
       expect(written.some((path) => path.endsWith("-bytes.svg"))).toBe(true);
