@@ -153,7 +153,7 @@ done
 # history cannot say.
 for results in $(find docs/results -name '*.json' | sort); do
   family=$(basename "$results" .json | sed 's/^[0-9-]*-[a-z0-9]*-//')
-  case $family in sessions | serving | peers | node) family=engine ;; esac
+  case $family in sessions | serving | peers | node | profile) family=engine ;; esac
   commit=$(sed -n 's/.*"commit": "\([0-9a-f]*\)".*/\1/p' "$results")
   measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
   if ! git cat-file -e "${commit:-none}^{commit}" 2>/dev/null; then

@@ -57,7 +57,8 @@ def result_head(command, **figures):
     variants = os.environ.get("LEANEDGE_CUDA_VARIANTS", "").strip()
     if torch.cuda.is_available():
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+        said = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        driver = said.split()[0]  # a line a GPU
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU",
         "driver": driver,
