@@ -108,7 +108,11 @@ describe("sessions all at once, more than fit", () => {
       ),
     );
     // Each is admitted with the 300 tokens that its answer could have.
-    const busy = await statusWhen(gateway, ({ queued }) => queued > 0, 30_000);
+    const busy = await statusWhen(
+      gateway,
+      ({ queued, running }) => queued > 0 && running > 0,
+      30_000,
+    );
     expect(busy.running).toBeGreaterThan(0);
     const seen = await turns;
     expect(seen).toHaveLength(sessions);
