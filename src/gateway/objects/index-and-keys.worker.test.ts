@@ -9,7 +9,7 @@ import {
   testEnv,
 } from "../testing/gateway-clients.js";
 import { sessionReserveMs } from "../limits.js";
-import type { IndexEntry } from "./tenant-object.js";
+import type { IndexEntry } from "./index-entry.js";
 
 /** Longer than entries wait for each other, on a busy machine. */
 const waitMs = 10_000;

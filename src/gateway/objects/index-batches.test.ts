@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { indexAnswersMax, indexBatchMax, indexPushMs, indexTenantsMax } from "../limits.js";
 import { IndexBatches } from "./index-batches.js";
-import type { IndexEntry } from "./tenant-object.js";
+import type { IndexEntry } from "./index-entry.js";
 
 function entry(sessionId: string, version = 1): IndexEntry {
   return {

@@ -5,7 +5,7 @@
  * gave its entry away reads later what the index answered; what is lost on the way, its alarm tells anew.
  */
 import { indexAnswersMax, indexBatchMax, indexPushMs, indexTenantsMax } from "../limits.js";
-import type { IndexEntry } from "./tenant-object.js";
+import type { IndexEntry } from "./index-entry.js";
 
 /** What waits for one tenant. */
 interface Batch {

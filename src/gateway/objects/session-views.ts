@@ -13,7 +13,7 @@ import { messagesPageBytesMax } from "../limits.js";
 import { shownBytes, turnUsage } from "./answer-stream.js";
 import type { MessageRecord, SessionRecord, TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
-import type { IndexEntry } from "./tenant-object.js";
+import type { IndexEntry } from "./index-entry.js";
 import type { TurnRunner } from "./turn-runner.js";
 
 /** A session in full. */

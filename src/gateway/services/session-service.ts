@@ -21,7 +21,8 @@ import { watchAnswer } from "../metrics/watch-answer.js";
 import { checkPageSize, checkSessionId } from "../objects/request-rules.js";
 import { SessionClient } from "../objects/session-client.js";
 import type { SessionCaller } from "../objects/session-client.js";
-import type { IndexEntry, IndexPosition } from "../objects/tenant-object.js";
+import type { IndexEntry } from "../objects/index-entry.js";
+import type { IndexPosition } from "../objects/tenant-object.js";
 import { copyRateHeaders } from "../rate/rate-headers.js";
 import { withRetryInfo } from "./retry-info.js";
 
