@@ -157,13 +157,7 @@ export const everySessionTables = [
 
 /** Tables that a deletion empties. */
 export const sessionTables = [
-  "session",
-  "binding",
-  "turn",
-  "message",
-  "segment",
-  "piece",
-  "cache",
+  ...everySessionTables,
   "snapshot",
   "snapshot_row",
   "left_worker",
