@@ -124,15 +124,45 @@ else
   skipped=$((skipped + 1))
 fi
 
-# Results name a hash of their family's sources, which is theirs in every commit that has these kernels.
+# checkout COMMIT: gpu-worker as it was then, in $out/then; fails where this copy has no such history.
+checkout() {
+  git cat-file -e "${1:-none}^{commit}" 2>/dev/null || return 1
+  rm -rf "$out/then" && mkdir "$out/then"
+  git archive "$1" gpu-worker | tar x -C "$out/then"
+}
+
+# variants FOLDER [CHANGES]: the forms that kernels in FOLDER take (src/kernels/variants.h), a line each, with
+# `name=value,...` in the place of the values that stand there.
+variants() {
+  local values change
+  values=$(sed -n 's/^ *int32_t \([a-z_]*\) = \(-*[0-9]*\);.*/\1=\2/p' "$1/src/kernels/variants.h" 2>/dev/null)
+  for change in $(tr , " " <<<"${2-}"); do values=$(sed "s/^${change%%=*}=.*/$change/" <<<"$values"); done
+  sort <<<"$values"
+}
+
+# field NAME FILE: what a result says.
+field() { sed -n "s/.*\"$1\": \"\([^\"]*\)\".*/\1/p" "$2" | head -n 1; }
+
+# The newest result of a family measured the sources that are here, and the forms that are chosen here. The hash that
+# it names belongs to the list of files of its day: where there is history, today's list is applied to its commit.
 # A family that changed since and waits for a GPU is listed in docs/results/README.md as "- `family` due: why".
 due=docs/results/README.md
 for family in decode-attention matrix prefill-attention page-selection rows engine; do
   results=$(find docs/results -name "*-$family.json" | sort | tail -n 1)
   [[ -z $results ]] && continue
-  measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
+  measured=$(field kernels "$results")
   here=$(gpu-worker/device/kernels-hash.sh "$family")
-  if [[ $measured == "$here" ]]; then
+  forms=same
+  if checkout "$(field commit "$results")"; then
+    measured=$(gpu-worker/device/kernels-hash.sh "$family" "$out/then/gpu-worker" 2>/dev/null || echo "$measured")
+    # A command ends in "with name=value,...".
+    changes=$(field command "$results" | sed -n 's/.* with \([a-z_]*=[a-z0-9_=,]*\)$/\1/p')
+    if [[ -f $out/then/gpu-worker/src/kernels/variants.h ]]; then
+      forms=$(diff <(variants "$out/then/gpu-worker" "$changes") <(variants gpu-worker) | grep '^[<>]' | tr '\n' ' ' || true)
+      forms=${forms:-same}
+    fi
+  fi
+  if [[ $measured == "$here" && $forms == same ]]; then
     if grep -q "^- \`$family\` due: " "$due"; then
       echo "FAIL $due lists $family as due, but $results measured these kernels ($here)"
       failed=$((failed + 1))
@@ -141,10 +171,10 @@ for family in decode-attention matrix prefill-attention page-selection rows engi
       passed=$((passed + 1))
     fi
   elif grep "^- \`$family\` due: " "$due"; then
-    echo "skip $results measured kernels $measured, here are $here: not measured yet"
+    echo "skip $results measured kernels $measured, here are $here, forms: $forms: not measured yet"
     skipped=$((skipped + 1))
   else
-    echo "FAIL $results measured kernels $measured, here are $here: run gpu-worker/device/run.sh on a GPU"
+    echo "FAIL $results measured kernels $measured, here are $here, forms: $forms: run gpu-worker/device/run.sh on a GPU"
     failed=$((failed + 1))
   fi
 done
@@ -154,15 +184,13 @@ done
 for results in $(find docs/results -name '*.json' | sort); do
   family=$(basename "$results" .json | sed 's/^[0-9-]*-[a-z0-9]*-//')
   case $family in sessions | serving | peers | node | profile) family=engine ;; esac
-  commit=$(sed -n 's/.*"commit": "\([0-9a-f]*\)".*/\1/p' "$results")
-  measured=$(sed -n 's/.*"kernels": "\([0-9a-f]*\)".*/\1/p' "$results")
-  if ! git cat-file -e "${commit:-none}^{commit}" 2>/dev/null; then
+  commit=$(field commit "$results")
+  measured=$(field kernels "$results")
+  if ! checkout "$commit"; then
     echo "skip $results: commit ${commit:-none} is not in this copy's history"
     skipped=$((skipped + 1))
     continue
   fi
-  rm -rf "$out/then" && mkdir "$out/then"
-  git archive "$commit" gpu-worker | tar x -C "$out/then"
   # By the list of files of today, or by that of then.
   now=$(gpu-worker/device/kernels-hash.sh "$family" "$out/then/gpu-worker" 2>/dev/null || true)
   then=$("$out/then/gpu-worker/device/kernels-hash.sh" "$family" 2>/dev/null || true)

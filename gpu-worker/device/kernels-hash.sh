@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Prints a hash of the sources of one family of kernels, without comments and white space: results name
 # it, so that it can be told whether they still measure the kernels that are here. Each family has its
-# own list, so that a change of one does not age the results of the others.
+# own list, so that a change of one does not age the results of the others. Which forms are chosen (src/kernels/variants.h)
+# is in none: results name the forms that they were measured with, and scripts/nvcc-check.sh compares these.
 #   gpu-worker/device/kernels-hash.sh FAMILY [folder with include/ and src/]
 # Families: decode-attention, matrix, prefill-attention, page-selection, rows, engine (what drives them all).
 set -euo pipefail
@@ -14,7 +15,7 @@ case $family in
       src/kernels/decode_attention.cuh src/kernels/decode_attention_{f16,int2,int4,int8}.cu
       src/kernels/decode_attention_kernels.cuh src/kernels/decode_kernels.h src/kernels/decode_launch.cpp
       src/kernels/{full_rows,online_softmax,page_fragments,plan_device,warp_ops}.cuh
-      src/kernels/page_flush.cu src/kernels/split.h src/kernels/variants.{h,cpp}
+      src/kernels/page_flush.cu src/kernels/split.h src/kernels/variants.cpp
     )
     ;;
   matrix) files=(include/leanedge_cuda/matrix.h src/launch.h src/matrix) ;;

@@ -28,10 +28,10 @@ struct Variants {
   // 1: attention may start beside the product before the rotation, and reads page tables and pages meanwhile.
   int32_t rotate_early = 1;
   // Products of few rows, FP8 and int4: 1: a block leaves room for one of the product behind it, which fills its ring
-  // meanwhile.
-  int32_t beside = 1;
+  // meanwhile. Slower: 64 registers a thread and shorter rings cost more than the overlap gives.
+  int32_t beside = 0;
   // Rows of activations, 5 to 32, up to which bf16 weights meet them in our own product; 0: in cuBLASLt's.
-  int32_t block_rows = 16;
+  int32_t block_rows = 0;
 };
 
 // The values in force: read from the environment at the first call.
