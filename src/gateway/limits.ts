@@ -82,8 +82,12 @@ export const turnStoreMs = 20;
 
 /** A commit that is durable so soon did not wait for others: what follows it is stored at once. */
 export const commitQuietMs = 4;
-/** Longest that changes wait for others because commits take long (commit-pace.ts): some steps of a model, and no pause to a reader. */
-export const commitPauseMsMax = 250;
+/** Other commits that may be under way in an isolate when one begins before anything waits for more (commit-pace.ts). */
+export const commitOthersQuiet = 8;
+/** Longest that changes wait for others because commits take long: a few steps of a model, and no pause to a reader. */
+export const commitPauseMsMax = 100;
+/** A commit that takes longer is one of an object that is gone, and counts no more. */
+export const commitLostMs = 10_000;
 
 /** Largest piece of text in one delta, in bytes; a replayed answer travels in such pieces. */
 export const deltaBytesMax = 64 * 1024;

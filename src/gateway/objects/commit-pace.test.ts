@@ -1,55 +1,67 @@
 import { describe, expect, it } from "vitest";
-import { commitPauseMsMax, commitQuietMs } from "../limits.js";
+import { commitLostMs, commitOthersQuiet, commitPauseMsMax, commitQuietMs } from "../limits.js";
 import { CommitPace } from "./commit-pace.js";
+import { crowd } from "./testing/crowded-pace.js";
 
-/** The pace after commits that took `ms`, behind a first one that was quick. */
-function paceAfter(ms: number, commits: number): CommitPace {
+async function pauseAfter(ms: number, sessions?: number): Promise<number> {
   const pace = new CommitPace();
-  pace.took(0);
-  for (let commit = 0; commit < commits; commit++) {
-    pace.took(ms);
-  }
-  return pace;
+  await crowd(pace, ms, sessions);
+  return pace.pauseMs;
 }
 
 describe("the pace of commits", () => {
-  it("makes nothing wait where they are durable soon", () => {
+  it("makes nothing wait where they are durable soon", async () => {
     expect(new CommitPace().pauseMs).toBe(0);
-    expect(paceAfter(commitQuietMs, 1_000).pauseMs).toBe(0);
+    expect(await pauseAfter(commitQuietMs)).toBe(0);
   });
 
-  it("makes changes wait longer the longer commits take, up to a bound", () => {
-    const late = paceAfter(commitQuietMs + 5, 20).pauseMs;
-    const later = paceAfter(commitQuietMs + 10, 20).pauseMs;
+  it("makes nothing wait where few sessions store at once, however long that takes", async () => {
+    for (const sessions of [1, 4, commitOthersQuiet]) {
+      expect(await pauseAfter(60_000, sessions)).toBe(0);
+    }
+  });
+
+  it("makes changes wait longer the longer many commits take, up to a bound", async () => {
+    const late = await pauseAfter(commitQuietMs + 2);
+    const later = await pauseAfter(commitQuietMs + 4);
     expect(late).toBeGreaterThan(0);
     expect(later).toBeGreaterThan(late);
-    expect(paceAfter(60_000, 20).pauseMs).toBe(commitPauseMsMax);
+    expect(await pauseAfter(60_000)).toBe(commitPauseMsMax);
   });
 
-  it("makes nothing wait where storage is far away and every commit takes as long", () => {
+  it("forgets a crowd within a few commits that were alone", async () => {
     const pace = new CommitPace();
-    for (let commit = 0; commit < 1_000; commit++) {
-      pace.took(30 + (commit % 7));
-      expect(pace.pauseMs).toBe(0);
-    }
-    // Others came: commits take three times as long, and what follows waits.
-    for (let commit = 0; commit < 20; commit++) {
-      pace.took(100);
-    }
+    await crowd(pace);
     expect(pace.pauseMs).toBeGreaterThan(0);
-  });
-
-  it("takes for quiet what stays so", () => {
-    expect(paceAfter(30, 20).pauseMs).toBeGreaterThan(0);
-    expect(paceAfter(30, 2_000).pauseMs).toBe(0);
-  });
-
-  it("forgets one slow commit within a few quick ones", () => {
-    const pace = paceAfter(0, 10);
-    pace.took(60_000);
-    for (let commit = 0; commit < 40; commit++) {
-      pace.took(0);
+    for (let commit = 0; commit < 20; commit++) {
+      await crowd(pace, 60_000, 1);
     }
+    expect(pace.pauseMs).toBe(0);
+  });
+
+  it("counts a commit that failed, and one that never ended, as over", async () => {
+    const pace = new CommitPace();
+    const lost = 4 * commitOthersQuiet;
+    for (let commit = 0; commit < lost; commit++) {
+      await expect(
+        pace.during(
+          () => Promise.reject(new Error("the object is gone")),
+          () => 0,
+        ),
+      ).rejects.toThrow("gone");
+      void pace.during(
+        () => new Promise(() => undefined),
+        () => 0,
+      );
+    }
+    for (let commit = 0; commit < lost; commit++) {
+      await pace.during(
+        () => Promise.resolve(),
+        () => commitLostMs + 60 * commit,
+      );
+    }
+    expect(pace.pauseMs).toBe(0);
+    await crowd(pace, 60_000, 2);
     expect(pace.pauseMs).toBe(0);
   });
 });

@@ -1,18 +1,13 @@
 /**
- * How long what is to be stored waits for more of it. Storing takes an instant on a quiet machine, and then nothing waits. On a
- * busy one a commit is behind those of all other sessions, and so is every event that it lets go: the longer commits took of
- * late, the more goes into one. Late means later than the quickest of late: where every commit takes its time because storage is
- * far away, as on Cloudflare, an idle machine would gain nothing from waiting, and streams go on at once. What waits is not
- * shown, so nothing that anybody was told is ever lost by it.
+ * How long what is to be stored waits for more of it. Where few sessions store at once nothing waits, however long a commit
+ * takes: storage may be far away, as on Cloudflare, or an engine computes in the same process, and streams go on at once. Where
+ * many do, a commit is behind those of all others, and so is every event that it lets go: the longer commits took of late, the
+ * more goes into one. What waits is not shown, so nothing that anybody was told is ever lost by it.
  */
-import { commitPauseMsMax, commitQuietMs } from "../limits.js";
+import { commitLostMs, commitOthersQuiet, commitPauseMsMax, commitQuietMs } from "../limits.js";
 
-/** Share of the newest commit in the mean. */
+/** Share of the newest commit in the means. */
 const newest = 1 / 8;
-/** How far one commit pulls the quickest of late up to the mean: some hundreds later it is that of a new place, or another disk. */
-const forgetting = 1 / 256;
-/** A commit that takes so many times the quickest one waited for others. */
-const quietTimes = 2;
 /**
  * How many commits' time changes wait. A commit that is late is so because everything is: what a worker sent at one moment is
  * then read piece by piece, each a turn of the event loop later, and a pause must hold several of these to be worth it.
@@ -22,30 +17,41 @@ const commitsWaited = 8;
 /** See the head of this file. */
 export class CommitPace {
   #meanMs = 0;
-  #leastMs = Infinity;
+  #meanOthers = 0;
+  /** Those that are under way, the oldest first. */
+  readonly #begun = new Set<{ readonly ms: number }>();
 
-  /** A commit took so long, from when it was made until it was known to be durable; milliseconds. */
-  took(ms: number): void {
-    const tookMs = Math.min(ms, commitPauseMsMax);
-    if (this.#leastMs === Infinity) {
-      // The first one says nothing of others yet.
-      this.#meanMs = tookMs;
-      this.#leastMs = tookMs;
-      return;
+  /** Waits until a commit is durable, and keeps in mind how long that took and how many others were under way. */
+  async during(durable: () => Promise<void>, nowMs: () => number): Promise<void> {
+    const begun = { ms: nowMs() };
+    this.#forgetLost(begun.ms);
+    this.#meanOthers += (this.#begun.size - this.#meanOthers) * newest;
+    this.#begun.add(begun);
+    try {
+      await durable();
+    } finally {
+      this.#begun.delete(begun);
+      this.#meanMs += (Math.min(nowMs() - begun.ms, commitPauseMsMax) - this.#meanMs) * newest;
     }
-    this.#meanMs += (tookMs - this.#meanMs) * newest;
-    const leastMs = this.#leastMs + Math.max(0, this.#meanMs - this.#leastMs) * forgetting;
-    this.#leastMs = Math.min(tookMs, leastMs);
   }
 
-  /** How long changes should wait for others, milliseconds: 0 on a quiet machine, commitPauseMsMax at most. */
+  /** How long changes should wait for others, milliseconds: 0 where few sessions store at once, commitPauseMsMax at most. */
   get pauseMs(): number {
-    const quietMs = Math.max(
-      commitQuietMs,
-      this.#leastMs === Infinity ? 0 : quietTimes * this.#leastMs,
-    );
-    const lateMs = Math.max(0, this.#meanMs - quietMs);
+    if (this.#meanOthers <= commitOthersQuiet) {
+      return 0;
+    }
+    const lateMs = Math.max(0, this.#meanMs - commitQuietMs);
     return Math.min(commitsWaited * lateMs, commitPauseMsMax);
+  }
+
+  /** A commit of an object that was taken away meanwhile never ends. */
+  #forgetLost(nowMs: number): void {
+    for (const begun of this.#begun) {
+      if (nowMs - begun.ms < commitLostMs) {
+        return;
+      }
+      this.#begun.delete(begun);
+    }
   }
 }
 

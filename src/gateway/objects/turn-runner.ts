@@ -632,10 +632,11 @@ export class TurnRunner {
   /** Stores all that waits, and tells the pace how long that took. */
   async #sync(): Promise<void> {
     const { clock, onStore, pace } = this.#options;
-    const beginMs = clock.nowMs();
     onStore();
-    await this.#store.sync();
-    pace.took(clock.nowMs() - beginMs);
+    await pace.during(
+      () => this.#store.sync(),
+      () => clock.nowMs(),
+    );
   }
 
   async #giveUp(error: unknown): Promise<void> {

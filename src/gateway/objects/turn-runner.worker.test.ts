@@ -12,7 +12,6 @@ import {
   answerBytesMax,
   appendIntervalMs,
   attemptBackoffMsMax,
-  commitPauseMsMax,
   heartbeatIntervalMs,
   workerSilenceMsMax,
 } from "../limits.js";
@@ -26,6 +25,7 @@ import { ChangeBell, streamAnswer } from "./answer-stream.js";
 import type { EventSource } from "./answer-streams.js";
 import { SessionSnapshots } from "./session-snapshots.js";
 import { CommitPace } from "./commit-pace.js";
+import { crowd } from "./testing/crowded-pace.js";
 import { SessionStore } from "./session-store.js";
 import { TurnRunner } from "./turn-runner.js";
 
@@ -257,10 +257,7 @@ describe("TurnRunner", () => {
 
   it("gathers more of an answer, its first token included, where commits take long", () =>
     onBench(async ({ call, clock, pace, store, runner }) => {
-      pace.took(0);
-      for (let commit = 0; commit < 20; commit++) {
-        pace.took(commitPauseMsMax);
-      }
+      await crowd(pace);
       const waitMs = pace.pauseMs;
       expect(waitMs).toBeGreaterThan(2 * appendIntervalMs);
       await call(0).send(accepted, tokens([10], "a", 0));
@@ -275,10 +272,7 @@ describe("TurnRunner", () => {
 
   it("keeps what waited when it is cancelled", () =>
     onBench(async ({ call, pace, store, runner }) => {
-      pace.took(0);
-      for (let commit = 0; commit < 20; commit++) {
-        pace.took(commitPauseMsMax);
-      }
+      await crowd(pace);
       await call(0).send(accepted, tokens([10], "a", 0));
       runner.cancel();
       await runner.done;
