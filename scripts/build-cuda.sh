@@ -63,7 +63,7 @@ compile() {
 export -f compile
 export objects home targets
 printf '%s\n' "${kernels[@]}" "${engine[@]}" "${tests[@]}" | grep . |
-  xargs --max-procs="${NVCC_JOBS:-1}" --max-args=1 bash -euc 'compile "$0"'
+  xargs --max-procs="${NVCC_JOBS:-2}" --max-args=1 bash -euc 'compile "$0"'
 
 # library NAME SOURCE...
 library() {

@@ -1,5 +1,5 @@
 /**
- * Clients that come, leave in the middle and return at random, for LEANEDGE_SOAK_SECONDS (20 if unset, 60 in CI): memory
+ * Clients that come, leave in the middle and return at random, for LEANEDGE_SOAK_SECONDS (20 if unset, 40 in CI): memory
  * of the worker process stays flat, nothing is left behind, and every answer that was not left is whole.
  *
  *     LEANEDGE_SOAK_SECONDS=600 npx vitest run --project node test/worker/soak.test.ts
@@ -19,7 +19,7 @@ import {
 } from "../support/worker-process.js";
 
 const seconds = Number(
-  process.env["LEANEDGE_SOAK_SECONDS"] ?? (process.env["LEANEDGE_CI"] === "1" ? "60" : "20"),
+  process.env["LEANEDGE_SOAK_SECONDS"] ?? (process.env["LEANEDGE_CI"] === "1" ? "40" : "20"),
 );
 const clientsMax = 12;
 /** What the process may grow by after its first third, in bytes: the JavaScript heap breathes. */
