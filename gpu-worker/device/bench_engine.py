@@ -6,7 +6,6 @@ set. Prints a line a case and keeps engine.json and engine.md in $OUT up to date
         [--masks FOLDER] [--steps N] [--seconds N] [--profile]"""
 
 import argparse
-import time
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from engine_bench import (
     Report,
     decode,
     fill,
-    kept_channels,
     late,
-    plan,
+    measure_forms,
     zone_bytes,
 )
 
@@ -198,18 +196,7 @@ def main():
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     report = Report("engine", "The CUDA engine, 8B Llama geometry, random weights", NOTES)
-    plans = [plan("dense")]
-    if arguments.masks or not DEVICE:
-        plans.append(plan("leank-int4", "int4", kept_channels(arguments.masks)))
-    for form in arguments.forms.split(","):
-        if late(arguments.seconds):
-            break
-        begin = time.time()
-        try:
-            measure(report, form, plans, arguments)
-        except Exception as error:  # the next form may still be measured
-            report.failed(form, error)
-        print(f"{form}: {time.time() - begin:.0f} s", flush=True)
+    measure_forms(report, measure, arguments)
 
 
 main()

@@ -106,6 +106,24 @@ def late(seconds):
     return time.time() - start > seconds
 
 
+def measure_forms(report, measure, arguments):
+    """`measure(report, form, plans, arguments)` for each of `arguments.forms`, under a dense plan and, where
+    `arguments.masks` has the published mask (or the shape is the tiny one), under that with int4 pages. A form that
+    fails is noted, and none begins later than `arguments.seconds`."""
+    plans = [plan("dense")]
+    if arguments.masks or not DEVICE:
+        plans.append(plan("leank-int4", "int4", kept_channels(arguments.masks)))
+    for form in arguments.forms.split(","):
+        if late(arguments.seconds):
+            break
+        begin = time.time()
+        try:
+            measure(report, form, plans, arguments)
+        except Exception as error:  # the next form may still be measured
+            report.failed(form, error)
+        print(f"{form}: {time.time() - begin:.0f} s", flush=True)
+
+
 class Weights:
     """Tensors of a model whose rows are cut from one random buffer."""
 

@@ -5,11 +5,10 @@ launches overlap. Prints a line a kernel and keeps profile.json and profile.md i
     python3 profile_engine.py [--forms q4_0,bf16,fp8] [--masks FOLDER] [--prompts 8192] [--seconds N]"""
 
 import argparse
-import time
 
 import torch
 
-from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channels, late, plan
+from engine_bench import DEVICE, BenchEngine, Report, decode, fill, late, measure_forms
 
 BEHIND = 2048 if DEVICE else 200
 ROWS_SHOWN = 14  # kernels of a case, those that take longest
@@ -164,16 +163,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=90.0, help="begin no case later than this")
     arguments = parser.parse_args()
     report = Report("profile", "Where a step's time goes, 8B Llama geometry, random weights", NOTES)
-    plans = [plan("dense")]
-    if arguments.masks or not DEVICE:
-        plans.append(plan("leank-int4", "int4", kept_channels(arguments.masks)))
-    for form in arguments.forms.split(","):
-        begin = time.time()
-        try:
-            measure(report, form, plans, arguments)
-        except Exception as error:  # the next form may still be measured
-            report.failed(form, error)
-        print(f"{form}: {time.time() - begin:.0f} s", flush=True)
+    measure_forms(report, measure, arguments)
 
 
 main()
