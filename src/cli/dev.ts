@@ -9,7 +9,7 @@ import { build } from "./build.js";
 import { servedModels } from "./plan-files.js";
 import { developmentKey } from "./dev-key.js";
 import { packagePath } from "./repository.js";
-import { startWrangler } from "./wrangler-process.js";
+import { startWorkers } from "./workers-process.js";
 
 /** Options of the command. */
 export interface DevOptions {
@@ -48,10 +48,10 @@ export async function dev(options: DevOptions): Promise<void> {
   for (const line of await build(assets)) console.log(line);
   const models = await servedModels(options.plan, assets);
 
-  const wrangler = await startWrangler({
+  const workers = await startWorkers({
     host: options.host,
     port: options.port,
-    persistTo: state,
+    state,
     assets,
     watch: options.watch,
     vars: {
@@ -77,7 +77,7 @@ export async function dev(options: DevOptions): Promise<void> {
   try {
     front = await startGrpcFront({ host: options.host, port: options.grpcPort, targetUrl: url });
   } catch (error) {
-    await wrangler.stop();
+    await workers.stop();
     throw error;
   }
 
@@ -98,9 +98,9 @@ Stop with Ctrl+C. Sessions stay in ${options.state}.`);
       });
     }
   });
-  const why = await Promise.race([signal, wrangler.exited]);
+  const why = await Promise.race([signal, workers.exited]);
   await front.close();
-  await wrangler.stop();
+  await workers.stop();
   if (why !== "signal") throw new Error(`the Workers runtime ended with code ${why ?? "none"}`);
 }
 

@@ -1,6 +1,7 @@
 /** The `leanedge` command. Each sub-command is a file of its own; this one only names them. */
 import { Command, InvalidArgumentError } from "commander";
 import { build } from "./build.js";
+import { bundle, type BundleOptions } from "./bundle.js";
 import { dev, type DevOptions } from "./dev.js";
 import { addEvalCommands } from "./eval.js";
 import { addKeyCommands } from "./keys.js";
@@ -91,6 +92,17 @@ program
   .option("--out <folder>", "folder to write", "dist/public")
   .action(async ({ out }: { out: string }) => {
     for (const line of await build(out)) console.log(line);
+  });
+
+program
+  .command("bundle")
+  .description("write the gateway for workerd (docs/operations.md, 'On workerd')")
+  .option("--out <folder>", "folder to write; what is in it is removed", "dist/gateway")
+  .option("--assets <folder>", "folder that `leanedge build` wrote", "dist/public")
+  .option("--storage <folder>", "where workerd keeps sessions, keys and pools", ".leanedge/objects")
+  .option("--listen <host:port>", "where workerd listens", "127.0.0.1:8080")
+  .action(async (options: BundleOptions) => {
+    for (const line of await bundle(options)) console.log(line);
   });
 
 addEvalCommands(program, wholeNumber);

@@ -1,43 +1,81 @@
 /**
- * The child process that holds the Workers runtime (wrangler-process.ts starts it). It tells its
- * parent over IPC when it is ready, and ends when the parent is gone.
+ * The child process that holds the Workers runtime (workers-process.ts starts it). It tells its parent over IPC when it
+ * is ready, and ends when the parent is gone.
  *
- * wrangler's own command watches the sources and reloads in the middle of a conversation; a gateway that
- * is used, not developed, must not.
+ * It is workerd itself that serves, as in production. Only `leanedge dev --watch` has wrangler's development server before
+ * it, which reloads in the middle of a conversation, and does not tell the gateway of a client that leaves before its
+ * answer's head has come.
  */
-import { unstable_startWorker } from "wrangler";
+import { spawn } from "node:child_process";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import workerd from "workerd";
+import { bundleGateway } from "./bundle-gateway.js";
 import { packagePath } from "./repository.js";
-import type { WranglerOptions } from "./wrangler-process.js";
+import { writeWorkerdConfig } from "./workerd-config.js";
+import type { WorkersOptions } from "./workers-process.js";
 
-const options = JSON.parse(process.argv[2] ?? "") as WranglerOptions;
+const options = JSON.parse(process.argv[2] ?? "") as WorkersOptions;
+await (options.watch ? runWrangler() : runWorkerd());
 
-process.once("disconnect", () => {
-  process.exit(0);
-});
+async function runWorkerd(): Promise<void> {
+  const bundle = join(options.state, "gateway");
+  const storage = join(options.state, "objects");
+  await mkdir(storage, { recursive: true });
+  await bundleGateway(bundle);
+  const config = await writeWorkerdConfig({
+    ...{ bundle, storage, assets: options.assets },
+    listen: `${options.host.includes(":") ? `[${options.host}]` : options.host}:${options.port}`,
+    variables: Object.keys(options.vars),
+  });
+  const child = spawn(workerd.default, ["serve", "--control-fd=3", config], {
+    stdio: ["ignore", "inherit", "inherit", "pipe"],
+    env: { ...process.env, ...options.vars },
+  });
+  const end = (): void => {
+    child.kill("SIGKILL");
+  };
+  process.once("disconnect", end);
+  process.once("SIGTERM", end);
+  child.once("exit", (code) => {
+    process.exit(process.connected && code !== null ? code : 0);
+  });
+  // It says there, a line an event, what it listens on.
+  for await (const line of createInterface({ input: child.stdio[3] as Readable })) {
+    if ((JSON.parse(line) as { event: string }).event === "listen") process.send?.("ready");
+  }
+}
 
-const worker = await unstable_startWorker({
-  config: packagePath("wrangler.toml"),
-  entrypoint: packagePath("src/gateway/index.ts"),
-  assets: options.assets,
-  bindings: Object.fromEntries(
-    Object.entries(options.vars).map(([name, value]) => [name, { type: "plain_text", value }]),
-  ),
-  dev: {
-    remote: false,
-    // The older unstable_dev takes no heed of it.
-    watch: options.watch,
-    server: { hostname: options.host, port: options.port },
-    inspector: false,
-    persist: options.persistTo,
-    logLevel: process.env["LEANEDGE_LOG"] === "debug" ? "debug" : "error",
-  },
-});
-await worker.ready;
-
-process.once("SIGTERM", () => {
-  worker.dispose().then(
-    () => process.exit(0),
-    () => process.exit(1),
-  );
-});
-process.send?.("ready");
+async function runWrangler(): Promise<void> {
+  const { unstable_startWorker: startWorker } = await import("wrangler");
+  process.once("disconnect", () => {
+    process.exit(0);
+  });
+  const worker = await startWorker({
+    config: packagePath("wrangler.toml"),
+    entrypoint: packagePath("src/gateway/index.ts"),
+    assets: options.assets,
+    bindings: Object.fromEntries(
+      Object.entries(options.vars).map(([name, value]) => [name, { type: "plain_text", value }]),
+    ),
+    dev: {
+      remote: false,
+      // The older unstable_dev takes no heed of it.
+      watch: true,
+      server: { hostname: options.host, port: options.port },
+      inspector: false,
+      persist: options.state,
+      logLevel: process.env["LEANEDGE_LOG"] === "debug" ? "debug" : "error",
+    },
+  });
+  await worker.ready;
+  process.once("SIGTERM", () => {
+    worker.dispose().then(
+      () => process.exit(0),
+      () => process.exit(1),
+    );
+  });
+  process.send?.("ready");
+}

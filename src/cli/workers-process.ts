@@ -1,4 +1,4 @@
-/** Runs the Workers runtime as a child process, with its noise kept out of sight. */
+/** Runs the Workers runtime as a child process (workers-runtime.ts), with its noise kept out of sight. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { packagePath } from "./repository.js";
 
@@ -10,21 +10,21 @@ const stopMsMax = 5_000;
 const keptLinesMax = 200;
 
 /** What to run; travels to the child as JSON. */
-export interface WranglerOptions {
+export interface WorkersOptions {
   readonly host: string;
   readonly port: number;
-  /** Folder in which Durable Objects keep their storage. */
-  readonly persistTo: string;
+  /** Folder for the bundle and for the storage of Durable Objects. */
+  readonly state: string;
   /** Variables of the Worker. */
   readonly vars: Readonly<Record<string, string>>;
   /** Folder of static assets. */
   readonly assets: string;
-  /** Reload when a source changes; for work on the gateway itself. */
+  /** Reload when a source changes, behind wrangler's development server; for work on the gateway itself. */
   readonly watch: boolean;
 }
 
 /** A running Workers runtime. */
-export interface WranglerProcess {
+export interface WorkersProcess {
   /** Ends the runtime; resolves once it is gone. */
   stop(): Promise<void>;
   /** Resolves with the exit code when the runtime ends by itself. */
@@ -35,7 +35,7 @@ export interface WranglerProcess {
  * Starts the runtime and waits until it answers.
  * @throws Error with the runtime's output if it ends or does not answer in time
  */
-export async function startWrangler(options: WranglerOptions): Promise<WranglerProcess> {
+export async function startWorkers(options: WorkersOptions): Promise<WorkersProcess> {
   const lines: string[] = [];
   const child = spawn(
     nodeBinary(),

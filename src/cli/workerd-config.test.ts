@@ -1,0 +1,38 @@
+import { readFile } from "node:fs/promises";
+import { describe, expect, it } from "vitest";
+import { packagePath } from "./repository.js";
+import { workerdConfig } from "./workerd-config.js";
+
+const options = {
+  assets: "/srv/page",
+  storage: "/var/lib/leanedge",
+  listen: "[::1]:8080",
+  variables: ["LEANEDGE_MODELS"],
+};
+
+describe("workerdConfig", () => {
+  it("names what wrangler.toml names, each object under a key that stays", async () => {
+    const toml = await readFile(packagePath("wrangler.toml"), "utf8");
+    const config = workerdConfig(toml, ["a.wasm"], options);
+    const classes = [...toml.matchAll(/class_name = "(\w+)"/g)].map(([, type]) => type ?? "");
+    expect(classes).toContain("SessionObject");
+    for (const type of classes) {
+      expect(config).toContain(`(className = "${type}", uniqueKey = "leanedge-${type}"`);
+    }
+    expect(config).toContain(/^compatibility_date = (.*)$/m.exec(toml)?.[1]);
+    expect(config).toContain('(name = "./a.wasm", wasm = embed "a.wasm")');
+    expect(config).toContain('address = "[::1]:8080"');
+    expect(config).toContain('fromEnvironment = "LEANEDGE_MODELS"');
+  });
+
+  it("quotes what a path may hold", () => {
+    const toml =
+      'compatibility_date = "2026-01-01"\ncompatibility_flags = []\n{ name = "A", class_name = "B" }';
+    const config = workerdConfig(toml, [], { ...options, storage: '/a "b"\\c' });
+    expect(config).toContain('path = "/a \\"b\\"\\\\c", writable');
+  });
+
+  it("says what wrangler.toml lacks", () => {
+    expect(() => workerdConfig("", [], options)).toThrow("no compatibility date");
+  });
+});
