@@ -4,7 +4,7 @@
 #
 # torch comes from Debian (python3-torch 1.13, 40 MB): PyPI's wheel for Linux brings gigabytes of CUDA
 # libraries. Where neither is there, the tests are skipped by name; with LEANEDGE_CI=1 the packages are
-# installed. What needs a GPU or transformers is no test: train/device/.
+# installed, and with --install nothing else is done. What needs a GPU or transformers is no test: train/device/.
 set -euo pipefail
 cd "$(dirname "$0")/../train"
 
@@ -27,6 +27,8 @@ if ! .venv/bin/python -c 'import gguf, pytest, ruff, safetensors, tokenizers' 2>
   .venv/bin/pip install --quiet --disable-pip-version-check \
     gguf==0.19.0 tokenizers==0.23.3 safetensors==0.8.0 pytest==9.2.0 ruff==0.14.0
 fi
+
+if [[ ${1-} == --install ]]; then exit 0; fi
 
 # Lint and format count as one test.
 tidy=0

@@ -2,8 +2,9 @@
  * `npm run test:conformance`: Connect's conformance runner against the gateway's adapter in workerd and the gRPC front.
  *
  * Connect and gRPC-web go to `wrangler dev` over HTTP/1.1; everything over HTTP/2 without TLS, native gRPC included, goes
- * through the front. Arguments are passed to the runner (`--run '**\/timeouts/**' --trace`). Exits with the runner's
- * status: failures, and listed failures that have begun to pass, are both errors.
+ * through the front. Arguments are passed to the runner (`--run '**\/timeouts/**' --trace`); `--install` fetches and
+ * builds the runner, and nothing else. Exits with the runner's status: failures, and listed failures that have begun
+ * to pass, are both errors.
  */
 import { spawn } from "node:child_process";
 import path from "node:path";
@@ -91,6 +92,7 @@ async function runWithRepetition(
 console.log(`connectconformance ${conformanceVersion}, server mode`);
 const runner = await installRunner();
 await writeDescriptors();
+if (process.argv[2] === "--install") process.exit();
 const worker = await startWranglerDev("test/conformance/wrangler.toml");
 const front = await startGrpcFront({
   port: 0,
