@@ -17,19 +17,28 @@ export interface LayerLog {
   readonly q: Float32Array;
 }
 
-/** A random log. */
+/** Logs that were made: modules are held against the same ones, one after the other. */
+const logs = new Map<string, LayerLog>();
+
+/** A random log, which nobody may change: the same shape and seed give the same one. */
 export function randomLog(
   shape: Pick<LayerLog, "tokens" | "heads" | "kvHeads" | "headDim">,
   seed: number,
 ): LayerLog {
+  const { tokens, heads, kvHeads, headDim } = shape;
+  const key = [tokens, heads, kvHeads, headDim, seed].join();
+  const known = logs.get(key);
+  if (known !== undefined) return known;
   const random = new SeededRandom(seed);
-  const count = shape.kvHeads * shape.tokens * shape.headDim;
-  return {
+  const count = kvHeads * tokens * headDim;
+  const log = {
     ...shape,
     k: Uint16Array.from(random.normals(count, 1.5), numberToF16),
     v: Uint16Array.from(random.normals(count, 1), numberToF16),
-    q: random.normals(shape.tokens * shape.heads * shape.headDim, 1.5),
+    q: random.normals(tokens * heads * headDim, 1.5),
   };
+  logs.set(key, log);
+  return log;
 }
 
 /** Rows [begin, end) of a log as one span. */
@@ -74,8 +83,20 @@ export function slotsOf(plan: CachePlan, index: number): number {
   return plan.evicting ? 1 + ((index * 13 + 18) % pageSlots) : pageSlots;
 }
 
-/** The layer block of page `index` of a log, written by the executable form of the format. */
+/** Pages that were packed, by log and then by plan and index: each KV head and each module reads them again. */
+const pages = new WeakMap<LayerLog, Map<string, Uint8Array>>();
+
+/** The layer block of page `index` of a log, written by the executable form of the format; nobody may change it. */
 export function packedPage(log: LayerLog, plan: CachePlan, index: number): Uint8Array {
+  const known = pages.get(log) ?? new Map<string, Uint8Array>();
+  pages.set(log, known);
+  const key = `${index} ${JSON.stringify(plan)}`;
+  const page = known.get(key) ?? pack(log, plan, index);
+  known.set(key, page);
+  return page;
+}
+
+function pack(log: LayerLog, plan: CachePlan, index: number): Uint8Array {
   const { tokens, headDim } = log;
   const first = plan.sink + index * pageSlots;
   const rowsOf = (_layer: number, head: number): HeadRows => {
