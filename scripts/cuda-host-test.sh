@@ -19,7 +19,7 @@ flags=(-std=c++20 -O1 -g -fPIC -ffp-contract=off -fsanitize=address,undefined -f
 readonly replaced='/(platform_native|memory_host|weights|scratch|pass|cache_push|prefill_states|draw)\.cpp$'
 mapfile -t shared < <(find engine/src -maxdepth 1 -name '*.cpp' | grep -Ev "$replaced" | sort)
 g++ "${flags[@]}" -Wall -Wextra -Wconversion -Wshadow -Werror -shared -Wl,-Bsymbolic "${shared[@]}" \
-  gpu-worker/src/engine/*.cpp gpu-worker/src/kernels/variants.cpp gpu-worker/test/host_device/host_*.cpp -o "$out/libleanedge_host.so"
+  gpu-worker/src/engine/*.cpp gpu-worker/src/kernels/{variants,decode_form}.cpp gpu-worker/test/host_device/host_*.cpp -o "$out/libleanedge_host.so"
 # The reference has its own tests under sanitizers.
 g++ -std=c++20 -O1 -fPIC -ffp-contract=off -I engine/include -shared -Wl,-Bsymbolic engine/src/*.cpp \
   engine/src/kernels_ref/*.cpp -o "$out/libleanedge_reference.so"

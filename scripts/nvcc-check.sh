@@ -97,11 +97,13 @@ else
   tail -n 20 "$out/link.log"
   failed=$((failed + 1))
 fi
-if NVCC_HOME=$NVCC_HOME scripts/cuda-host-test.sh; then
-  passed=$((passed + 1))
-else
-  failed=$((failed + 1))
-fi
+for test in cuda-host-test cuda-kernel-test; do
+  if NVCC_HOME=$NVCC_HOME "scripts/$test.sh"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
+done
 
 # The benchmarks of a device run to their ends at a tiny shape over the reference engine. torch is the training
 # package's (scripts/train-test.sh).
@@ -158,7 +160,9 @@ for family in decode-attention matrix prefill-attention page-selection rows engi
     # A command ends in "with name=value,...".
     changes=$(field command "$results" | sed -n 's/.* with \([a-z_]*=[a-z0-9_=,]*\)$/\1/p')
     if [[ -f $out/then/gpu-worker/src/kernels/variants.h ]]; then
-      forms=$(diff <(variants "$out/then/gpu-worker" "$changes") <(variants gpu-worker) | grep '^[<>]' | tr '\n' ' ' || true)
+      # A form that one side does not know is in the sources of its family, which the hash tells.
+      forms=$(join -t = <(variants "$out/then/gpu-worker" "$changes") <(variants gpu-worker) |
+        awk -F = '$2 != $3 { printf "%s was %s, is %s ", $1, $2, $3 }')
       forms=${forms:-same}
     fi
   fi

@@ -131,6 +131,7 @@ class Layer:
             table_pitch,
             overlap,
             int(out.dtype == torch.bfloat16),
+            step.pages_most,
             ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
         )
         if code != 0:
@@ -162,6 +163,7 @@ class Step:
         self.pages = torch.tensor(pages, dtype=torch.int32).cuda()
         self.count = len(rows)
         self.tiles_all, self.pages_all = tiles[-1], pages[-1]
+        self.pages_most = max(page_count for _, _, page_count in rows)
 
 
 def scratch(rows, kv_heads, head_dim):

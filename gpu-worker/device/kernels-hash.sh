@@ -11,11 +11,7 @@ cd "${2:-$(dirname "$0")/..}"
 case $family in
   decode-attention)
     files=(
-      include/leanedge_cuda/{decode_attention,page_flush}.h src/{cuda_status,launch}.h
-      src/kernels/decode_attention.cuh src/kernels/decode_attention_{f16,int2,int4,int8}.cu
-      src/kernels/decode_attention_kernels.cuh src/kernels/decode_kernels.h src/kernels/decode_launch.cpp
-      src/kernels/{full_rows,online_softmax,page_fragments,plan_device,warp_ops}.cuh
-      src/kernels/page_flush.cu src/kernels/split.h src/kernels/variants.cpp
+      include/leanedge_cuda/{decode_attention,page_flush}.h src/{cuda_status,launch}.h src/kernels
     )
     ;;
   matrix) files=(include/leanedge_cuda/matrix.h src/launch.h src/matrix) ;;
@@ -28,5 +24,5 @@ case $family in
     exit 2
     ;;
 esac
-find "${files[@]}" -type f | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d '[:space:]' |
+find "${files[@]}" -type f ! -name variants.h | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d '[:space:]' |
   sha256sum | cut -c1-16

@@ -82,12 +82,13 @@ size_t harness_decode_scratch(int32_t rows, int32_t kv_heads, int32_t head_dim) 
   return cuda::decode_scratch_bytes(rows, kv_heads, head_dim);
 }
 
-// `out` is bf16 where `bf16` says so, else f32.
+// `out` is bf16 where `bf16` says so, else f32. pages_most: of the row that reads most of them.
 int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const void* tiles_before,
                        const void* pages_before, int32_t row_count, const void* channels,
                        const void* arena, const void* q, void* out, void* scratch,
                        size_t zone_layer, int32_t layer_index, int32_t heads,
-                       int32_t table_pitch, int32_t overlap, int32_t bf16, void* stream) {
+                       int32_t table_pitch, int32_t overlap, int32_t bf16, int32_t pages_most,
+                       void* stream) {
   cuda::DecodeAttention call = {};
   call.step.rows = static_cast<const cuda::DecodeRow*>(rows);
   call.step.tiles_before = static_cast<const int32_t*>(tiles_before);
@@ -104,6 +105,7 @@ int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const v
   call.heads = heads;
   call.table_pitch = table_pitch;
   call.overlap = overlap;
+  call.form = cuda::decode_form(*layer, row_count, pages_most);
   return cuda::decode_attention_launch(*layer, call, static_cast<cudaStream_t>(stream));
 }
 

@@ -57,6 +57,13 @@ struct DecodeHead {
   uint32_t channels;  // index into DecodeLayer::channels
 };
 
+// How a launch shares out its work.
+enum class DecodeForm : int32_t {
+  kShares,    // equal shares of all bytes, one a thread block (split.h)
+  kClusters,  // a cluster of thread blocks for each pair of row and KV head (cluster_split.h): few rows, short zones
+};
+inline constexpr int32_t kDecodeForms = 2;
+
 // One layer of one plan on one device: computed once, when the plan is loaded.
 struct DecodeLayer {
   DecodeHead head[kDecodeKvHeadsMax];  // (kv_heads)
@@ -70,6 +77,9 @@ struct DecodeLayer {
   int32_t blocks_per_sm;
   int32_t warps;          // of a thread block
   int32_t grid;           // thread blocks of a launch
+  int32_t processors;     // of the device
+  int32_t cluster_stages;      // pages in the ring of a cluster's warp; 0: clusters do not serve this layer
+  int32_t cluster_warp_bytes;  // shared memory of such a warp
   uint32_t block_bytes;   // pitch of the layer's arena
   int32_t pages_per_step;  // of the plan; 0: no page selection
   int32_t pages_floor;
@@ -85,10 +95,7 @@ struct DecodeAttention {
   uint16_t* out_bf16;        // the same as bf16, as matrix products take it; null: f32
   uint8_t* scratch;          // decode_scratch_bytes(); zero before its first use, then left alone
   size_t zone_layer;         // f16 elements from one layer of a span to the next
-  // Weights in device memory that the next kernel reads: so many bytes of them are asked for into the second-level cache
-  // meanwhile. A multiple of 16; 0: none.
-  const uint8_t* next;
-  uint32_t next_bytes;
+  DecodeForm form;  // of decode_form(); kShares serves everything
   int32_t layer;
   int32_t heads;
   // 0: the KV heads of a row share DecodeRow::pages. Else each has its own list, that of KV head h at
@@ -104,6 +111,10 @@ struct DecodeAttention {
 // kernels do not reach: evicting plans, other head sizes, more heads than the limits above.
 Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeLayer* out,
                     ErrorDetail* detail);
+
+// The form for launches of `rows` rows, the longest of which has `pages` pages. A captured launch serves sequences that
+// grow, in either form.
+DecodeForm decode_form(const DecodeLayer& layer, int32_t rows, int32_t pages);
 
 // Scratch that launches of up to `rows_max` rows share, one stream at a time.
 size_t decode_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t head_dim);

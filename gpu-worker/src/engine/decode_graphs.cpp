@@ -17,7 +17,9 @@ bool graphs_open(DecodeGraphs* graphs, const Engine& engine, DeviceMemory* memor
 void graphs_close(DecodeGraphs* graphs) {
   for (int32_t i = 0; i < kBucketCount; ++i) {
     for (auto& plan : graphs->layers) {
-      if (plan[i].replay) cudaGraphExecDestroy(plan[i].replay);
+      for (auto& form : plan) {
+        if (form[i].replay) cudaGraphExecDestroy(form[i].replay);
+      }
     }
     if (graphs->draws[i].replay) cudaGraphExecDestroy(graphs->draws[i].replay);
   }

@@ -1,5 +1,5 @@
-// Captured passes: the layers of a decode step for a bucket of rows and a plan, and the drawing of tokens
-// for a bucket of rows. Whatever changes between replays lies in tables at fixed addresses.
+// Captured passes: the layers of a decode step for a plan, a form of attention and a bucket of rows, and the drawing of
+// tokens for a bucket of rows. Whatever changes between replays lies in tables at fixed addresses.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,6 +7,7 @@
 
 #include "device_memory.h"
 #include "leanedge/engine.h"
+#include "leanedge_cuda/decode_attention.h"
 
 namespace leanedge {
 struct Engine;
@@ -33,7 +34,7 @@ struct CapturedPass {
 };
 
 struct DecodeGraphs {
-  CapturedPass layers[kPlansMax][kBucketCount];
+  CapturedPass layers[kPlansMax][kDecodeForms][kBucketCount];
   CapturedPass draws[kBucketCount];
   uint8_t* pass_tables;  // (table_bytes) device memory: tables of a decode step
   uint8_t* draw_tables;  // (draw_bytes) device memory: tables of a drawing

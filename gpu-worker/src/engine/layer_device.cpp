@@ -136,22 +136,11 @@ void observe_group(const Engine& engine, const PassTables& tables, const PassGro
   }
 }
 
-// Rows up to which attention leaves memory idle for long enough to ask for the weights behind it.
-constexpr int32_t kPrefetchRowsMax = 8;
-
 void decode_attend(const Engine& engine, const PassGroup& group, int32_t layer) {
   const ModelConfig& c = engine.config;
   const DeviceScratch& s = device.scratch;
   const DevicePlan& plan = device.plans[group.plan];
   DecodeAttention call = {};
-  if (group.rows <= kPrefetchRowsMax && variants().prefetch_bytes > 0) {
-    // The output matrix, and what lies behind it: gate and up, where the file has them in that order.
-    call.next = device.weights.layers[layer].o.data;
-    const uint64_t rest =
-        static_cast<uint64_t>(device.memory.base + device.memory.used - call.next);
-    const uint64_t wanted = static_cast<uint64_t>(variants().prefetch_bytes);
-    call.next_bytes = static_cast<uint32_t>(wanted < rest ? wanted : rest);
-  }
   call.step = group.selects ? group.chosen : group.step;
   call.channels = plan.channels;
   call.arena = plan_arena(engine, group.plan, layer);
@@ -162,6 +151,7 @@ void decode_attend(const Engine& engine, const PassGroup& group, int32_t layer) 
   call.layer = layer;
   call.heads = c.heads;
   call.overlap = 1;
+  call.form = group.form;
   if (group.selects) {
     PageSelection choose = {};
     choose.rows = group.step.rows;

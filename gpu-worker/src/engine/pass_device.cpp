@@ -183,8 +183,9 @@ void pass_compute(Engine* engine, Run* runs, int32_t run_count) {
     if (engine->observation.sequence >= 0) {
       launch_decode(engine);  // with launches that no graph has
     } else {
-      device_check(cuda::captured_run(&device.graphs.layers[plan][bucket], launch_decode, engine,
-                                      device.stream));
+      const size_t form = static_cast<size_t>(tables.groups[0].form);
+      device_check(cuda::captured_run(&device.graphs.layers[plan][form][bucket], launch_decode,
+                                      engine, device.stream));
     }
   } else {
     build_tables(*engine, runs, run_count, rows, nullptr);

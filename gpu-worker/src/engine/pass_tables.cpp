@@ -149,6 +149,7 @@ void write_decode_group(const Engine& engine, const Run* runs, Cursor* cursor, i
   }
   const size_t list =
       static_cast<size_t>(engine.config.kv_heads) * static_cast<size_t>(device.scratch.chosen_pitch);
+  int32_t most = 0;  // pages that a row reads
   for (int32_t i = 0; i < padded; ++i) {
     tiles[i + 1] = tiles[i] + tiles_of(rows[i]);
     pages[i + 1] = pages[i] + rows[i].page_count;
@@ -156,7 +157,10 @@ void write_decode_group(const Engine& engine, const Run* runs, Cursor* cursor, i
     chosen[i].page_count = selected_pages(plan, rows[i].page_count);
     chosen[i].pages = device.scratch.chosen + static_cast<size_t>(i) * list;
     chosen_pages[i + 1] = chosen_pages[i] + chosen[i].page_count;
+    const int32_t read = group->selects ? chosen[i].page_count : rows[i].page_count;
+    if (read > most) most = read;
   }
+  group->form = decode_form(device.plans[group->plan].layers[0], padded, most);
   group->step.row_count = group->chosen.row_count = padded;
   group->chosen.tiles_before = group->step.tiles_before;
 }

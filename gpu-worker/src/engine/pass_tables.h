@@ -19,6 +19,7 @@ struct PassGroup {
   int32_t row;      // first row of the batch
   int32_t rows;
   size_t zone_layer;  // of KvTarget: 0 where K and V go to dense rows
+  DecodeForm form;    // decodes: of attention over what its rows read
   // decodes: rows as they are, and as they read what they chose.
   DecodeStep step;
   DecodeStep chosen;

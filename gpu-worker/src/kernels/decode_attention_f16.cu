@@ -7,4 +7,8 @@ DecodeKernel decode_kernel_f16(PageStorage v, int32_t head_dim) {
   return decode_kernel<PageStorage::kF16>(v, head_dim);
 }
 
+DecodeKernel decode_cluster_kernel_f16() {
+  return kernel_decode_cluster<PageStorage::kF16, PageStorage::kF16, kClusterHeadDim>;
+}
+
 }  // namespace leanedge::cuda

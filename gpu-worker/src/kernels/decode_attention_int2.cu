@@ -7,4 +7,8 @@ DecodeKernel decode_kernel_int2(PageStorage v, int32_t head_dim) {
   return decode_kernel<PageStorage::kInt2>(v, head_dim);
 }
 
+DecodeKernel decode_cluster_kernel_int2() {
+  return kernel_decode_cluster<PageStorage::kInt2, PageStorage::kInt2, kClusterHeadDim>;
+}
+
 }  // namespace leanedge::cuda

@@ -7,4 +7,8 @@ DecodeKernel decode_kernel_int4(PageStorage v, int32_t head_dim) {
   return decode_kernel<PageStorage::kInt4>(v, head_dim);
 }
 
+DecodeKernel decode_cluster_kernel_int4() {
+  return kernel_decode_cluster<PageStorage::kInt4, PageStorage::kInt4, kClusterHeadDim>;
+}
+
 }  // namespace leanedge::cuda

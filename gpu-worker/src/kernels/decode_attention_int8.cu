@@ -7,4 +7,8 @@ DecodeKernel decode_kernel_int8(PageStorage v, int32_t head_dim) {
   return decode_kernel<PageStorage::kInt8>(v, head_dim);
 }
 
+DecodeKernel decode_cluster_kernel_int8() {
+  return kernel_decode_cluster<PageStorage::kInt8, PageStorage::kInt8, kClusterHeadDim>;
+}
+
 }  // namespace leanedge::cuda

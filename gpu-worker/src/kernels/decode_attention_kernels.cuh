@@ -2,6 +2,7 @@
 #pragma once
 
 #include "decode_attention.cuh"
+#include "decode_cluster.cuh"
 #include "decode_kernels.h"
 
 namespace leanedge::cuda {

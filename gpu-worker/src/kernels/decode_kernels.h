@@ -5,8 +5,8 @@
 
 namespace leanedge::cuda {
 
-inline constexpr int kDecodeWarpsMax = 4;
 inline constexpr int kDecodeSharedStatic = 4864;  // bytes a block at most beside the rings
+inline constexpr int kClusterSharedStatic = 9216;  // the same of a block of a cluster
 inline constexpr int kDecodeStagesMax = 8;  // copy_async_wait() knows 7 pending groups
 inline constexpr int kDecodeThreadsPerSm = 512;  // 128 registers each
 
@@ -39,11 +39,8 @@ struct DecodeParams {
   float* parts;        // (2 * grid, group, head_dim) outputs, then (2 * grid, group, 2)
   uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered; 0 between launches
   uint32_t* group_arrivals;  // (2 * grid) the same of a group of blocks, at the part of its first one
-  const uint8_t* next;       // weights that the kernel behind this one reads
-  uint32_t next_bytes;       // of them, asked for by each block: a multiple of 16, or 0
   int32_t share_min;         // chunks, split.h
   int32_t merge_group;       // blocks of a group; 0: no groups; 1: as many as are best
-  int32_t merge_together;    // owners of a pair from which on all of them merge it; 0: never
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
   int32_t kv_heads;
@@ -51,6 +48,7 @@ struct DecodeParams {
   int32_t stage_bytes;
   int32_t warp_bytes;
   int32_t tile_stages;  // tiles of full rows in flight of a warp
+  int32_t page_stages;  // pages in flight of a cluster's warp
   int32_t table_pitch;  // entries between the page tables of a row's heads; 0: they share one
   int32_t tile_cost;   // chunks, split.h
   int32_t start_cost;  // chunks, split.h
@@ -65,5 +63,12 @@ DecodeKernel decode_kernel_f16(PageStorage v, int32_t head_dim);
 DecodeKernel decode_kernel_int8(PageStorage v, int32_t head_dim);
 DecodeKernel decode_kernel_int4(PageStorage v, int32_t head_dim);
 DecodeKernel decode_kernel_int2(PageStorage v, int32_t head_dim);
+
+// The kernel whose pairs have clusters, for K and V of one storage and a head_dim of kClusterHeadDim.
+inline constexpr int32_t kClusterHeadDim = 128;
+DecodeKernel decode_cluster_kernel_f16();
+DecodeKernel decode_cluster_kernel_int8();
+DecodeKernel decode_cluster_kernel_int4();
+DecodeKernel decode_cluster_kernel_int2();
 
 }  // namespace leanedge::cuda

@@ -7,6 +7,7 @@
 
 #include "../cuda_status.h"
 #include "../launch.h"
+#include "cluster_split.h"
 #include "decode_kernels.h"
 #include "leanedge_cuda/decode_attention.h"
 #include "variants.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr int32_t kAlign = 128;             // bytes: sections of a page in shared memory
 constexpr int32_t kSharedReserve = 1024;    // bytes a block that the system takes
 constexpr int32_t kBlocksPerSmMax = kDecodeThreadsPerSm / 64;
+constexpr int32_t kClusterStagesMax = 4;    // one more group is in flight: copy_async_wait() knows 7
 
 int32_t align(int32_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -26,6 +28,18 @@ DecodeKernel kernel_of(PageStorage k, PageStorage v, int32_t head_dim) {
     case PageStorage::kInt8: return decode_kernel_int8(v, head_dim);
     case PageStorage::kInt4: return decode_kernel_int4(v, head_dim);
     case PageStorage::kInt2: return decode_kernel_int2(v, head_dim);
+  }
+  return nullptr;
+}
+
+// The kernel for clusters, or null.
+DecodeKernel cluster_kernel_of(const DecodeLayer& layer) {
+  if (layer.k_storage != layer.v_storage || layer.head_dim != kClusterHeadDim) return nullptr;
+  switch (layer.k_storage) {
+    case PageStorage::kF16: return decode_cluster_kernel_f16();
+    case PageStorage::kInt8: return decode_cluster_kernel_int8();
+    case PageStorage::kInt4: return decode_cluster_kernel_int4();
+    case PageStorage::kInt2: return decode_cluster_kernel_int2();
   }
   return nullptr;
 }
@@ -51,11 +65,60 @@ int32_t start_bytes(PageStorage k, PageStorage v) {
   return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024;
 }
 
-// Chunks of a share at least. Pages of f16 are large and few: a block of them at 1 x 2,048 tokens has two or three a warp,
-// and the blocks that have a share are no more than fit beside the product before the rotation, one a multiprocessor.
+// Chunks of a share at least.
 int32_t share_min(PageStorage k, PageStorage v) {
   const bool wide = k == PageStorage::kF16 && v == PageStorage::kF16;
-  return wide ? variants().share_min * 5 / 2 : variants().share_min;
+  return wide ? variants().share_wide : variants().share_min;
+}
+
+// Room in shared memory for a warp's pages and one tile of full rows where the layer's pairs can have clusters.
+cudaError_t prepare_cluster(int32_t device, int32_t group, int32_t shared_block, DecodeLayer* layer) {
+  int major = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error != cudaSuccess) return error;
+  const DecodeKernel kernel = cluster_kernel_of(*layer);
+  if (major < 9 || !kernel) return cudaSuccess;
+  const int32_t room = (shared_block - kClusterSharedStatic) / kClusterWarps / kAlign * kAlign;
+  const int32_t tile = decode_tile_rows(layer->k_storage, layer->v_storage) * layer->head_dim * 4;
+  const int32_t results = align(group * layer->head_dim * static_cast<int32_t>(sizeof(float)));
+  int32_t stages = (room - tile) / layer->stage_bytes;
+  if (stages > kClusterStagesMax) stages = kClusterStagesMax;
+  int32_t bytes = stages * layer->stage_bytes + tile;
+  if (bytes < results) bytes = results;
+  if (stages < 1 || bytes > room) return cudaSuccess;
+  const void* function = reinterpret_cast<const void*>(kernel);
+  error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               shared_block - kClusterSharedStatic);
+  if (error == cudaSuccess) {
+    // What runs before and behind has this division of the first-level cache: others would wait for its end.
+    error = cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
+  }
+  if (error != cudaSuccess) return error;
+  layer->cluster_stages = stages;
+  layer->cluster_warp_bytes = bytes;
+  return cudaSuccess;
+}
+
+// Launches with the kernel's one argument, clusters of `blocks` blocks.
+cudaError_t launch_clusters(DecodeKernel kernel, int32_t pairs, int32_t blocks, size_t shared_bytes,
+                            bool overlap, DecodeParams& params, cudaStream_t stream) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim.x = static_cast<unsigned>(blocks);
+  attributes[0].val.clusterDim.y = 1;
+  attributes[0].val.clusterDim.z = 1;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(pairs * blocks));
+  config.blockDim = dim3(32 * kClusterWarps);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = overlap ? 2 : 1;
+  void* values[] = {&params};
+  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), values);
 }
 
 }  // namespace
@@ -139,11 +202,13 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
     out->tile_stages = needed / tile < kDecodeStagesMax ? needed / tile : kDecodeStagesMax;
     out->warps = warps;
     out->grid = processors * blocks;
+    out->processors = processors;
     const DecodeKernel kernel = kernel_of(plan.k_storage, plan.v_storage, plan.head_dim);
     LEANEDGE_CUDA_TRY(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                            cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            shared_block - kDecodeSharedStatic),
                       detail);
+    LEANEDGE_CUDA_TRY(prepare_cluster(device, group, shared_block, out), detail);
     return Status::kOk;
   }
   return refuse(detail,
@@ -179,26 +244,33 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.parts = reinterpret_cast<float*>(call.scratch);
   // Behind the parts of the largest grid and group, where decode_scratch_bytes() counts them: every
   // layer finds the same counters.
-  const int32_t blocks_max = layer.grid / layer.blocks_per_sm * kBlocksPerSmMax;
+  const int32_t blocks_max = layer.processors * kBlocksPerSmMax;
   params.group_arrivals = reinterpret_cast<uint32_t*>(
       params.parts + parts_floats(blocks_max, kDecodeGroupMax, layer.head_dim));
   params.arrivals = params.group_arrivals + 2 * blocks_max;
-  params.next = call.next;
-  params.next_bytes = call.next_bytes / static_cast<uint32_t>(layer.grid) / 16 * 16;
   params.share_min = share_min(layer.k_storage, layer.v_storage);
   params.merge_group = variants().merge_group;
-  params.merge_together = variants().merge_together;
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
   params.block_bytes = layer.block_bytes;
   params.stage_bytes = layer.stage_bytes;
   params.warp_bytes = layer.warp_bytes;
   params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
   params.tile_stages = layer.tile_stages;
+  params.page_stages = layer.cluster_stages;
   params.table_pitch = call.table_pitch;
   // Tiles of full rows take a quarter longer than pages of as many bytes.
   params.tile_cost = kDecodeTileRows * layer.head_dim / 4 * 5 / 4;
   params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16 / layer.blocks_per_sm;
 
+  if (call.form == DecodeForm::kClusters) {
+    const int32_t pairs = call.step.row_count * layer.kv_heads;
+    const int32_t blocks = cluster_size(pairs, layer.processors);
+    if (layer.cluster_stages == 0 || blocks == 0) return cudaErrorInvalidValue;
+    params.warp_bytes = layer.cluster_warp_bytes;
+    return launch_clusters(cluster_kernel_of(layer), pairs, blocks,
+                           static_cast<size_t>(layer.cluster_warp_bytes) * kClusterWarps,
+                           call.overlap != 0, params, stream);
+  }
   const DecodeKernel kernel = kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
   return launch({reinterpret_cast<const void*>(kernel), layer.grid, 32 * layer.warps,
                  static_cast<size_t>(layer.warp_bytes * layer.warps), call.overlap != 0},

@@ -10,6 +10,38 @@
 
 namespace leanedge::cuda {
 
+// Where row `at` of all spans together lies: the address of its K, and of its V.
+struct FullRow {
+  const uint16_t* k;
+  const uint16_t* v;
+};
+
+template <int D>
+__device__ __forceinline__ FullRow full_row(const DecodeRow& row, int at, size_t layer_offset,
+                                            int kv_head) {
+  int span = 0;
+  while (span + 1 < row.span_count && at >= row.spans[span].rows) at -= row.spans[span++].rows;
+  const DecodeSpan& in = row.spans[span];
+  const size_t offset = layer_offset + (static_cast<size_t>(kv_head) * static_cast<size_t>(in.stride) +
+                                        static_cast<size_t>(at)) *
+                                           D;
+  return {in.k + offset, in.v + offset};
+}
+
+// Asks for rows [first, first + kRows) of a head, up to row `count`, into the second-level cache.
+template <int D, int kRows>
+__device__ __forceinline__ void tile_prefetch(const DecodeRow& row, int first, int count,
+                                              size_t layer_offset, int kv_head, int lane) {
+  constexpr int kLines = D * 2 / 128;  // of a row's K or V
+  for (int i = lane; i < kRows * kLines; i += 32) {
+    const int index = first + i / kLines;
+    if (index >= count) break;
+    const FullRow at = full_row<D>(row, index, layer_offset, kv_head);
+    prefetch_line(at.k + i % kLines * 64);
+    prefetch_line(at.v + i % kLines * 64);
+  }
+}
+
 // Starts the copies of rows [first, first + kRows) of a head, K then V; zeros from row `count` on.
 template <int D, int kRows>
 __device__ __forceinline__ void tile_issue(const DecodeRow& row, int first, int count,
@@ -22,17 +54,10 @@ __device__ __forceinline__ void tile_issue(const DecodeRow& row, int first, int 
   for (int i = 0; i < kLoads; ++i) {
     const int index = first + (32 * i + lane) / kChunks;
     const bool valid = index < count;
-    int at = valid ? index : first;
-    int span = 0;
-    while (span + 1 < row.span_count && at >= row.spans[span].rows) at -= row.spans[span++].rows;
-    const DecodeSpan& in = row.spans[span];
-    const size_t offset = layer_offset +
-                          (static_cast<size_t>(kv_head) * static_cast<size_t>(in.stride) +
-                           static_cast<size_t>(at)) * D +
-                          lane % kChunks * 8;
+    const FullRow at = full_row<D>(row, valid ? index : first, layer_offset, kv_head);
     const uint32_t place = stage + (own ^ (swizzle(static_cast<uint32_t>(32 * i)) << 4));
-    copy_async_16_or_zero(place, in.k + offset, valid);
-    copy_async_16_or_zero(place + kRows * D * 2, in.v + offset, valid);
+    copy_async_16_or_zero(place, at.k + lane % kChunks * 8, valid);
+    copy_async_16_or_zero(place + kRows * D * 2, at.v + lane % kChunks * 8, valid);
   }
 }
 

@@ -29,15 +29,14 @@ void variants_read() {
   if (!text) return;
   values.share_min = value_of(text, "share_min", 1 << 20, values.share_min);
   if (values.share_min < 1) values.share_min = 1;
+  values.share_wide = value_of(text, "share_wide", 1 << 20, values.share_wide);
+  if (values.share_wide < 1) values.share_wide = 1;
   values.merge_group = value_of(text, "merge_group", 256, values.merge_group);
-  values.merge_together = value_of(text, "merge_together", 1 << 16, values.merge_together);
-  values.prefetch_bytes = value_of(text, "prefetch_bytes", 1 << 26, values.prefetch_bytes);
+  values.cluster_pages = value_of(text, "cluster_pages", 1 << 16, values.cluster_pages);
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);
   values.balance = value_of(text, "balance", 1, values.balance);
   values.rotate_early = value_of(text, "rotate_early", 1, values.rotate_early);
-  values.beside = value_of(text, "beside", 1, values.beside);
-  values.block_rows = value_of(text, "block_rows", 32, values.block_rows);
 }
 
 const Variants& variants() {

@@ -1,9 +1,8 @@
-// Host side of the product of weights with 5 to 128 rows of activations: shares, and the launch.
+// Host side of the product of quantised weights with 5 to 128 rows of activations: shares, and the launch.
 #include "block_product.h"
 
 #include <cuda_runtime.h>
 
-#include "../kernels/variants.h"
 #include "../launch.h"
 #include "layout.h"
 
@@ -15,7 +14,7 @@ BlockForm form_of(MatrixForm form, int32_t inputs) {
     case MatrixForm::kFp8: return block_form_fp8(inputs);
     case MatrixForm::kInt8: return block_form_int8(inputs);
     case MatrixForm::kInt4: return block_form_int4(inputs);
-    case MatrixForm::kBf16: return block_form_bf16(inputs);
+    case MatrixForm::kBf16:
     case MatrixForm::kF16: break;
   }
   return {};
@@ -26,16 +25,14 @@ int32_t divide_up(int32_t steps, int32_t parts) { return (steps + parts - 1) / p
 }  // namespace
 
 bool block_serves(const Matrix& matrix, const MatrixProduct& call, int32_t shared_max) {
-  const int32_t most = matrix.form == MatrixForm::kF16    ? 0
-                       : matrix.form == MatrixForm::kBf16 ? variants().block_rows
-                                                          : kBlockInputsMax;
-  return call.x && call.inputs > kMatrixVectorRowsMax && call.inputs <= most &&
+  const bool quantised = matrix.form != MatrixForm::kBf16 && matrix.form != MatrixForm::kF16;
+  return quantised && call.x && call.inputs > kMatrixVectorRowsMax &&
+         call.inputs <= kBlockInputsMax &&
          form_of(matrix.form, call.inputs).shared_bytes <= shared_max;
 }
 
 cudaError_t block_prepare(int32_t shared_max) {
-  for (const MatrixForm form :
-       {MatrixForm::kBf16, MatrixForm::kFp8, MatrixForm::kInt8, MatrixForm::kInt4}) {
+  for (const MatrixForm form : {MatrixForm::kFp8, MatrixForm::kInt8, MatrixForm::kInt4}) {
     for (const int32_t inputs : {16, 32, 64, 128}) {
       const BlockForm kernel = form_of(form, inputs);
       if (kernel.shared_bytes > shared_max) continue;

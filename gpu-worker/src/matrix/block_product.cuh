@@ -1,5 +1,5 @@
 // The product of quantised weights with up to 128 rows of activations: read once in their own form,
-// dequantised in registers on the way to the tensor cores. Of bf16 weights with up to 32 rows.
+// dequantised in registers on the way to the tensor cores.
 //
 // A thread block takes 256 rows of the matrix, a warp 32 of them; the activations of a step of 128
 // columns lie in shared memory for all warps. Weights come as in vector_product.cuh: each lane copies
@@ -17,10 +17,8 @@ namespace leanedge::cuda {
 template <MatrixForm kForm, int kColumns>  // kColumns: 8 rows of activations each
 struct BlockShape {
   static constexpr bool kScales = kForm == MatrixForm::kInt8 || kForm == MatrixForm::kInt4;
-  static constexpr bool kRowMajor = kForm == MatrixForm::kBf16;
   static constexpr int kInputs = 8 * kColumns;
-  // Of a lane, tile and step. Row-major: of each unit 8 columns of row g, then of row g + 8.
-  static constexpr int kChunks = kRowMajor ? 8 : kForm == MatrixForm::kInt4 ? 2 : 4;
+  static constexpr int kChunks = kForm == MatrixForm::kInt4 ? 2 : 4;  // of a lane, tile and step
   static constexpr int kTileBytes = kChunks * 512 + (kScales ? kScaleBytes : 0);
   static constexpr int kWarpBytes = kWarpTiles * kTileBytes;
   static constexpr int kInputBytes = kStepUnits * kInputs * 64;
@@ -59,23 +57,6 @@ __device__ __forceinline__ void block_load_weights(const BlockArgs& args, int ro
   for (int i = 0; i < kWarpTiles; ++i) {
     // Tiles beyond the last one are read again: nobody takes their sums.
     const int tile = min(row_block * (kBlockRows / kTileRows) + warp * kWarpTiles + i, tiles - 1);
-    if constexpr (Shape::kRowMajor) {
-      // Rows beyond the last one are read again, columns beyond it are zero.
-      const int row = tile * kTileRows + lane / 4;
-      const uint8_t* low = args.data + static_cast<int64_t>(min(row, args.rows - 1)) * args.cols * 2;
-      const uint8_t* high =
-          args.data + static_cast<int64_t>(min(row + 8, args.rows - 1)) * args.cols * 2;
-      const uint32_t to = stage + warp * Shape::kWarpBytes + i * Shape::kTileBytes + lane * 16;
-#pragma unroll
-      for (int unit = 0; unit < kStepUnits; ++unit) {
-        const int col = step * kStepCols + unit * kUnitCols + 8 * (lane % 4);
-        const bool valid = col < args.cols;
-        const int at = valid ? 2 * col : 0;
-        copy_async_16_or_zero(to + unit * 1024, low + at, valid);
-        copy_async_16_or_zero(to + unit * 1024 + 512, high + at, valid);
-      }
-      continue;
-    }
     const uint8_t* from =
         args.data + static_cast<int64_t>(tile) * args.tile_bytes + step * Shape::kTileBytes;
     const uint32_t to = stage + warp * Shape::kWarpBytes + i * Shape::kTileBytes;
@@ -129,10 +110,6 @@ __device__ __forceinline__ void block_step(float (&sums)[kWarpTiles][kColumns][4
                      : "=r"(two.x), "=r"(two.y)
                      : "r"(chunk + unit / 2 * 512 + unit % 2 * 8));
         a[i] = unit_nibbles_exact(two.x, two.y, code_base);
-      } else if constexpr (Shape::kRowMajor) {
-        const uint4 low = load_block_chunk(chunk + unit * 1024);
-        const uint4 high = load_block_chunk(chunk + unit * 1024 + 512);
-        a[i] = {{low.x, high.x, low.y, high.y}, {low.z, high.z, low.w, high.w}};
       } else {
         const uint4 four = load_block_chunk(chunk + unit * 512);
         a[i] = unit_bytes<kForm>(four.x, four.y, four.z, four.w, code_base);
@@ -385,11 +362,9 @@ BlockForm block_form_columns() {
 template <MatrixForm kForm>
 BlockForm block_form(int32_t inputs) {
   if (inputs <= 16) return block_form_columns<kForm, 2>();
-  if (kForm == MatrixForm::kBf16 || inputs <= 32) return block_form_columns<kForm, 4>();
-  if constexpr (kForm != MatrixForm::kBf16) {
-    if (inputs <= 64) return block_form_columns<kForm, 8>();
-    return block_form_columns<kForm, 16>();
-  }
+  if (inputs <= 32) return block_form_columns<kForm, 4>();
+  if (inputs <= 64) return block_form_columns<kForm, 8>();
+  return block_form_columns<kForm, 16>();
 }
 
 }  // namespace leanedge::cuda

@@ -1,5 +1,4 @@
-// The product of quantised weights with up to 128 rows of activations, and of bf16 weights with up to 32: what its
-// kernel takes.
+// The product of quantised weights with up to 128 rows of activations: what its kernel takes.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,7 +9,6 @@
 namespace leanedge::cuda {
 
 inline constexpr int32_t kBlockInputsMax = 128;
-inline constexpr int32_t kBlockBf16InputsMax = 32;  // more rows leave no room for three stages of weights
 inline constexpr int32_t kBlockWarps = 8;
 inline constexpr int32_t kBlockThreads = 32 * kBlockWarps;
 inline constexpr int32_t kWarpTiles = 2;                              // of 16 rows, of a warp
@@ -53,7 +51,6 @@ struct BlockForm {
 };
 
 // For at most `inputs` rows of activations: 16, 32, 64 or 128 columns of a kernel.
-BlockForm block_form_bf16(int32_t inputs);
 BlockForm block_form_fp8(int32_t inputs);
 BlockForm block_form_int8(int32_t inputs);
 BlockForm block_form_int4(int32_t inputs);

@@ -2,6 +2,6 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_bf16() { return vector_form<MatrixForm::kBf16, false>(); }
+VectorForm vector_form_bf16() { return vector_form<MatrixForm::kBf16>(); }
 
 }  // namespace leanedge::cuda

@@ -2,6 +2,6 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_f16() { return vector_form<MatrixForm::kF16, false>(); }
+VectorForm vector_form_f16() { return vector_form<MatrixForm::kF16>(); }
 
 }  // namespace leanedge::cuda

@@ -2,8 +2,6 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_fp8(bool beside) {
-  return beside ? vector_form<MatrixForm::kFp8, true>() : vector_form<MatrixForm::kFp8, false>();
-}
+VectorForm vector_form_fp8() { return vector_form<MatrixForm::kFp8>(); }
 
 }  // namespace leanedge::cuda

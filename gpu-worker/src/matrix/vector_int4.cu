@@ -2,8 +2,6 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_int4(bool beside) {
-  return beside ? vector_form<MatrixForm::kInt4, true>() : vector_form<MatrixForm::kInt4, false>();
-}
+VectorForm vector_form_int4() { return vector_form<MatrixForm::kInt4>(); }
 
 }  // namespace leanedge::cuda

@@ -2,6 +2,6 @@
 
 namespace leanedge::cuda {
 
-VectorForm vector_form_int8() { return vector_form<MatrixForm::kInt8, false>(); }
+VectorForm vector_form_int8() { return vector_form<MatrixForm::kInt8>(); }
 
 }  // namespace leanedge::cuda

@@ -16,9 +16,9 @@ VectorForm form_of(MatrixForm form) {
   switch (form) {
     case MatrixForm::kBf16: return vector_form_bf16();
     case MatrixForm::kF16: return vector_form_f16();
-    case MatrixForm::kFp8: return vector_form_fp8(variants().beside != 0);
+    case MatrixForm::kFp8: return vector_form_fp8();
     case MatrixForm::kInt8: return vector_form_int8();
-    case MatrixForm::kInt4: return vector_form_int4(variants().beside != 0);
+    case MatrixForm::kInt4: return vector_form_int4();
   }
   return {};
 }
@@ -44,16 +44,6 @@ int32_t warps_of_tile(int32_t steps, int32_t tiles, int32_t processors) {
   return warps;
 }
 
-// Whether kernels of a form leave room for each other's blocks (VectorShape).
-bool beside_each_other(MatrixForm form) {
-  return variants().beside && (form == MatrixForm::kFp8 || form == MatrixForm::kInt4);
-}
-
-// Where they do, blocks of products that are added to the residual stream take more than half of a multiprocessor's
-// shared memory, all others less than it leaves: behind attention, whose blocks end at different times, two of them
-// would else come to one multiprocessor; and every multiprocessor has one of them, so that the others find a place each.
-constexpr int32_t kAloneBytes = 116 * 1024;
-
 int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs, int32_t k_warps) {
   const int32_t steps = (cols + form.step_cols - 1) / form.step_cols;
   const int32_t groups = kVectorWarps / k_warps;
@@ -64,7 +54,7 @@ int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs, int32
 // One kernel over columns col .. col + cols - 1 and activations from row `first` on.
 cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const VectorForm& form,
                         int32_t first, int32_t inputs, int32_t col, int32_t cols,
-                        int32_t processors, int32_t shared_max, int32_t k_warps, bool overlap,
+                        int32_t processors, int32_t k_warps, bool overlap,
                         bool last, cudaStream_t stream) {
   VectorArgs args = {};
   const bool row_major = form_row_major(matrix.form);
@@ -104,11 +94,7 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
     args.next = call.next;
     args.next_bytes = call.next_bytes / static_cast<uint32_t>(blocks * kVectorWarps) / 16 * 16;
   }
-  int32_t shared = shared_bytes(form, cols, inputs, k_warps);
-  const int32_t alone = kAloneBytes < shared_max ? kAloneBytes : shared_max;
-  if (beside_each_other(matrix.form) && call.output == MatrixOutput::kResidual && shared < alone) {
-    shared = alone;
-  }
+  const int32_t shared = shared_bytes(form, cols, inputs, k_warps);
   return launch({reinterpret_cast<const void*>(form.kernel), blocks, kVectorThreads,
                  static_cast<size_t>(shared), overlap},
                 args, stream);
@@ -118,8 +104,8 @@ cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const V
 
 cudaError_t vector_prepare(int32_t shared_max) {
   for (const VectorForm& form :
-       {vector_form_bf16(), vector_form_f16(), vector_form_int8(), vector_form_fp8(false),
-        vector_form_fp8(true), vector_form_int4(false), vector_form_int4(true)}) {
+       {vector_form_bf16(), vector_form_f16(), vector_form_int8(), vector_form_fp8(),
+        vector_form_int4()}) {
     const void* kernel = reinterpret_cast<const void*>(form.kernel);
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              shared_max);
@@ -142,12 +128,8 @@ cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32
   // in parts, and weights are still read once; else the rows are.
   const bool adds = call.output == MatrixOutput::kResidual && !call.norm_x;
   const int32_t tiles = tiles_of(matrix.rows);
-  const bool everywhere =
-      beside_each_other(matrix.form) && call.output == MatrixOutput::kResidual;
   auto k_warps_of = [&](int32_t part_cols) {
     const int32_t steps = (part_cols + form.step_cols - 1) / form.step_cols;
-    // A block on every multiprocessor rather than two tiles at once in some.
-    if (everywhere && steps >= kVectorWarps * kWarpStepsLeast) return kVectorWarps;
     return warps_of_tile(steps, tiles, processors);
   };
   while (shared_bytes(form, cols, inputs, k_warps_of(cols)) > shared_max) {
@@ -164,7 +146,7 @@ cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32
       const int32_t part_cols = cols < matrix.cols - col ? cols : matrix.cols - col;
       const bool last = first + part_inputs == call.inputs && col + part_cols == matrix.cols;
       const cudaError_t error =
-          launch_part(matrix, call, form, first, part_inputs, col, part_cols, processors, shared_max,
+          launch_part(matrix, call, form, first, part_inputs, col, part_cols, processors,
                       k_warps_of(part_cols), overlap, last, stream);
       if (error != cudaSuccess) return error;
       overlap = true;  // weights were complete before the first of them

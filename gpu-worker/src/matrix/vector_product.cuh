@@ -20,19 +20,16 @@
 
 namespace leanedge::cuda {
 
-// kBeside: so few registers and so little shared memory that a block of the product behind this one fits beside a block of
-// this one on a multiprocessor, and fills its ring while this one still computes.
-template <MatrixForm kForm, bool kBeside>
+template <MatrixForm kForm>
 struct VectorShape {
   static constexpr bool kRowMajor = kForm == MatrixForm::kBf16 || kForm == MatrixForm::kF16;
   static constexpr bool kScales = kForm == MatrixForm::kInt8 || kForm == MatrixForm::kInt4;
   static constexpr bool kUnitSums = kForm == MatrixForm::kInt4;
-  static constexpr bool kHalves = kForm == MatrixForm::kFp8 && kBeside;  // steps of half as many columns
-  static constexpr int kUnits = kRowMajor || kHalves ? 2 : kStepUnits;   // of a step
-  static constexpr int kStep = kUnits * kUnitCols;           // columns
-  static constexpr int kChunks = kForm == MatrixForm::kInt4 || kHalves ? 2 : 4;  // of a lane and step
+  static constexpr int kUnits = kRowMajor ? 2 : kStepUnits;  // of a step
+  static constexpr int kStep = kUnits * kUnitCols;            // columns
+  static constexpr int kChunks = kForm == MatrixForm::kInt4 ? 2 : 4;  // of a lane and step
   static constexpr int kStageBytes = kChunks * 512 + (kScales ? kScaleBytes : 0);
-  static constexpr int kStages = kForm == MatrixForm::kInt4 ? (kBeside ? 4 : 5) : kHalves ? 5 : 3;
+  static constexpr int kStages = kForm == MatrixForm::kInt4 ? 5 : 3;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 };
 
@@ -84,9 +81,9 @@ struct VectorWalk {
   int32_t left;         // steps
 };
 
-template <MatrixForm kForm, bool kBeside>
+template <MatrixForm kForm>
 __device__ __forceinline__ void vector_walk_tile(const VectorArgs& args, VectorWalk* walk, int lane) {
-  using Shape = VectorShape<kForm, kBeside>;
+  using Shape = VectorShape<kForm>;
   if constexpr (Shape::kRowMajor) {
     // Rows beyond the last one are read again: nobody takes their sums.
     const int row = walk->tile * kTileRows + lane / 4;
@@ -102,10 +99,10 @@ __device__ __forceinline__ void vector_walk_tile(const VectorArgs& args, VectorW
 }
 
 // Copies a step to `stage`, this lane's place in the ring.
-template <MatrixForm kForm, bool kBeside>
+template <MatrixForm kForm>
 __device__ __forceinline__ void vector_load(const VectorArgs& args, const VectorWalk& walk,
                                             uint32_t stage, int lane) {
-  using Shape = VectorShape<kForm, kBeside>;
+  using Shape = VectorShape<kForm>;
   if constexpr (Shape::kRowMajor) {
 #pragma unroll
     for (int unit = 0; unit < Shape::kUnits; ++unit) {
@@ -127,11 +124,11 @@ __device__ __forceinline__ void vector_load(const VectorArgs& args, const Vector
 
 // sums += the step at `stage` times the activations at `x` (this lane's chunk of the step's first
 // unit; the next unit's lies x_unit bytes on). unit_sums: this lane's two sums of the first unit.
-template <MatrixForm kForm, bool kBeside>
+template <MatrixForm kForm>
 __device__ __forceinline__ void vector_step(float (&sums)[2][4], uint32_t stage, uint32_t x,
                                             uint32_t x_unit, uint32_t unit_sums, uint32_t code_base,
                                             int lane) {
-  using Shape = VectorShape<kForm, kBeside>;
+  using Shape = VectorShape<kForm>;
   uint4 chunks[Shape::kChunks];
 #pragma unroll
   for (int i = 0; i < Shape::kChunks; ++i) {
@@ -209,7 +206,7 @@ __device__ __forceinline__ float bf16_sum(uint32_t pair) { return bf16_low(pair)
 // its lanes find them: chunk c of row n at ((c / 4) * inputs + n) * 64 + c % 4 * 16. norm_x is
 // multiplied by the norm's weight only: 1/rms is a factor of the whole row and follows at the end; the
 // sums of squares go to `squares` (inputs).
-template <MatrixForm kForm, bool kBeside>
+template <MatrixForm kForm>
 __device__ __forceinline__ void vector_activations(const VectorArgs& args, int begin, int end,
                                                    uint4* to, float* unit_sums, float* squares,
                                                    int lane) {
@@ -247,7 +244,7 @@ __device__ __forceinline__ void vector_activations(const VectorArgs& args, int b
         }
       }
       if (c < end) to[(c / 4 * args.inputs + n) * 4 + c % 4] = out;
-      if constexpr (VectorShape<kForm, kBeside>::kUnitSums) {
+      if constexpr (VectorShape<kForm>::kUnitSums) {
         float sum = (bf16_sum(out.x) + bf16_sum(out.y)) + (bf16_sum(out.z) + bf16_sum(out.w));
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
@@ -345,10 +342,10 @@ __device__ __forceinline__ void vector_ask_next(const VectorArgs& args, int warp
   prefetch_l2(args.next + share * args.next_bytes + at, min(kAtOnce, args.next_bytes - at));
 }
 
-template <MatrixForm kForm, bool kBeside>
-__global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
+template <MatrixForm kForm>
+__global__ void __launch_bounds__(kVectorThreads, 1)
     kernel_matrix_vector(const VectorArgs args) {
-  using Shape = VectorShape<kForm, kBeside>;
+  using Shape = VectorShape<kForm>;
   extern __shared__ __align__(128) uint8_t shared[];
   uint8_t* place = shared + kVectorWarps * Shape::kWarpBytes;
   float* sums_all = reinterpret_cast<float*>(place);
@@ -383,14 +380,14 @@ __global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
   VectorWalk walk = {nullptr, nullptr, tile_first, step_begin, 0};
   if (tile_first < args.tiles) {
     walk.left = (args.tiles - tile_first + stride - 1) / stride * (step_end - step_begin);
-    vector_walk_tile<kForm, kBeside>(args, &walk, lane);
+    vector_walk_tile<kForm>(args, &walk, lane);
   }
   if (walk.left == 0) vector_ask_next(args, warp, lane);
   uint32_t fill = ring + static_cast<uint32_t>(lane * 16);
   const uint32_t fill_end = fill + Shape::kWarpBytes;
   auto load_next = [&]() {
     if (walk.left > 0) {
-      vector_load<kForm, kBeside>(args, walk, fill, lane);
+      vector_load<kForm>(args, walk, fill, lane);
       if (--walk.left == 0) vector_ask_next(args, warp, lane);
       constexpr int kAdvance = Shape::kRowMajor ? Shape::kStep * 2 : Shape::kStageBytes;
       walk.low += kAdvance;
@@ -398,7 +395,7 @@ __global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
       if (++walk.step == step_end) {
         walk.step = step_begin;
         walk.tile += stride;
-        vector_walk_tile<kForm, kBeside>(args, &walk, lane);
+        vector_walk_tile<kForm>(args, &walk, lane);
       }
       fill += Shape::kStageBytes;
       if (fill == fill_end) fill -= Shape::kWarpBytes;
@@ -417,7 +414,7 @@ __global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
   vector_ask_vectors(args, step_begin * Shape::kStep / 8, step_end * Shape::kStep / 8, tile_first,
                      stride, k_warp == 0, lane);
   wait_for_previous_kernel();
-  vector_activations<kForm, kBeside>(args, step_begin * Shape::kStep / 8,
+  vector_activations<kForm>(args, step_begin * Shape::kStep / 8,
                                      step_end * Shape::kStep / 8, activations, unit_sums,
                                      group_squares + k_warp * 8, lane);
   __syncwarp();
@@ -442,7 +439,7 @@ __global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
       copy_async_wait_for<Shape::kStages - 2>();
       __syncwarp();
       load_next();
-      vector_step<kForm, kBeside>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
+      vector_step<kForm>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
       x += Shape::kUnits * x_unit;
       unit_sums_at += Shape::kUnits * kUnitSumBytes;
       drain += Shape::kStageBytes;
@@ -474,10 +471,10 @@ __global__ void __launch_bounds__(kVectorThreads, kBeside ? 2 : 1)
   }
 }
 
-template <MatrixForm kForm, bool kBeside>
+template <MatrixForm kForm>
 VectorForm vector_form() {
-  using Shape = VectorShape<kForm, kBeside>;
-  return {kernel_matrix_vector<kForm, kBeside>, Shape::kStep, Shape::kUnits,
+  using Shape = VectorShape<kForm>;
+  return {kernel_matrix_vector<kForm>, Shape::kStep, Shape::kUnits,
           kVectorWarps * Shape::kWarpBytes, Shape::kUnitSums};
 }
 

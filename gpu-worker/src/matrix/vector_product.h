@@ -63,9 +63,8 @@ inline int32_t vector_group_bytes(int32_t units, int32_t inputs, bool unit_sums)
 VectorForm vector_form_bf16();
 VectorForm vector_form_f16();
 VectorForm vector_form_int8();
-// beside: the kernel that leaves room for the one behind it (VectorShape).
-VectorForm vector_form_fp8(bool beside);
-VectorForm vector_form_int4(bool beside);
+VectorForm vector_form_fp8();
+VectorForm vector_form_int4();
 
 // Lets the kernels take as much shared memory as the device has.
 cudaError_t vector_prepare(int32_t shared_max);

@@ -48,6 +48,7 @@ struct Calls {
   size_t (*device_bytes)();
   void (*device_lose)(int error);
   void (*device_shrink)(size_t bytes);
+  int32_t (*device_cluster_launches)();
 };
 
 template <class T>
@@ -82,6 +83,8 @@ Calls load(const char* path) {
   c.device_bytes = reinterpret_cast<size_t (*)()>(dlsym(library, "host_device_bytes"));
   c.device_lose = reinterpret_cast<void (*)(int)>(dlsym(library, "host_device_lose"));
   c.device_shrink = reinterpret_cast<void (*)(size_t)>(dlsym(library, "host_device_shrink"));
+  c.device_cluster_launches =
+      reinterpret_cast<int32_t (*)()>(dlsym(library, "host_device_cluster_launches"));
   return c;
 }
 
@@ -327,6 +330,26 @@ void twice(const Calls& device) {
         static_cast<double>(found[0].size()));
 }
 
+// A sequence that grows beyond what clusters of thread blocks serve goes on in shares, with graphs of its own.
+void changes_form(const Calls& device) {
+  constexpr int32_t kSteps = 30;
+  Rows found[2];
+  int32_t launches[2];
+  for (int32_t side = 0; side < 2; ++side) {
+    setenv("LEANEDGE_CUDA_VARIANTS", side ? "cluster_pages=1" : "cluster_pages=0", 1);
+    check(open(device, kMemory), "open");
+    const int32_t before = device.device_cluster_launches();
+    const int32_t sequence = begin(device, 1, 310, 6);
+    for (int32_t i = 0; i < kSteps; ++i) found[side].push_back(next(device, sequence));
+    launches[side] = device.device_cluster_launches() - before;
+  }
+  unsetenv("LEANEDGE_CUDA_VARIANTS");
+  check(launches[0] == 0, "clusters that nobody asked for", launches[0]);
+  check(launches[1] > 0, "launches with clusters", launches[1]);
+  check(launches[1] < kSteps * kLayers, "launches behind what clusters serve", launches[1]);
+  check(found[0].size() == kSteps && found[0] == found[1], "rows in either form");
+}
+
 // A region that fits between no two blocks makes them slide; nobody notices.
 void slides(const Calls& device) {
   Rows found[2];
@@ -413,6 +436,7 @@ int main(int count, char** arguments) {
   against_reference(device, reference);
   observes(device, reference);
   twice(device);
+  changes_form(device);
   slides(device);
   closes(device);
   fails(device);

@@ -17,6 +17,10 @@ namespace {
 
 using std::vector;
 
+// So few multiprocessors that one pair has a cluster, of one block, and only while it has few pages.
+constexpr int32_t kProcessors = 2;
+int32_t cluster_launches;
+
 // What a DecodeLayer stands for: `grid` is an index into these.
 struct Known {
   const CachePlan* plan;
@@ -104,6 +108,13 @@ void decode(const DecodeLayer& layer, const DecodeAttention& call) {
   const Known& of = known[static_cast<size_t>(layer.grid)];
   const size_t dim = static_cast<size_t>(layer.head_dim);
   const int32_t group = call.heads / layer.kv_heads;
+  int32_t most = 0;
+  for (int32_t r = 0; r < call.step.row_count; ++r) {
+    if (call.step.rows[r].page_count > most) most = call.step.rows[r].page_count;
+  }
+  // A graph of another form would serve these rows slowly.
+  if (call.form != decode_form(layer, call.step.row_count, most)) abort();
+  if (call.form == DecodeForm::kClusters) ++cluster_launches;
   for (int32_t r = 0; r < call.step.row_count; ++r) {
     const DecodeRow& row = call.step.rows[r];
     int32_t full = 0;
@@ -240,9 +251,13 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
   out->head_dim = plan.head_dim;
   out->grid = static_cast<int32_t>(known.size());
   out->block_bytes = plan_layer(plan, layer).bytes;
+  out->processors = kProcessors;
+  out->cluster_stages = 1;
   known.push_back({&plan, layer});
   return Status::kOk;
 }
+// Launches of attention whose pairs had clusters, so far.
+extern "C" int32_t host_device_cluster_launches(void) { return cluster_launches; }
 size_t decode_scratch_bytes(int32_t, int32_t, int32_t) { return 256; }
 cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttention& call,
                                     cudaStream_t) {
