@@ -134,3 +134,24 @@ const httpForms: Record<Code, HttpErrorForm> = {
 export function httpErrorForm(code: Code): HttpErrorForm {
   return httpForms[code];
 }
+
+/** An error in the form that OpenAI's clients read: what `error` holds. */
+export interface OpenAiError {
+  /** For people. */
+  readonly message: string;
+  /** Kind of error. */
+  readonly type: string;
+  /** Parameter at fault, if one is. */
+  readonly param: string | null;
+  /** For programs; null where OpenAI has none. */
+  readonly code: string | null;
+}
+
+/** An error in that form. */
+export function openAiError(error: ConnectError): OpenAiError {
+  const { type, code } = httpErrorForm(error.code);
+  const reason = errorReason(error);
+  return reason === ""
+    ? { message: error.rawMessage, type, param: null, code }
+    : { message: error.rawMessage, type, param: reasonParam(reason), code: reason };
+}

@@ -2,9 +2,8 @@
 import { errorFields } from "../log/log-line.js";
 import { log } from "./log.js";
 import type { GatewayEnv } from "./bindings.js";
-import { internalError } from "./errors.js";
+import { internalError, openAiError } from "./errors.js";
 import { createGateway } from "./gateway.js";
-import { openAiError } from "./http/openai-error.js";
 
 export { EngineObject } from "./objects/engine-object.js";
 export { KeyringObject } from "./objects/keyring-object.js";

@@ -6,7 +6,7 @@ import {
   GenerateRequestSchema,
   Role,
 } from "../../gen/leanedge/v1/session_pb.js";
-import type { GenerateResponse, Message } from "../../gen/leanedge/v1/session_pb.js";
+import type { Message } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { forkDepthMax } from "../limits.js";
 import { checkSessionId, hashMessages } from "../objects/request-rules.js";
@@ -45,43 +45,30 @@ export function chatSessionId(request: ChatRequest, headers: Headers): string {
     : `key-${digest(new TextEncoder().encode(keyed))}`;
 }
 
-/** A session's answer to a chat request. */
-export interface ChatRun {
-  /** The session that answers: the named one or a fork of it. */
-  readonly sessionId: string;
-  readonly events: AsyncIterator<GenerateResponse>;
-  /** An event is here already, or the end: the next one is not waited for. */
-  readonly ready: () => boolean;
-  /** Worker of the session's turn before; empty if there was none. */
-  readonly workerBefore: string;
-}
-
-/** Starts, joins or replays the turn that a history stands for, in the session or in the fork that it belongs to. */
+/**
+ * Starts, joins or replays the turn that a history stands for, in the session or in the fork that it belongs to. Gives the
+ * response for the client, which the session's object wrote.
+ */
 export async function runChat(
   env: GatewayEnv,
   caller: SessionCaller,
   request: ChatRequest,
   rootId: string,
   idempotencyKey: string,
-): Promise<ChatRun> {
+): Promise<Response> {
   const generate = create(GenerateRequestSchema, {
     messages: request.messages,
     sampling: request.sampling,
     model: request.model,
     ...(request.allowFallback === undefined ? {} : { allowFallback: request.allowFallback }),
   });
+  const form = request.stream ? (request.includeUsage ? "usage" : "events") : "whole";
   let sessionId = rootId;
   for (let depth = 0; ; depth++) {
     const client = new SessionClient(env, caller, sessionId);
-    const answer = await client.chat(generate, idempotencyKey);
+    const answer = await client.chat(generate, form, idempotencyKey);
     if (answer.kind === "answer") {
-      const { events } = answer;
-      return {
-        sessionId,
-        events,
-        ready: () => events.ready,
-        workerBefore: answer.workerBefore,
-      };
+      return answer.response;
     }
     const { redirect } = answer;
     if (depth === forkDepthMax) {

@@ -17,7 +17,7 @@ import type { WorkerRecord } from "../pool/pool-entry.js";
 import type { WorkerState } from "../pool/worker-state.js";
 import { requireToken } from "../services/bearer-token.js";
 import type { GatewayHonoEnv } from "./frame.js";
-import { placementName } from "./placement-name.js";
+import { placementName } from "../objects/placement-name.js";
 
 /** What is known of one pool. */
 export interface PoolFigures {

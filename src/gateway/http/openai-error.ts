@@ -3,19 +3,8 @@ import { Code } from "@connectrpc/connect";
 import type { ConnectError } from "@connectrpc/connect";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { errorReason, httpErrorForm, reasonParam, retryAfterHeader } from "../errors.js";
-
-/** The inner object. */
-export interface OpenAiError {
-  /** For people. */
-  readonly message: string;
-  /** Kind of error. */
-  readonly type: string;
-  /** Parameter at fault, if one is. */
-  readonly param: string | null;
-  /** For programs; null where OpenAI has none. */
-  readonly code: string | null;
-}
+import { errorReason, httpErrorForm, openAiError, retryAfterHeader } from "../errors.js";
+import type { OpenAiError } from "../errors.js";
 
 /** A parameter that is wrong, by its name in the request. */
 export class ParamError extends Error {
@@ -33,15 +22,6 @@ export class ParamError extends Error {
   ) {
     super(message);
   }
-}
-
-/** An error as the inner object. */
-export function openAiError(error: ConnectError): OpenAiError {
-  const { type, code } = httpErrorForm(error.code);
-  const reason = errorReason(error);
-  return reason === ""
-    ? { message: error.rawMessage, type, param: null, code }
-    : { message: error.rawMessage, type, param: reasonParam(reason), code: reason };
 }
 
 /** The answer to a request that failed. */

@@ -17,7 +17,7 @@ import { workerUnaryTimeoutMs } from "../limits.js";
 import { authenticate } from "../services/authenticate.js";
 import { engineDirectory } from "../worker-client/directory.js";
 import type { WorkerDirectory, WorkerPlace } from "../worker-client/directory.js";
-import { backendName } from "./backend-name.js";
+import { backendName } from "../objects/backend-name.js";
 import type { GatewayHonoEnv } from "./frame.js";
 import type { GatewayStatus, LostWorker, WorkerStatus } from "./status-figures.js";
 

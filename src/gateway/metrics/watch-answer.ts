@@ -35,64 +35,96 @@ export function refused(
   flushSoon(env, lifetime);
 }
 
+/** Notes that an error was counted where it happened, in another object. */
+export function countedElsewhere(error: unknown): void {
+  if (typeof error === "object" && error !== null) {
+    counted.add(error);
+  }
+}
+
 /** Counts an answer that was refused before there were any events. */
 export function refusedAnswer(error: unknown, watched: WatchedAnswer): void {
+  if (typeof error === "object" && error !== null && counted.has(error)) {
+    return;
+  }
   const outcome = outcomeName(publicError(error));
   meter.count(gatewayMetrics.answers, { protocol: watched.protocol, outcome });
   refused(error, watched);
 }
 
-/** The same events. Adds no step to their way: calls are passed on, and their results looked at. */
-export function watchAnswer(
-  events: AsyncIterator<GenerateResponse>,
-  { env, lifetime, protocol }: WatchedAnswer,
-): AsyncIterableIterator<GenerateResponse> {
-  const startMs = systemClock.nowMs();
-  const labels = { protocol };
-  let texted = false;
-  let ended = false;
+/** Counts one answer, whose events and end it is told. It begins when this is made. */
+export class AnswerWatch {
+  readonly #watched: WatchedAnswer;
+  readonly #startMs = systemClock.nowMs();
+  #texted = false;
+  #ended = false;
 
-  function end(outcome: string): void {
-    if (!ended) {
-      ended = true;
+  /** Counts nothing yet. */
+  constructor(watched: WatchedAnswer) {
+    this.#watched = watched;
+  }
+
+  /** The next event goes to the client. */
+  look({ event }: GenerateResponse): void {
+    const labels = { protocol: this.#watched.protocol };
+    if (event.case === "delta" && !this.#texted) {
+      this.#texted = true;
+      meter.observe(gatewayMetrics.firstToken, labels, this.#seconds());
+    } else if (event.case === "started" && event.value.resumed && event.value.worker === "") {
+      meter.count(gatewayMetrics.resumed, labels);
+    } else if (event.case === "finished") {
+      this.end(FinishReason[event.value.finishReason].toLowerCase());
+    }
+  }
+
+  /** The answer failed; before its first text that is a refusal. */
+  failed(error: unknown): void {
+    if (!this.#ended && !this.#texted) {
+      refused(error, this.#watched);
+    }
+    this.end(outcomeName(publicError(error)));
+  }
+
+  /** It is over; what comes later does not count. */
+  end(outcome: string): void {
+    if (!this.#ended) {
+      this.#ended = true;
+      const { env, lifetime, protocol } = this.#watched;
       meter.count(gatewayMetrics.answers, { protocol, outcome });
-      meter.observe(gatewayMetrics.answerTime, labels, (systemClock.nowMs() - startMs) / 1_000);
+      meter.observe(gatewayMetrics.answerTime, { protocol }, this.#seconds());
       flushSoon(env, lifetime);
     }
   }
 
-  function look({ event }: GenerateResponse): void {
-    if (event.case === "delta" && !texted) {
-      texted = true;
-      meter.observe(gatewayMetrics.firstToken, labels, (systemClock.nowMs() - startMs) / 1_000);
-    } else if (event.case === "started" && event.value.resumed && event.value.worker === "") {
-      meter.count(gatewayMetrics.resumed, labels);
-    } else if (event.case === "finished") {
-      end(FinishReason[event.value.finishReason].toLowerCase());
-    }
+  #seconds(): number {
+    return (systemClock.nowMs() - this.#startMs) / 1_000;
   }
+}
 
+/** The same events. Adds no step to their way: calls are passed on, and their results looked at. */
+export function watchAnswer(
+  events: AsyncIterator<GenerateResponse>,
+  watched: WatchedAnswer,
+): AsyncIterableIterator<GenerateResponse> {
+  const watch = new AnswerWatch(watched);
   return {
     async next() {
       let result: IteratorResult<GenerateResponse, unknown>;
       try {
         result = await events.next();
       } catch (error) {
-        if (!texted) {
-          refused(error, { env, lifetime });
-        }
-        end(outcomeName(publicError(error)));
+        watch.failed(error);
         throw error;
       }
       if (result.done === true) {
-        end("broken");
+        watch.end("broken");
       } else {
-        look(result.value);
+        watch.look(result.value);
       }
       return result;
     },
     async return(value?: unknown) {
-      end("left");
+      watch.end("left");
       return (await events.return?.(value)) ?? { done: true, value };
     },
     [Symbol.asyncIterator]() {

@@ -4,8 +4,10 @@ import { describe, expect, it } from "vitest";
 import { GenerateResponseSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { notFound } from "../errors.js";
+import { frameFormat } from "./answer-format.js";
 import { AnswerStreams } from "./answer-streams.js";
 import type { EventSource } from "./answer-streams.js";
+import { systemClock } from "./clock.js";
 import { FrameReader } from "./session-wire.js";
 
 const never = new AbortController().signal;
@@ -49,15 +51,34 @@ async function countFrames(stream: ReadableStream<Uint8Array>): Promise<number> 
   return frames.length;
 }
 
+/** The body of an answer in frames. */
+function open(
+  streams: AnswerStreams,
+  turn: number,
+  signal: AbortSignal,
+  events: (left: AbortSignal) => EventSource,
+): Promise<ReadableStream<Uint8Array>> {
+  const answer = streams.open(turn, {
+    signal,
+    events,
+    format: frameFormat,
+    clock: systemClock,
+  });
+  return answer.response(new Headers()).then(({ body }) => {
+    if (body === null) throw new Error("a response without a body");
+    return body;
+  });
+}
+
 describe("AnswerStreams", () => {
   it("tells when the last client of a turn has left, whoever reads other turns", async () => {
     const alone: number[] = [];
     const streams = new AnswerStreams((turn) => alone.push(turn));
     const asked = { count: 0 };
     const first = new AbortController();
-    const other = streams.open(1, never, endless(asked));
-    streams.open(2, first.signal, endless(asked));
-    const second = streams.open(2, never, endless(asked));
+    const other = await open(streams, 1, never, endless(asked));
+    await open(streams, 2, first.signal, endless(asked));
+    const second = await open(streams, 2, never, endless(asked));
     first.abort();
     expect(alone).toEqual([]);
     await second.cancel();
@@ -70,16 +91,16 @@ describe("AnswerStreams", () => {
     const alone: number[] = [];
     const streams = new AnswerStreams((turn) => alone.push(turn));
     const leave = new AbortController();
-    const stream = streams.open(1, leave.signal, endless({ count: 0 }));
+    const stream = await open(streams, 1, leave.signal, endless({ count: 0 }));
     leave.abort();
     await stream.cancel();
     expect(alone).toEqual([1]);
   });
 
-  it("sees that a client left before its stream began", () => {
+  it("sees that a client left before its stream began", async () => {
     const alone: number[] = [];
     const streams = new AnswerStreams((turn) => alone.push(turn));
-    streams.open(3, AbortSignal.abort(), endless({ count: 0 }));
+    await open(streams, 3, AbortSignal.abort(), endless({ count: 0 }));
     expect(alone).toEqual([3]);
   });
 
@@ -87,10 +108,11 @@ describe("AnswerStreams", () => {
     const alone: number[] = [];
     const streams = new AnswerStreams((turn) => alone.push(turn));
     for (const knowsEnd of [false, true]) {
-      const whole = streams.open(1, never, source([[heartbeat()], [heartbeat()]], knowsEnd));
+      const whole = await open(streams, 1, never, source([[heartbeat()], [heartbeat()]], knowsEnd));
       expect(await countFrames(whole)).toBe(2);
     }
-    const broken = streams.open(
+    const broken = await open(
+      streams,
       1,
       never,
       source([[heartbeat()], notFound("turn 1 was withdrawn")], false),
@@ -104,7 +126,12 @@ describe("AnswerStreams", () => {
 
   it("sends events that are there together in one chunk, the end with the last of them", async () => {
     const streams = new AnswerStreams(() => undefined);
-    const stream = streams.open(1, never, source([[heartbeat(), heartbeat(), heartbeat()]], true));
+    const stream = await open(
+      streams,
+      1,
+      never,
+      source([[heartbeat(), heartbeat(), heartbeat()]], true),
+    );
     const reader = stream.getReader();
     const chunk = (await reader.read()).value ?? new Uint8Array(0);
     expect((await reader.read()).done).toBe(true);
@@ -115,7 +142,7 @@ describe("AnswerStreams", () => {
   it("reads nothing ahead of a slow client", async () => {
     const streams = new AnswerStreams(() => undefined);
     const asked = { count: 0 };
-    const stream = streams.open(1, never, endless(asked));
+    const stream = await open(streams, 1, never, endless(asked));
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect(asked.count).toBe(0);
     const reader = stream.getReader();

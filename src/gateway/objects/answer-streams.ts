@@ -1,15 +1,12 @@
 /** The open streams of a session's turns: who listens, and what it means when somebody leaves. */
-import { toBinary } from "@bufbuild/protobuf";
-import { ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
-import { GenerateResponseSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { publicError } from "../errors.js";
-import { encodeErrorFrame, encodeFrames, frameKind } from "./session-wire.js";
-import type { Frame } from "./session-wire.js";
-
-const endFrame: Frame = { kind: frameKind.end, payload: new Uint8Array(0) };
+import type { AnswerAhead, AnswerFormat } from "./answer-format.js";
+import type { Clock } from "./clock.js";
+import { countedHeader } from "./session-name.js";
 
 /** Events of an answer, those together that are there together. */
 export interface EventSource {
@@ -22,10 +19,33 @@ export interface EventSource {
 /** Has somebody look after a stream: `end` ends it with an error, until what it returns is called. */
 export type StreamHold = (end: (error: ConnectError) => void) => () => void;
 
+/** Who counts an answer. */
+export interface StreamWatch {
+  /** The next event goes to the client. */
+  look(event: GenerateResponse): void;
+  /** The answer failed. */
+  failed(error: unknown): void;
+  /** It is over; what comes later does not count. */
+  end(outcome: string): void;
+}
+
+/** What an answer is opened with. */
+export interface AnswerOptions {
+  /** Aborts when the caller leaves. */
+  readonly signal: AbortSignal;
+  /** Makes the events; the signal that it gets aborts when the client leaves, in whichever way. */
+  readonly events: (left: AbortSignal) => EventSource;
+  readonly format: AnswerFormat;
+  /** Has somebody look after the stream; a stream that is ended so counts as left. */
+  readonly hold?: StreamHold;
+  readonly watch?: StreamWatch | undefined;
+  readonly clock: Clock;
+}
+
 /** See the head of this file. */
 export class AnswerStreams {
-  /** Open streams and their turns. */
-  readonly #open = new Map<AbortController, number>();
+  /** Open answers and their turns. */
+  readonly #open = new Map<OpenAnswer, number>();
   readonly #onLastLeft: (turn: number) => void;
 
   /** @param onLastLeft called when the last client of a turn leaves before its stream has ended */
@@ -33,100 +53,197 @@ export class AnswerStreams {
     this.#onLastLeft = onLastLeft;
   }
 
-  /**
-   * A stream of frames for one client, in chunks of those that are there together. It is pulled at the client's pace, and
-   * reads ahead by nothing.
-   *
-   * @param signal aborts when the caller leaves
-   * @param events makes the events; the signal that it gets aborts when the client leaves, in whichever way
-   * @param hold has somebody look after the stream; a stream that is ended so counts as left
-   */
-  open(
-    turn: number,
-    signal: AbortSignal,
-    events: (left: AbortSignal) => EventSource,
-    hold: StreamHold = () => () => undefined,
-  ): ReadableStream<Uint8Array> {
-    const left = new AbortController();
-    this.#open.set(left, turn);
-    let ended: ConnectError | undefined;
-    const leave = (): void => {
-      release();
-      left.abort();
-      this.#leave(left);
-    };
-    const release = hold((error) => {
-      ended = error;
-      leave();
+  /** An answer for one client, who listens from now on. */
+  open(turn: number, options: AnswerOptions): OpenAnswer {
+    const answer = new OpenAnswer(options, (left) => {
+      this.#open.delete(answer);
+      if (left && ![...this.#open.values()].includes(turn)) {
+        this.#onLastLeft(turn);
+      }
     });
-    const close = (): void => {
-      release();
-      signal.removeEventListener("abort", leave);
-      this.#open.delete(left);
-    };
-    if (signal.aborted) {
-      leave();
-    } else {
-      signal.addEventListener("abort", leave, { once: true });
-    }
-    const source = events(left.signal);
-    return new ReadableStream<Uint8Array>(
-      {
-        async pull(controller) {
-          await pull(source, left.signal, controller, close);
-          if (ended !== undefined && !signal.aborted) {
-            signal.removeEventListener("abort", leave);
-            controller.enqueue(encodeErrorFrame(ended));
-            controller.close();
-          }
-        },
-        cancel: leave,
-      },
-      { highWaterMark: 0 },
-    );
-  }
-
-  #leave(left: AbortController): void {
-    const turn = this.#open.get(left);
-    if (turn === undefined) {
-      return;
-    }
-    this.#open.delete(left);
-    if (![...this.#open.values()].includes(turn)) {
-      this.#onLastLeft(turn);
-    }
+    this.#open.set(answer, turn);
+    answer.listen();
+    return answer;
   }
 }
 
-async function pull(
-  source: EventSource,
-  left: AbortSignal,
-  controller: ReadableStreamDefaultController<Uint8Array>,
-  close: () => void,
-): Promise<void> {
-  try {
-    const events = await source.next();
-    if (left.aborted) {
-      // Nobody reads any more, and the stream takes nothing.
+/** One client's answer: first its head, then its body, which is pulled at the client's pace and reads ahead by nothing. */
+export class OpenAnswer implements AnswerAhead {
+  readonly #options: AnswerOptions;
+  readonly #source: EventSource;
+  readonly #left = new AbortController();
+  readonly #onOver: (left: boolean) => void;
+  readonly #leave = (): void => {
+    this.#options.watch?.end("left");
+    this.#over(true);
+  };
+  #release = (): void => undefined;
+  #isOver = false;
+  /** Why somebody else ended it. */
+  #ended: ConnectError | undefined;
+  /** Events that were read before the body began. */
+  #ahead: GenerateResponse[] = [];
+  #pending: Promise<readonly GenerateResponse[]> | undefined;
+
+  /** @param onOver called once, when nothing more will be read; `left`: before the end */
+  constructor(options: AnswerOptions, onOver: (left: boolean) => void) {
+    this.#options = options;
+    this.#onOver = onOver;
+    this.#source = options.events(this.#left.signal);
+  }
+
+  /** Hears of the client, and of whoever else ends the answer, from now on. */
+  listen(): void {
+    const { hold, signal, watch } = this.#options;
+    if (hold !== undefined) {
+      this.#release = hold((error) => {
+        this.#ended = error;
+        watch?.failed(error);
+        this.#over(true);
+      });
+    }
+    if (signal.aborted) {
+      this.#leave();
+    } else {
+      signal.addEventListener("abort", this.#leave, { once: true });
+    }
+  }
+
+  /** The response, once its head is known. Throws what is to be told instead of an answer. */
+  async response(headers: Headers): Promise<Response> {
+    try {
+      await this.#options.format.head(this, headers);
+    } catch (error) {
+      const { watch } = this.#options;
+      if (watch !== undefined) {
+        watch.failed(error);
+        headers.set(countedHeader, "1");
+      }
+      this.#over(false);
+      throw error;
+    }
+    const body = new ReadableStream<Uint8Array>(
+      { pull: (controller) => this.#pull(controller), cancel: this.#leave },
+      { highWaterMark: 0 },
+    );
+    return new Response(body, { headers });
+  }
+
+  async readUntil(
+    enough: (event: GenerateResponse["event"]) => boolean,
+    ms: number,
+  ): Promise<boolean> {
+    let looked = 0;
+    const { promise: timeUp, resolve } = Promise.withResolvers<undefined>();
+    const drop = this.#options.clock.timer(ms, () => resolve(undefined));
+    try {
+      for (;;) {
+        for (const { event } of this.#ahead.slice(looked)) {
+          if (enough(event)) {
+            return true;
+          }
+        }
+        looked = this.#ahead.length;
+        if (this.#source.ended && this.#pending === undefined) {
+          return true;
+        }
+        this.#pending ??= this.#source.next();
+        const events = await Promise.race([this.#pending, timeUp]);
+        if (events === undefined) {
+          return false;
+        }
+        this.#took(events);
+        if (this.#left.signal.aborted) {
+          throw this.#ended ?? new ConnectError("the client left", Code.Canceled);
+        }
+        this.#ahead.push(...events);
+      }
+    } finally {
+      drop();
+    }
+  }
+
+  /** The next events go to the client. */
+  #took(events: readonly GenerateResponse[]): void {
+    this.#pending = undefined;
+    const { watch } = this.#options;
+    if (watch !== undefined && !this.#left.signal.aborted) {
+      for (const event of events) {
+        watch.look(event);
+      }
+    }
+  }
+
+  async #next(): Promise<readonly GenerateResponse[]> {
+    if (this.#ahead.length > 0) {
+      const events = this.#ahead;
+      this.#ahead = [];
+      return events;
+    }
+    this.#pending ??= this.#source.next();
+    const events = await this.#pending;
+    this.#took(events);
+    return events;
+  }
+
+  async #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
+    const { format, watch } = this.#options;
+    const { signal: left } = this.#left;
+    try {
+      for (;;) {
+        const events = await this.#next();
+        if (left.aborted) {
+          break;
+        }
+        const ended = this.#source.ended;
+        const bytes = format.write(events, ended);
+        if (bytes.byteLength > 0) {
+          controller.enqueue(bytes);
+        }
+        if (ended) {
+          this.#over(false);
+          controller.close();
+          return;
+        }
+        if (bytes.byteLength > 0) {
+          return;
+        }
+      }
+    } catch (error) {
+      watch?.failed(error);
+      this.#over(false);
+      if (!(error instanceof ConnectError)) {
+        log("error", "stream.failed", errorFields(error, "stack"));
+      }
+      this.#fail(controller, publicError(error));
       return;
     }
-    const frames = events.map((event): Frame => ({
-      kind: frameKind.message,
-      payload: toBinary(GenerateResponseSchema, event),
-    }));
-    if (!source.ended) {
-      controller.enqueue(encodeFrames(frames));
+    // Where the client left nobody reads any more, and the stream takes nothing.
+    if (this.#ended !== undefined && !this.#options.signal.aborted) {
+      this.#fail(controller, this.#ended);
+    }
+  }
+
+  #fail(controller: ReadableStreamDefaultController<Uint8Array>, error: ConnectError): void {
+    const bytes = this.#options.format.fail(error);
+    if (bytes === undefined) {
+      controller.error(error);
       return;
     }
-    close();
-    controller.enqueue(encodeFrames([...frames, endFrame]));
+    controller.enqueue(bytes);
     controller.close();
-  } catch (error) {
-    close();
-    if (!(error instanceof ConnectError)) {
-      log("error", "stream.failed", errorFields(error, "stack"));
+  }
+
+  #over(left: boolean): void {
+    if (this.#isOver) {
+      return;
     }
-    controller.enqueue(encodeErrorFrame(publicError(error)));
-    controller.close();
+    this.#isOver = true;
+    this.#release();
+    this.#options.signal.removeEventListener("abort", this.#leave);
+    if (left) {
+      this.#left.abort();
+    }
+    this.#onOver(left);
   }
 }

@@ -16,7 +16,8 @@ export type CallPlan =
 
 /** A call that has its answer. */
 export interface StartedCall {
-  readonly response: Response;
+  /** Gives it, once its head is known. */
+  readonly respond: () => Promise<Response>;
   /** It began a turn. */
   readonly begun: boolean;
 }

@@ -37,7 +37,10 @@ import type { GatewayEnv } from "../bindings.js";
 import { unavailable } from "../errors.js";
 import type { CallerKey } from "../keys/caller.js";
 import { objectRestartsMax } from "../limits.js";
-import { sessionObjectName, sessionUrl, workerBeforeHeader } from "./session-name.js";
+import { countedElsewhere } from "../metrics/watch-answer.js";
+import type { AnswerForm } from "./answer-format.js";
+import { countedHeader, passHeader, sessionObjectName, sessionUrl } from "./session-name.js";
+import type { SessionCall } from "./session-name.js";
 import { FrameReader, ObjectLostError, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
 
@@ -61,27 +64,14 @@ export interface ChatRedirect {
   readonly sessionId: string;
 }
 
-/** Events of an answer as they come. */
-export interface AnswerEvents extends AsyncIterableIterator<GenerateResponse> {
-  /** An event is here already, or the end: the next call of `next` waits for nothing. */
-  readonly ready: boolean;
-}
-
 /** What a chat request leads to. */
 export type ChatAnswer =
   | {
       readonly kind: "answer";
-      readonly events: AnswerEvents;
-      /** Worker of the session's turn before; empty if there was none. */
-      readonly workerBefore: string;
+      /** Head and body are the client's, as they are. */
+      readonly response: Response;
     }
   | { readonly kind: "redirect"; readonly redirect: ChatRedirect };
-
-/** An answer as it comes. */
-interface SessionAnswer {
-  readonly frames: FrameReader;
-  readonly workerBefore: string;
-}
 
 /** See the head of this file. One client a call. */
 export class SessionClient {
@@ -164,8 +154,8 @@ export class SessionClient {
       try {
         const next = restarts === 0 ? request : nextRequest(request, started, last);
         const body = toBinary(GenerateRequestSchema, next);
-        const { frames } = await this.#call("Generate", body, "", restarts > 0);
-        for await (const frame of frames) {
+        const answer = await this.#fetch("Generate", body, { again: restarts > 0 });
+        for await (const frame of framesOf(answer)) {
           const response = fromBinary(GenerateResponseSchema, frame.payload);
           const { event } = response;
           if (event.case === "started") {
@@ -189,30 +179,31 @@ export class SessionClient {
     }
   }
 
-  /** A request in OpenAI form: `request.messages` is the whole history. */
-  async chat(request: GenerateRequest, idempotencyKey: string): Promise<ChatAnswer> {
+  /** A request in OpenAI form: `request.messages` is the whole history. `form`: how its answer is written. */
+  async chat(
+    request: GenerateRequest,
+    form: AnswerForm,
+    idempotencyKey: string,
+  ): Promise<ChatAnswer> {
+    const body = toBinary(GenerateRequestSchema, request);
+    let counted = false;
     try {
-      return await this.#chat(request, idempotencyKey);
+      const response = await this.#fetch("Chat", body, { form, idempotencyKey });
+      if (response.headers.has(passHeader)) {
+        return { kind: "answer", response };
+      }
+      counted = response.headers.has(countedHeader);
+      const first = await framesOf(response).next();
+      if (first.done === true || first.value.kind !== frameKind.redirect) {
+        throw new ObjectLostError();
+      }
+      return { kind: "redirect", redirect: redirectOf(first.value) };
     } catch (error) {
+      if (counted) {
+        countedElsewhere(error);
+      }
       throw retryable(error);
     }
-  }
-
-  async #chat(request: GenerateRequest, idempotencyKey: string): Promise<ChatAnswer> {
-    const { frames, workerBefore } = await this.#call(
-      "Chat",
-      toBinary(GenerateRequestSchema, request),
-      idempotencyKey,
-    );
-    const first = await frames.next();
-    if (first.done === true) {
-      throw new ObjectLostError();
-    }
-    if (first.value.kind === frameKind.redirect) {
-      await frames.return();
-      return { kind: "redirect", redirect: redirectOf(first.value) };
-    }
-    return { kind: "answer", events: new FrameEvents(first.value, frames), workerBefore };
   }
 
   async #unary<Desc extends DescMessage>(
@@ -222,8 +213,8 @@ export class SessionClient {
   ): Promise<MessageShape<Desc>> {
     try {
       let message: MessageShape<Desc> | undefined;
-      const { frames } = await this.#call(method, body, "");
-      for await (const frame of frames) {
+      const response = await this.#fetch(method, body);
+      for await (const frame of framesOf(response)) {
         message = fromBinary(schema, frame.payload);
       }
       if (message === undefined) {
@@ -235,39 +226,38 @@ export class SessionClient {
     }
   }
 
-  async #call(
+  /** Calls the object; the caller hears of the head's limits. */
+  async #fetch(
     method: string,
     body: Uint8Array,
-    idempotencyKey: string,
-    again = false,
-  ): Promise<SessionAnswer> {
+    how: Pick<SessionCall, "again" | "form"> & { readonly idempotencyKey?: string } = {},
+  ): Promise<Response> {
     const { tenant, requestId, signal, key } = this.#caller;
     const stub = this.#env.SESSION.getByName(sessionObjectName(tenant, this.#sessionId));
-    const url = sessionUrl({
-      method,
-      tenant,
-      sessionId: this.#sessionId,
-      requestId,
-      idempotencyKey,
-      key,
-      again,
-    });
-    let response: Response;
+    const { idempotencyKey = "", ...rest } = how;
+    const sessionId = this.#sessionId;
+    const url = sessionUrl({ method, tenant, sessionId, requestId, idempotencyKey, key, ...rest });
     try {
-      response = await stub.fetch(url, { method: "POST", body: new Uint8Array(body), signal });
+      const response = await stub.fetch(url, {
+        method: "POST",
+        body: new Uint8Array(body),
+        signal,
+      });
+      this.#caller.onHead?.(response.headers);
+      return response;
     } catch (cause) {
       signal.throwIfAborted();
       throw new ObjectLostError(cause);
     }
-    if (response.body === null) {
-      throw new ObjectLostError();
-    }
-    this.#caller.onHead?.(response.headers);
-    return {
-      frames: new FrameReader(response.body as ReadableStream<Uint8Array>),
-      workerBefore: decodeURIComponent(response.headers.get(workerBeforeHeader) ?? ""),
-    };
   }
+}
+
+/** The frames of a response. */
+function framesOf({ body }: Response): FrameReader {
+  if (body === null) {
+    throw new ObjectLostError();
+  }
+  return new FrameReader(body as ReadableStream<Uint8Array>);
 }
 
 /** What a caller sees of an error: a lost object is UNAVAILABLE. */
@@ -290,48 +280,6 @@ function nextRequest(
       ? {}
       : { resumeOffset: last.offset + BigInt(new TextEncoder().encode(last.text).byteLength) }),
   });
-}
-
-/** The events that frames carry. */
-class FrameEvents implements AnswerEvents {
-  #first: Frame | undefined;
-  readonly #rest: FrameReader;
-
-  constructor(first: Frame, rest: FrameReader) {
-    this.#first = first;
-    this.#rest = rest;
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-
-  get ready(): boolean {
-    return this.#first !== undefined || this.#rest.ready;
-  }
-
-  async next(): Promise<IteratorResult<GenerateResponse, undefined>> {
-    const first = this.#first;
-    if (first !== undefined) {
-      this.#first = undefined;
-      return { done: false, value: fromBinary(GenerateResponseSchema, first.payload) };
-    }
-    let result: IteratorResult<Frame, undefined>;
-    try {
-      result = await this.#rest.next();
-    } catch (error) {
-      throw retryable(error);
-    }
-    return result.done === true
-      ? result
-      : { done: false, value: fromBinary(GenerateResponseSchema, result.value.payload) };
-  }
-
-  async return(): Promise<IteratorResult<GenerateResponse, undefined>> {
-    this.#first = undefined;
-    await this.#rest.return();
-    return { done: true, value: undefined };
-  }
 }
 
 function redirectOf(frame: Frame): ChatRedirect {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "../pool/testing/seeded-random.js";
+import { answerForms } from "./answer-format.js";
 import { sessionObjectName, parseSessionUrl, sessionUrl } from "./session-name.js";
 
 describe("the name of a session's object", () => {
@@ -94,6 +95,14 @@ describe("the address of a call", () => {
       requestId: "r+1",
       idempotencyKey: "k 2",
     };
-    expect(parseSessionUrl(sessionUrl(call))).toEqual({ ...call, key: undefined, again: false });
+    expect(parseSessionUrl(sessionUrl(call))).toEqual({
+      ...call,
+      key: undefined,
+      again: false,
+      form: "frames",
+    });
+    for (const form of answerForms) {
+      expect(parseSessionUrl(sessionUrl({ ...call, form })).form).toBe(form);
+    }
   });
 });

@@ -1,6 +1,8 @@
 /** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
 import { readCallerKey, writeCallerKey } from "../keys/caller.js";
 import type { CallerKey } from "../keys/caller.js";
+import { answerForms } from "./answer-format.js";
+import type { AnswerForm } from "./answer-format.js";
 
 /** One call to a SessionObject. */
 export interface SessionCall {
@@ -15,10 +17,15 @@ export interface SessionCall {
   readonly key?: CallerKey | undefined;
   /** It goes on with a call that its key was asked for. */
   readonly again?: boolean;
+  /** How an answer is written; unset: in frames. */
+  readonly form?: AnswerForm;
 }
 
-/** Header of an answer stream: the worker of the turn before, escaped as in a URL. */
-export const workerBeforeHeader = "x-worker-before";
+/** Header of a response whose head and body are the client's, to be passed on as they are. */
+export const passHeader = "x-answer-pass";
+
+/** Header of an error that was counted as the end of an answer. */
+export const countedHeader = "x-answer-counted";
 
 /** Name of the object of a tenant's session. Escaping keeps (tenant, id) pairs apart whatever characters they hold. */
 export function sessionObjectName(tenant: string, sessionId: string): string {
@@ -34,6 +41,7 @@ export function sessionUrl(call: SessionCall): string {
     key: call.idempotencyKey,
     caller: writeCallerKey(call.key),
     again: call.again === true ? "1" : "",
+    form: call.form ?? "",
   });
   return `http://session/${call.method}?${query.toString()}`;
 }
@@ -49,6 +57,7 @@ export function parseSessionUrl(url: string): SessionCall {
     idempotencyKey: searchParams.get("key") ?? "",
     key: readCallerKey(searchParams.get("caller") ?? ""),
     again: searchParams.get("again") === "1",
+    form: answerForms.find((form) => form === searchParams.get("form")) ?? "frames",
   };
 }
 

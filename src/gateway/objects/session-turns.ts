@@ -11,6 +11,7 @@ import { orphanedTurnMs, turnStoreMs } from "../limits.js";
 import { flushSoon } from "../metrics/isolate-meter.js";
 import { turnEnded, turnRefused } from "../metrics/turn-end.js";
 import { engineDirectory } from "../worker-client/directory.js";
+import { writtenAs } from "./answer-forms.js";
 import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
 import { AnswerStreams } from "./answer-streams.js";
 import { redirectResponse } from "./call-plan.js";
@@ -20,7 +21,6 @@ import { isolatePace } from "./commit-pace.js";
 import { hashSampling, matchHistory } from "./history-match.js";
 import { releaseLeft, releaseSequence } from "./left-workers.js";
 import { checkSampling } from "./request-rules.js";
-import { workerBeforeHeader } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { releaseOptions } from "./session-parts.js";
 import type { SessionParts } from "./session-parts.js";
@@ -164,7 +164,10 @@ export class SessionTurns {
       return "redirect" in now
         ? {
             messages: undefined,
-            begin: () => ({ response: redirectResponse(now.redirect), begun: false }),
+            begin: () => ({
+              respond: () => Promise.resolve(redirectResponse(now.redirect)),
+              begun: false,
+            }),
           }
         : { messages: now.begins, begin: now.start };
     });
@@ -174,7 +177,7 @@ export class SessionTurns {
       // A call that joins may be the first to tell of what it joins.
       this.#parts.store.commit();
     }
-    return started.response;
+    return started.respond();
   }
 
   /**
@@ -216,7 +219,7 @@ export class SessionTurns {
       this.#run(turn, start.begun);
     }
     checkOffset(this.#parts.store, turn, offset, shownBytes(turn, this.#runnerOf(turn.number)));
-    return { response: this.#answer(call, start, offset, signal, head), begun: start.begun };
+    return { respond: this.#answer(call, start, offset, signal, head), begun: start.begun };
   }
 
   #runnerOf(turn: number): TurnRunner | undefined {
@@ -314,21 +317,23 @@ export class SessionTurns {
     }
   }
 
+  /** Opens an answer; what it returns gives the response, once its head is known. */
   #answer(
     call: SessionCall,
     start: TurnStart,
     offset: number,
     signal: AbortSignal,
     head: Headers,
-  ): Response {
+  ): () => Promise<Response> {
     const { number } = start.turn;
+    const { clock, ctx, env, keys, store } = this.#parts;
     const runner = this.#runnerOf(number);
-    const body = this.#streams.open(
-      number,
+    const workerBefore = store.turn(number - 1)?.worker ?? "";
+    const answer = this.#streams.open(number, {
       signal,
-      (left) =>
+      events: (left) =>
         streamAnswer({
-          store: this.#parts.store,
+          store,
           sessionId: call.sessionId,
           turn: number,
           offset,
@@ -336,14 +341,17 @@ export class SessionTurns {
           runner,
           live: () => runner !== undefined && this.#runner === runner,
           bell: this.#bell,
-          clock: this.#parts.clock,
+          clock,
           signal: left,
         }),
-      (end) => this.#parts.keys.hold(call.key?.keyId ?? "", end),
-    );
-    const before = this.#parts.store.turn(number - 1)?.worker ?? "";
-    head.set(workerBeforeHeader, encodeURIComponent(before));
-    return new Response(body, { headers: head });
+      ...writtenAs(call.form, {
+        answer: { sessionId: call.sessionId, workerBefore, nowMs: clock.nowMs() },
+        watched: { env, lifetime: ctx },
+      }),
+      hold: (end) => keys.hold(call.key?.keyId ?? "", end),
+      clock,
+    });
+    return () => answer.response(head);
   }
 
   /** The last client of a turn left: that stops it, unless it is detached. */
