@@ -1,5 +1,5 @@
 /** What every backend's kernels must do, whoever wrote them: engine/include/leanedge/kernels.h. */
-import { describe, onTestFinished } from "vitest";
+import { afterAll, describe } from "vitest";
 import { runAttentionPagesSuite } from "./attention-pages-suite.js";
 import { runAttentionSuite } from "./attention-suite.js";
 import { KernelModule } from "./kernel-module.js";
@@ -18,15 +18,17 @@ export function runKernelConformance(
   module: () => Promise<WebAssembly.Module>,
 ): void {
   describe(`kernels of ${name}`, () => {
-    // Compiled once: instances share the code.
-    let compiled: Promise<WebAssembly.Module> | undefined;
+    // One instance for all: helper threads take longer to start than most tests.
+    let opened: Promise<KernelModule> | undefined;
     const open = async (): Promise<KernelModule> => {
-      const kernels = await KernelModule.create(await (compiled ??= module()));
-      onTestFinished(() => {
-        kernels.close();
-      });
+      opened ??= module().then((compiled) => KernelModule.create(compiled));
+      const kernels = await opened;
+      kernels.reset();
       return kernels;
     };
+    afterAll(async () => {
+      (await opened)?.close();
+    });
     runMatmulSuite(open);
     runRowsSuite(open);
     runAttentionSuite(open);
