@@ -69,25 +69,14 @@ export const messagesPageBytesMax = 4 * 1024 * 1024;
 export const pageTokenCharsMax = 512;
 
 /**
- * Shortest time between two durable appends of a running answer. The first goes out at once; a person does not see
- * 20 ms, and a model that gives 100 tokens a second writes 50 rows a second instead of 100.
+ * How long what is shown of a running turn may wait to be stored (store-behind.ts). It bounds what is computed again when a
+ * session's object is lost: a quarter of a second, less than the client takes to notice. Most short turns end before it, and
+ * are stored once, with their end.
  */
-export const appendIntervalMs = 20;
+export const storeBehindMs = 250;
 
-/**
- * How long a turn that begins waits to be stored together with its first token, and its client to hear of it. As long as
- * between two appends: a turn whose prompt takes longer is stored before its answer.
- */
-export const turnStoreMs = 20;
-
-/** A commit that is durable so soon did not wait for others: what follows it is stored at once. */
-export const commitQuietMs = 4;
-/** Other commits that may be under way in an isolate when one begins before anything waits for more (commit-pace.ts). */
-export const commitOthersQuiet = 8;
-/** Longest that changes wait for others because commits take long: a few steps of a model, and no pause to a reader. */
-export const commitPauseMsMax = 100;
-/** A commit that takes longer is one of an object that is gone, and counts no more. */
-export const commitLostMs = 10_000;
+/** Bytes of a `resume_hash`: the first half of a SHA-256. */
+export const resumeHashBytes = 16;
 
 /** Largest piece of text in one delta, in bytes; a replayed answer travels in such pieces. */
 export const deltaBytesMax = 64 * 1024;

@@ -1,6 +1,7 @@
 /**
- * One client's view of a turn: the events of leanedge.v1.GenerateResponse from an offset on. It reads from what is
- * stored, at the client's pace: a slow reader costs no memory, and any number of readers see the same bytes.
+ * One client's view of a turn: the events of leanedge.v1.GenerateResponse from an offset on. It reads what the session has, at the
+ * client's pace: a slow reader costs no memory, and any number of readers see the same bytes. Text is shown before it is stored,
+ * the end of a turn after.
  */
 import { create } from "@bufbuild/protobuf";
 import {
@@ -10,10 +11,11 @@ import {
   UsageSchema,
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse, TurnStarted, Usage } from "../../gen/leanedge/v1/session_pb.js";
-import { invalidArgument, notFound } from "../errors.js";
+import { notFound } from "../errors.js";
 import { deltaBytesMax, heartbeatIntervalMs } from "../limits.js";
 import type { EventSource } from "./answer-streams.js";
 import type { Clock } from "./clock.js";
+import type { ResumePoint } from "./resume-point.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
 import type { TurnRunner } from "./turn-runner.js";
@@ -44,6 +46,8 @@ export interface AnswerStreamOptions {
   readonly turn: number;
   /** First byte of the answer that the client wants. */
   readonly offset: number;
+  /** Knows when the answer has come so far. */
+  readonly resume: ResumePoint;
   /** The turn was started by another stream. */
   readonly resumed: boolean;
   /** The runner of the turn, if it runs in this object; it may end meanwhile. */
@@ -56,27 +60,7 @@ export interface AnswerStreamOptions {
   readonly signal: AbortSignal;
 }
 
-/** Bytes of a turn's answer that may be shown now. */
-export function shownBytes(turn: TurnRecord, runner: TurnRunner | undefined): number {
-  return runner === undefined ? turn.textBytes : runner.durableBytes;
-}
-
-/** Checks an offset against the answer so far. Throws INVALID_ARGUMENT past its end or inside a character. */
-export function checkOffset(
-  store: SessionStore,
-  turn: TurnRecord,
-  offset: number,
-  shown: number,
-): void {
-  if (offset > shown) {
-    throw invalidArgument(`resume_offset is ${offset}, the answer has ${shown} bytes so far`);
-  }
-  if (offset < shown && startsInsideCharacter(readAnswer(store, turn, offset, shown)?.bytes)) {
-    throw invalidArgument(`resume_offset ${offset} is inside a character`);
-  }
-}
-
-/** The stream. Throws the refusal of a turn that was withdrawn. */
+/** The stream. Throws the refusal of a turn that was withdrawn, and what ResumePoint throws. */
 export function streamAnswer(options: AnswerStreamOptions): EventSource {
   return new AnswerStream(options);
 }
@@ -147,13 +131,12 @@ class AnswerStream implements EventSource {
       this.#announced = turn.accepted;
       events.push(started(options, turn));
     }
-    const shown = shownBytes(turn, live ? runner : undefined);
-    if (this.#offset < shown) {
-      const piece = readAnswer(store, turn, this.#offset, shown);
+    if (options.resume.reached(store, turn) && this.#offset < turn.textBytes) {
+      const piece = readAnswer(store, turn, this.#offset);
       if (piece !== undefined) {
         events.push(delta(this.#offset, piece));
         this.#offset += piece.bytes.byteLength;
-        if (this.#offset < shown) {
+        if (this.#offset < turn.textBytes) {
           return events;
         }
       }
@@ -227,17 +210,11 @@ interface AnswerPart {
 }
 
 /** The answer from `offset` on, at most deltaBytesMax bytes and whole characters; undefined if there is nothing. */
-function readAnswer(
-  store: SessionStore,
-  turn: TurnRecord,
-  offset: number,
-  shown: number,
-): AnswerPart | undefined {
+function readAnswer(store: SessionStore, turn: TurnRecord, offset: number): AnswerPart | undefined {
   const encoder = new TextEncoder();
   if (!turn.running) {
     const all = encoder.encode(store.answerText(turn.number));
-    // What is not durable yet is not shown, though the turn has ended in memory.
-    const end = characterBorder(all, Math.min(all.byteLength, shown, offset + deltaBytesMax));
+    const end = characterBorder(all, Math.min(all.byteLength, offset + deltaBytesMax));
     return end <= offset
       ? undefined
       : {
@@ -253,9 +230,6 @@ function readAnswer(
   let length = 0;
   let tokens = 0;
   for (const piece of store.piecesFrom(offset)) {
-    if (piece.byteOffset + piece.byteLength > shown) {
-      break;
-    }
     const bytes = encoder.encode(piece.text).subarray(Math.max(0, offset - piece.byteOffset));
     if (length > 0 && length + bytes.byteLength > deltaBytesMax) {
       break;
@@ -274,11 +248,6 @@ function readAnswer(
     position += part.byteLength;
   }
   return { bytes, tokens };
-}
-
-function startsInsideCharacter(bytes: Uint8Array | undefined): boolean {
-  const first = bytes?.[0];
-  return first !== undefined && (first & 0xc0) === 0x80;
 }
 
 /** The last border of characters at or before `end`. */

@@ -31,6 +31,8 @@ export class LogTable implements KeptTable {
   #bytes = 0;
   #name: PrefixName | undefined;
   #pieces: PieceRecord[] | undefined;
+  /** Those of them, from the first on, that are stored: in fewer rows, since what came between two commits is one. */
+  #piecesStored = 0;
 
   /** Reads nothing yet. */
   constructor(writes: StoreWrites) {
@@ -108,9 +110,12 @@ export class LogTable implements KeptTable {
 
   /** Pieces of the running answer, in order. */
   get pieces(): readonly PieceRecord[] {
-    this.#pieces ??= this.#writes
-      .all("piece", "SELECT * FROM piece ORDER BY number")
-      .map(pieceRecord);
+    if (this.#pieces === undefined) {
+      this.#pieces = this.#writes
+        .all("piece", "SELECT * FROM piece ORDER BY number")
+        .map(pieceRecord);
+      this.#piecesStored = this.#pieces.length;
+    }
     return this.#pieces;
   }
 
@@ -127,24 +132,15 @@ export class LogTable implements KeptTable {
   /** Appends to the running answer. */
   appendPiece(ids: readonly number[], text: string): PieceRecord {
     const last = this.pieces.at(-1);
-    const packed = packIds(ids);
     const piece: PieceRecord = {
       byteOffset: endOf(last),
       byteLength: encoder.encode(text).byteLength,
       tokensEnd: (last?.tokensEnd ?? 0) + ids.length,
       text,
-      ids: packed,
+      ids: packIds(ids),
     };
-    this.#writes.exec(
-      "piece",
-      "INSERT INTO piece (byte_offset, byte_length, tokens_end, text, ids) VALUES (?, ?, ?, ?, ?)",
-      piece.byteOffset,
-      piece.byteLength,
-      piece.tokensEnd,
-      text,
-      packed.buffer,
-    );
     this.#pieces?.push(piece);
+    this.#writes.changed(this);
     return piece;
   }
 
@@ -161,8 +157,11 @@ export class LogTable implements KeptTable {
   /** Empties the running answer. */
   clearPieces(): void {
     if (this.pieces.length > 0) {
-      this.#writes.delete("piece");
+      if (this.#piecesStored > 0) {
+        this.#writes.delete("piece");
+      }
       this.#pieces = [];
+      this.#piecesStored = 0;
     }
   }
 
@@ -170,13 +169,30 @@ export class LogTable implements KeptTable {
     return [this.#nextPosition(), this.pieces];
   }
 
+  /** Stores the pieces that are new, as one row. What changes segments is written where it belongs. */
   write(): void {
-    // Every statement is written where it belongs.
+    const pieces = this.#pieces?.slice(this.#piecesStored) ?? [];
+    const [first] = pieces;
+    if (first === undefined) {
+      return;
+    }
+    this.#piecesStored += pieces.length;
+    const last = pieces.at(-1);
+    this.#writes.run(
+      "piece",
+      "INSERT INTO piece (byte_offset, byte_length, tokens_end, text, ids) VALUES (?, ?, ?, ?, ?)",
+      first.byteOffset,
+      endOf(last) - first.byteOffset,
+      last?.tokensEnd ?? 0,
+      pieces.map((piece) => piece.text).join(""),
+      blob(concatBytes(...pieces.map((piece) => piece.ids))),
+    );
   }
 
   reset(): void {
     this.#forgetSegments();
     this.#pieces = undefined;
+    this.#piecesStored = 0;
   }
 
   #nextPosition(): number {

@@ -2,8 +2,9 @@
  * One session. Owns its transcript, turns, log of token ids and binding (session-schema.ts). Its turns are session-turns.ts's,
  * its forks session-forks.ts's; here are its calls, its alarm and its life.
  *
- * Survives eviction: everything but the streams that are open and the attempt that is under way. A turn that was running
- * is taken up by the next Generate that names it, or by the alarm if it is detached.
+ * Survives eviction: everything but the streams that are open, the attempt that is under way, and what a running turn came to in its
+ * last storeBehindMs, which is computed again. A turn that was running is taken up by the next Generate that names it, or by the
+ * alarm if it is detached.
  *
  * The alarm runs while a turn does (turnWatchMs), to take up or end a turn that lost its object, while the tenant's
  * index is behind (indexRetryMs), to bring it up to date, and once a session was idle for a while, to save its cache.
@@ -63,6 +64,7 @@ import type { SessionParts } from "./session-parts.js";
 import { SessionSnapshots } from "./session-snapshots.js";
 import { SessionStore } from "./session-store.js";
 import { SessionTurns } from "./session-turns.js";
+import { StoreBehind } from "./store-behind.js";
 import { messagesPage, sessionView } from "./session-views.js";
 import { encodeErrorFrame, encodeFrame, frameKind } from "./session-wire.js";
 
@@ -75,6 +77,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #indexer: SessionIndexer;
   readonly #snapshots: SessionSnapshots;
   readonly #limits: SessionLimits;
+  readonly #behind: StoreBehind;
   readonly #parts: SessionParts;
   readonly #turns: SessionTurns;
   readonly #forks: SessionForks;
@@ -91,6 +94,12 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       sequenceId: () => this.sequenceId(),
     });
     this.#limits = new SessionLimits(env, this.#clock);
+    this.#behind = new StoreBehind({
+      store: this.#store,
+      clock: this.#clock,
+      before: () => this.#watch(),
+      after: () => this.#changed(),
+    });
     this.#parts = {
       ...{ env, ctx, store: this.#store, clock: this.#clock },
       ...{ snapshots: this.#snapshots, limits: this.#limits },
@@ -101,7 +110,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       }),
       sequenceId: () => this.sequenceId(),
       changed: () => this.#changed(),
-      watch: () => this.#watch(),
+      storeNow: () => this.#behind.now(),
     };
     this.#turns = new SessionTurns(this.#parts);
     this.#forks = new SessionForks(this.#parts);
@@ -167,10 +176,6 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     signal: AbortSignal,
     head: Headers,
   ): Promise<Response> {
-    if (call.method !== "Generate" && call.method !== "Chat") {
-      // What a caller is told must be stored. Turns see to it themselves.
-      this.#store.commit();
-    }
     switch (call.method) {
       case "CreateSession":
         return this.#unary(CreateSessionResponseSchema, () =>
@@ -211,6 +216,10 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     handler: () => MessageShape<Desc> | Promise<MessageShape<Desc>>,
   ): Promise<Response> {
     const message = encodeFrame(frameKind.message, toBinary(schema, await handler()));
+    if (this.#store.waiting) {
+      // What a caller is told must be stored. Turns see to it themselves.
+      await this.#behind.now();
+    }
     const end = encodeFrame(frameKind.end, new Uint8Array(0));
     return new Response(new Blob([message, end]));
   }
@@ -272,7 +281,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       }
       from = position;
     }
-    const page = messagesPage(this.#store, from, limit, this.#turns.runner);
+    const page = messagesPage(this.#store, from, limit);
     return create(ListMessagesResponseSchema, {
       messages: page.messages,
       nextPageToken: page.next === undefined ? "" : writePageToken(messagesList, [page.next]),

@@ -34,6 +34,18 @@ async function crash(tenant: string, sessionId: string): Promise<void> {
   }).catch(() => undefined);
 }
 
+/** Resolves once something of the running answer is stored. */
+async function answerStored(tenant: string, sessionId: string): Promise<void> {
+  await expect
+    .poll(() =>
+      runInDurableObject(
+        sessionObject(tenant, sessionId),
+        (_instance, { storage }) => new SessionStore(storage).pieces().length,
+      ),
+    )
+    .toBeGreaterThan(0);
+}
+
 /** Reads events until the answer has this many bytes. */
 async function readBytes(
   iterator: AsyncIterator<GenerateResponse>,
@@ -350,10 +362,11 @@ describe("an object that loses its memory", () => {
   it("goes on with the same answer for the client that comes back after a crash", async () => {
     const { tenant, key } = await newTenant();
     const client = sessionClient(key);
-    const messages = [scripted({ tokens: 60, delayMs: 10 })];
+    const messages = [scripted({ tokens: 200, delayMs: 10 })];
     const stream = client.generate({ sessionId: "s", turn: 1, messages });
     const iterator = stream[Symbol.asyncIterator]();
     const seen = await readBytes(iterator, 30);
+    await answerStored(tenant, "s");
     await crash(tenant, "s");
     // The gateway's own client reconnects below the RPC: the stream goes on.
     let rest = "";
@@ -362,13 +375,13 @@ describe("an object that loses its memory", () => {
       if (result.done === true) break;
       if (result.value.event.case === "delta") rest += result.value.event.value.text;
     }
-    expect(seen + rest).toBe(words(60));
+    expect(seen + rest).toBe(words(200));
     const calls = await callsOf(tenant, "s");
     expect(calls.length).toBeGreaterThanOrEqual(2);
     expect(calls.at(-1)?.resumedTokens).toBeGreaterThan(0);
     const { messages: transcript } = await client.listMessages({ sessionId: "s" });
     expect(transcript).toHaveLength(2);
-    expect(transcript[1]?.message?.text).toBe(words(60));
+    expect(transcript[1]?.message?.text).toBe(words(200));
   });
 
   it("takes up a detached turn by its alarm", async () => {
@@ -379,13 +392,14 @@ describe("an object that loses its memory", () => {
       {
         sessionId: "s",
         turn: 1,
-        messages: [scripted({ tokens: 40, delayMs: 10 })],
+        messages: [scripted({ tokens: 200, delayMs: 10 })],
         detach: true,
       },
       { signal: leave.signal },
     );
     await readBytes(stream[Symbol.asyncIterator](), 20);
     leave.abort();
+    await answerStored(tenant, "s");
     await crash(tenant, "s");
     expect((await client.getSession({ sessionId: "s" })).session?.runningTurn).toBe(1);
     expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
@@ -394,10 +408,10 @@ describe("an object that loses its memory", () => {
         const { messages } = await client.listMessages({ sessionId: "s" });
         expect(messages[1]?.finishReason).toBe(FinishReason.STOP);
       },
-      { timeout: 5_000 },
+      { timeout: 15_000 },
     );
     const replay = await runTurn(client, { sessionId: "s", turn: 1 });
-    expect(replay.text).toBe(words(40));
+    expect(replay.text).toBe(words(200));
   });
 
   it("ends a turn that nobody comes back for", async () => {
@@ -408,7 +422,7 @@ describe("an object that loses its memory", () => {
       {
         sessionId: "s",
         turn: 1,
-        messages: [scripted({ tokens: 100, delayMs: 10 })],
+        messages: [scripted({ tokens: 400, delayMs: 10 })],
         detach: true,
       },
       { signal: leave.signal },
@@ -416,6 +430,7 @@ describe("an object that loses its memory", () => {
     await readBytes(stream[Symbol.asyncIterator](), 12);
     leave.abort();
     const stub = sessionObject(tenant, "s");
+    await answerStored(tenant, "s");
     await crash(tenant, "s");
     // As if its client had left while the object was down.
     await runInDurableObject(stub, (_instance, state) => {

@@ -24,8 +24,8 @@ export interface SessionParts {
   readonly sequenceId: () => string;
   /** Something changed that the tenant's index should know; it follows in its own time. */
   readonly changed: () => void;
-  /** Sees to it that the object's alarm comes in time for what is due, stored with what is being stored. */
-  readonly watch: () => void;
+  /** Stores all that waits now; resolves once it is durable. */
+  readonly storeNow: () => Promise<void>;
 }
 
 /** The session. Throws NOT_FOUND, with its id, if none was created. */

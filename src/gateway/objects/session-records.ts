@@ -94,7 +94,7 @@ export interface MessageRecord {
   readonly createMs: number;
 }
 
-/** One durable append of the running answer. */
+/** A part of the running answer, as it came, or as it was stored. */
 export interface PieceRecord {
   readonly byteOffset: number;
   readonly byteLength: number;
@@ -106,8 +106,6 @@ export interface PieceRecord {
 
 /** What a turn's end writes. */
 export interface TurnEnd {
-  /** End of the answer, which is no piece yet. */
-  readonly rest?: { readonly ids: readonly number[]; readonly text: string };
   readonly finishReason: FinishReason;
   readonly errorMessage: string;
   /** Ids of the answer that belong to the log; those after them are dropped. Undefined: all. */

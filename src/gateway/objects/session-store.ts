@@ -82,6 +82,16 @@ export class SessionStore {
     return this.#writes.later(work);
   }
 
+  /** Has somebody told whenever changes were put off, to store them in time; told again for each of them. */
+  onWaiting(tell: () => void): void {
+    this.#writes.onWaiting(tell);
+  }
+
+  /** Something was put off and waits to be stored. */
+  get waiting(): boolean {
+    return this.#writes.waiting;
+  }
+
   /** Stores what was put off. */
   commit(): void {
     this.#writes.commit();
@@ -289,9 +299,9 @@ export class SessionStore {
     this.#turns.change(number, served);
   }
 
-  /** Appends to the running answer. Tokens are progress: attempts count anew. */
+  /** Appends to the running answer, to be stored later. Tokens are progress: attempts count anew. */
   appendPiece(turn: number, ids: readonly number[], pieceText: string): PieceRecord {
-    const piece = this.later(() => {
+    return this.later(() => {
       const added = this.#log.appendPiece(ids, pieceText);
       this.#turns.grow(turn, {
         completionTokens: added.tokensEnd,
@@ -302,8 +312,6 @@ export class SessionStore {
       }
       return added;
     });
-    this.commit();
-    return piece;
   }
 
   /** Pieces of the running answer that end after `byteOffset`, in order. */
@@ -321,21 +329,21 @@ export class SessionStore {
     this.atomically(() => {
       const accepted = this.turn(number)?.accepted === true;
       const pieces = this.#log.takePieces();
-      const ids = concatBytes(pieces.ids, packIds(end.rest?.ids ?? []));
       const kept =
-        end.generatedTokens === undefined ? ids : ids.subarray(0, end.generatedTokens * 4);
+        end.generatedTokens === undefined
+          ? pieces.ids
+          : pieces.ids.subarray(0, end.generatedTokens * 4);
       if (kept.byteLength > 0) {
         this.#log.append(number, SegmentKind.GENERATED, kept);
       }
-      const answer = pieces.text + (end.rest?.text ?? "");
-      this.insertMessage(number, Role.ASSISTANT, answer, true, end.nowMs);
+      this.insertMessage(number, Role.ASSISTANT, pieces.text, true, end.nowMs);
       this.#turns.change(number, {
         running: false,
         endMs: end.nowMs,
         finishReason: end.finishReason,
         errorMessage: end.errorMessage,
         completionTokens: kept.byteLength / 4,
-        textBytes: encoder.encode(answer).byteLength,
+        textBytes: encoder.encode(pieces.text).byteLength,
         cacheBytes: end.cacheBytes,
       });
       this.#session.change(({ messagesCovered }) => ({

@@ -78,9 +78,18 @@ function accept(store: SessionStore, turn: number, promptIds: number[], rebuilt 
   });
 }
 
+/** Appends to the running answer, and stores it. */
+function append(store: SessionStore, ids: number[], text: string): void {
+  store.appendPiece(1, ids, text);
+  store.commit();
+}
+
 function end(store: SessionStore, number: number, rest: string, generatedTokens?: number): void {
+  if (rest !== "") {
+    const ids = [...rest].map((_, index) => 500 + index);
+    store.appendPiece(number, ids, rest);
+  }
   store.endTurn(number, {
-    rest: { ids: [...rest].map((_, index) => 500 + index), text: rest },
     finishReason: FinishReason.STOP,
     errorMessage: "",
     generatedTokens,
@@ -115,10 +124,10 @@ const changes: readonly (readonly [string, (store: SessionStore) => void])[] = [
   ["a worker accepts", (store) => accept(store, 1, [1, 2, 3])],
   ["a plan is named", (store) => store.cache.setPlan({ name: "p", pagesMax: 3, bytesMax: 4 })],
   ["it is bound", (store) => store.bind({ worker: "w", address: "b" }, 1, 10)],
-  ["a piece comes", (store) => void store.appendPiece(1, [10, 11], "é a")],
-  ["ids without text come", (store) => void store.appendPiece(1, [12], "")],
+  ["a piece comes", (store) => append(store, [10, 11], "é a")],
+  ["ids without text come", (store) => append(store, [12], "")],
   ["an attempt follows the piece", (store) => void store.countAttempt(1)],
-  ["another piece comes", (store) => void store.appendPiece(1, [13], "b")],
+  ["another piece comes", (store) => append(store, [13], "b")],
   ["the turn ends", (store) => end(store, 1, "cd")],
   ["pages are told", (store) => store.cache.setPages(5)],
   ["a save is due", (store) => store.cache.setSaveDue(123)],
@@ -193,7 +202,29 @@ describe("a store that keeps what it wrote", () => {
       const other = new SessionStore(storage);
       expect(other.session()).toBeUndefined();
       kept.appendPiece(1, [10], "a");
+      expect(other.session()).toBeUndefined();
+      kept.touch(2_000);
       expect(seen(new SessionStore(storage))).toEqual(seen(kept));
+    }));
+
+  it("says whenever something waits, until it is stored", () =>
+    withStorage((storage) => {
+      const kept = new SessionStore(storage);
+      for (const [, change] of changes.slice(0, 2)) change(kept);
+      let told = 0;
+      kept.onWaiting(() => told++);
+      kept.setTitle("stored at once");
+      expect([told, kept.waiting]).toEqual([0, false]);
+      kept.appendPiece(1, [10], "a");
+      kept.appendPiece(1, [11], "b");
+      expect([told, kept.waiting]).toEqual([2, true]);
+      kept.commit();
+      expect([told, kept.waiting]).toEqual([2, false]);
+      // What came between two commits is one row, and no row is left of an answer that has ended.
+      expect(storage.sql.exec("SELECT * FROM piece").toArray()).toHaveLength(1);
+      end(kept, 1, "c");
+      expect(storage.sql.exec("SELECT * FROM piece").toArray()).toEqual([]);
+      expect(new SessionStore(storage).answerText(1)).toBe("abc");
     }));
 
   it("keeps what waits when a later change is refused before it changed anything", () =>

@@ -7,20 +7,20 @@ import { FinishReason, GenerateRequestSchema } from "../../gen/leanedge/v1/sessi
 import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
 import { modelDefaults } from "../catalogue.js";
 import { findModel, gatewayConfig } from "../config.js";
-import { orphanedTurnMs, turnStoreMs } from "../limits.js";
+import { orphanedTurnMs } from "../limits.js";
 import { flushSoon } from "../metrics/isolate-meter.js";
 import { turnEnded, turnRefused } from "../metrics/turn-end.js";
 import { engineDirectory } from "../worker-client/directory.js";
 import { writtenAs } from "./answer-forms.js";
-import { ChangeBell, checkOffset, shownBytes, streamAnswer } from "./answer-stream.js";
+import { ChangeBell, streamAnswer } from "./answer-stream.js";
+import type { AnswerStreamOptions } from "./answer-stream.js";
 import { AnswerStreams } from "./answer-streams.js";
 import { redirectResponse } from "./call-plan.js";
 import type { CallPlan, StartOptions, StartedCall } from "./call-plan.js";
-import { within } from "./clock.js";
-import { isolatePace } from "./commit-pace.js";
 import { hashSampling, matchHistory } from "./history-match.js";
 import { releaseLeft, releaseSequence } from "./left-workers.js";
 import { checkSampling } from "./request-rules.js";
+import { ResumePoint } from "./resume-point.js";
 import type { SessionCall } from "./session-name.js";
 import { releaseOptions } from "./session-parts.js";
 import type { SessionParts } from "./session-parts.js";
@@ -109,7 +109,7 @@ export class SessionTurns {
     }
     if (this.#runner === undefined) {
       this.#endOrphan(turn);
-      await this.#parts.store.sync();
+      await this.#parts.storeNow();
       this.#parts.changed();
       return true;
     }
@@ -147,7 +147,6 @@ export class SessionTurns {
   ): Promise<Response> {
     let first: CallPlan | undefined = plan();
     if ("redirect" in first) {
-      this.#parts.store.commit();
       return redirectResponse(first.redirect);
     }
     const makesSession = this.#parts.store.session() === undefined && request.turn <= 1;
@@ -171,36 +170,12 @@ export class SessionTurns {
           }
         : { messages: now.begins, begin: now.start };
     });
-    if (started.begun) {
-      await this.#storeBegun();
-    } else {
-      // A call that joins may be the first to tell of what it joins.
-      this.#parts.store.commit();
-    }
     return started.respond();
-  }
-
-  /**
-   * The client hears of a turn only once it is durable. One that begins waits turnStoreMs for its first token, to be
-   * stored with it, and as long as that waits for more where it is there.
-   */
-  async #storeBegun(): Promise<void> {
-    const { clock, store } = this.#parts;
-    // It may have ended after a wait, and another turn may run then.
-    const runner = this.#runner;
-    if (runner !== undefined) {
-      await within(runner.stored, turnStoreMs, clock);
-      if (runner.gathers) {
-        await within(runner.stored, isolatePace.pauseMs, clock);
-      }
-    }
-    this.#parts.watch();
-    await store.sync();
-    this.#parts.changed();
   }
 
   #start({ call, request, signal, head, ticket, form }: StartOptions): StartedCall {
     const offset = Number(request.resumeOffset);
+    const resume = new ResumePoint({ offset, hash: request.resumeHash });
     const start = startTurn(request, {
       store: this.#parts.store,
       tenant: call.tenant,
@@ -212,14 +187,17 @@ export class SessionTurns {
       requestHash: form.requestHash,
       idempotencyKey: call.idempotencyKey,
       ticket,
-      drawSeed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
     });
     const { turn } = start;
     if (turn.running && this.#runner === undefined) {
       this.#run(turn, start.begun);
     }
-    checkOffset(this.#parts.store, turn, offset, shownBytes(turn, this.#runnerOf(turn.number)));
-    return { respond: this.#answer(call, start, offset, signal, head), begun: start.begun };
+    // What can be told at once is refused at once.
+    resume.reached(this.#parts.store, turn);
+    return {
+      respond: this.#answer(call, start, { offset, resume }, signal, head),
+      begun: start.begun,
+    };
   }
 
   #runnerOf(turn: number): TurnRunner | undefined {
@@ -247,9 +225,8 @@ export class SessionTurns {
       snapshots: this.#parts.snapshots,
       snapshotIdleMs: gatewayConfig(this.#parts.env).snapshotIdleMs,
       clock: this.#parts.clock,
-      pace: isolatePace,
       onChange: () => this.#bell.ring(),
-      onStore: () => this.#parts.watch(),
+      storeNow: () => this.#parts.storeNow(),
     });
     this.#runner = runner;
     const over = new AbortController();
@@ -321,7 +298,7 @@ export class SessionTurns {
   #answer(
     call: SessionCall,
     start: TurnStart,
-    offset: number,
+    from: Pick<AnswerStreamOptions, "offset" | "resume">,
     signal: AbortSignal,
     head: Headers,
   ): () => Promise<Response> {
@@ -336,7 +313,7 @@ export class SessionTurns {
           store,
           sessionId: call.sessionId,
           turn: number,
-          offset,
+          ...from,
           resumed: !start.begun,
           runner,
           live: () => runner !== undefined && this.#runner === runner,

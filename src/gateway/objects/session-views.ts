@@ -10,11 +10,10 @@ import {
 } from "../../gen/leanedge/v1/session_pb.js";
 import type { Session, TranscriptMessage } from "../../gen/leanedge/v1/session_pb.js";
 import { messagesPageBytesMax } from "../limits.js";
-import { shownBytes, turnUsage } from "./answer-stream.js";
+import { turnUsage } from "./answer-stream.js";
 import type { MessageRecord, SessionRecord, TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
 import type { IndexEntry } from "./index-entry.js";
-import type { TurnRunner } from "./turn-runner.js";
 
 /** A session in full. */
 export function sessionView(store: SessionStore, session: SessionRecord): Session {
@@ -69,16 +68,11 @@ export interface MessagesPage {
 }
 
 /** Messages from a position on, the running answer included; fewer than `limit` where they would be too large. */
-export function messagesPage(
-  store: SessionStore,
-  from: number,
-  limit: number,
-  runner: TurnRunner | undefined,
-): MessagesPage {
+export function messagesPage(store: SessionStore, from: number, limit: number): MessagesPage {
   const messages: TranscriptMessage[] = [];
   const turns = new Map<number, TurnRecord | undefined>();
   let bytes = 0;
-  for (const record of transcript(store, from, runner)) {
+  for (const record of transcript(store, from)) {
     // Three bytes a UTF-16 unit are the most that UTF-8 takes.
     bytes += record.text.length * 3;
     if (messages.length === limit || (messages.length > 0 && bytes > messagesPageBytesMax)) {
@@ -90,29 +84,18 @@ export function messagesPage(
 }
 
 /** Stored messages, and the running answer after them. */
-function* transcript(
-  store: SessionStore,
-  from: number,
-  runner: TurnRunner | undefined,
-): Generator<MessageRecord, void, undefined> {
+function* transcript(store: SessionStore, from: number): Generator<MessageRecord, void, undefined> {
   yield* store.eachMessage(from);
   const running = store.runningTurn();
   const position = store.messageCount();
   if (running !== undefined && position >= from) {
-    yield runningAnswer(store, running, runner, position);
+    yield runningAnswer(store, running, position);
   }
 }
 
-function runningAnswer(
-  store: SessionStore,
-  turn: TurnRecord,
-  runner: TurnRunner | undefined,
-  position: number,
-): MessageRecord {
-  const shown = shownBytes(turn, runner?.turn === turn.number ? runner : undefined);
+function runningAnswer(store: SessionStore, turn: TurnRecord, position: number): MessageRecord {
   const text = store
     .pieces()
-    .filter((piece) => piece.byteOffset + piece.byteLength <= shown)
     .map((piece) => piece.text)
     .join("");
   return {

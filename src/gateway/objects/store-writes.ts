@@ -34,12 +34,23 @@ export class StoreWrites {
   #depth = 0;
   /** Counts changes. */
   #changes = 0;
+  #onWaiting = (): void => undefined;
 
   /** Writes nothing yet. */
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
     this.#sql = storage.sql;
     this.#made = new SessionTables(storage.sql);
+  }
+
+  /** Has somebody told whenever changes were put off, to write them in time; told again for each of them. */
+  onWaiting(tell: () => void): void {
+    this.#onWaiting = tell;
+  }
+
+  /** Something was put off and waits to be written. */
+  get waiting(): boolean {
+    return !this.#nothingWaits;
   }
 
   /** Has a table forget what it keeps whenever storage was undone. */
@@ -146,6 +157,9 @@ export class StoreWrites {
       throw error;
     } finally {
       this.#depth--;
+      if (this.#depth === 0 && !this.#nothingWaits) {
+        this.#onWaiting();
+      }
     }
   }
 

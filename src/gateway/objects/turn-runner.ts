@@ -1,7 +1,7 @@
 /**
- * Runs one turn: asks a worker, reads its stream, and appends what it says durably before anybody sees it. It owns the
- * attempt that is under way and nothing else; the truth is in the store, from which a runner of a restarted object goes
- * on where the last one was.
+ * Runs one turn: asks a worker, reads its stream, and appends what it says to the store, which shows it at once and writes it in its
+ * own time (store-behind.ts); the turn's end is durable before anybody is told of it. It owns the attempt that is under way and
+ * nothing else; the truth is in the store, from which a runner of a restarted object goes on.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
@@ -15,7 +15,6 @@ import type { ModelFallback } from "../config.js";
 import { errorReason, publicError, unavailable } from "../errors.js";
 import {
   answerBytesMax,
-  appendIntervalMs,
   attemptBackoffMs,
   attemptBackoffMsMax,
   bindingTtlMs,
@@ -26,9 +25,7 @@ import {
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { logTokens, samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
-import { timeIsUp } from "./clock.js";
 import type { Clock } from "./clock.js";
-import type { CommitPace } from "./commit-pace.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
@@ -67,14 +64,12 @@ export interface TurnRunnerOptions {
   /** Time from the turn's end to when the session's cache is saved. */
   readonly snapshotIdleMs: number;
   readonly clock: Clock;
-  /** How long what was received waits to be stored. */
-  readonly pace: CommitPace;
   /** Keeps work alive that nobody waits for. */
   readonly background: (work: Promise<unknown>) => void;
   /** Something changed that subscribers want to know. */
   readonly onChange: () => void;
-  /** Something is about to be stored: what belongs to it can still be stored with it. */
-  readonly onStore: () => void;
+  /** Stores all that waits now; resolves once it is durable. */
+  readonly storeNow: () => Promise<void>;
 }
 
 /** Progress that is not worth storing. */
@@ -94,28 +89,20 @@ export class TurnRunner {
   /** Names the request in logs. */
   readonly #requestId: string;
   #attemptsMade = 0;
-  /** Bytes of the answer that are durable, and may be shown. */
-  #durableBytes: number;
-  /** Bytes of the answer that were received, durable or not. */
+  /** Bytes of the answer that were received. */
   #receivedBytes: number;
-  /** Tokens of the answer that were received, durable or not. */
+  /** Tokens of the answer that were received. */
   #receivedTokens: number;
   /** Longest answer in tokens, once the model's defaults are known. */
   #tokensMax = 0;
   /** Every id is below it, as far as a worker said so. */
   #vocabSize = Infinity;
-  #pendingIds: number[] = [];
-  #pendingText = "";
-  /** When the first of what is pending came. */
-  #pendingSinceMs = 0;
-  #lastAppendMs = 0;
   /** Model that answers instead of the turn's own, once none of its workers could. */
   #fallback: string | undefined;
   /** A worker failed this run: the next one tells the whole text anew, which shows whether what was shown goes with its ids. */
   #verifies = false;
   #progress: TurnProgress = { promptTokensDone: 0, promptTokens: 0 };
   #refusal: ConnectError | undefined;
-  readonly #stored = Promise.withResolvers<undefined>();
   /** Settles when the turn has ended or was withdrawn; never rejects. */
   readonly done: Promise<void>;
 
@@ -125,8 +112,7 @@ export class TurnRunner {
     this.#store = options.store;
     this.#chooser = new WorkerChooser(options);
     this.#requestId = this.#turn().requestId;
-    this.#durableBytes = this.#turn().textBytes;
-    this.#receivedBytes = this.#durableBytes;
+    this.#receivedBytes = this.#turn().textBytes;
     this.#receivedTokens = this.#turn().completionTokens;
     this.done = this.#run();
   }
@@ -143,21 +129,6 @@ export class TurnRunner {
   /** Attempts of this runner, those before an answer made progress included. */
   get attemptsMade(): number {
     return this.#attemptsMade;
-  }
-
-  /** Resolves once something of the answer, or its end, is durable; never rejects. */
-  get stored(): Promise<undefined> {
-    return this.#stored.promise;
-  }
-
-  /** Some of the answer is there and waits for more, to be stored with it. */
-  get gathers(): boolean {
-    return this.#hasPending();
-  }
-
-  /** Bytes of the answer that may be shown. */
-  get durableBytes(): number {
-    return this.#durableBytes;
   }
 
   /** How far the prompt is. */
@@ -211,8 +182,6 @@ export class TurnRunner {
     } catch (error) {
       // Storage itself fails: the turn stays as it is stored, and the object's alarm takes it up again.
       this.#log("error", "turn.not_stored", errorFields(error, "stack"));
-    } finally {
-      this.#stored.resolve(undefined);
     }
   }
 
@@ -245,7 +214,6 @@ export class TurnRunner {
         return;
       } catch (error) {
         this.#stop.signal.throwIfAborted();
-        await this.#flush();
         const verdict = judge(error, {
           accepted: this.#turn().accepted,
           rebuilt: rebuild,
@@ -325,9 +293,10 @@ export class TurnRunner {
     });
     try {
       const accepted = await attempt.open();
-      // Stored with the first token: until then another attempt would get the same ids again.
       this.#accept(accepted, choice, sampling, attempt.rebuilt);
-      this.#options.onChange();
+      if (!attempt.ready) {
+        this.#options.onChange();
+      }
       this.#releaseLeft(choice);
       const finished = await this.#read(attempt, silence);
       if (finished === undefined || this.#namesOurLog(finished, worker)) {
@@ -424,18 +393,11 @@ export class TurnRunner {
 
   /** Reads the answer to its end; undefined if it was ended here. */
   async #read(attempt: WorkerAttempt, silence: WorkerSilence): Promise<Finished | undefined> {
-    const { clock } = this.#options;
     silence.heard();
     for (;;) {
-      const flushMs = this.#hasPending() ? this.#flushDueMs - clock.nowMs() : Infinity;
-      const result = await silence.waitAtMost(attempt.next(), flushMs);
+      const { event } = await silence.wait(attempt.next());
       this.#stop.signal.throwIfAborted();
-      if (result === timeIsUp) {
-        await this.#flushIfDue();
-        continue;
-      }
       attempt.consume();
-      const event = result.event;
       switch (event.case) {
         case "tokens":
           this.#take(event.value);
@@ -445,13 +407,10 @@ export class TurnRunner {
           }
           break;
         case "progress":
-          // A prompt that takes long: what is known of it should not wait for its first token.
-          this.#store.commit();
           this.#progress = {
             promptTokensDone: event.value.promptTokensDone,
             promptTokens: this.#progress.promptTokens,
           };
-          this.#options.onChange();
           break;
         case "finished":
           await this.#finish(event.value);
@@ -459,35 +418,17 @@ export class TurnRunner {
         default:
           throw new WorkerFault(`the worker sent "${event.case ?? "nothing"}" in mid-answer`);
       }
-      // What came together is stored together: the last token with the end of its answer.
+      // What came together is shown together: the last token with the end of its answer.
       if (!attempt.ready) {
-        await this.#flushIfDue();
+        this.#options.onChange();
       }
     }
-  }
-
-  async #flushIfDue(): Promise<void> {
-    if (this.#hasPending() && this.#options.clock.nowMs() >= this.#flushDueMs) {
-      await this.#flush();
-    }
-  }
-
-  /** When what is pending should be stored. */
-  get #flushDueMs(): number {
-    return Math.max(
-      this.#lastAppendMs + appendIntervalMs,
-      this.#pendingSinceMs + this.#options.pace.pauseMs,
-    );
   }
 
   /** The prompt and the answer so far reach the context that the turn's key allows. */
   #contextIsFull(): boolean {
     const { contextTokensMax = Infinity } = this.#options;
     return this.#progress.promptTokens + this.#receivedTokens >= contextTokensMax;
-  }
-
-  #hasPending(): boolean {
-    return this.#pendingIds.length > 0 || this.#pendingText !== "";
   }
 
   #take(tokens: Tokens): void {
@@ -505,13 +446,11 @@ export class TurnRunner {
       throw new WorkerFault(`the worker goes on after max_tokens, which is ${this.#tokensMax}`);
     }
     this.#checkIds(tokens.ids);
-    if (!this.#hasPending()) {
-      this.#pendingSinceMs = this.#options.clock.nowMs();
+    if (tokens.ids.length > 0 || text !== "") {
+      const piece = this.#store.appendPiece(this.turn, tokens.ids, text);
+      this.#receivedTokens = piece.tokensEnd;
+      this.#receivedBytes = piece.byteOffset + piece.byteLength;
     }
-    this.#receivedTokens += tokens.ids.length;
-    this.#pendingIds.push(...tokens.ids);
-    this.#pendingText += text;
-    this.#receivedBytes += encoder.encode(text).byteLength;
   }
 
   /** An id that is none would make the log one that no worker takes. */
@@ -525,10 +464,8 @@ export class TurnRunner {
   /** What a text that begins at `offset` has beyond the answer so far: a resumed stream may repeat what is known. */
   #newText(text: string, offset: number): string {
     const bytes = encoder.encode(text);
-    const durable = this.#store.pieces().map((piece) => piece.text);
-    const known = encoder
-      .encode(durable.join("") + this.#pendingText)
-      .subarray(offset, offset + bytes.length);
+    const texts = this.#store.pieces().map((piece) => piece.text);
+    const known = encoder.encode(texts.join("")).subarray(offset, offset + bytes.length);
     if (known.some((byte, index) => byte !== bytes[index])) {
       throw this.#otherText(`the worker repeats other text at byte ${offset} than was shown`);
     }
@@ -538,23 +475,6 @@ export class TurnRunner {
   /** A worker's text differs from what was shown. It may be its own fault, until a second one says so. */
   #otherText(message: string): WorkerFault {
     return this.#verifies ? new SpoiledAnswer(message) : new WorkerFault(message);
-  }
-
-  /** Makes what was received durable, then shows it. */
-  async #flush(): Promise<void> {
-    if (!this.#hasPending()) {
-      return;
-    }
-    const ids = this.#pendingIds;
-    const text = this.#pendingText;
-    this.#pendingIds = [];
-    this.#pendingText = "";
-    const piece = this.#store.appendPiece(this.turn, ids, text);
-    await this.#sync();
-    this.#stored.resolve(undefined);
-    this.#lastAppendMs = this.#options.clock.nowMs();
-    this.#durableBytes = piece.byteOffset + piece.byteLength;
-    this.#options.onChange();
   }
 
   async #finish(finished: Finished): Promise<void> {
@@ -604,9 +524,9 @@ export class TurnRunner {
       return;
     }
     const nowMs = this.#options.clock.nowMs();
-    store.atomically(() => {
+    // With what waits from before: a turn that ends soon is one commit.
+    store.later(() => {
       store.endTurn(this.turn, {
-        rest: { ids: this.#pendingIds, text: this.#pendingText },
         finishReason,
         errorMessage,
         generatedTokens: finished?.generatedTokens,
@@ -623,20 +543,7 @@ export class TurnRunner {
       store.cache.setSaveDue(nowMs + this.#options.snapshotIdleMs);
       store.touch(nowMs);
     });
-    this.#pendingIds = [];
-    this.#pendingText = "";
-    await this.#sync();
-    this.#durableBytes = this.#turn().textBytes;
-  }
-
-  /** Stores all that waits, and tells the pace how long that took. */
-  async #sync(): Promise<void> {
-    const { clock, onStore, pace } = this.#options;
-    onStore();
-    await pace.during(
-      () => this.#store.sync(),
-      () => clock.nowMs(),
-    );
+    await this.#options.storeNow();
   }
 
   async #giveUp(error: unknown): Promise<void> {
@@ -655,7 +562,7 @@ export class TurnRunner {
       store.cache.setSaveDue(nowMs + this.#options.snapshotIdleMs);
       store.touch(nowMs);
     });
-    await store.sync();
+    await this.#options.storeNow();
   }
 }
 

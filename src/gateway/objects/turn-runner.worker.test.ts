@@ -10,9 +10,9 @@ import { GenerateResponseSchema, SegmentKind } from "../../gen/leanedge/worker/v
 import type { GenerateRequest, GenerateResponse } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import {
   answerBytesMax,
-  appendIntervalMs,
   attemptBackoffMsMax,
   heartbeatIntervalMs,
+  storeBehindMs,
   workerSilenceMsMax,
 } from "../limits.js";
 import { restartingError } from "../../worker/process/unavailable.js";
@@ -24,9 +24,9 @@ import type { WorkerClient } from "../worker-client/worker-client.js";
 import { ChangeBell, streamAnswer } from "./answer-stream.js";
 import type { EventSource } from "./answer-streams.js";
 import { SessionSnapshots } from "./session-snapshots.js";
-import { CommitPace } from "./commit-pace.js";
-import { crowd } from "./testing/crowded-pace.js";
+import { ResumePoint } from "./resume-point.js";
 import { SessionStore } from "./session-store.js";
+import { StoreBehind } from "./store-behind.js";
 import { TurnRunner } from "./turn-runner.js";
 
 type EventInit = MessageInitShape<typeof GenerateResponseSchema>["event"];
@@ -43,7 +43,10 @@ interface Call {
 interface Bench {
   readonly store: SessionStore;
   readonly clock: SteeredClock;
-  readonly pace: CommitPace;
+  /** The session as an object would read it that has lost its memory now. */
+  readonly stored: () => SessionStore;
+  /** Commits so far. */
+  readonly commits: () => number;
   readonly calls: Call[];
   readonly runner: TurnRunner;
   /** The call of an attempt, counted from 0. */
@@ -63,10 +66,16 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
   const stub = testEnv.SESSION.getByName(crypto.randomUUID());
   return runInDurableObject(stub, async (_instance, state) => {
     const store = new SessionStore(state.storage);
+    let commits = 0;
     const clock = new SteeredClock();
-    const pace = new CommitPace();
     const calls: Call[] = [];
     const bell = new ChangeBell();
+    const behind = new StoreBehind({
+      store,
+      clock,
+      before: () => (commits += Number(store.waiting)),
+      after: () => undefined,
+    });
     const nowMs = clock.nowMs();
     store.insertSession({
       tenant: "t",
@@ -115,10 +124,9 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
       fallback: () => undefined,
       samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
       clock,
-      pace,
       background: (work) => void work,
       onChange: () => bell.ring(),
-      onStore: () => undefined,
+      storeNow: () => behind.now(),
     });
     let live = true;
     void runner.done.then(() => {
@@ -128,8 +136,9 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
     await settle();
     await test({
       store,
+      stored: () => new SessionStore(state.storage),
+      commits: () => commits,
       clock,
-      pace,
       calls,
       runner,
       call(attempt) {
@@ -144,6 +153,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
             sessionId: "s",
             turn: 1,
             offset: 0,
+            resume: new ResumePoint({ offset: 0, hash: new Uint8Array(0) }),
             resumed: false,
             runner,
             live: () => live,
@@ -236,48 +246,78 @@ describe("TurnRunner", () => {
       });
     }));
 
-  it("shows the first token at once and gathers what comes right after it", () =>
-    onBench(async ({ call, clock, store, runner }) => {
+  it("shows what comes at once, and stores it a quarter of a second behind", () =>
+    onBench(async ({ call, clock, commits, store, stored, runner }) => {
       await call(0).send(accepted, tokens([10], "a", 0));
-      expect(runner.durableBytes).toBe(1);
+      expect(store.turn(1)).toMatchObject({ accepted: true, textBytes: 1 });
+      await clock.advance(storeBehindMs - 1);
       await call(0).send(tokens([11], "b", 1));
+      expect(store.pieces().map((piece) => piece.text)).toEqual(["a", "b"]);
+      expect(stored().pieces()).toEqual([]);
+      expect(stored().turn(1)).toMatchObject({ accepted: false, textBytes: 0 });
+      expect(commits()).toBe(0);
+      await clock.advance(1);
+      expect(commits()).toBe(1);
+      // What came between two commits is one row.
+      expect(
+        stored()
+          .pieces()
+          .map((piece) => piece.text),
+      ).toEqual(["ab"]);
+      expect(stored().turn(1)).toMatchObject({ accepted: true, completionTokens: 2, textBytes: 2 });
+      // The next change that waits has its own quarter of a second.
+      await clock.advance(storeBehindMs);
       await call(0).send(tokens([12], "c", 2));
-      expect(runner.durableBytes).toBe(1);
-      await clock.advance(appendIntervalMs);
-      expect(runner.durableBytes).toBe(3);
-      expect(store.pieces().map((piece) => piece.text)).toEqual(["a", "bc"]);
+      expect(commits()).toBe(1);
       await call(0).send(tokens([13], "d", 3), finished(4, 4));
       await runner.done;
-      expect(store.answerText(1)).toBe("abcd");
-      expect(store.segments().map((segment) => segment.kind)).toEqual([
-        SegmentKind.PROMPT,
-        SegmentKind.GENERATED,
-      ]);
+      expect(commits()).toBe(2);
+      expect(stored().answerText(1)).toBe("abcd");
+      expect(stored().pieces()).toEqual([]);
+      expect(
+        stored()
+          .segments()
+          .map((segment) => segment.kind),
+      ).toEqual([SegmentKind.PROMPT, SegmentKind.GENERATED]);
     }));
 
-  it("gathers more of an answer, its first token included, where commits take long", () =>
-    onBench(async ({ call, clock, pace, store, runner }) => {
-      await crowd(pace);
-      const waitMs = pace.pauseMs;
-      expect(waitMs).toBeGreaterThan(2 * appendIntervalMs);
-      await call(0).send(accepted, tokens([10], "a", 0));
-      await clock.advance(waitMs - 1);
-      await call(0).send(tokens([11], "b", 1));
-      expect(store.pieces()).toEqual([]);
-      expect(runner.durableBytes).toBe(0);
-      await clock.advance(1);
-      expect(store.pieces().map((piece) => piece.text)).toEqual(["ab"]);
-      expect(runner.durableBytes).toBe(2);
+  it("stores a turn that ends at once in one commit", () =>
+    onBench(async ({ call, clock, commits, stored, runner }) => {
+      await call(0).send(accepted, tokens([10], "a", 0), finished(1, 1));
+      await runner.done;
+      expect(commits()).toBe(1);
+      expect(stored().answerText(1)).toBe("a");
+      await clock.advance(storeBehindMs);
+      expect(commits()).toBe(1);
     }));
+
+  it.each([
+    [16, 1],
+    [40, 2],
+  ])("stores %i tokens at 10 ms each in %i commits", (count, expected) =>
+    onBench(async ({ call, clock, commits, stored, runner }) => {
+      await call(0).send(accepted);
+      for (let index = 0; index < count; index++) {
+        await clock.advance(10);
+        await call(0).send(tokens([10 + index], "a", index));
+      }
+      await call(0).send(finished(count, count));
+      await runner.done;
+      expect(commits()).toBe(expected);
+      expect(stored().answerText(1)).toBe("a".repeat(count));
+    }),
+  );
 
   it("keeps what waited when it is cancelled", () =>
-    onBench(async ({ call, pace, store, runner }) => {
-      await crowd(pace);
+    onBench(async ({ call, stored, runner }) => {
       await call(0).send(accepted, tokens([10], "a", 0));
       runner.cancel();
       await runner.done;
-      expect(store.turn(1)).toMatchObject({ finishReason: FinishReason.CANCELLED, textBytes: 1 });
-      expect(store.answerText(1)).toBe("a");
+      expect(stored().turn(1)).toMatchObject({
+        finishReason: FinishReason.CANCELLED,
+        textBytes: 1,
+      });
+      expect(stored().answerText(1)).toBe("a");
     }));
 
   it("gives a worker up that says nothing, and goes on from what is stored", () =>
@@ -342,10 +382,10 @@ describe("TurnRunner", () => {
       // The token counted as progress: this is a first attempt again, without a pause.
       expect(calls).toHaveLength(2);
       await call(1).fail(new ConnectError("gone", Code.Unavailable));
-      expect(clock.sleeping).toEqual([100]);
+      expect(clock.sleeping).toContain(100);
       await clock.advance(100);
       await call(2).fail(new ConnectError("gone", Code.Unavailable));
-      expect(clock.sleeping).toEqual([200]);
+      expect(clock.sleeping).toContain(200);
       runner.cancel();
       await runner.done;
       expect(calls).toHaveLength(3);
@@ -356,7 +396,7 @@ describe("TurnRunner", () => {
   it("gives an engine that starts again the time that it takes", () =>
     onBench(async ({ call, clock, calls, runner, store }) => {
       await call(0).fail(restartingError());
-      expect(clock.sleeping).toEqual([attemptBackoffMsMax]);
+      expect(clock.sleeping).toContain(attemptBackoffMsMax);
       await clock.advance(attemptBackoffMsMax);
       expect(calls).toHaveLength(2);
       await call(1).send(accepted, tokens([10], "a", 0), finished(1, 1));
@@ -460,10 +500,10 @@ describe("streamAnswer()", () => {
       await next(stream);
       await call(0).send(accepted, tokens([10], "a", 0));
       for (let index = 1; index < 50; index++) {
-        await clock.advance(appendIntervalMs);
+        await clock.advance(10);
         await call(0).send(tokens([10 + index], "a", index));
       }
-      await clock.advance(appendIntervalMs);
+      await clock.advance(10);
       expect((await next(stream)).event.case).toBe("started");
       const delta = await next(stream);
       expect(delta.event).toMatchObject({

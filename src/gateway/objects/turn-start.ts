@@ -8,6 +8,7 @@ import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from "../errors.js";
 import { resourceExhausted } from "../errors.js";
 import { turnsMax } from "../limits.js";
+import { sha256 } from "../sha256.js";
 import { checkMessages, hashMessages, sameBytes, titleFrom } from "./request-rules.js";
 import type { SessionRecord, TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
@@ -30,8 +31,6 @@ export interface TurnStartContext {
   readonly idempotencyKey: string;
   /** What the turn keeps of the caller's key; undefined: no key, or no turn to begin. */
   readonly ticket: TurnTicket | undefined;
-  /** 64 random bits. */
-  readonly drawSeed: () => bigint;
 }
 
 /** What became of a call. */
@@ -48,8 +47,8 @@ export function beginsTurn(request: GenerateRequest, store: SessionStore): boole
 }
 
 /**
- * Begins, joins or replays a turn. Throws what leanedge.v1 says of Generate. A turn that begins is stored with the first that
- * anybody may hear of it: until then it may be lost, as if its call had never come.
+ * Begins, joins or replays a turn. Throws what leanedge.v1 says of Generate. A turn that begins is stored behind what is shown of
+ * it: until then it may be lost, and the same call, with what its client has seen of the answer, begins it anew.
  */
 export function startTurn(request: GenerateRequest, context: TurnStartContext): TurnStart {
   const { store } = context;
@@ -63,11 +62,6 @@ export function startTurn(request: GenerateRequest, context: TurnStartContext): 
     }
     checkNumber(number, last, store);
     checkMessages(request.messages, { first: number === 1, history: context.history });
-    if (request.resumeOffset > 0n) {
-      throw invalidArgument(
-        `resume_offset is ${request.resumeOffset}, the answer has 0 bytes so far`,
-      );
-    }
     insert(request, context, session, number);
     const turn = store.turn(number);
     if (turn === undefined) {
@@ -157,10 +151,11 @@ function insert(
     request.sampling === undefined
       ? create(SamplingParamsSchema)
       : clone(SamplingParamsSchema, request.sampling);
-  sampling.seed ??= context.drawSeed();
+  const messagesHash = hashMessages(request.messages);
+  sampling.seed ??= seedOf(context, number, messagesHash);
   store.insertTurn({
     number,
-    messagesHash: hashMessages(request.messages),
+    messagesHash,
     requestHash: context.requestHash,
     idempotencyKey: context.idempotencyKey,
     sampling,
@@ -175,4 +170,17 @@ function insert(
     store.insertMessage(number, message.role, message.text, false, nowMs);
   }
   store.touch(nowMs);
+}
+
+/**
+ * The seed of a turn that names none. It follows from what the turn is, not from chance: the same call after its object was lost,
+ * nothing of the turn being stored, draws the same answer, so that a client that has seen some of it goes on in it.
+ */
+function seedOf(
+  { tenant, sessionId }: TurnStartContext,
+  number: number,
+  messagesHash: Uint8Array,
+): bigint {
+  const hash = sha256(JSON.stringify([tenant, sessionId, number]), messagesHash);
+  return new DataView(hash.buffer, hash.byteOffset).getBigUint64(0, true);
 }

@@ -10,7 +10,6 @@ import { parseConfig } from "../config.js";
 import { placeQueuedMax } from "../limits.js";
 import { systemClock } from "../objects/clock.js";
 import type { PoolObject } from "../objects/pool-object.js";
-import { CommitPace } from "../objects/commit-pace.js";
 import { SessionSnapshots } from "../objects/session-snapshots.js";
 import { SessionStore } from "../objects/session-store.js";
 import { TurnRunner } from "../objects/turn-runner.js";
@@ -102,12 +101,10 @@ class TestSession {
             : undefined,
         samplingDefaults: () => Promise.resolve({ sampling: undefined, contextTokensMax: 100 }),
         clock: systemClock,
-        pace: new CommitPace(),
         background: (work) => background.push(work),
         snapshotIdleMs: 10_000,
         onChange: () => undefined,
-
-        onStore: () => undefined,
+        storeNow: () => store.sync(),
       });
       await runner.done;
       await Promise.all(background);

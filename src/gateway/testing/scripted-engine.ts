@@ -48,8 +48,9 @@ export interface Script {
   /** Break the stream before this token, `failTimes` times (1 if unset). */
   readonly failAt?: number;
   readonly failTimes?: number;
-  /** Say nothing more from this token on. */
+  /** Say nothing more from this token on, or after the last one; `hangTimes` times, or always if unset. */
   readonly hangAt?: number;
+  readonly hangTimes?: number;
   /** Refuse the call with this code and message; `failTimes` times, or always if unset. */
   readonly refuse?: { readonly code: Code; readonly message: string };
   /** Throw a plain error before `accepted`, as a bug would. */
@@ -264,7 +265,7 @@ export class ScriptedEngine extends DurableObject {
     for (let index = generated; index < end; index++) {
       await pause(script.delayMs ?? 0, context.signal);
       sequence.stop?.signal.throwIfAborted();
-      if (script.hangAt === index) await new Promise(() => undefined);
+      if (script.hangAt === index) await this.#hang(script, context.signal);
       if (script.failAt === index && this.#fails(failureKey, script.failTimes ?? 1)) {
         throw new ConnectError("the engine restarts", Code.Unavailable);
       }
@@ -282,6 +283,7 @@ export class ScriptedEngine extends DurableObject {
       });
       offset += byteLength(text);
     }
+    if (script.hangAt === end) await this.#hang(script, context.signal);
     if (script.lie === "end") return;
     const prefix = namePrefix(sequence.log, undefined);
     if (script.lie === "finished") prefix.sha256 = new Uint8Array(32);
@@ -317,6 +319,15 @@ export class ScriptedEngine extends DurableObject {
     sequence.generation = generation;
     this.#sequences.set(request.sequenceId, sequence);
     return sequence;
+  }
+
+  /** Counted for the script as it was written, whichever sequence it came with. */
+  async #hang(script: Script, left: AbortSignal): Promise<void> {
+    if (this.#fails(`hang ${JSON.stringify(script)}`, script.hangTimes ?? Infinity)) {
+      await new Promise<never>((_, reject) => {
+        left.addEventListener("abort", () => reject(new ConnectError("left", Code.Canceled)));
+      });
+    }
   }
 
   #fails(key: string, times: number): boolean {

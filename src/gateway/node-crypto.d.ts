@@ -1,0 +1,9 @@
+/** What the gateway uses of Node's own module, which workerd has as well; all of Node's declarations would contradict workerd's. */
+declare module "node:crypto" {
+  /** A hash that is fed piece by piece. */
+  interface Hash {
+    update(data: string | Uint8Array): Hash;
+    digest(): Uint8Array<ArrayBuffer>;
+  }
+  export function createHash(algorithm: "sha256"): Hash;
+}
