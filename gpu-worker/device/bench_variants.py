@@ -1,81 +1,97 @@
 """Forms of kernels against each other (gpu-worker/src/kernels/variants.h), so that one run says which becomes the
 default. `attention`: decode attention alone where it misses its aims, through the harness; `matrix`: all products of a
-step at batch 1, likewise; `engine`: whole steps at batch 1 behind 2,048 tokens; `batch`: the same of 8 to 32 sequences;
-`tune`: which of two forms is faster, for the steps behind this one. Most telling cases come first. Prints a line a case
-and keeps variants-PART.json and .md in $OUT up to date.
+step at batch 1, likewise; `engine`: whole steps; `tune-attention` and `tune`: which forms are faster, for the steps behind
+this one. Most telling cases come first. Prints a line a case and keeps variants-PART.json and .md in $OUT up to date.
 
-    python3 bench_variants.py attention|matrix|engine|batch|tune [--forms q4_0,fp8,bf16] [--together 0] [--seconds N]"""
+    python3 bench_variants.py attention|matrix|engine|tune-attention|tune [--forms q4_0,fp8,bf16] [--seconds N]"""
 
 import argparse
-import itertools
 import os
 
 from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channels, late, plan
 
+LLAMA, QWEN = "llama-3.1-8b", "qwen2.5-7b"
+WIDE = ("wide_pairs=8", "wide_pairs=8,wide_meet=4", "wide_pairs=8,wide_meet=16")
+CLUSTERS = ("cluster_pages=1", "cluster_pages=2", "cluster_pages=4")
+# Shapes that decode attention is measured at alone: model, mask, storage, batch, tokens; and forms to compare there.
+LONG = ((LLAMA, True, 3, 1, 131072), (LLAMA, True, 2, 1, 131072), (QWEN, True, 0, 1, 131072))
 ATTENTION = (
-    "",
-    "merge_together=4",
-    "merge_group=1",
-    "share_min=4096",
-    "share_min=8192",
-    "share_min=4096,merge_together=4",
-    "share_min=4096,merge_group=1",
+    (LONG + ((LLAMA, True, 0, 1, 131072), (LLAMA, True, 1, 1, 131072)), WIDE),
+    (
+        (
+            (LLAMA, False, 0, 1, 2048),
+            (LLAMA, True, 2, 1, 2048),
+            (LLAMA, False, 0, 2, 2048),
+            (LLAMA, False, 0, 1, 4096),
+            (LLAMA, True, 2, 1, 8192),
+        ),
+        CLUSTERS,
+    ),
+    (
+        ((QWEN, True, 0, 8, 32768), (LLAMA, True, 3, 8, 32768)),
+        ("wide_pairs=64,wide_meet=4", "wide_pairs=64,wide_meet=16"),
+    ),
+    (
+        ((LLAMA, False, 0, 16, 2048), (LLAMA, True, 2, 16, 2048)),
+        ("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"),
+    ),
 )
-MATRIX = ("", "balance=0", "")
+MATRIX = ("balance=0",)
 MIB = 1 << 20
+# Whole steps: forms to compare, and the (weights, sequences) that they are compared with.
 ENGINE = (
-    "",
-    "beside=0",
-    "merge_together=4",
-    "share_min=4096",
-    "share_min=4096,merge_together=4",
-    f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}",
-    "share_min=8192",
-    "rotate_early=0",
-    "",  # again: what differs from the first is noise
+    (CLUSTERS, (("q4_0", 1), ("fp8", 1), ("bf16", 1), ("q4_0", 2))),
+    (
+        ("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"),
+        (("q4_0", 1), ("bf16", 16)),
+    ),
+    ((f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}", "rotate_early=0"), (("q4_0", 1),)),
 )
-BATCH = ("", "block_rows=0", "block_rows=32", "")
-# Model, mask, storage, batch, tokens: those that miss, the furthest from their aims first.
-SHAPES = (
-    ("qwen2.5-7b", True, 0, 1, 131072),
-    ("llama-3.1-8b", True, 3, 1, 131072),
-    ("llama-3.1-8b", True, 2, 1, 131072),
-    ("llama-3.1-8b", True, 0, 1, 131072),
-    ("llama-3.1-8b", False, 0, 1, 2048),
-    ("llama-3.1-8b", True, 1, 1, 131072),
-    ("qwen2.5-7b", True, 0, 8, 32768),
-    ("llama-3.1-8b", True, 3, 8, 32768),
-    ("llama-3.1-8b", True, 2, 1, 2048),
-    ("llama-3.1-8b", True, 2, 64, 8192),
+# What `tune` chooses: of each group the form that is faster than none of them by more than one part in a hundred.
+TUNED = (
+    (CLUSTERS, (("q4_0", 1),)),
+    (("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"), (("bf16", 16),)),
 )
+GAIN = 0.99
 
 
-def choose(variant):
-    os.environ["LEANEDGE_CUDA_VARIANTS"] = variant
+def choose(*variants):
+    """The forms in force from the next engine on (or from harness_variants_read())."""
+    os.environ["LEANEDGE_CUDA_VARIANTS"] = ",".join(v for v in variants if v)
 
 
-def attention(report, together, seconds):
-    from bench import Bench
+def attention_us(bench, shapes, variant):
+    """Yields the line of each shape under a form that has been chosen; shapes are prepared once."""
     from harness import library
 
+    library.harness_variants_read()
+    for case in shapes:
+        bench.timed(case)
+        line = bench.lines[-1]
+        names = ("model", "mask", "k", "batch", "tokens", "us", "gbs", "of_limit")
+        yield {"case": "attention", "variant": variant or "as it is", **{n: line[n] for n in names}}
+
+
+def prepared(bench, shapes):
+    return [bench.prepare(model, mask, k, k, batch, n) for model, mask, k, batch, n in shapes]
+
+
+def attention(report, arguments):
+    from bench import Bench
+
     bench = Bench(os.environ["LEANEDGE_MASKS"])
-    variants = [v for v in ATTENTION if together or "together" not in v]
-    for model, mask, storage, batch, tokens in SHAPES:
-        if late(seconds):
-            return
-        case = bench.prepare(model, mask, storage, storage, batch, tokens)
-        for variant in variants:
-            if late(seconds):
+    for shapes, variants in ATTENTION:
+        for shape in shapes:
+            if late(arguments.seconds):
                 return
-            choose(variant)
-            library.harness_variants_read()
-            bench.timed(case)
-            line = bench.lines[-1]
-            names = ("model", "mask", "k", "batch", "tokens", "us", "gbs", "of_limit")
-            report.show(case="attention", variant=variant or "as it is", **{n: line[n] for n in names})
+            cases = prepared(bench, (shape,))
+            for variant in ("", *variants):
+                choose(variant)
+                for line in attention_us(bench, cases, variant):
+                    report.show(**line)
 
 
-def matrix(report, forms, seconds):
+def matrix(report, arguments):
     import torch
     from bench_matrix import step_products
     from harness import library
@@ -83,10 +99,10 @@ def matrix(report, forms, seconds):
     from measure import captured, median_ms
 
     context = Context()
-    for form in forms:
+    for form in arguments.forms.split(","):
         run, size = step_products(context, {"q4_0": "int4", "q8_0": "int8"}.get(form, form), 1)
-        for variant in MATRIX:
-            if late(seconds):
+        for variant in ("", *MATRIX, ""):  # the last one again: what differs from the first is noise
+            if late(arguments.seconds):
                 return
             choose(variant)
             library.harness_variants_read()
@@ -103,131 +119,125 @@ def matrix(report, forms, seconds):
         torch.cuda.empty_cache()
 
 
-def engine(report, forms, seconds):
-    masks = os.environ.get("LEANEDGE_MASKS", "")
-    plans = [plan("leank-int4", "int4", kept_channels(masks))]
-    steps, behind = (60, 2048) if DEVICE else (8, 200)
-    for variant, form in itertools.product(ENGINE, forms):
-        if late(seconds):
-            return
-        choose(variant)  # read when the engine opens
-        made = BenchEngine(form, [p["block"] for p in plans], sequences=4)
-        try:
-            for index, name in enumerate(("dense", "leank-int4")):
-                sequences = [made.create(index)]
-                fill(made, sequences, behind)
-                step = decode(made, sequences, steps)
-                made.free(sequences[0])
-                report.show(
-                    case="batch 1",
-                    form=form,
-                    plan=name,
-                    variant=variant or "as it is",
-                    ms=1e3 * step,
-                    tokens_s=1 / step,
-                )
-        finally:
-            made.close()
-
-
-def batch(report, forms, seconds):
-    """Steps of several sequences, dense: products of 5 to 32 rows by our own kernel or by cuBLASLt."""
-    steps, behind = (24, 2048) if DEVICE else (8, 200)
-    for form in forms:
-        for variant in BATCH:
-            if late(seconds):
-                return
-            choose(variant)
-            made = BenchEngine(form, [], sequences=40)
-            try:
-                sequences = []
-                for count in (8, 16, 24, 32) if DEVICE else (2, 3):
-                    more = [made.create(0) for _ in range(count - len(sequences))]
-                    fill(made, more, behind)
-                    sequences += more
-                    step = decode(made, sequences, steps)
-                    report.show(
-                        case="batch",
-                        form=form,
-                        rows=count,
-                        variant=variant or "as it is",
-                        ms=1e3 * step,
-                        tokens_s=count / step,
-                    )
-            finally:
-                made.close()
-
-
-# Forms that no run has compared yet, weights and sequences of the steps that do.
-TUNED = (
-    ("beside=0", ("q4_0", "fp8"), 1),
-    ("merge_together=4", ("q4_0",), 1),
-    ("share_min=4096", ("q4_0",), 1),
-    ("block_rows=0", ("bf16",), 16),
-)
-
-
-def step_seconds(form, count):
-    """Seconds of a step of `count` sequences, dense."""
-    made = BenchEngine(form, [], sequences=20)
+def steps(report, form, count, *variants):
+    """Seconds of a step of `count` sequences under the dense plan and under the mask with int4 pages, behind 2,048 tokens."""
+    choose(*variants)  # read when the engine opens
+    plans = [plan("leank-int4", "int4", kept_channels(os.environ.get("LEANEDGE_MASKS", "")))]
+    made = BenchEngine(form, [p["block"] for p in plans], sequences=20)
     try:
-        sequences = [made.create(0) for _ in range(count if DEVICE else 2)]
-        fill(made, sequences, 2048 if DEVICE else 200)
-        return decode(made, sequences, 40 if DEVICE else 8)
+        taken = []
+        for index, name in enumerate(("dense", "leank-int4")):
+            sequences = [made.create(index) for _ in range(count if DEVICE else min(count, 2))]
+            fill(made, sequences, 2048 if DEVICE else 200)
+            taken.append(decode(made, sequences, 40 if DEVICE else 8))
+            for sequence in sequences:
+                made.free(sequence)
+            report.show(
+                case="step",
+                form=form,
+                rows=count,
+                plan=name,
+                variant=",".join(v for v in variants if v) or "as it is",
+                ms=1e3 * taken[-1],
+                tokens_s=count / taken[-1],
+            )
+        return taken
     finally:
         made.close()
 
 
-def tune(report):
-    """Which forms are faster than what stands in variants.h, by more than one part in a hundred: into $OUT/tuned."""
-    usual, chosen = {}, []
-    for variant, forms, count in TUNED:
-        ratio = 1.0
-        for form in forms:
-            for value in ("", variant):
-                if value == "" and (form, count) in usual:
-                    continue
-                choose(value)
-                step = step_seconds(form, count)
-                report.show(
-                    case="tune",
-                    form=form,
-                    rows=count,
-                    variant=value or "as it is",
-                    ms=1e3 * step,
-                )
-                if value == "":
-                    usual[form, count] = step
-                else:
-                    ratio *= step / usual[form, count]
-        if ratio < 0.99 ** len(forms):
-            chosen.append(variant)
-    with open(os.path.join(os.environ.get("OUT", "."), "tuned"), "w") as file:
+def engine(report, arguments):
+    forms = arguments.forms.split(",")
+    for variants, cases in ENGINE:
+        for form, count in cases:
+            for variant in ("", *variants):
+                if late(arguments.seconds):
+                    return
+                if form in forms:
+                    steps(report, form, count, variant)
+
+
+def product(values):
+    result = 1.0
+    for value in values:
+        result *= value
+    return result
+
+
+def best_of(variants, measure, before):
+    """The variant whose times are less than those of none by a part in a hundred each, in the mean; None: no such one.
+    `before`: what is chosen already."""
+    usual = measure(*before)
+    ratios = {v: product(t / u for t, u in zip(measure(*before, v), usual)) for v in variants}
+    best = min(ratios, key=ratios.get)
+    return best if ratios[best] < GAIN ** len(usual) else None
+
+
+def tuned_file():
+    return os.path.join(os.environ.get("OUT", "."), "tuned")
+
+
+def keep_tuned(chosen):
+    with open(tuned_file(), "w") as file:
         file.write(",".join(chosen) + "\n")
     print(f"tuned: {','.join(chosen) or 'as it is'}", flush=True)
 
 
+def tune_attention(report, arguments):
+    """Long zones of one sequence, through the harness: begins $OUT/tuned."""
+    from bench import Bench
+
+    bench = Bench(os.environ["LEANEDGE_MASKS"])
+    cases = prepared(bench, LONG)
+
+    def measure(*variants):
+        choose(*variants)
+        lines = list(attention_us(bench, cases, ",".join(variants)))
+        for line in lines:
+            report.show(**line)
+        return [line["us"] for line in lines]
+
+    best = best_of(WIDE, measure, ())
+    keep_tuned([best] if best else [])
+
+
+def tune(report, arguments):
+    """Whole steps: goes on with $OUT/tuned."""
+    chosen = []
+    if os.path.exists(tuned_file()):
+        chosen = [v for v in open(tuned_file()).read().strip().split(",") if v]
+    for variants, cases in TUNED:
+
+        def measure(*chosen_ones, cases=cases):
+            return [t for form, count in cases for t in steps(report, form, count, *chosen_ones)]
+
+        # Two groups may set the same value: the later one would hide the earlier.
+        names = {v.split("=")[0] for v in chosen}
+        free = [v for v in variants if not names & {w.split("=")[0] for w in v.split(",")}]
+        best = best_of(free, measure, chosen) if free else None
+        if best:
+            chosen += best.split(",")
+    keep_tuned(chosen)
+
+
+PARTS = {
+    "attention": attention,
+    "matrix": matrix,
+    "engine": engine,
+    "tune-attention": tune_attention,
+    "tune": tune,
+}
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=("attention", "matrix", "engine", "batch", "tune"))
-    parser.add_argument("--forms", default="q4_0,fp8,bf16" if DEVICE else "q4_0")
-    parser.add_argument(
-        "--together", type=int, default=1, help="0: without variants whose blocks wait for each other"
-    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--forms", default="q4_0,fp8,bf16" if DEVICE else "q4_0,bf16")
     parser.add_argument("--seconds", type=float, default=100.0, help="begin no case later than this")
     arguments = parser.parse_args()
     notes = "`variant`: what LEANEDGE_CUDA_VARIANTS said (gpu-worker/src/kernels/variants.h)."
     report = Report(f"variants-{arguments.part}", "Forms of kernels against each other", notes)
-    if arguments.part == "attention":
-        attention(report, arguments.together, arguments.seconds)
-    elif arguments.part == "matrix":
-        matrix(report, arguments.forms.split(","), arguments.seconds)
-    elif arguments.part == "tune":
-        tune(report)
-    elif arguments.part == "batch":
-        batch(report, ["bf16"], arguments.seconds)
-    else:
-        engine(report, arguments.forms.split(","), arguments.seconds)
+    PARTS[arguments.part](report, arguments)
 
 
 main()

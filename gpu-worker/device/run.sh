@@ -6,7 +6,8 @@
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, sessions, serving, node, eval, peers, variants, latency, profile, batch, tune, and any of the above. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, check-forms, sanitize-forms, sessions, serving-model, serving, node, eval, peers-warm, peers, variants, latency,
+#   profile, tune, and any of the above. STEP+STEP+...: these run side by side. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -68,6 +69,8 @@ limit() {
     check-decode-attention | check-prefill-attention | check-page-selection | check-rows) echo 75 ;;
     check-matrix) echo 90 ;;
     check-engine) echo 150 ;;
+    check-forms) echo 75 ;;
+    sanitize-forms) echo 150 ;;
     bench-decode-attention | bench-matrix) echo 130 ;;
     bench-prefill-attention) echo 90 ;;
     bench-page-selection | bench-rows) echo 60 ;;
@@ -76,15 +79,15 @@ limit() {
     sanitize-*) echo 90 ;;
     racecheck-*) echo 220 ;;
     sessions) echo 190 ;;
+    serving-model) echo 60 ;;
     serving) echo 200 ;;
     node) echo 60 ;;
     eval) echo 560 ;;
-    peers) echo 200 ;;
+    peers-warm | peers) echo 200 ;;
     variants) echo 150 ;;
     latency) echo 150 ;;
     profile) echo 120 ;;
-    batch) echo 90 ;;
-    tune) echo 60 ;;
+    tune) echo 75 ;;
     *) return 1 ;;
   esac
 }
@@ -92,9 +95,9 @@ limit() {
 list=()
 for family in $families; do list+=("check-$family" "bench-$family"); done
 list+=($steps)
-for step in "${list[@]}"; do
+for step in ${list[*]//+/ }; do
   family=${step#*-}
-  if ! limit "$step" >/dev/null || [[ $step == *-* && " $all " != *" $family "* ]]; then
+  if ! limit "$step" >/dev/null || [[ $step =~ ^(check|bench|sanitize|racecheck)- && " $all forms " != *" $family "* ]]; then
     echo "run.sh: there is no step $step" >&2
     exit 2
   fi
@@ -170,14 +173,28 @@ command_of() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
-    *-engine | sessions | peers | latency | profile | batch | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-engine | sessions | peers-warm | peers | latency | profile | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-forms | serving-model) ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
   [[ $family == engine ]] && small=(--quick --only "plan f16")
   # Limits of their own end before the step's, so that a case under way is written.
   local seconds=$(($2 * 3 / 4))
+  # Forms of decode attention that are off, wherever they serve; wide blocks get small shares of few pages, which meet often.
+  local wide=wide_pairs=65536,wide_meet=3,share_min=64,share_wide=64
   case $1 in
+    check-forms)
+      run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 $python check.py; a=\$?
+        LEANEDGE_CUDA_VARIANTS=$wide $python check.py; b=\$?
+        LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so $python check_engine.py --quick; c=\$?
+        echo clusters \$a, wide blocks \$b, engine with clusters \$c; exit \$((a + b + c))")
+      ;;
+    sanitize-forms)
+      run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 compute-sanitizer --tool memcheck --error-exitcode 9 $python check.py --small &
+        LEANEDGE_CUDA_VARIANTS=$wide compute-sanitizer --tool memcheck --error-exitcode 9 $python check.py --small
+        b=\$?; wait \$!; a=\$?; echo clusters \$a, wide blocks \$b; exit \$((a + b))")
+      ;;
     check-*) run=("$python" "check$(script "$family").py") ;;
     bench-engine) run=("$python" bench_engine.py --masks "$masks" --seconds "$seconds" ${dry:+--forms bf16,q4_0}) ;;
     bench-*) run=("$python" "bench$(script "$family").py") ;;
@@ -188,23 +205,24 @@ command_of() {
       ;;
     sessions) run=("$python" bench_sessions.py --masks "$masks" --seconds "$seconds" ${dry:+--batches 2}) ;;
     profile) run=("$python" profile_engine.py --masks "$masks" --seconds "$seconds") ;;
-    batch)
-      # Products that are not the default are checked first.
-      run=(bash -c "LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so LEANEDGE_CUDA_VARIANTS=block_rows=32 $python check_matrix.py | grep -v '^ok'; a=\${PIPESTATUS[0]}
-        $python bench_variants.py batch --seconds $seconds; exit \$((a + \$?))")
+    tune)
+      # Attention alone first, then whole steps; without a GPU the second alone.
+      local first="LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so $python bench_variants.py tune-attention"
+      run=(bash -c "${dry:+: }$first; a=\$?; $python bench_variants.py tune ${dry:+--forms q4_0}; exit \$((a + \$?))")
       ;;
-    tune) run=("$python" bench_variants.py tune) ;;
     latency) run=("$python" bench_variants.py engine --seconds "$seconds") ;;
     variants)
-      # Small shares first, merged in groups of two, in larger ones, together: whether every merge is right.
-      run=(bash -c "check() { LEANEDGE_CUDA_VARIANTS=share_min=64,\$1 timeout 25 $python check.py --small; }
-        check merge_group=2; a=\$?; check merge_group=1; b=\$?; check merge_together=2; c=\$?
+      # Small shares first, merged in groups of two, then in larger ones: whether every merge is right.
+      run=(bash -c "check() { LEANEDGE_CUDA_VARIANTS=share_min=64,share_wide=64,\$1 timeout 25 $python check.py --small; }
+        check merge_group=2; a=\$?; check merge_group=1; b=\$?
+        $python bench_variants.py attention --seconds $((seconds / 2)); c=\$?
         $python bench_variants.py matrix --seconds $((seconds / 4)); d=\$?
-        $python bench_variants.py attention --together \$((c == 0)) --seconds $((seconds / 2)); e=\$?
-        echo checks \$a \$b \$c, benchmarks \$d \$e; exit \$((a + b + c + d + e))")
+        echo checks \$a \$b, benchmarks \$c \$d; exit \$((a + b + c + d))")
       ;;
+    # What torch has compiled once on a machine it finds again.
+    peers-warm) run=(env OUT="$build" "$python" bench_peers.py --steps 1 --seconds "$seconds") ;;
     peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
-    serving)
+    serving | serving-model)
       has_node || return 1
       if [[ -n $dry ]]; then
         run=("$node" --import tsx worker-bench.ts --addon "$dry_library/leanedge.node" --folder "$dry_library/models"
@@ -214,8 +232,9 @@ command_of() {
       # A model of 16 GB: in memory where that has room.
       local at=/dev/shm/leanedge free
       free=$(df --output=avail -B 1G /dev/shm 2>/dev/null | tail -n 1)
-      ((${free:-0} >= 20)) || at=$build/models
+      ((${free:-0} >= 20)) || [[ -d $at ]] || at=$build/models
       run=("$node" "$pack/worker-bench.mjs" --addon "$build/leanedge.node" --folder "$at" --seconds "$seconds")
+      if [[ $1 == serving-model ]]; then run+=(--role model); fi
       ;;
     node)
       has_node && [[ -z $dry ]] || return 1
@@ -267,36 +286,45 @@ cd gpu-worker/device
 failed=0
 passed=0
 skipped=0
-declare -A broken
+declare -A broken pid_of start_of
 begun=$SECONDS
-for step in "${list[@]}"; do
-  left=$((60 * minutes - (SECONDS - begun)))
+
+# leave_out STEP WHY
+leave_out() {
+  say "left out $1: $2"
+  skipped=$((skipped + 1))
+}
+
+# begin STEP: starts it, or says why not.
+begin() {
+  local step=$1 family=${1#*-} left=$((60 * minutes - (SECONDS - begun)))
+  local seconds
   seconds=$(limit "$step")
-  family=${step#*-}
+  if ((seconds > left)); then seconds=$left; fi
   if ((left < 15)); then
-    say "left out $step: $minutes minutes are over"
-    skipped=$((skipped + 1))
-    continue
+    leave_out "$step" "$minutes minutes are over"
+  elif [[ $step == bench-* && -n ${broken[$family]-} ]]; then
+    leave_out "$step" "its checks fail"
+  elif [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile|tune|eval)$ ]] || ! command_of "$step" "$seconds"; then
+    leave_out "$step" "it cannot run here"
+  else
+    start_of[$step]=$SECONDS
+    timeout --kill-after=5 "$seconds" "${run[@]}" >"$work/$step.log" 2>&1 &
+    pid_of[$step]=$!
   fi
-  if [[ $step == bench-* && -n ${broken[$family]-} ]]; then
-    say "left out $step: its checks fail"
-    skipped=$((skipped + 1))
-    continue
-  fi
-  if [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile|tune|eval)$ ]] || ! command_of "$step" $((seconds < left ? seconds : left)); then
-    say "left out $step: it cannot run here"
-    skipped=$((skipped + 1))
-    continue
-  fi
-  start=$SECONDS
-  status=0
-  timeout --kill-after=5 $((seconds < left ? seconds : left)) "${run[@]}" >"$work/$step.log" 2>&1 || status=$?
-  say "$step: $([[ $status == 0 ]] && echo ok || echo "FAIL ($status)"), $((SECONDS - start)) s of at most $seconds"
+}
+
+# finish STEP: waits for it and says how it went.
+finish() {
+  local step=$1 status=0
+  wait "${pid_of[$step]}" || status=$?
+  say "$step: $([[ $status == 0 ]] && echo ok || echo "FAIL ($status)"), $((SECONDS - start_of[$step])) s of at most $(limit "$step")"
+  unset "pid_of[$step]"
   if ((status == 0)); then
     passed=$((passed + 1))
   else
     failed=$((failed + 1))
-    broken[$family]=1
+    broken[${step#*-}]=1
   fi
   # What `tune` has found to be faster counts for all steps behind it.
   if [[ $step == tune && $status == 0 && -s $work/tuned ]]; then
@@ -311,6 +339,13 @@ for step in "${list[@]}"; do
     tail -n 25 "$work/$step.log"
   fi | cut -c1-240
   save
+}
+
+for together in "${list[@]}"; do
+  for step in ${together//+/ }; do begin "$step"; done
+  for step in ${together//+/ }; do
+    if [[ -n ${pid_of[$step]-} ]]; then finish "$step"; fi
+  done
 done
 say "$passed passed, $failed failed, $skipped skipped"
 save

@@ -7,7 +7,7 @@
  *     [--type BF16|Q8_0|Q4_0] [--plan FILE] [--sessions N] [--prompt N] [--generate N] [--memory MiB] [--rounds N]
  *     [--seconds N]
  *
- * Engine and worker are processes of their own that run one after the other. Prints a line a round; writes serving.json
+ * Engine and worker are processes of their own that run one after the other; with --role model only the model is written. Prints a line a round; writes serving.json
  * and serving.md into the folder that OUT names after each. LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured.
  */
 import { spawn, type ChildProcess } from "node:child_process";
@@ -214,12 +214,19 @@ async function writeResults(prompt: number, rounds: readonly Round[]): Promise<v
   );
 }
 
-async function measure(): Promise<void> {
+/** The model's file, written where it is not there yet. */
+function writeModel(): Promise<void> {
   const begun = performance.now();
-  const late = (): boolean => performance.now() - begun > 1000 * Number(options.seconds);
   mkdirSync(options.folder, { recursive: true });
   if (!existsSync(modelPath)) writeShape(modelPath, options.shape, options.type);
   console.log(`model: ${modelPath}, ${((performance.now() - begun) / 1000).toFixed(1)} s`);
+  return Promise.resolve();
+}
+
+async function measure(): Promise<void> {
+  const begun = performance.now();
+  const late = (): boolean => performance.now() - begun > 1000 * Number(options.seconds);
+  await writeModel();
   const rounds: Round[] = [];
   let prompt = 0;
   const bare = child("bare");
@@ -254,6 +261,7 @@ async function measure(): Promise<void> {
 
 const roles: Record<string, () => Promise<void>> = {
   "": measure,
+  model: writeModel,
   bare: runBare,
   worker: runWorker,
 };

@@ -6,6 +6,7 @@
 
 #include <initializer_list>
 
+#include "../src/kernels/cluster_split.h"
 #include "../src/kernels/split.h"
 
 using namespace leanedge::cuda;
@@ -98,9 +99,50 @@ void check_case(int pair_count, int pages_max, int blocks, uint64_t seed) {
         static_cast<long>(units_all));
 }
 
+// Units dealt to a cluster's warps: each is read once, no warp has two more than another, few spread over all blocks.
+void check_cluster(int units, int blocks) {
+  const int warps = blocks * kClusterWarps;
+  memset(seen, 0, static_cast<size_t>(units));
+  int blocks_at_work = 0;
+  for (int block = 0; block < blocks; ++block) {
+    int of_block = 0;
+    for (int warp = 0; warp < kClusterWarps; ++warp) {
+      const int at = cluster_warp(warp, block, blocks);
+      const int count = cluster_units(units, at, warps);
+      of_block += count;
+      check(count == units / warps || count == units / warps + 1, "units of a warp", count, units);
+      for (int i = 0; i < count; ++i) {
+        check(at + i * warps < units, "a unit beyond the last", at, units);
+        ++seen[at + i * warps];
+      }
+    }
+    blocks_at_work += of_block > 0;
+  }
+  for (int u = 0; u < units; ++u) check(seen[u] == 1, "a cluster reads a unit once", u, seen[u]);
+  check(blocks_at_work == (units < blocks ? units : blocks), "blocks at work", blocks_at_work, units);
+}
+
+void check_cluster_sizes() {
+  for (int processors : {1, 2, 108, 132}) {
+    for (int count = 1; count < 300; ++count) {
+      const int blocks = cluster_size(count, processors);
+      check(blocks >= 0 && blocks <= kClusterBlocksMax && (blocks & (blocks - 1)) == 0,
+            "blocks of a cluster", blocks, count);
+      check(count * blocks <= processors, "clusters that do not run at once", blocks, count);
+      const int more = blocks ? 2 * blocks : 1;
+      check(more > kClusterBlocksMax || 5 * count * more > 4 * processors, "a cluster could be larger",
+            blocks, count);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  for (int blocks : {1, 2, 4, 8}) {
+    for (int units : {0, 1, 7, 8, 60, 64, 65, 1000}) check_cluster(units, blocks);
+  }
+  check_cluster_sizes();
   uint64_t seed = 1;
   for (int blocks : {1, 2, 132, 264, kBlocksMax}) {
     for (int pairs_count : {1, 2, 7, 8, 64, 512}) {

@@ -60,9 +60,10 @@ struct DecodeHead {
 // How a launch shares out its work.
 enum class DecodeForm : int32_t {
   kShares,    // equal shares of all bytes, one a thread block (split.h)
+  kWide,      // the same, a thread block a multiprocessor: few pairs, long zones
   kClusters,  // a cluster of thread blocks for each pair of row and KV head (cluster_split.h): few rows, short zones
 };
-inline constexpr int32_t kDecodeForms = 2;
+inline constexpr int32_t kDecodeForms = 3;
 
 // One layer of one plan on one device: computed once, when the plan is loaded.
 struct DecodeLayer {
@@ -78,6 +79,9 @@ struct DecodeLayer {
   int32_t warps;          // of a thread block
   int32_t grid;           // thread blocks of a launch
   int32_t processors;     // of the device
+  int32_t wide_warps;          // of a wide block; 0: such blocks do not serve this layer
+  int32_t wide_warp_bytes;     // shared memory of such a warp
+  int32_t wide_tile_stages;
   int32_t cluster_stages;      // pages in the ring of a cluster's warp; 0: clusters do not serve this layer
   int32_t cluster_warp_bytes;  // shared memory of such a warp
   uint32_t block_bytes;   // pitch of the layer's arena

@@ -19,12 +19,10 @@ namespace leanedge::cuda {
 
 // Attends for one head and one row (shared.row) over units [begin, end) of the pair and leaves each
 // warp's results in shared memory.
-template <PageStorage K, PageStorage V, int D>
+template <PageStorage K, PageStorage V, int D, int kWarps>
 __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, int full_rows,
                                              int kv_head, int begin, int end, uint8_t* ring,
-                                             DecodeShared<D, decode_warps(K, V)>& shared,
-                                             const float* q) {
-  constexpr int kWarps = decode_warps(K, V);
+                                             DecodeShared<D, kWarps>& shared, const float* q) {
   const int warp = threadIdx.x >> 5;
   const PageLane at = page_lane<K, V, D>(threadIdx.x & 31);
   const int lane = at.lane;
@@ -64,9 +62,10 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 #pragma unroll
   for (int i = 0; i + 1 < kStages; ++i) issue_page(i, i);
   // The kept channels of this warp's steps.
-  uint2 pairs[D / 16 / kWarps];
+  constexpr int kOwnSteps = (D / 16 + kWarps - 1) / kWarps;
+  uint2 pairs[kOwnSteps];
 #pragma unroll
-  for (int i = 0; i < D / 16 / kWarps; ++i) {
+  for (int i = 0; i < kOwnSteps; ++i) {
     const int step = i * kWarps + warp;
     pairs[i] = 16 * step < head.width ? kept_pairs<K>(p.channels + head.channels, step, t)
                                       : make_uint2(0, 0);
@@ -98,8 +97,10 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
 
   const float scale[2] = {shared.q_scale[2 * t], shared.q_scale[2 * t + 1]};
 #pragma unroll
-  for (int i = 0; i < D / 16 / kWarps; ++i) {
-    shared.q_pairs[i * kWarps + warp][lane] = gather_pairs(shared.q[r], pairs[i]);
+  for (int i = 0; i < kOwnSteps; ++i) {
+    const int step = i * kWarps + warp;
+    if (kWarps > D / 16 && step >= D / 16) break;
+    shared.q_pairs[step][lane] = gather_pairs(shared.q[r], pairs[i]);
   }
   __syncthreads();
 
@@ -109,7 +110,16 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   float minima[4] = {};
   int use = 0;
   int fill = kStages - 1;
-  for (int i = 0; i < stream.count; ++i) {
+  // Where a block has a multiprocessor to itself, its warps meet now and then: the scheduler would let some of them run
+  // ahead, and the last ones, alone at the end, have too little in flight.
+  constexpr bool kMeets = kWarps != decode_warps(K, V);
+  const int meet = kMeets ? p.wide_meet : 0;
+  const int rounds = meet > 0 ? (page_end - page_begin + kWarps - 1) / kWarps : stream.count;
+  for (int i = 0; i < rounds; ++i) {
+    if constexpr (kMeets) {
+      if (meet > 0 && i > 0 && i % meet == 0) __syncthreads();
+      if (i >= stream.count) continue;
+    }
     issue_page(i + kStages - 1, fill);
     copy_async_wait_for<kStages - 1>();
     __syncwarp();
@@ -163,16 +173,18 @@ __device__ __forceinline__ int find_row(int rows, Reached reached) {
   }
 }
 
-// One layer for all rows of a step.
-template <PageStorage K, PageStorage V, int D>
-__global__ void __launch_bounds__(32 * decode_warps(K, V),
-                                  kDecodeThreadsPerSm / 32 / decode_warps(K, V))
+// One layer for all rows of a step. kWarps: of a block, decode_warps(K, V), or those of a whole multiprocessor.
+template <PageStorage K, PageStorage V, int D, int kWarps>
+__global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
+                                                   ? kDecodeThreadsPerSm / 32 / kWarps
+                                                   : 1)
     kernel_decode_attention(const __grid_constant__ DecodeParams p) {
-  constexpr int kWarps = decode_warps(K, V);
   constexpr int kThreads = 32 * kWarps;
   extern __shared__ __align__(128) uint8_t rings[];
   __shared__ DecodeShared<D, kWarps> shared;
-  static_assert(sizeof shared <= kDecodeSharedStatic, "the launcher leaves room for it");
+  static_assert(sizeof shared <= (kWarps == decode_warps(K, V) ? kDecodeSharedStatic
+                                                                : kWideSharedStatic),
+                "the launcher leaves room for it");
 
   uint8_t* ring = rings + (threadIdx.x >> 5) * p.warp_bytes;
   const int rows = p.step.row_count;
@@ -236,7 +248,7 @@ __global__ void __launch_bounds__(32 * decode_warps(K, V),
     __syncthreads();
     int full_rows = 0;
     for (int s = 0; s < shared.row.span_count; ++s) full_rows += shared.row.spans[s].rows;
-    attend_units<K, V, D>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
+    attend_units<K, V, D, kWarps>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
                           split_units(pair, end), ring, shared, p.q + first_head * D);
 
     const int part = split_part(blockIdx.x, first_owner);

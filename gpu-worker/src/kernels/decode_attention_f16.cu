@@ -8,7 +8,14 @@ DecodeKernel decode_kernel_f16(PageStorage v, int32_t head_dim) {
 }
 
 DecodeKernel decode_cluster_kernel_f16() {
-  return kernel_decode_cluster<PageStorage::kF16, PageStorage::kF16, kClusterHeadDim>;
+  return kernel_decode_cluster<PageStorage::kF16, PageStorage::kF16, kOwnHeadDim>;
+}
+
+DecodeKernel decode_wide_kernel_f16(int32_t warps) {
+  switch (warps) {
+    case 4: return kernel_decode_attention<PageStorage::kF16, PageStorage::kF16, kOwnHeadDim, 4>;
+    default: return nullptr;
+  }
 }
 
 }  // namespace leanedge::cuda

@@ -8,7 +8,14 @@ DecodeKernel decode_kernel_int2(PageStorage v, int32_t head_dim) {
 }
 
 DecodeKernel decode_cluster_kernel_int2() {
-  return kernel_decode_cluster<PageStorage::kInt2, PageStorage::kInt2, kClusterHeadDim>;
+  return kernel_decode_cluster<PageStorage::kInt2, PageStorage::kInt2, kOwnHeadDim>;
+}
+
+DecodeKernel decode_wide_kernel_int2(int32_t warps) {
+  switch (warps) {
+    case 16: return kernel_decode_attention<PageStorage::kInt2, PageStorage::kInt2, kOwnHeadDim, 16>;
+    default: return nullptr;
+  }
 }
 
 }  // namespace leanedge::cuda

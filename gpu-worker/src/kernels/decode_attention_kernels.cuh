@@ -7,13 +7,18 @@
 
 namespace leanedge::cuda {
 
+template <PageStorage K, PageStorage V, int D>
+DecodeKernel decode_kernel_pair() {
+  return kernel_decode_attention<K, V, D, decode_warps(K, V)>;
+}
+
 template <PageStorage K, int D>
 DecodeKernel decode_kernel_of(PageStorage v) {
   switch (v) {
-    case PageStorage::kF16: return kernel_decode_attention<K, PageStorage::kF16, D>;
-    case PageStorage::kInt8: return kernel_decode_attention<K, PageStorage::kInt8, D>;
-    case PageStorage::kInt4: return kernel_decode_attention<K, PageStorage::kInt4, D>;
-    case PageStorage::kInt2: return kernel_decode_attention<K, PageStorage::kInt2, D>;
+    case PageStorage::kF16: return decode_kernel_pair<K, PageStorage::kF16, D>();
+    case PageStorage::kInt8: return decode_kernel_pair<K, PageStorage::kInt8, D>();
+    case PageStorage::kInt4: return decode_kernel_pair<K, PageStorage::kInt4, D>();
+    case PageStorage::kInt2: return decode_kernel_pair<K, PageStorage::kInt2, D>();
   }
   return nullptr;
 }

@@ -6,6 +6,7 @@
 namespace leanedge::cuda {
 
 inline constexpr int kDecodeSharedStatic = 4864;  // bytes a block at most beside the rings
+inline constexpr int kWideSharedStatic = 6144;      // the same of a block that has a multiprocessor to itself
 inline constexpr int kClusterSharedStatic = 9216;  // the same of a block of a cluster
 inline constexpr int kDecodeStagesMax = 8;  // copy_async_wait() knows 7 pending groups
 inline constexpr int kDecodeThreadsPerSm = 512;  // 128 registers each
@@ -15,6 +16,9 @@ inline constexpr int kDecodeThreadsPerSm = 512;  // 128 registers each
 constexpr int decode_warps(PageStorage k, PageStorage v) {
   return k == PageStorage::kF16 && v == PageStorage::kF16 ? 2 : 4;
 }
+
+// Warps that a block of its own multiprocessor may have; the most that shared memory has room for are best.
+inline constexpr int32_t kWideWarps[] = {16, 12, 8, 4};
 
 // Pages in a warp's ring, the one that is computed on included: small ones need more of them in
 // flight.
@@ -49,6 +53,7 @@ struct DecodeParams {
   int32_t warp_bytes;
   int32_t tile_stages;  // tiles of full rows in flight of a warp
   int32_t page_stages;  // pages in flight of a cluster's warp
+  int32_t wide_meet;    // pages after which a wide block's warps meet; 0: never
   int32_t table_pitch;  // entries between the page tables of a row's heads; 0: they share one
   int32_t tile_cost;   // chunks, split.h
   int32_t start_cost;  // chunks, split.h
@@ -64,8 +69,16 @@ DecodeKernel decode_kernel_int8(PageStorage v, int32_t head_dim);
 DecodeKernel decode_kernel_int4(PageStorage v, int32_t head_dim);
 DecodeKernel decode_kernel_int2(PageStorage v, int32_t head_dim);
 
-// The kernel whose pairs have clusters, for K and V of one storage and a head_dim of kClusterHeadDim.
-inline constexpr int32_t kClusterHeadDim = 128;
+// Kernels of the other forms: for K and V of one storage, and this head_dim.
+inline constexpr int32_t kOwnHeadDim = 128;
+
+// One whose blocks have a multiprocessor to themselves; null where there is none of so many warps (kWideWarps).
+DecodeKernel decode_wide_kernel_f16(int32_t warps);
+DecodeKernel decode_wide_kernel_int8(int32_t warps);
+DecodeKernel decode_wide_kernel_int4(int32_t warps);
+DecodeKernel decode_wide_kernel_int2(int32_t warps);
+
+// One whose pairs have clusters.
 DecodeKernel decode_cluster_kernel_f16();
 DecodeKernel decode_cluster_kernel_int8();
 DecodeKernel decode_cluster_kernel_int4();

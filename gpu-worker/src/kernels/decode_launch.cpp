@@ -34,12 +34,24 @@ DecodeKernel kernel_of(PageStorage k, PageStorage v, int32_t head_dim) {
 
 // The kernel for clusters, or null.
 DecodeKernel cluster_kernel_of(const DecodeLayer& layer) {
-  if (layer.k_storage != layer.v_storage || layer.head_dim != kClusterHeadDim) return nullptr;
+  if (layer.k_storage != layer.v_storage || layer.head_dim != kOwnHeadDim) return nullptr;
   switch (layer.k_storage) {
     case PageStorage::kF16: return decode_cluster_kernel_f16();
     case PageStorage::kInt8: return decode_cluster_kernel_int8();
     case PageStorage::kInt4: return decode_cluster_kernel_int4();
     case PageStorage::kInt2: return decode_cluster_kernel_int2();
+  }
+  return nullptr;
+}
+
+// The kernel for blocks of so many warps that have a multiprocessor each, or null.
+DecodeKernel wide_kernel_of(const DecodeLayer& layer, int32_t warps) {
+  if (layer.k_storage != layer.v_storage || layer.head_dim != kOwnHeadDim) return nullptr;
+  switch (layer.k_storage) {
+    case PageStorage::kF16: return decode_wide_kernel_f16(warps);
+    case PageStorage::kInt8: return decode_wide_kernel_int8(warps);
+    case PageStorage::kInt4: return decode_wide_kernel_int4(warps);
+    case PageStorage::kInt2: return decode_wide_kernel_int2(warps);
   }
   return nullptr;
 }
@@ -69,6 +81,40 @@ int32_t start_bytes(PageStorage k, PageStorage v) {
 int32_t share_min(PageStorage k, PageStorage v) {
   const bool wide = k == PageStorage::kF16 && v == PageStorage::kF16;
   return wide ? variants().share_wide : variants().share_min;
+}
+
+// Shared memory of a warp: its stages, and room for its results and up to three tiles of full rows, of which two are
+// needed; 0: `room` is too small.
+int32_t ring_bytes(PageStorage k, PageStorage v, int32_t stage_bytes, int32_t tile, int32_t results,
+                   int32_t room) {
+  int32_t needed = decode_stages(k, v) * stage_bytes;
+  if (room < needed || room < results || room < 2 * tile) return 0;
+  for (const int32_t least : {align(results), 2 * tile, 3 * tile}) {
+    if (needed < least && least <= room) needed = least;
+  }
+  return needed;
+}
+
+int32_t tile_stages(int32_t bytes, int32_t tile) {
+  return bytes / tile < kDecodeStagesMax ? bytes / tile : kDecodeStagesMax;
+}
+
+// The most warps that fit a multiprocessor as one block, where there is a kernel of so many.
+cudaError_t prepare_wide(int32_t tile, int32_t results, int32_t shared_block, DecodeLayer* layer) {
+  for (const int32_t warps : kWideWarps) {
+    const DecodeKernel kernel = wide_kernel_of(*layer, warps);
+    const int32_t room = (shared_block - kWideSharedStatic) / warps / kAlign * kAlign;
+    const int32_t bytes =
+        ring_bytes(layer->k_storage, layer->v_storage, layer->stage_bytes, tile, results, room);
+    if (!kernel || bytes == 0) continue;
+    layer->wide_warps = warps;
+    layer->wide_warp_bytes = bytes;
+    layer->wide_tile_stages = tile_stages(bytes, tile);
+    return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                shared_block - kWideSharedStatic);
+  }
+  return cudaSuccess;
 }
 
 // Room in shared memory for a warp's pages and one tile of full rows where the layer's pairs can have clusters.
@@ -192,14 +238,12 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
     int32_t room = shared_sm / blocks - kSharedReserve;
     if (room > shared_block) room = shared_block;
     room = (room - kDecodeSharedStatic) / warps / kAlign * kAlign;
-    int32_t needed = decode_stages(plan.k_storage, plan.v_storage) * out->stage_bytes;
-    if (room < needed || room < results || room < 2 * tile) continue;
+    const int32_t bytes =
+        ring_bytes(plan.k_storage, plan.v_storage, out->stage_bytes, tile, results, room);
+    if (bytes == 0) continue;
     out->blocks_per_sm = blocks;
-    for (const int32_t least : {align(results), 2 * tile, 3 * tile}) {
-      if (needed < least && least <= room) needed = least;
-    }
-    out->warp_bytes = needed;
-    out->tile_stages = needed / tile < kDecodeStagesMax ? needed / tile : kDecodeStagesMax;
+    out->warp_bytes = bytes;
+    out->tile_stages = tile_stages(bytes, tile);
     out->warps = warps;
     out->grid = processors * blocks;
     out->processors = processors;
@@ -208,6 +252,7 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
                                            cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            shared_block - kDecodeSharedStatic),
                       detail);
+    LEANEDGE_CUDA_TRY(prepare_wide(tile, results, shared_block, out), detail);
     LEANEDGE_CUDA_TRY(prepare_cluster(device, group, shared_block, out), detail);
     return Status::kOk;
   }
@@ -257,6 +302,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
   params.tile_stages = layer.tile_stages;
   params.page_stages = layer.cluster_stages;
+  params.wide_meet = variants().wide_meet;
   params.table_pitch = call.table_pitch;
   // Tiles of full rows take a quarter longer than pages of as many bytes.
   params.tile_cost = kDecodeTileRows * layer.head_dim / 4 * 5 / 4;
@@ -270,6 +316,17 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
     return launch_clusters(cluster_kernel_of(layer), pairs, blocks,
                            static_cast<size_t>(layer.cluster_warp_bytes) * kClusterWarps,
                            call.overlap != 0, params, stream);
+  }
+  if (call.form == DecodeForm::kWide) {
+    if (layer.wide_warps == 0) return cudaErrorInvalidValue;
+    params.warp_bytes = layer.wide_warp_bytes;
+    params.tile_stages = layer.wide_tile_stages;
+    params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16;
+    return launch({reinterpret_cast<const void*>(wide_kernel_of(layer, layer.wide_warps)),
+                   layer.processors, 32 * layer.wide_warps,
+                   static_cast<size_t>(layer.wide_warp_bytes) * static_cast<size_t>(layer.wide_warps),
+                   call.overlap != 0},
+                  params, stream);
   }
   const DecodeKernel kernel = kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
   return launch({reinterpret_cast<const void*>(kernel), layer.grid, 32 * layer.warps,

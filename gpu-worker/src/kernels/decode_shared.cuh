@@ -33,10 +33,11 @@ struct alignas(16) DecodeShared {
 template <int D, int kWarps>
 __device__ __forceinline__ void load_query(const float* q, int group, float scale,
                                            DecodeShared<D, kWarps>& shared) {
-  constexpr int kLanes = 4 * kWarps;  // of a head
+  constexpr int kLanes = kWarps < 8 ? 4 * kWarps : 32;  // of a head
   constexpr int kValues = D / kLanes;
   const int n = threadIdx.x / kLanes;
   const int part = threadIdx.x % kLanes;
+  if (n >= kDecodeGroupMax) return;  // whole warps
   float values[kValues];
   float largest = 0;
   const float4* from = reinterpret_cast<const float4*>(q + n * D + part * kValues);

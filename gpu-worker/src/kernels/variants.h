@@ -16,6 +16,10 @@ struct Variants {
   // Decode attention: parts of a pair that are merged by the last block of their own, before one block merges what
   // these gave; 0: one block merges all of them; 1: as many as make the fewest loads in a row, where parts are many.
   int32_t merge_group = 1;
+  // Decode attention: pairs of row and KV head up to which a block has a multiprocessor to itself; 0: never. And pages
+  // after which its warps meet; 0: never.
+  int32_t wide_pairs = 0;
+  int32_t wide_meet = 0;
   // Decode attention: pages of a warp up to which each pair of row and KV head has a cluster of blocks of its own
   // (decode_form.h); 0: never.
   int32_t cluster_pages = 0;

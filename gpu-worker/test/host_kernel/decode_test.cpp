@@ -21,7 +21,7 @@ namespace leanedge::cuda {
 
 template <PageStorage K>
 DecodeKernel one(PageStorage v, int32_t head_dim) {
-  return v == K && head_dim == 128 ? kernel_decode_attention<K, K, 128> : nullptr;
+  return v == K && head_dim == 128 ? kernel_decode_attention<K, K, 128, decode_warps(K, K)> : nullptr;
 }
 DecodeKernel decode_kernel_f16(PageStorage v, int32_t dim) { return one<PageStorage::kF16>(v, dim); }
 DecodeKernel decode_kernel_int8(PageStorage v, int32_t dim) { return one<PageStorage::kInt8>(v, dim); }
@@ -39,6 +39,18 @@ DecodeKernel decode_cluster_kernel_int4() {
 DecodeKernel decode_cluster_kernel_int2() {
   return kernel_decode_cluster<PageStorage::kInt2, PageStorage::kInt2, 128>;
 }
+
+template <PageStorage K, int kWarps>
+DecodeKernel wide(int32_t warps) {
+  return warps == kWarps ? kernel_decode_attention<K, K, 128, kWarps> : nullptr;
+}
+DecodeKernel decode_wide_kernel_f16(int32_t warps) { return wide<PageStorage::kF16, 4>(warps); }
+DecodeKernel decode_wide_kernel_int8(int32_t warps) { return wide<PageStorage::kInt8, 8>(warps); }
+DecodeKernel decode_wide_kernel_int4(int32_t warps) {
+  const DecodeKernel kernel = wide<PageStorage::kInt4, 16>(warps);
+  return kernel ? kernel : wide<PageStorage::kInt4, 12>(warps);
+}
+DecodeKernel decode_wide_kernel_int2(int32_t warps) { return wide<PageStorage::kInt2, 16>(warps); }
 
 }  // namespace leanedge::cuda
 
@@ -329,7 +341,8 @@ void run(const Case& c) {
   ++(ok ? passed : failed);
   printf("%s storage %d group %d widths %d %d rows %d tokens %d %s copies %s: cluster %d, error %.1e\n",
          ok ? "ok  " : "FAIL", static_cast<int>(c.storage), c.group, c.widths[0], c.widths.back(),
-         row_count, c.tokens[0], c.form == DecodeForm::kClusters ? "clusters" : "shares",
+         row_count, c.tokens[0],
+         c.form == DecodeForm::kClusters ? "clusters" : c.form == DecodeForm::kWide ? "wide" : "shares",
          c.copies == host::Copies::kLate ? "late" : "early", last_cluster, worst);
 }
 
@@ -388,6 +401,8 @@ int main() {
   using host::Copies;
   constexpr DecodeForm kClusters = DecodeForm::kClusters;
   constexpr DecodeForm kShares = DecodeForm::kShares;
+  constexpr DecodeForm kWide = DecodeForm::kWide;
+  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,share_wide=64,wide_meet=2", 1);
   for (PageStorage storage :
        {PageStorage::kF16, PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
     // More pages than warps, of unequal heads; then rows of every length, and clusters of four, two and one.
@@ -398,6 +413,8 @@ int main() {
     run({storage, 4, {96, 0}, {600}, 3, kClusters, Copies::kLate, 1});
     run({storage, 4, {48, 128}, {1100, 33}, 3, kShares, Copies::kLate, 0});
     run({storage, 7, {0, 112}, {300, 64, 2}, 2, kShares, Copies::kEarly, 0});
+    run({storage, 4, {32, 80}, {1500, 70}, 3, kWide, Copies::kLate, 0});
+    run({storage, 7, {128}, {800}, 2, kWide, Copies::kEarly, 0});
   }
   printf("%d passed, %d failed   gpu-worker/test/host_kernel/decode_test.cpp\n", passed, failed);
   return failed != 0;
