@@ -8,7 +8,7 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { bundleWorker } from "../../test/support/workerd.js";
-import { freePort } from "../../test/support/wrangler-dev.js";
+import { freePort } from "../../test/support/free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
 const startMsMax = 60_000;

@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { freePort } from "../../test/support/wrangler-dev.js";
+import { freePort } from "../../test/support/free-port.js";
 import { untilReady, type Server } from "./serve-gateway.js";
 
 const program = fileURLToPath(

@@ -11,9 +11,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { startGrpcFront } from "../../src/front/index.js";
 import type { GrpcFront } from "../../src/front/index.js";
 import { EchoService } from "../support/echo-service.js";
-import { startWranglerDev } from "../support/wrangler-dev.js";
-import type { WranglerDev } from "../support/wrangler-dev.js";
-import { startWorkerd } from "../support/workerd.js";
+import { startWorkerd, type ServedWorker } from "../support/workerd.js";
 
 /** A stream that would run for 100 s if nobody stopped it. */
 const longCount = 10_000;
@@ -21,11 +19,11 @@ const countPath = "/leanedge.test.v1.EchoService/Count";
 /** `longCount` as a gRPC-web frame. */
 const countFrame = Buffer.from([0, 0, 0, 0, 3, 0x08, 0x90, 0x4e]);
 
-let worker: WranglerDev;
+let worker: ServedWorker;
 let front: GrpcFront;
 
 beforeAll(async () => {
-  worker = await startWranglerDev("test/adapter/wrangler.toml");
+  worker = await startWorkerd("test/adapter/wrangler.toml");
   front = await startGrpcFront({ port: 0, targetUrl: worker.url, limits: { drainMsMax: 100 } });
 });
 
@@ -40,23 +38,23 @@ interface Seen {
   unexpected: string[];
 }
 
-async function seen(url = worker.url): Promise<Seen> {
-  return (await (await fetch(`${url}/seen`)).json()) as Seen;
+async function seen(): Promise<Seen> {
+  return (await (await fetch(`${worker.url}/seen`)).json()) as Seen;
 }
 
 /** Runs `leave` and expects one more call that ended because its client left, with nothing computed after that. */
-async function expectStopped(leave: () => Promise<void>, url = worker.url): Promise<void> {
-  const before = await seen(url);
+async function expectStopped(leave: () => Promise<void>): Promise<void> {
+  const before = await seen();
   await leave();
   await vi.waitFor(
     async () => {
-      expect((await seen(url)).ends.slice(before.ends.length)).toEqual(["client-gone"]);
+      expect((await seen()).ends.slice(before.ends.length)).toEqual(["client-gone"]);
     },
     { timeout: 5000, interval: 50 },
   );
-  const { counted } = await seen(url);
+  const { counted } = await seen();
   await new Promise((resolve) => setTimeout(resolve, 200));
-  const after = await seen(url);
+  const after = await seen();
   expect(after.counted).toBeLessThanOrEqual(counted + 1);
   expect(after.unexpected).toEqual([]);
 }
@@ -152,46 +150,27 @@ describe("a client whose machine is gone", () => {
   });
 });
 
-// wrangler dev's own proxy keeps a call going until its answer begins, whoever leaves; the runtime itself does not.
 describe("a client that leaves before its answer begins", () => {
-  let bare: WranglerDev;
-  let bareFront: GrpcFront;
-
-  beforeAll(async () => {
-    bare = await startWorkerd({
-      config: "test/adapter/wrangler.toml",
-      compatibilityDate: "2026-10-20",
-      compatibilityFlags: ["nodejs_compat", "enable_request_signal"],
-      vars: { GREETING: "hi " },
-    });
-    bareFront = await startGrpcFront({ port: 0, targetUrl: bare.url, limits: { drainMsMax: 100 } });
-  });
-
-  afterAll(async () => {
-    await bareFront.close();
-    await bare.stop();
-  });
-
   it.each([
-    ["gRPC", () => createGrpcTransport({ baseUrl: bareFront.url })],
-    ["Connect", () => createConnectTransport({ baseUrl: bareFront.url, httpVersion: "2" })],
+    ["gRPC", () => createGrpcTransport({ baseUrl: front.url })],
+    ["Connect", () => createConnectTransport({ baseUrl: front.url, httpVersion: "2" })],
   ])("stops the Worker through the front (%s)", async (_, transport) => {
     const client = createClient(EchoService, transport());
     await expectStopped(async () => {
       const signal = AbortSignal.timeout(300);
       await expect(client.say({ value: "wait" }, { signal })).rejects.toBeInstanceOf(ConnectError);
-    }, bare.url);
+    });
   });
 
   it("stops the Worker when its connection breaks", async () => {
     await expectStopped(async () => {
-      const socket = connectTcp(bare.port, "127.0.0.1");
+      const socket = connectTcp(worker.port, "127.0.0.1");
       socket.write(
         "POST /leanedge.test.v1.EchoService/Say HTTP/1.1\r\nhost: 127.0.0.1\r\n" +
           'content-type: application/json\r\ncontent-length: 6\r\n\r\n"wait"',
       );
       await new Promise((resolve) => setTimeout(resolve, 300));
       socket.resetAndDestroy();
-    }, bare.url);
+    });
   });
 });

@@ -1,7 +1,7 @@
 /**
  * `npm run test:conformance`: Connect's conformance runner against the gateway's adapter in workerd and the gRPC front.
  *
- * Connect and gRPC-web go to `wrangler dev` over HTTP/1.1; everything over HTTP/2 without TLS, native gRPC included, goes
+ * Connect and gRPC-web go to workerd over HTTP/1.1; everything over HTTP/2 without TLS, native gRPC included, goes
  * through the front. Arguments are passed to the runner (`--run '**\/timeouts/**' --trace`); `--install` fetches and
  * builds the runner, and nothing else. Exits with the runner's status: failures, and listed failures that have begun
  * to pass, are both errors.
@@ -9,7 +9,7 @@
 import { spawn } from "node:child_process";
 import path from "node:path";
 import { startGrpcFront } from "../../src/front/index.js";
-import { startWranglerDev } from "../support/wrangler-dev.js";
+import { startWorkerd } from "../support/workerd.js";
 import { conformanceVersion, installRunner, root, writeDescriptors } from "./runner.js";
 
 const here = path.join(root, "test/conformance");
@@ -65,9 +65,8 @@ async function runSuite(
 }
 
 /**
- * The suite, with one repetition of a few failed cases: about one POST in two thousand fails inside `wrangler dev`, whose
- * proxy reuses a connection to the Worker that closes at that moment ("Network connection lost"). A case that fails for
- * a reason of its own fails again.
+ * The suite, with one repetition of a few failed cases: some have deadlines of a tenth of a second, which a machine that
+ * stands still misses. A case that fails for a reason of its own fails again.
  */
 async function runWithRepetition(
   runner: string,
@@ -93,7 +92,7 @@ console.log(`connectconformance ${conformanceVersion}, server mode`);
 const runner = await installRunner();
 await writeDescriptors();
 if (process.argv[2] === "--install") process.exit();
-const worker = await startWranglerDev("test/conformance/wrangler.toml");
+const worker = await startWorkerd("test/conformance/wrangler.toml");
 const front = await startGrpcFront({
   port: 0,
   targetUrl: worker.url,

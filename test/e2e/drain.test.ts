@@ -8,7 +8,7 @@ import { WorkerState } from "../../src/gen/leanedge/pool/v1/pool_pb.js";
 import { FinishReason, PlacementReason } from "../../src/gen/leanedge/v1/session_pb.js";
 import { startFaultyWorker, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
 import { startWorkerdPool, type WorkerdPool } from "../support/workerd-pool.js";
-import { freePort } from "../support/wrangler-dev.js";
+import { freePort } from "../support/free-port.js";
 import { runOne, type TurnPlan, type TurnSeen } from "./talk.js";
 
 const names = ["one", "two", "three"];

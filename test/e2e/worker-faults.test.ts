@@ -19,7 +19,7 @@ import {
 import { startFaultyWorker, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
 import { poolTokenVars } from "../support/pool-workers.js";
 import { startWorkerdPool, type WorkerdPool } from "../support/workerd-pool.js";
-import { freePort } from "../support/wrangler-dev.js";
+import { freePort } from "../support/free-port.js";
 import { runOne, transcript, type Sampling, type TurnPlan, type TurnSeen } from "./talk.js";
 
 const faultyName = "faulty";

@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { freePort } from "./wrangler-dev.js";
+import { freePort } from "./free-port.js";
 
 /** Longest start on a busy machine: assets, bundle, runtime. */
 const startMsMax = 120_000;

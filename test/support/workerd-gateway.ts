@@ -6,8 +6,8 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { build } from "esbuild";
-import { freePort } from "./wrangler-dev.js";
+import { bundleGateway } from "../../src/cli/bundle-gateway.js";
+import { freePort } from "./free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
 /** Longest start of the runtime on a busy machine. */
@@ -63,24 +63,6 @@ export interface WorkerdGateway {
 
 const key = "le-dev-workerd-gateway";
 
-/** Bundles the gateway into a folder: worker.js, and the WASM modules beside it. */
-async function bundleGateway(folder: string): Promise<void> {
-  await build({
-    entryPoints: { worker: join(root, "src/gateway/index.ts") },
-    outdir: folder,
-    bundle: true,
-    format: "esm",
-    target: "es2024",
-    conditions: ["workerd", "worker", "browser"],
-    external: ["cloudflare:*", "node:*"],
-    alias: Object.fromEntries(
-      ["fs", "fs/promises", "stream", "url"].map((name) => [name, `node:${name}`]),
-    ),
-    loader: { ".wasm": "copy" },
-    logLevel: "error",
-  });
-}
-
 /** Starts one on free ports. */
 export async function startWorkerdGateway({
   vars,
@@ -89,7 +71,8 @@ export async function startWorkerdGateway({
   const folder = await mkdtemp(join(tmpdir(), "leanedge-workerd-"));
   const storage = join(folder, "storage");
   await mkdir(storage);
-  await bundleGateway(folder);
+  const bundle = join(folder, "bundle");
+  await bundleGateway(bundle);
   const ports: number[] = [];
   for (let index = 0; index <= others; index++) ports.push(await freePort());
   const urls = ports.map((port) => `http://127.0.0.1:${port}`);
@@ -106,8 +89,9 @@ export async function startWorkerdGateway({
   }
 
   async function start(fault?: PoolFault): Promise<void> {
-    const config = join(folder, "config.capnp");
-    await writeFile(config, await configOf(folder, ports, vars, fault));
+    // Beside the bundle, because it embeds relative paths only.
+    const config = join(bundle, "config.capnp");
+    await writeFile(config, await configOf(bundle, storage, ports, vars, fault));
     const started = spawn(
       join(root, "node_modules/.bin/workerd"),
       ["serve", "--experimental", config],
@@ -164,7 +148,8 @@ async function answers(url: string): Promise<boolean> {
 
 /** The runtime's configuration, which embeds the modules that lie beside it. */
 async function configOf(
-  folder: string,
+  bundle: string,
+  storage: string,
   ports: readonly number[],
   vars: Readonly<Record<string, string>>,
   fault: PoolFault | undefined,
@@ -172,9 +157,9 @@ async function configOf(
   const toml = await readFile(join(root, "wrangler.toml"), "utf8");
   const date = /^compatibility_date = "(.*)"/m.exec(toml)?.[1] ?? "";
   const flags = /^compatibility_flags = (\[.*\])/m.exec(toml)?.[1] ?? "[]";
-  const wasm = (await readdir(folder)).filter((file) => file.endsWith(".wasm"));
+  const wasm = (await readdir(bundle)).filter((file) => file.endsWith(".wasm"));
   const modules = [
-    '(name = "worker.js", esModule = embed "worker.js")',
+    '(name = "index.js", esModule = embed "index.js")',
     ...wasm.map((file) => `(name = "./${file}", wasm = embed ${JSON.stringify(file)})`),
   ].join(",\n    ");
   const texts = Object.entries({ ...vars, LEANEDGE_DEV_KEY: key }).map(
@@ -215,7 +200,7 @@ const config :Workerd.Config = (
   services = [
     ${names.map((name) => `(name = "${name}", worker = .${name})`).join(",\n    ")},
     ${fault === undefined ? "" : '(name = "fault", worker = .fault),'}
-    (name = "storage", disk = (path = ${JSON.stringify(join(folder, "storage"))}, writable = true)),
+    (name = "storage", disk = (path = ${JSON.stringify(storage)}, writable = true)),
     (name = "internet", network = (allow = ["public", "private", "local"])),
   ],
   sockets = [${sockets.join(", ")}],

@@ -1,17 +1,32 @@
-/** The Workers runtime alone, without the proxy that `wrangler dev` puts in front of it. */
+/** Workers that exist only for tests, on the Workers runtime alone. */
 import { execFile, spawn } from "node:child_process";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { extname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { freePort } from "./wrangler-dev.js";
-import type { WranglerDev } from "./wrangler-dev.js";
+import { freePort } from "./free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
 const bin = join(root, "node_modules/.bin");
 
 /** How long bundling and the start of the runtime may take each, in milliseconds, on a busy machine. */
 const startMsMax = 60_000;
+
+/** A Worker that runs. */
+export interface ServedWorker {
+  /** TCP port of HTTP/1.1. */
+  readonly port: number;
+  /** Its address. */
+  readonly url: string;
+  /** Ends it. */
+  stop(): Promise<void>;
+}
+
+/** What workerd calls modules that are files beside the bundle. */
+const moduleKinds = new Map([
+  [".wasm", "wasm"],
+  [".binpb", "data"],
+]);
 
 /** What a Worker needs of its `wrangler.toml`, which the runtime does not read. */
 export interface BundleOptions {
@@ -21,12 +36,6 @@ export interface BundleOptions {
   compatibilityFlags: readonly string[];
   /** Its variables. */
   vars: Readonly<Record<string, string>>;
-}
-
-/** A Worker to bundle and serve. */
-export interface WorkerdOptions extends BundleOptions {
-  /** Path of the `wrangler.toml` from the repository's root, for the bundle. */
-  config: string;
 }
 
 const env = { ...process.env, PATH: `${bin}:${process.env["PATH"] ?? ""}` };
@@ -40,8 +49,8 @@ export async function bundleWorker(config: string, folder: string): Promise<void
   );
 }
 
-/** Serves a bundled Worker, and the WASM modules beside it, on a free port. */
-export async function serveBundle(folder: string, options: BundleOptions): Promise<WranglerDev> {
+/** Serves a bundled Worker, and the modules of WASM and data beside it, on a free port. */
+export async function serveBundle(folder: string, options: BundleOptions): Promise<ServedWorker> {
   const files = await readdir(folder);
   const port = await freePort();
   // Beside the bundle, because it embeds relative paths only.
@@ -72,18 +81,31 @@ export async function serveBundle(folder: string, options: BundleOptions): Promi
   throw new Error(`workerd did not answer within ${startMsMax} ms (status ${status ?? "none"})`);
 }
 
-/** Bundles a Worker and serves it on a free port with the runtime that wrangler uses. */
-export async function startWorkerd(options: WorkerdOptions): Promise<WranglerDev> {
+/** Bundles the Worker of a `wrangler.toml`, path from the repository's root, and serves it on a free port. */
+export async function startWorkerd(config: string): Promise<ServedWorker> {
   const folder = await mkdtemp(join(tmpdir(), "leanedge-bundle-"));
   const removeBundle = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
-    await bundleWorker(options.config, folder);
-    const served = await serveBundle(folder, options);
+    await bundleWorker(config, folder);
+    const served = await serveBundle(folder, optionsOf(await readFile(join(root, config), "utf8")));
     return { ...served, stop: () => served.stop().then(removeBundle) };
   } catch (error) {
     await removeBundle();
     throw error;
   }
+}
+
+/** What a `wrangler.toml` says on lines of their own. */
+function optionsOf(toml: string): BundleOptions {
+  const [head = "", texts = ""] = toml.split("[vars]\n");
+  const flags = /^compatibility_flags = (\[.*\])$/m.exec(head)?.[1] ?? "[]";
+  return {
+    compatibilityDate: /^compatibility_date = "(.*)"$/m.exec(head)?.[1] ?? "",
+    compatibilityFlags: JSON.parse(flags) as string[],
+    vars: Object.fromEntries(
+      [...texts.matchAll(/^(\w+) = "(.*)"$/gm)].map(([, name = "", text = ""]) => [name, text]),
+    ),
+  };
 }
 
 function configOf(options: BundleOptions, port: number, files: readonly string[]): string {
@@ -93,9 +115,12 @@ function configOf(options: BundleOptions, port: number, files: readonly string[]
     .join(", ");
   const modules = [
     '(name = "worker.js", esModule = embed "worker.js")',
-    ...files
-      .filter((file) => file.endsWith(".wasm"))
-      .map((file) => `(name = "./${file}", wasm = embed ${JSON.stringify(file)})`),
+    ...files.flatMap((file) => {
+      const kind = moduleKinds.get(extname(file));
+      return kind === undefined
+        ? []
+        : [`(name = "./${file}", ${kind} = embed ${JSON.stringify(file)})`];
+    }),
   ].join(", ");
   return `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (

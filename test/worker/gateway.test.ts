@@ -7,7 +7,7 @@ import { createLeanedgeClient } from "../../src/client/index.js";
 import { runOne } from "../e2e/talk.js";
 import { answer, followUp, question } from "../support/conversation.js";
 import { startGateway, type RunningGateway } from "../support/running-gateway.js";
-import { freePort } from "../support/wrangler-dev.js";
+import { freePort } from "../support/free-port.js";
 import {
   embeddedModelId,
   openWorkerClient,
