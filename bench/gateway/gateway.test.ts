@@ -1,12 +1,10 @@
 /** The benchmark in its tiny mode: its figures mean nothing, but every variant answers, and answers right. */
-import { readFileSync } from "node:fs";
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, it } from "vitest";
 import { missing, titled } from "../../test/peers/peers.js";
 import { runGateway } from "./index.js";
 import { runLoad } from "./run-clients.js";
-import { workerdConfig } from "./serve-gateway.js";
 import { portkey } from "./serve-portkey.js";
 import { machineClockUs, tokenChars } from "./workload.js";
 
@@ -70,26 +68,5 @@ describe("runLoad()", () => {
       server.closeAllConnections();
       server.close();
     }
-  });
-});
-
-describe("workerdConfig()", () => {
-  const toml = readFileSync(new URL("../../wrangler.toml", import.meta.url), "utf8");
-  const options = { wasm: ["a.wasm"], vars: { NAME: 'a "b"' }, port: 1, storage: "/s" };
-
-  it("says what wrangler.toml says, and the variables", () => {
-    const text = workerdConfig({ ...options, toml });
-    expect(text).toContain('(name = "SESSION", durableObjectNamespace = "SessionObject")');
-    expect(text).toContain(
-      '(className = "PoolObject", uniqueKey = "PoolObject", enableSql = true)',
-    );
-    expect(text).toContain('(name = "NAME", text = "a \\"b\\"")');
-    expect(text).toContain('(name = "./a.wasm", wasm = embed "a.wasm")');
-  });
-
-  it("refuses one that lacks them", () => {
-    expect(() => workerdConfig({ ...options, toml: "" })).toThrow(
-      "wrangler.toml names no compatibility date",
-    );
   });
 });

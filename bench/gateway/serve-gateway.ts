@@ -1,13 +1,13 @@
 /**
- * The gateway as it runs in production on a machine of one's own: the bundle that `wrangler deploy` makes, in workerd,
- * under a configuration that says what `wrangler.toml` says. No development server stands before it.
+ * The gateway as it runs in production on a machine of one's own: workerd with what `leanedge bundle` writes. No development
+ * server stands before it.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { bundleWorker } from "../../test/support/workerd.js";
+import { bundleGateway as writeBundle } from "../../src/cli/bundle-gateway.js";
+import { writeWorkerdConfig } from "../../src/cli/workerd-config.js";
 import { freePort } from "../../test/support/free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -28,14 +28,12 @@ export type Server = {
   stop(): Promise<void>;
 };
 
-/** Bundles the gateway; some seconds. */
+/** Bundles the gateway. */
 export async function bundleGateway(): Promise<GatewayBundle> {
-  // The bundle names the folder of assets, which is not there before the first `leanedge build`.
-  await mkdir(join(root, "dist/public"), { recursive: true });
   const folder = await mkdtemp(join(tmpdir(), "leanedge-gateway-"));
   const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
-    await bundleWorker("wrangler.toml", folder);
+    await writeBundle(folder);
   } catch (error) {
     await remove();
     throw error;
@@ -50,15 +48,18 @@ export async function serveGateway(
 ): Promise<Server> {
   const port = await freePort();
   const storage = await mkdtemp(join(tmpdir(), "leanedge-objects-"));
-  const config = join(folder, `config-${port}.capnp`);
-  const wasm = (await readdir(folder)).filter((file) => file.endsWith(".wasm"));
-  const toml = readFileSync(join(root, "wrangler.toml"), "utf8");
-  await writeFile(config, workerdConfig({ toml, wasm, vars, port, storage }));
+  const config = await writeWorkerdConfig({
+    ...{ bundle: folder, storage, listen: `127.0.0.1:${port}` },
+    // Nobody asks for the page.
+    assets: folder,
+    variables: Object.keys(vars),
+  });
   const child = spawn(join(root, "node_modules/.bin/workerd"), ["serve", config], {
     stdio: ["ignore", "ignore", process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore"],
+    env: { ...process.env, ...vars },
   });
   return untilReady(child, `http://127.0.0.1:${port}`, "/livez", () =>
-    Promise.all([rm(storage, { recursive: true, force: true }), rm(config, { force: true })]),
+    rm(storage, { recursive: true, force: true }),
   );
 }
 
@@ -87,63 +88,4 @@ export async function untilReady(
   const status = child.exitCode;
   await stop();
   throw new Error(`${url} did not answer within ${startMsMax} ms (status ${status ?? "none"})`);
-}
-
-/** What workerd is told. */
-export type WorkerdConfig = {
-  /** Text of `wrangler.toml`. */
-  toml: string;
-  /** Files of WASM modules beside the bundle. */
-  wasm: readonly string[];
-  vars: Readonly<Record<string, string>>;
-  port: number;
-  /** Folder of the Durable Objects' storage. */
-  storage: string;
-};
-
-/** The configuration in workerd's language. Throws where `wrangler.toml` lacks something. */
-export function workerdConfig({ toml, wasm, vars, port, storage }: WorkerdConfig): string {
-  const date = /^compatibility_date = (?<date>"[^"]+")/m.exec(toml)?.groups?.["date"];
-  const flags = /^compatibility_flags = (?<flags>\[[^\]]*\])/m.exec(toml)?.groups?.["flags"];
-  const objects = [...toml.matchAll(/\{ name = (?<name>"\w+"), class_name = (?<type>"\w+") \}/g)];
-  if (date === undefined || flags === undefined || objects.length === 0) {
-    throw new Error("wrangler.toml names no compatibility date, no flags or no objects");
-  }
-  const quoted = (text: string): string => JSON.stringify(text);
-  const modules = [
-    '(name = "worker.js", esModule = embed "index.js")',
-    ...wasm.map((file) => `(name = ${quoted(`./${file}`)}, wasm = embed ${quoted(file)})`),
-  ];
-  const bindings = [
-    ...objects.map(
-      ({ groups }) =>
-        `(name = ${groups?.["name"] ?? ""}, durableObjectNamespace = ${groups?.["type"] ?? ""})`,
-    ),
-    ...Object.entries(vars).map(
-      ([name, text]) => `(name = ${quoted(name)}, text = ${quoted(text)})`,
-    ),
-  ];
-  const namespaces = objects.map(({ groups }) => {
-    const type = groups?.["type"] ?? "";
-    return `(className = ${type}, uniqueKey = ${type}, enableSql = true)`;
-  });
-  return `using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (
-  services = [
-    (name = "main", worker = .main),
-    (name = "objects", disk = (path = ${quoted(storage)}, writable = true)),
-    (name = "workers", network = (allow = ["public", "private", "local"])),
-  ],
-  sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "main")],
-);
-const main :Workerd.Worker = (
-  modules = [${modules.join(", ")}],
-  compatibilityDate = ${date},
-  compatibilityFlags = ${flags},
-  bindings = [${bindings.join(", ")}],
-  durableObjectNamespaces = [${namespaces.join(", ")}],
-  durableObjectStorage = (localDisk = "objects"),
-  globalOutbound = "workers",
-);
-`;
 }

@@ -30,7 +30,6 @@ export function isRetryable(error: ConnectError): boolean {
       return true;
     case Code.Unknown:
     case Code.Internal:
-    case Code.DataLoss:
       // A server's own "internal error" arrives with a proper status and is final.
       return error.rawMessage !== "internal error";
     default:

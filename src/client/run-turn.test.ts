@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import {
@@ -79,6 +80,34 @@ describe("runTurn()", () => {
     expect(text).toBe(answer);
     expect(requests.map((request) => Number(request.resumeOffset))).toEqual([0, 4, 4, 9]);
     expect(types.filter((type) => type === "reconnecting")).toHaveLength(3);
+    const hashes = [0, 4, 4, 9].map((end) =>
+      end === 0
+        ? ""
+        : createHash("sha256").update(bytes.subarray(0, end)).digest("hex").slice(0, 32),
+    );
+    expect(requests.map(({ resumeHash }) => Buffer.from(resumeHash).toString("hex"))).toEqual(
+      hashes,
+    );
+  });
+
+  it("says nothing of an answer whose start it has not seen", async () => {
+    const { sessions, requests } = gateway([9]);
+    const request = { sessionId: "s", turn: 5, text: "", resumeOffset: 4, reconnect };
+    const { text } = await collect(runTurn(sessions, request));
+    expect(text).toBe(new TextDecoder().decode(bytes.subarray(4)));
+    expect(requests.map(({ resumeOffset }) => Number(resumeOffset))).toEqual([4, 9]);
+    expect(requests.map(({ resumeHash }) => resumeHash.length)).toEqual([0, 0]);
+  });
+
+  it("ends where the gateway has another answer than the one that it gave out", async () => {
+    const { sessions, requests } = gateway([
+      4,
+      new ConnectError("the answer was generated anew and differs", Code.DataLoss),
+    ]);
+    await expect(
+      collect(runTurn(sessions, { sessionId: "s", text: "hi", reconnect })),
+    ).rejects.toMatchObject({ code: Code.DataLoss });
+    expect(requests).toHaveLength(2);
   });
 
   it("gives up after as many attempts in a row as its policy allows", async () => {

@@ -2,6 +2,7 @@
  * Runs one turn over connections that may break: the turn goes on in the gateway (`detach`), and the
  * client takes the stream up again where it was cut. Deltas come once each, in order.
  */
+import { sha256 } from "@noble/hashes/sha2.js";
 import { Code, ConnectError, type Client } from "@connectrpc/connect";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { SamplingParamsSchema } from "../gen/leanedge/v1/sampling_pb.js";
@@ -51,11 +52,41 @@ export type TurnEvent =
   | { readonly type: "finished"; readonly finished: TurnFinished };
 
 const utf8 = new TextEncoder();
+/** Bytes of the hash that says which answer a client has a part of. */
+const resumeHashBytes = 16;
+
+/** What a client has of an answer. */
+class AnswerSoFar {
+  /** Undefined where the answer's start is not known. */
+  readonly #hash: ReturnType<typeof sha256.create> | undefined;
+  #bytes: number;
+
+  /** @param bytes the caller's, which this client did not see */
+  constructor(bytes: number) {
+    this.#bytes = bytes;
+    this.#hash = bytes === 0 ? sha256.create() : undefined;
+  }
+
+  /** The next text. */
+  add(text: string): void {
+    const bytes = utf8.encode(text);
+    this.#bytes += bytes.length;
+    this.#hash?.update(bytes);
+  }
+
+  /** Fields of a request that goes on behind it. */
+  get resume(): { resumeOffset: bigint; resumeHash: Uint8Array } {
+    const hash =
+      this.#bytes === 0 ? undefined : this.#hash?.clone().digest().subarray(0, resumeHashBytes);
+    return { resumeOffset: BigInt(this.#bytes), resumeHash: hash ?? new Uint8Array(0) };
+  }
+}
 
 /**
  * Runs a turn; ends after `finished`.
  * @throws ConnectError what the gateway refuses, or the last error of the connection; Canceled once
- * `signal` has aborted
+ * `signal` has aborted; DataLoss where the gateway lost a part of the answer that was given out and generated another
+ * one: the same turn from offset 0 gives that one
  */
 export async function* runTurn(
   sessions: Client<typeof SessionService>,
@@ -63,7 +94,7 @@ export async function* runTurn(
 ): AsyncGenerator<TurnEvent> {
   const { signal, reconnect = defaultReconnectPolicy } = request;
   const turn = request.turn ?? (await nextTurn(sessions, request));
-  let offset = request.resumeOffset ?? 0;
+  const answer = new AnswerSoFar(request.resumeOffset ?? 0);
   let attempt = 0;
   const stop = (): void => {
     // The turn runs on in the gateway unless it is told; a failure leaves it to run to its end,
@@ -80,7 +111,7 @@ export async function* runTurn(
             turn,
             messages: messagesOf(request),
             detach: true,
-            resumeOffset: BigInt(offset),
+            ...answer.resume,
             ...(request.model === undefined ? {} : { model: request.model }),
             ...(request.sampling === undefined ? {} : { sampling: request.sampling }),
           },
@@ -89,7 +120,7 @@ export async function* runTurn(
           attempt = 0;
           const event = toTurnEvent(response);
           if (event === undefined) continue;
-          if (event.type === "delta") offset += utf8.encode(event.text).length;
+          if (event.type === "delta") answer.add(event.text);
           yield event;
           if (event.type === "finished") return;
         }

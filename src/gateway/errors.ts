@@ -63,6 +63,11 @@ export function unauthenticated(message: string): ConnectError {
   return new ConnectError(message, Code.Unauthenticated);
 }
 
+/** The time that the client gave ran out. */
+export function deadlineExceeded(message: string): ConnectError {
+  return new ConnectError(message, Code.DeadlineExceeded);
+}
+
 /** Our bug; the message says nothing of it. */
 export function internalError(): ConnectError {
   return new ConnectError("internal error", Code.Internal);
@@ -71,6 +76,16 @@ export function internalError(): ConnectError {
 /** The error that a caller may see: a ConnectError as it is, anything else as INTERNAL. */
 export function publicError(error: unknown): ConnectError {
   return error instanceof ConnectError ? error : internalError();
+}
+
+/** An error without what only the gateway should know: of its metadata stay the reason and the time of a retry. */
+export function clientError(error: ConnectError): ConnectError {
+  const reason = errorReason(error);
+  const after = error.metadata.get(retryAfterHeader);
+  return new ConnectError(error.rawMessage, error.code, {
+    ...(reason === "" ? {} : { [errorReasonHeader]: reason }),
+    ...(after === null ? {} : { [retryAfterHeader]: after }),
+  });
 }
 
 /** The reason that an error names, where it is one that clients know; empty otherwise. */

@@ -4,6 +4,7 @@ declare module "node:crypto" {
   interface Hash {
     update(data: string | Uint8Array): Hash;
     digest(): Uint8Array<ArrayBuffer>;
+    copy(): Hash;
   }
   export function createHash(algorithm: "sha256"): Hash;
 }

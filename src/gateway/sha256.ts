@@ -9,3 +9,18 @@ export function sha256(...parts: readonly (string | Uint8Array)[]): Uint8Array {
   }
   return new Uint8Array(hash.digest());
 }
+
+/** SHA-256 of a text that grows, which may be asked for at any time. */
+export class TextSha256 {
+  readonly #hash = createHash("sha256");
+
+  /** The text goes on. */
+  add(text: string): void {
+    this.#hash.update(text);
+  }
+
+  /** The hash of all of it so far. 32 bytes. */
+  get value(): Uint8Array {
+    return new Uint8Array(this.#hash.copy().digest());
+  }
+}

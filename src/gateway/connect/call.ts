@@ -17,7 +17,16 @@ export interface Call<Bindings> {
   readonly requestId: string;
   /** The tenant whose key the request carries; undefined until the gate has named one. */
   tenant: string | undefined;
+  /** Aborts when the client leaves early, and not when the implementation has ended. */
+  readonly left: AbortSignal;
+  /** How a response is written that Connect does not write itself; undefined where it must: JSON, text, unary calls. */
+  readonly streamForm: StreamForm | undefined;
+  /** Set by a streaming implementation that then gives out nothing: the body of this response is the client's, as it is. */
+  passed: Response | undefined;
 }
+
+/** Binary streams without compression. */
+export type StreamForm = "connect" | "grpc-web";
 
 /** Typed name under which a mount stores the `Call` in Connect's context values. */
 export type CallKey<Bindings> = ContextKey<Call<Bindings> | undefined>;

@@ -61,6 +61,15 @@ export class Exchange {
     return new Response(this.#stream(universal.body), init);
   }
 
+  /** Makes a `Response` of one whose body goes on as it is; its bytes are not compressed, whatever Connect meant to do. */
+  async pass({ body }: Response, header: HeadersInit | undefined): Promise<Response> {
+    const headers = new Headers(header);
+    headers.delete("connect-content-encoding");
+    headers.delete("grpc-encoding");
+    await this.#input.discardRest();
+    return new Response(body, { headers });
+  }
+
   /** Nothing the client does from here on counts as leaving early. */
   complete(): void {
     this.#requestSignal.removeEventListener("abort", this.#onRequestAbort);

@@ -5,7 +5,7 @@ import type { UniversalHandler, UniversalServerRequest } from "@connectrpc/conne
 import type { Context, Env, Hono } from "hono";
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
-import type { Call, CallKey, CallLifetime } from "./call.js";
+import type { Call, CallKey, CallLifetime, StreamForm } from "./call.js";
 import { callProgressKey } from "./call-end.js";
 import type { CallProgress } from "./call-end.js";
 import { Exchange } from "./fetch-bridge.js";
@@ -47,6 +47,13 @@ export interface MountOptions<E extends Env> {
   /** Hears of every error that is not a ConnectError; the client sees only "internal error". */
   onUnexpectedError?: (error: unknown, procedure: string, requestId: string | undefined) => void;
 }
+
+/** Content types of streams that an implementation may write itself. */
+const streamForms: ReadonlyMap<string, StreamForm> = new Map([
+  ["application/connect+proto", "connect"],
+  ["application/grpc-web+proto", "grpc-web"],
+  ["application/grpc-web", "grpc-web"],
+]);
 
 /** Longest `x-request-id` that is taken over from a client, in characters. */
 const requestIdCharsMax = 128;
@@ -142,6 +149,9 @@ async function serve<E extends Env>(
       lifetime: lifetimeOf(c),
       requestId: (options.requestId ?? requestIdOf)(c),
       tenant: undefined,
+      left: exchange.signal,
+      streamForm: text.response ? undefined : streamForms.get(contentType ?? ""),
+      passed: undefined,
     };
     const progress: CallProgress = {
       reached: false,
@@ -160,7 +170,11 @@ async function serve<E extends Env>(
       signal: exchange.signal,
       contextValues: createContextValues().set(options.call, call).set(callProgressKey, progress),
     };
-    let universal = explainRefusal(await handler(universalRequest), handler, contentType);
+    const answer = await handler(universalRequest);
+    if (call.passed !== undefined) {
+      return exchange.pass(call.passed, answer.header);
+    }
+    let universal = explainRefusal(answer, handler, contentType);
     if (!progress.reached) {
       universal = await blameClientInResponse(universal);
     }

@@ -4,7 +4,7 @@ import { findModel, gatewayConfig } from "../config.js";
 import { RequestBody } from "../connect/request-body.js";
 import { defaultRpcLimits } from "../connect/rpc-limits.js";
 import { requestIdCharsMax } from "../limits.js";
-import { refusedAnswer } from "../metrics/watch-answer.js";
+import { watchHead } from "../metrics/watch-answer.js";
 import type { SessionCaller } from "../objects/session-client.js";
 import { passHeader } from "../objects/session-name.js";
 import { copyRateHeaders } from "../rate/rate-headers.js";
@@ -70,15 +70,12 @@ async function complete(c: GatewayContext, body: RequestBody): Promise<Response>
     onHead: (head) => copyRateHeaders(head, (name, value) => c.header(name, value)),
   };
   const root = chatSessionId(request, headers);
-  try {
-    const answer = await runChat(c.env, caller, request, root, idempotencyKey);
-    // The object wrote it for the client, and counts it: its body goes on as it comes.
-    const head = new Headers(answer.headers);
-    head.delete(passHeader);
-    head.set("x-request-id", c.get("requestId"));
-    return new Response(answer.body, { headers: head });
-  } catch (error) {
-    refusedAnswer(error, { env: c.env, lifetime: c.executionCtx, protocol: "openai" });
-    throw error;
-  }
+  const answer = await watchHead({ env: c.env, lifetime: c.executionCtx, protocol: "openai" }, () =>
+    runChat(c.env, caller, request, root, idempotencyKey),
+  );
+  // The object wrote it for the client, and counts it: its body goes on as it comes.
+  const head = new Headers(answer.headers);
+  head.delete(passHeader);
+  head.set("x-request-id", c.get("requestId"));
+  return new Response(answer.body, { headers: head });
 }

@@ -1,3 +1,4 @@
+import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
 import { Code } from "@connectrpc/connect";
 import {
@@ -38,6 +39,11 @@ interface Answer {
     };
     readonly error?: Record<string, unknown>;
   };
+}
+
+/** One event of a stream; `[DONE]` has no fields. */
+interface Chunk {
+  readonly choices?: readonly { readonly delta: { readonly content?: string } }[];
 }
 
 function user(script: Script | string, note = ""): ChatMessage {
@@ -223,6 +229,39 @@ describe("POST /v1/chat/completions", () => {
       const [call] = await callsOf(tenant, "one");
       expect(call?.end).toBe("left");
     });
+  });
+
+  it("breaks off where the session's object is lost, and sent again is the same answer", async () => {
+    const { tenant, key } = await newTenant();
+    const body = {
+      messages: [user({ tokens: 60, delayMs: 10 })],
+      stream: true,
+      session_id: "lost",
+    };
+    const response = await post(key, body);
+    const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+    let text = "";
+    const read = async (): Promise<void> => {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        text += new TextDecoder().decode(value);
+        if (text.includes("w5")) break;
+      }
+      await runInDurableObject(sessionObject(tenant, "lost"), (_instance, state) => {
+        state.abort("a crash, as the test wants it");
+      }).catch(() => undefined);
+      for (let last = await reader.read(); !last.done; last = await reader.read()) {
+        text += new TextDecoder().decode(last.value);
+      }
+    };
+    await expect(read()).rejects.toThrow();
+    expect(text).toContain("w5");
+    expect(text).not.toContain("[DONE]");
+    const again = (eventsOf(await (await post(key, body)).text()) as Chunk[]).flatMap(
+      (event) => event.choices?.map(({ delta }) => delta.content ?? "") ?? [],
+    );
+    expect(again.join("")).toBe(words(60));
   });
 
   it("tells with a status what goes wrong before the first token", async () => {

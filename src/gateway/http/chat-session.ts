@@ -1,6 +1,5 @@
 /** Which session a request in OpenAI form belongs to, and the way to it. */
 import { create } from "@bufbuild/protobuf";
-import { sha256 } from "@noble/hashes/sha2.js";
 import {
   ForkSessionRequestSchema,
   GenerateRequestSchema,
@@ -12,6 +11,7 @@ import { forkDepthMax } from "../limits.js";
 import { checkSessionId, hashMessages } from "../objects/request-rules.js";
 import { SessionClient } from "../objects/session-client.js";
 import type { SessionCaller } from "../objects/session-client.js";
+import { sha256 } from "../sha256.js";
 import type { ChatRequest } from "./chat-request.js";
 
 /** Headers that name a session, ours first, then those that clients send already. The first one counts. */
@@ -42,7 +42,7 @@ export function chatSessionId(request: ChatRequest, headers: Headers): string {
   // These were not meant as our ids: they may have any length.
   return keyed === undefined
     ? `hint-${digest(hashMessages(opener(request.messages)))}`
-    : `key-${digest(new TextEncoder().encode(keyed))}`;
+    : `key-${digest(keyed)}`;
 }
 
 /**
@@ -94,7 +94,7 @@ function opener(messages: readonly Message[]): readonly Message[] {
   return messages.slice(0, first + 1);
 }
 
-function digest(bytes: Uint8Array): string {
+function digest(bytes: string | Uint8Array): string {
   return Array.from(sha256(bytes).subarray(0, 16), (byte) =>
     byte.toString(16).padStart(2, "0"),
   ).join("");

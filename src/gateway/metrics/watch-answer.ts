@@ -25,31 +25,36 @@ export function refused(
   error: unknown,
   { env, lifetime }: Pick<WatchedAnswer, "env" | "lifetime">,
 ): void {
-  if (typeof error === "object" && error !== null) {
-    if (counted.has(error)) {
-      return;
-    }
-    counted.add(error);
+  if (isCounted(error)) {
+    return;
   }
+  noteCounted(error);
   meter.count(gatewayMetrics.refusals, { reason: outcomeName(publicError(error)) });
   flushSoon(env, lifetime);
 }
 
-/** Notes that an error was counted where it happened, in another object. */
-export function countedElsewhere(error: unknown): void {
+function isCounted(error: unknown): boolean {
+  return typeof error === "object" && error !== null && counted.has(error);
+}
+
+/** Notes that an error was counted, be it in the object where it happened. */
+export function noteCounted(error: unknown): void {
   if (typeof error === "object" && error !== null) {
     counted.add(error);
   }
 }
 
-/** Counts an answer that was refused before there were any events. */
-export function refusedAnswer(error: unknown, watched: WatchedAnswer): void {
-  if (typeof error === "object" && error !== null && counted.has(error)) {
-    return;
+/** Opens an answer that the session's object counts from its head on; what fails before is counted here. */
+export async function watchHead<T>(watched: WatchedAnswer, open: () => Promise<T>): Promise<T> {
+  const watch = new AnswerWatch(watched);
+  try {
+    return await open();
+  } catch (error) {
+    if (!isCounted(error)) {
+      watch.failed(error);
+    }
+    throw error;
   }
-  const outcome = outcomeName(publicError(error));
-  meter.count(gatewayMetrics.answers, { protocol: watched.protocol, outcome });
-  refused(error, watched);
 }
 
 /** Counts one answer, whose events and end it is told. It begins when this is made. */

@@ -281,5 +281,6 @@ describe("one object of JSON", () => {
     feed.give(finished(FinishReason.ERROR, "the worker is gone"));
     await expect(response).rejects.toMatchObject({ rawMessage: "the worker is gone" });
     expect(head.get(countedHeader)).toBe("1");
+    expect(head.get(passHeader)).toBeNull();
   });
 });

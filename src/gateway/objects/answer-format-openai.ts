@@ -1,6 +1,4 @@
 /** An answer in OpenAI's form: server-sent events, or one object of JSON. */
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Backend, FinishReason } from "../../gen/leanedge/v1/session_pb.js";
 import type {
@@ -11,10 +9,10 @@ import type {
 } from "../../gen/leanedge/v1/session_pb.js";
 import { openAiError, unavailable } from "../errors.js";
 import { acceptWaitMs, wholePatienceMs } from "../limits.js";
+import { sha256 } from "../sha256.js";
 import type { AnswerAhead, AnswerFormat } from "./answer-format.js";
 import { backendName } from "./backend-name.js";
 import { placementName } from "./placement-name.js";
-import { passHeader } from "./session-name.js";
 
 const encoder = new TextEncoder();
 
@@ -59,8 +57,8 @@ class AnswerName {
   get id(): string {
     const turn = this.started?.turn ?? 0;
     if (this.#id?.turn !== turn) {
-      const name = sha256(encoder.encode(`${this.#answer.sessionId}\n${turn}`));
-      this.#id = { turn, text: `chatcmpl-${bytesToHex(name.subarray(0, 12))}` };
+      const name = sha256(`${this.#answer.sessionId}\n${turn}`).subarray(0, 12);
+      this.#id = { turn, text: `chatcmpl-${Array.from(name, hexByte).join("")}` };
     }
     return this.#id.text;
   }
@@ -89,7 +87,6 @@ class AnswerName {
       }
       return event.case !== "heartbeat";
     }, acceptWaitMs);
-    headers.set(passHeader, "1");
     const { started } = this;
     if (started !== undefined && started.backend !== Backend.UNSPECIFIED) {
       headers.set("x-served-by", headerText(servedBy(started)));
@@ -100,6 +97,7 @@ class AnswerName {
 }
 
 class OpenAiEvents implements AnswerFormat {
+  readonly passes = true;
   readonly #name: AnswerName;
   readonly #includeUsage: boolean;
   /** What all chunks of a turn and a model begin with. */
@@ -176,6 +174,7 @@ class OpenAiEvents implements AnswerFormat {
 }
 
 class OpenAiWhole implements AnswerFormat {
+  readonly passes = true;
   readonly #name: AnswerName;
   #text = "";
   #blanks = false;
@@ -288,6 +287,10 @@ function affinity(started: TurnStarted, workerBefore: string): "hit" | "miss" | 
     return "rebound";
   }
   return workerBefore !== "" && started.cachedTokens > 0 ? "hit" : "miss";
+}
+
+function hexByte(byte: number): string {
+  return byte.toString(16).padStart(2, "0");
 }
 
 /** Header values are printable ASCII; anything else is escaped as in a URL. */

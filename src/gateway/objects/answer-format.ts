@@ -11,12 +11,9 @@ import type { Frame } from "./session-wire.js";
 
 /**
  * Forms of an answer: `frames` for a caller inside of the gateway (session-wire.ts); of OpenAI `events` (server-sent), the same
- * with `usage` in them, and `whole`, one object of JSON.
+ * with `usage` in them, and `whole`, one object of JSON; a stream of `connect` and of `grpc-web`, binary both.
  */
-export const answerForms = ["frames", "events", "usage", "whole"] as const;
-
-/** One of them. */
-export type AnswerForm = (typeof answerForms)[number];
+export type AnswerForm = "frames" | "events" | "usage" | "whole" | "connect" | "grpc-web";
 
 /** An answer that is being read, before its body begins. */
 export interface AnswerAhead {
@@ -29,6 +26,8 @@ export interface AnswerAhead {
 
 /** Writes one answer. */
 export interface AnswerFormat {
+  /** Head and body are the client's, and are passed on as they are. */
+  readonly passes: boolean;
   /** Waits for what the head of the response must say, at most, and writes it. Throws where an error is to be told instead. */
   head(ahead: AnswerAhead, headers: Headers): Promise<void>;
   /**
@@ -45,6 +44,7 @@ const endFrame: Frame = { kind: frameKind.end, payload: new Uint8Array(0) };
 
 /** Frames, whose head says nothing. */
 export const frameFormat: AnswerFormat = {
+  passes: false,
   head: () => Promise.resolve(),
   write(events, ended) {
     const frames = events.map((event): Frame => ({

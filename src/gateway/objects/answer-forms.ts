@@ -5,6 +5,7 @@ import { frameFormat } from "./answer-format.js";
 import type { AnswerForm } from "./answer-format.js";
 import { openAiEvents, openAiWhole } from "./answer-format-openai.js";
 import type { OpenAiAnswer } from "./answer-format-openai.js";
+import { connectFormat, grpcWebFormat } from "./answer-format-rpc.js";
 import type { AnswerOptions } from "./answer-streams.js";
 
 /** What forms need to know. */
@@ -18,11 +19,21 @@ export function writtenAs(
   form: AnswerForm | undefined,
   { answer, watched }: WrittenAnswer,
 ): Pick<AnswerOptions, "format" | "watch"> {
-  if (form === undefined || form === "frames") {
-    return { format: frameFormat };
+  switch (form) {
+    case undefined:
+    case "frames":
+      // Whoever reads the frames counts.
+      return { format: frameFormat };
+    case "connect":
+    case "grpc-web":
+      return {
+        format: form === "connect" ? connectFormat : grpcWebFormat,
+        watch: new AnswerWatch({ ...watched, protocol: form }),
+      };
+    default:
+      return {
+        format: form === "whole" ? openAiWhole(answer) : openAiEvents(answer, form === "usage"),
+        watch: new AnswerWatch({ ...watched, protocol: "openai" }),
+      };
   }
-  return {
-    format: form === "whole" ? openAiWhole(answer) : openAiEvents(answer, form === "usage"),
-    watch: new AnswerWatch({ ...watched, protocol: "openai" }),
-  };
 }

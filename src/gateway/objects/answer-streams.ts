@@ -3,10 +3,10 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
-import { publicError } from "../errors.js";
+import { deadlineExceeded, publicError } from "../errors.js";
 import type { AnswerAhead, AnswerFormat } from "./answer-format.js";
 import type { Clock } from "./clock.js";
-import { countedHeader } from "./session-name.js";
+import { countedHeader, passHeader } from "./session-name.js";
 
 /** Events of an answer, those together that are there together. */
 export interface EventSource {
@@ -39,6 +39,8 @@ export interface AnswerOptions {
   /** Has somebody look after the stream; a stream that is ended so counts as left. */
   readonly hold?: StreamHold;
   readonly watch?: StreamWatch | undefined;
+  /** Milliseconds from now to when the answer ends with DEADLINE_EXCEEDED; undefined: it takes as long as it takes. */
+  readonly timeoutMs?: number | undefined;
   readonly clock: Clock;
 }
 
@@ -77,7 +79,8 @@ export class OpenAnswer implements AnswerAhead {
     this.#options.watch?.end("left");
     this.#over(true);
   };
-  #release = (): void => undefined;
+  /** What to give back once it is over. */
+  readonly #releases: (() => void)[] = [];
   #isOver = false;
   /** Why somebody else ended it. */
   #ended: ConnectError | undefined;
@@ -94,13 +97,18 @@ export class OpenAnswer implements AnswerAhead {
 
   /** Hears of the client, and of whoever else ends the answer, from now on. */
   listen(): void {
-    const { hold, signal, watch } = this.#options;
+    const { clock, hold, signal, timeoutMs, watch } = this.#options;
+    const end = (error: ConnectError): void => {
+      this.#ended = error;
+      watch?.failed(error);
+      this.#over(true);
+    };
     if (hold !== undefined) {
-      this.#release = hold((error) => {
-        this.#ended = error;
-        watch?.failed(error);
-        this.#over(true);
-      });
+      this.#releases.push(hold(end));
+    }
+    if (timeoutMs !== undefined) {
+      const late = (): void => end(deadlineExceeded("the operation timed out"));
+      this.#releases.push(clock.timer(timeoutMs, late));
     }
     if (signal.aborted) {
       this.#leave();
@@ -122,11 +130,34 @@ export class OpenAnswer implements AnswerAhead {
       this.#over(false);
       throw error;
     }
+    if (this.#options.format.passes) {
+      headers.set(passHeader, "1");
+    }
+    const whole = this.#whole();
+    if (whole !== undefined) {
+      return new Response(whole, { headers });
+    }
     const body = new ReadableStream<Uint8Array>(
       { pull: (controller) => this.#pull(controller), cancel: this.#leave },
       { highWaterMark: 0 },
     );
     return new Response(body, { headers });
+  }
+
+  /** All of an answer that was there before its head: no stream is needed for it. Undefined where it goes on, or failed. */
+  #whole(): Uint8Array<ArrayBuffer> | undefined {
+    if (!this.#source.ended || this.#pending !== undefined || this.#isOver) {
+      return undefined;
+    }
+    try {
+      const bytes = this.#options.format.write(this.#ahead, true);
+      this.#over(false);
+      // Declarations of TextEncoder leave open where its bytes lie.
+      return bytes as Uint8Array<ArrayBuffer>;
+    } catch {
+      // The body's first pull meets the same error, and tells it.
+      return undefined;
+    }
   }
 
   async readUntil(
@@ -239,7 +270,9 @@ export class OpenAnswer implements AnswerAhead {
       return;
     }
     this.#isOver = true;
-    this.#release();
+    for (const release of this.#releases) {
+      release();
+    }
     this.#options.signal.removeEventListener("abort", this.#leave);
     if (left) {
       this.#left.abort();

@@ -36,8 +36,9 @@ import type {
 import type { GatewayEnv } from "../bindings.js";
 import { unavailable } from "../errors.js";
 import type { CallerKey } from "../keys/caller.js";
-import { objectRestartsMax } from "../limits.js";
-import { countedElsewhere } from "../metrics/watch-answer.js";
+import { objectRestartsMax, resumeHashBytes } from "../limits.js";
+import { TextSha256 } from "../sha256.js";
+import { noteCounted } from "../metrics/watch-answer.js";
 import type { AnswerForm } from "./answer-format.js";
 import { countedHeader, passHeader, sessionObjectName, sessionUrl } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
@@ -150,9 +151,10 @@ export class SessionClient {
     /** The turn that was begun, and the end of the answer that was given out. */
     let started: TurnStarted | undefined;
     let last: TextDelta | undefined;
+    const hash = request.resumeOffset === 0n ? new TextSha256() : undefined;
     for (let restarts = 0; ; restarts++) {
       try {
-        const next = restarts === 0 ? request : nextRequest(request, started, last);
+        const next = restarts === 0 ? request : nextRequest(request, started, last, hash);
         const body = toBinary(GenerateRequestSchema, next);
         const answer = await this.#fetch("Generate", body, { again: restarts > 0 });
         for await (const frame of framesOf(answer)) {
@@ -162,21 +164,61 @@ export class SessionClient {
             started = event.value;
           } else if (event.case === "delta") {
             last = event.value;
+            hash?.add(last.text);
           }
           yield response;
         }
         return;
       } catch (error) {
-        const again =
-          error instanceof ObjectLostError &&
-          (started !== undefined || request.turn > 0) &&
-          restarts < objectRestartsMax &&
-          !this.#caller.signal.aborted;
-        if (!again) {
+        const known = started !== undefined || request.turn > 0;
+        if (!known || !this.#mayRestart(error, restarts)) {
           throw retryable(error);
         }
       }
     }
+  }
+
+  /**
+   * SessionService.Generate, whose response the object writes for the client. A stream whose object restarts under it breaks off,
+   * and the client joins the turn again.
+   *
+   * @param timeoutMs milliseconds until it ends with DEADLINE_EXCEEDED; undefined: as long as it takes
+   */
+  async pass(
+    request: GenerateRequest,
+    form: AnswerForm,
+    timeoutMs: number | undefined,
+  ): Promise<Response> {
+    const body = toBinary(GenerateRequestSchema, request);
+    for (let restarts = 0; ; restarts++) {
+      let counted = false;
+      try {
+        const how = { form, timeoutMs, again: restarts > 0 };
+        const response = await this.#fetch("Generate", body, how);
+        if (response.headers.has(passHeader)) {
+          return response;
+        }
+        counted = response.headers.has(countedHeader);
+        await framesOf(response).next();
+        throw new ObjectLostError();
+      } catch (error) {
+        if (counted) {
+          noteCounted(error);
+        }
+        // Nothing of the answer is known: only a turn that is named is not begun twice.
+        if (request.turn === 0 || !this.#mayRestart(error, restarts)) {
+          throw retryable(error);
+        }
+      }
+    }
+  }
+
+  #mayRestart(error: unknown, restarts: number): boolean {
+    return (
+      error instanceof ObjectLostError &&
+      restarts < objectRestartsMax &&
+      !this.#caller.signal.aborted
+    );
   }
 
   /** A request in OpenAI form: `request.messages` is the whole history. `form`: how its answer is written. */
@@ -200,7 +242,7 @@ export class SessionClient {
       return { kind: "redirect", redirect: redirectOf(first.value) };
     } catch (error) {
       if (counted) {
-        countedElsewhere(error);
+        noteCounted(error);
       }
       throw retryable(error);
     }
@@ -230,7 +272,9 @@ export class SessionClient {
   async #fetch(
     method: string,
     body: Uint8Array,
-    how: Pick<SessionCall, "again" | "form"> & { readonly idempotencyKey?: string } = {},
+    how: Pick<SessionCall, "again" | "form" | "timeoutMs"> & {
+      readonly idempotencyKey?: string;
+    } = {},
   ): Promise<Response> {
     const { tenant, requestId, signal, key } = this.#caller;
     const stub = this.#env.SESSION.getByName(sessionObjectName(tenant, this.#sessionId));
@@ -267,18 +311,22 @@ function retryable(error: unknown): unknown {
     : error;
 }
 
-/** The request that goes on where an answer broke off. */
+/** The request that goes on where an answer broke off. `hash`: of all its text; undefined where its start is not known. */
 function nextRequest(
   request: GenerateRequest,
   started: TurnStarted | undefined,
   last: TextDelta | undefined,
+  hash: TextSha256 | undefined,
 ): GenerateRequest {
   return create(GenerateRequestSchema, {
     ...request,
     ...(started === undefined ? {} : { turn: started.turn }),
     ...(last === undefined
       ? {}
-      : { resumeOffset: last.offset + BigInt(new TextEncoder().encode(last.text).byteLength) }),
+      : {
+          resumeOffset: last.offset + BigInt(new TextEncoder().encode(last.text).byteLength),
+          resumeHash: hash?.value.subarray(0, resumeHashBytes) ?? new Uint8Array(0),
+        }),
   });
 }
 

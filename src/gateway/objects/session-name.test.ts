@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "../pool/testing/seeded-random.js";
-import { answerForms } from "./answer-format.js";
 import { sessionObjectName, parseSessionUrl, sessionUrl } from "./session-name.js";
 
 describe("the name of a session's object", () => {
@@ -101,8 +100,12 @@ describe("the address of a call", () => {
       again: false,
       form: "frames",
     });
-    for (const form of answerForms) {
-      expect(parseSessionUrl(sessionUrl({ ...call, form })).form).toBe(form);
-    }
+    const rest = { form: "usage", timeoutMs: 1_500, again: true } as const;
+    const key = { keyId: "k", limits: { turns: 2 } };
+    expect(parseSessionUrl(sessionUrl({ ...call, ...rest, key }))).toEqual({
+      ...call,
+      ...rest,
+      key,
+    });
   });
 });

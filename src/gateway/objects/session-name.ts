@@ -1,7 +1,6 @@
 /** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
 import { readCallerKey, writeCallerKey } from "../keys/caller.js";
 import type { CallerKey } from "../keys/caller.js";
-import { answerForms } from "./answer-format.js";
 import type { AnswerForm } from "./answer-format.js";
 
 /** One call to a SessionObject. */
@@ -19,6 +18,8 @@ export interface SessionCall {
   readonly again?: boolean;
   /** How an answer is written; unset: in frames. */
   readonly form?: AnswerForm;
+  /** Milliseconds that the client gives the answer; unset: as long as it takes. Only where the client gets what is written. */
+  readonly timeoutMs?: number | undefined;
 }
 
 /** Header of a response whose head and body are the client's, to be passed on as they are. */
@@ -32,33 +33,25 @@ export function sessionObjectName(tenant: string, sessionId: string): string {
   return `${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`;
 }
 
+/** What an address says besides the method. */
+type WrittenCall = Omit<SessionCall, "method" | "key"> & { readonly caller?: string };
+
 /** Address of a call. The host name means nothing. */
-export function sessionUrl(call: SessionCall): string {
-  const query = new URLSearchParams({
-    tenant: call.tenant,
-    session: call.sessionId,
-    request: call.requestId,
-    key: call.idempotencyKey,
-    caller: writeCallerKey(call.key),
-    again: call.again === true ? "1" : "",
-    form: call.form ?? "",
-  });
-  return `http://session/${call.method}?${query.toString()}`;
+export function sessionUrl({ method, key, ...call }: SessionCall): string {
+  const written: WrittenCall = {
+    ...call,
+    ...(key === undefined ? {} : { caller: writeCallerKey(key) }),
+  };
+  return `http://session/${method}?${encodeURIComponent(JSON.stringify(written))}`;
 }
 
 /** Reads what sessionUrl wrote. */
 export function parseSessionUrl(url: string): SessionCall {
-  const { pathname, searchParams } = new URL(url);
-  return {
-    method: pathname.slice(1),
-    tenant: searchParams.get("tenant") ?? "",
-    sessionId: searchParams.get("session") ?? "",
-    requestId: searchParams.get("request") ?? "",
-    idempotencyKey: searchParams.get("key") ?? "",
-    key: readCallerKey(searchParams.get("caller") ?? ""),
-    again: searchParams.get("again") === "1",
-    form: answerForms.find((form) => form === searchParams.get("form")) ?? "frames",
-  };
+  const at = url.indexOf("?");
+  const written = JSON.parse(decodeURIComponent(url.slice(at + 1))) as WrittenCall;
+  const { caller = "", again = false, form = "frames", ...call } = written;
+  const method = url.slice(url.lastIndexOf("/", at) + 1, at);
+  return { method, ...call, key: readCallerKey(caller), again, form };
 }
 
 /** Name of a session's sequence on workers; another one for each life of a session id. */

@@ -3,6 +3,7 @@ import { Code } from "@connectrpc/connect";
 import { describe, expect, it, vi } from "vitest";
 import { FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateResponse } from "../../gen/leanedge/v1/session_pb.js";
+import { runTurn as runClientTurn } from "../../client/run-turn.js";
 import { orphanedTurnMs } from "../limits.js";
 import {
   beginTurn,
@@ -359,16 +360,16 @@ describe("an object that loses its memory", () => {
     expect(calls[1]?.generation).toBe(calls[0]?.generation);
   });
 
-  it("goes on with the same answer for the client that comes back after a crash", async () => {
+  it("goes on with the same answer after a crash: a stream of JSON by itself", async () => {
     const { tenant, key } = await newTenant();
-    const client = sessionClient(key);
+    const client = sessionClient(key, true);
     const messages = [scripted({ tokens: 200, delayMs: 10 })];
     const stream = client.generate({ sessionId: "s", turn: 1, messages });
     const iterator = stream[Symbol.asyncIterator]();
     const seen = await readBytes(iterator, 30);
     await answerStored(tenant, "s");
     await crash(tenant, "s");
-    // The gateway's own client reconnects below the RPC: the stream goes on.
+    // The gateway reconnects below the RPC: the stream goes on.
     let rest = "";
     for (;;) {
       const result = await iterator.next();
@@ -382,6 +383,32 @@ describe("an object that loses its memory", () => {
     const { messages: transcript } = await client.listMessages({ sessionId: "s" });
     expect(transcript).toHaveLength(2);
     expect(transcript[1]?.message?.text).toBe(words(200));
+  });
+
+  it("goes on with the same answer after a crash for the client that joins it again", async () => {
+    const { tenant, key } = await newTenant();
+    const messages = [scripted({ tokens: 60, delayMs: 10 })];
+    const [text] = messages.map((message) => message.text);
+    let seen = "";
+    let crashed = false;
+    const types: string[] = [];
+    for await (const event of runClientTurn(sessionClient(key), {
+      ...{ sessionId: "s", turn: 1, text: text ?? "" },
+      reconnect: { attemptsMax: 20, firstWaitMs: 10, waitMsMax: 100 },
+    })) {
+      if (event.type !== "delta") {
+        types.push(event.type);
+        continue;
+      }
+      seen += event.text;
+      if (!crashed && seen.length > 30) {
+        crashed = true;
+        await crash(tenant, "s");
+      }
+    }
+    expect(seen).toBe(words(60));
+    expect(types).toContain("reconnecting");
+    expect(types.at(-1)).toBe("finished");
   });
 
   it("takes up a detached turn by its alarm", async () => {

@@ -326,6 +326,7 @@ export class SessionTurns {
         watched: { env, lifetime: ctx },
       }),
       hold: (end) => keys.hold(call.key?.keyId ?? "", end),
+      timeoutMs: call.timeoutMs,
       clock,
     });
     return () => answer.response(head);

@@ -17,26 +17,31 @@ import { invalidArgument } from "../errors.js";
 import { getCaller } from "../keys/caller.js";
 import { sessionsPageSizeDefault } from "../limits.js";
 import { readPageToken, writePageToken } from "../objects/page-token.js";
-import { watchAnswer } from "../metrics/watch-answer.js";
+import { watchAnswer, watchHead } from "../metrics/watch-answer.js";
 import { checkPageSize, checkSessionId } from "../objects/request-rules.js";
 import { SessionClient } from "../objects/session-client.js";
 import type { SessionCaller } from "../objects/session-client.js";
 import type { IndexEntry } from "../objects/index-entry.js";
 import type { IndexPosition } from "../objects/tenant-object.js";
 import { copyRateHeaders } from "../rate/rate-headers.js";
-import { withRetryInfo } from "./retry-info.js";
+import { withRetryInfo } from "../connect/retry-info.js";
 
 const sessionsList = "sessions";
 
 /** The service; `key` finds the HTTP request that carries a call. */
 export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<typeof SessionService> {
-  function open(sessionId: string, context: HandlerContext): SessionClient {
+  /** @param signal ends the call; that of the handler, unless its answer outlives it */
+  function open(
+    sessionId: string,
+    context: HandlerContext,
+    signal: AbortSignal = context.signal,
+  ): SessionClient {
     checkSessionId(sessionId);
     const call = getCall(context, key);
     const caller: SessionCaller = {
       tenant: getTenant(context, key),
       requestId: call.requestId,
-      signal: context.signal,
+      signal,
       key: getCaller(context),
       onHead: (head) =>
         copyRateHeaders(head, (name, value) => context.responseHeader.set(name, value)),
@@ -75,12 +80,19 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
       return open(request.sessionId, context).listMessages(request);
     },
     async *generate(request, context) {
+      const call = getCall(context, key);
+      const watched = { env: call.env, lifetime: call.lifetime, protocol: context.protocolName };
       try {
-        const answer = open(request.sessionId, context).generate(
-          create(GenerateRequestSchema, request),
+        const asked = create(GenerateRequestSchema, request);
+        const { streamForm } = call;
+        if (streamForm === undefined) {
+          const answer = open(request.sessionId, context).generate(asked);
+          yield* watchAnswer(answer, watched);
+          return;
+        }
+        call.passed = await watchHead(watched, () =>
+          open(request.sessionId, context, call.left).pass(asked, streamForm, context.timeoutMs()),
         );
-        const { env, lifetime } = getCall(context, key);
-        yield* watchAnswer(answer, { env, lifetime, protocol: context.protocolName });
       } catch (error) {
         throw withRetryInfo(error);
       }

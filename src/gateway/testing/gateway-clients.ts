@@ -58,12 +58,16 @@ export async function newTenant(
   return { tenant, key, keyId };
 }
 
-/** A client of SessionService with a key; without one if it is undefined. */
-export function sessionClient(key: string | undefined): Client<typeof SessionService> {
+/** A client of SessionService with a key, without one if it is undefined; binary, or with JSON. */
+export function sessionClient(
+  key: string | undefined,
+  useJson = false,
+): Client<typeof SessionService> {
   return createClient(
     SessionService,
     workerTransport({
       baseUrl: testUrl,
+      useJson,
       fetcher: { fetch: (url, init) => send(url, init) },
       interceptors: bearerToken(key),
     }),

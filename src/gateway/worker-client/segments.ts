@@ -1,6 +1,5 @@
 /** The log of a session as the gateway keeps it: segments of token ids, packed, and the name of a prefix of it. */
 import { create } from "@bufbuild/protobuf";
-import { sha256 } from "@noble/hashes/sha2.js";
 import { PrefixNameSchema, SegmentSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type {
   Fingerprints,
@@ -8,6 +7,7 @@ import type {
   Segment,
   SegmentKind,
 } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { sha256 } from "../sha256.js";
 
 // One packing for what is stored and what a prefix is hashed over.
 export { packIds } from "../../engine/prefix.js";
@@ -48,13 +48,9 @@ export function namePrefix(
   segments: readonly PackedSegment[],
   fingerprints: Fingerprints | undefined,
 ): PrefixName {
-  const hash = sha256.create();
-  for (const segment of segments) {
-    hash.update(segment.ids);
-  }
   return create(PrefixNameSchema, {
     tokens: logTokens(segments),
-    sha256: hash.digest(),
+    sha256: sha256(...segments.map(({ ids }) => ids)),
     segmentTokens: segments.map(segmentTokens),
     segmentKinds: segments.map((segment) => segment.kind),
     ...(fingerprints === undefined ? {} : { fingerprints }),

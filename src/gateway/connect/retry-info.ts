@@ -8,7 +8,7 @@ import { retryAfterHeader } from "../errors.js";
 const retryDelayTag = 0x0a;
 
 /** The error, with when a retry may help as a detail where it says so in its metadata. */
-export function withRetryInfo(error: unknown): unknown {
+export function withRetryInfo<T>(error: T): T {
   const seconds = error instanceof ConnectError ? error.metadata.get(retryAfterHeader) : null;
   if (error instanceof ConnectError && seconds !== null && /^\d{1,9}$/.test(seconds)) {
     const delay = toBinary(DurationSchema, create(DurationSchema, { seconds: BigInt(seconds) }));
