@@ -2,7 +2,7 @@
  * API keys and their hashes. A key is 256 random bits, so its plain SHA-256 cannot be guessed back however fast the hash
  * is; a slow hash protects passwords that people choose, and here it would only cost every request its time.
  */
-import { sha256 } from "@noble/hashes/sha2.js";
+import { sha256 } from "../sha256.js";
 
 const keyBytes = 32;
 const keyPrefix = "le-";
@@ -19,7 +19,7 @@ export function drawApiKey(): string {
 
 /** Hash of a key: 32 bytes. */
 export function hashApiKey(key: string): Uint8Array {
-  return sha256(new TextEncoder().encode(key));
+  return sha256(key);
 }
 
 /** Compares without telling by its time where two hashes part. */

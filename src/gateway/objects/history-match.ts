@@ -4,12 +4,12 @@
  * point where the two part.
  */
 import { toBinary } from "@bufbuild/protobuf";
-import { sha256 } from "@noble/hashes/sha2.js";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateRequest, Message } from "../../gen/leanedge/v1/session_pb.js";
 import { alreadyExists } from "../errors.js";
+import { sha256 } from "../sha256.js";
 import { hashMessages, sameBytes } from "./request-rules.js";
 import type { MessageRecord, TurnRecord } from "./session-records.js";
 
@@ -107,10 +107,7 @@ export function hashRequest(
   messages: readonly Message[],
   sampling: SamplingParams | undefined,
 ): Uint8Array {
-  const hash = sha256.create();
-  hash.update(hashMessages(messages));
-  hash.update(samplingBytes(sampling));
-  return hash.digest();
+  return sha256(hashMessages(messages), samplingBytes(sampling));
 }
 
 /**
@@ -192,11 +189,9 @@ function newInput(messages: readonly Message[], shared: number): readonly Messag
 }
 
 function forkId(parent: string, messages: readonly Message[]): string {
-  const hash = sha256.create();
-  hash.update(new TextEncoder().encode(`${parent}\n`));
-  hash.update(hashMessages(messages));
-  const hex = Array.from(hash.digest().subarray(0, 16), (byte) =>
-    byte.toString(16).padStart(2, "0"),
-  ).join("");
+  const hash = sha256(`${parent}\n`, hashMessages(messages));
+  const hex = Array.from(hash.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
   return `fork-${hex}`;
 }

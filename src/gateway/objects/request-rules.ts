@@ -1,6 +1,5 @@
 /** What a request may contain, whatever state a session is in. Every refusal is INVALID_ARGUMENT and names the bound. */
 import { clone } from "@bufbuild/protobuf";
-import { sha256 } from "@noble/hashes/sha2.js";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { Role } from "../../gen/leanedge/v1/session_pb.js";
@@ -18,6 +17,7 @@ import {
   titleFromTextCharsMax,
   turnMessagesMax,
 } from "../limits.js";
+import { sha256 } from "../sha256.js";
 
 const encoder = new TextEncoder();
 /** C0, DEL and C1. */
@@ -241,13 +241,11 @@ export function resolveSampling(
 
 /** Identifies the messages of a turn: SHA-256 over roles, lengths and texts. */
 export function hashMessages(messages: readonly Message[]): Uint8Array {
-  const hash = sha256.create();
-  for (const message of messages) {
+  const parts = messages.flatMap((message) => {
     const text = encoder.encode(message.text);
-    hash.update(encoder.encode(`${message.role}:${text.byteLength}:`));
-    hash.update(text);
-  }
-  return hash.digest();
+    return [`${message.role}:${text.byteLength}:`, text];
+  });
+  return sha256(...parts);
 }
 
 /** Whether two hashes are the same; they are public, so time does not matter. */
