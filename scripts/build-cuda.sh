@@ -3,7 +3,7 @@
 #   scripts/build-cuda.sh [--architectures "80 90a"] [--objects FOLDER] [--harness] [FOLDER]
 # Writes libleanedge_cuda.so to FOLDER (default: gpu-worker/build/cuda), with --harness libleanedge_cuda_harness.so too, through
 # which the checks of gpu-worker/device call single kernels. Objects stay in --objects (default: gpu-worker/build/objects);
-# what is newer there than its sources is kept. Compiling everything takes some ten minutes on one slow core; NVCC_JOBS
+# what is newer there than all that it was made of is kept. Compiling everything takes some ten minutes on one slow core; NVCC_JOBS
 # says how many files at once (default 1). cuBLASLt is not linked: the loader finds it on the machine with the GPU.
 set -euo pipefail
 
@@ -44,23 +44,36 @@ if [[ -n $harness ]]; then
       engine/src/kernels_ref/attention.cpp)
 fi
 
-# compile SOURCE: to its object, where that is older than the source's folder or any header.
+# fresh SOURCE OBJECT: whether the object is newer than all that the compiler has read for it, or, where it has not said
+# what that was, than the source's folder and all headers.
+fresh() {
+  [[ -f $2 ]] || return 1
+  local read=("$(dirname "$1")" gpu-worker/src/kernels gpu-worker/src/cuda_status.h engine/include engine/src gpu-worker/include)
+  if [[ -f $2.d ]]; then
+    # OBJECT : FILE FILE ..., lines end in backslashes; of the compiler's own headers nobody writes.
+    mapfile -t read < <(sed -e 's/^[^:]*: *//' -e 's/\\$//' "$2.d" | tr ' ' '\n' | grep -v '^/' | grep .)
+  fi
+  [[ -z $(find "${read[@]}" -newer "$2" -type f -print -quit 2>/dev/null || echo gone) ]]
+}
+
+# compile SOURCE: to its object, where that is not fresh.
 compile() {
   local to=$objects/${1//\//-}.o
-  [[ -f $to && -z $(find "$(dirname "$1")" gpu-worker/src/kernels gpu-worker/src/cuda_status.h engine/include engine/src \
-    gpu-worker/include -newer "$to" -type f -print -quit) ]] && return
+  fresh "$1" "$to" && return
   echo "compiling $1"
   if [[ $1 == *.cu ]]; then
     # shellcheck disable=SC2086  # one word a target
     "$home/bin/nvcc" --std=c++20 --expt-relaxed-constexpr --optimize 3 --compiler-options -fPIC \
-      --include-path engine/include --include-path gpu-worker/include $targets --compile --output-file "$to.new" "$1"
+      --include-path engine/include --include-path gpu-worker/include $targets --compile --output-file "$to.new" "$1" \
+      -MD -MF "$to.d.new"
   else
     g++ -std=c++20 -O2 -fPIC -ffp-contract=off -fno-exceptions -fno-rtti -I engine/include -I engine/src \
-      -I gpu-worker/include -isystem "$home/include" -c "$1" -o "$to.new"
+      -I gpu-worker/include -isystem "$home/include" -MMD -MF "$to.d.new" -c "$1" -o "$to.new"
   fi
+  mv "$to.d.new" "$to.d"
   mv "$to.new" "$to"
 }
-export -f compile
+export -f fresh compile
 export objects home targets
 printf '%s\n' "${kernels[@]}" "${engine[@]}" "${tests[@]}" | grep . |
   xargs --max-procs="${NVCC_JOBS:-2}" --max-args=1 bash -euc 'compile "$0"'

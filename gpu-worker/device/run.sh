@@ -8,7 +8,7 @@
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
 #   racecheck-FAMILY, check-forms, sanitize-forms, sessions, serving-model, serving, node, eval, peers-warm, peers, variants, latency,
 #   profile, tune, and any of the above. STEP+STEP+...: these run side by side. device/plan.md says what each takes and gives.
-# --minutes: no step begins later, and none runs beyond (default 30).
+# --minutes: no step begins later, and none runs beyond (default 30; may be a fraction).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
 # --eval: what the step eval does: a folder with `stages`, a line each: SAMPLES METHODS [WINDOW], as eval-run.ts has them, and the
@@ -75,7 +75,7 @@ limit() {
     bench-prefill-attention) echo 90 ;;
     bench-page-selection | bench-rows) echo 60 ;;
     bench-engine) echo 200 ;;
-    sanitize-prefill-attention) echo 240 ;;
+    sanitize-prefill-attention) echo 160 ;;
     sanitize-*) echo 90 ;;
     racecheck-*) echo 220 ;;
     sessions) echo 190 ;;
@@ -185,9 +185,10 @@ command_of() {
   local wide=wide_pairs=65536,wide_meet=3,share_min=64,share_wide=64
   case $1 in
     check-forms)
-      run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 $python check.py; a=\$?
-        LEANEDGE_CUDA_VARIANTS=$wide $python check.py; b=\$?
+      run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 $python check.py & a=\$!
+        LEANEDGE_CUDA_VARIANTS=$wide $python check.py & b=\$!
         LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so $python check_engine.py --quick; c=\$?
+        wait \$a; a=\$?; wait \$b; b=\$?
         echo clusters \$a, wide blocks \$b, engine with clusters \$c; exit \$((a + b + c))")
       ;;
     sanitize-forms)
@@ -288,6 +289,7 @@ passed=0
 skipped=0
 declare -A broken pid_of start_of
 begun=$SECONDS
+seconds_all=$(awk -v minutes="$minutes" 'BEGIN { print int(60 * minutes) }')
 
 # leave_out STEP WHY
 leave_out() {
@@ -297,7 +299,7 @@ leave_out() {
 
 # begin STEP: starts it, or says why not.
 begin() {
-  local step=$1 family=${1#*-} left=$((60 * minutes - (SECONDS - begun)))
+  local step=$1 family=${1#*-} left=$((seconds_all - (SECONDS - begun)))
   local seconds
   seconds=$(limit "$step")
   if ((seconds > left)); then seconds=$left; fi
