@@ -9,9 +9,8 @@ import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/inde
 import { breakerFailuresMax } from "../../src/gateway/limits.js";
 import { BreakerState } from "../../src/gen/leanedge/pool/v1/pool_pb.js";
 import { FinishReason, PlacementReason } from "../../src/gen/leanedge/v1/session_pb.js";
-import { startFaultyWorker, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
+import { startBehindFront, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
 import { startWorkerdPool, type WorkerdPool } from "../support/workerd-pool.js";
-import { freePort } from "../support/free-port.js";
 import { runOne, type TurnPlan, type TurnSeen } from "./talk.js";
 
 const faultyName = "faulty";
@@ -35,9 +34,7 @@ let faulty: FaultyWorker;
 beforeAll(async () => {
   pool = await startWorkerdPool({ names: [] });
   client = createLeanedgeClient({ baseUrl: pool.gateway.url, key: pool.gateway.key });
-  const port = await freePort();
-  faulty = await startFaultyWorker(`http://127.0.0.1:${port}`);
-  await pool.start(faultyName, "--listen", `127.0.0.1:${port}`, "--address", faulty.url);
+  faulty = await startBehindFront(pool, faultyName);
 });
 
 afterAll(async () => {

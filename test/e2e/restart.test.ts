@@ -1,7 +1,7 @@
 /**
- * A gateway that is killed in the middle of an answer, and one that lost its caches: neither changes a
- * byte of what the clients get. Two sessions at a time, one at temperature 0 and one with a seed, so that the
- * engine computes them in one batch and a restart is paid for once.
+ * A gateway that is killed in the middle of an answer, while other sessions are idle: no client gets another byte than
+ * without it. Of each session there are two, one at temperature 0 and one with a seed; the engine computes all of them in one
+ * batch, and one restart is for all.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
@@ -18,7 +18,8 @@ const samplings: readonly Sampling[] = [
 const killedTurn = 15;
 /** Bytes that both clients have when the gateway is killed. */
 const bytesBeforeKill = 60;
-const lostAfterTurn = 20;
+/** Turns of the sessions that are idle when it is killed. */
+const idleTurns = 20;
 
 const places = ["harbor", "garden", "bridge", "market", "tower"];
 const plans: readonly TurnPlan[] = Array.from({ length: 30 }, (_, index) => {
@@ -34,7 +35,9 @@ const plans: readonly TurnPlan[] = Array.from({ length: 30 }, (_, index) => {
 
 let gateway: RunningGateway;
 let client: LeanedgeClient;
+/** Each the turns of a session, one for each sampling. */
 let undisturbed: TurnSeen[][];
+let beforeKill: TurnSeen[][];
 
 /** Tokens of the log that a turn finds in the cache: all, but the last one of an answer that was cut off. */
 function cachedAfter({ promptTokens, completionTokens, finishReason }: TurnSeen): number {
@@ -49,7 +52,15 @@ beforeAll(async () => {
   // No cache is saved between turns: what is lost here is lost.
   gateway = await startGateway("--snapshot-idle", "3600");
   client = createLeanedgeClient({ baseUrl: gateway.url, key: gateway.key, protocol: "grpc-web" });
-  undisturbed = await both((sampling, index) => talk(client, `calm-${index}`, 1, plans, sampling));
+  [undisturbed, beforeKill] = await Promise.all([
+    both((sampling, index) => talk(client, `calm-${index}`, 1, plans, sampling)),
+    both((sampling, index) =>
+      talk(client, `killed-${index}`, 1, plans.slice(0, killedTurn - 1), sampling),
+    ),
+    both((sampling, index) =>
+      talk(client, `idle-${index}`, 1, plans.slice(0, idleTurns), sampling),
+    ),
+  ]);
 });
 
 afterAll(() => gateway.close());
@@ -72,9 +83,6 @@ describe("an undisturbed session of 30 turns", () => {
 describe("a gateway that is killed while turn 15 streams", () => {
   it("gives every byte once, and 30 turns, none twice", async () => {
     const name = (index: number): string => `killed-${index}`;
-    const head = plans.slice(0, killedTurn - 1);
-    const before = await both((sampling, index) => talk(client, name(index), 1, head, sampling));
-
     const cutAt = samplings.map(() => 0);
     let restarted: Promise<void> | undefined;
     const plan = plans[killedTurn - 1];
@@ -104,7 +112,7 @@ describe("a gateway that is killed while turn 15 streams", () => {
       expect(whole.reconnects).toBeGreaterThanOrEqual(1);
       // The stream: no byte twice, none lost. The answer: that of the undisturbed session.
       expect(new TextEncoder().encode(whole.text)).toHaveLength(whole.textBytes);
-      const turns = [...(before[index] ?? []), whole, ...(after[index] ?? [])];
+      const turns = [...(beforeKill[index] ?? []), whole, ...(after[index] ?? [])];
       expect(turns.map((turn) => turn.text)).toEqual(calm.map((turn) => turn.text));
       expect(turns.map((turn) => turn.completionTokens)).toEqual(
         calm.map((turn) => turn.completionTokens),
@@ -125,24 +133,18 @@ describe("a gateway that is killed while turn 15 streams", () => {
       expect(session).toMatchObject({ lastTurn: 30, runningTurn: 0, messageCount: 60 });
     }
   });
-});
 
-describe("a gateway that lost its caches after turn 20", () => {
-  it("answers as if nothing had happened, and says that nothing was cached", async () => {
-    const name = (index: number): string => `lost-${index}`;
-    const head = plans.slice(0, lostAfterTurn);
-    await both((sampling, index) => talk(client, name(index), 1, head, sampling));
-    await gateway.restart();
-    const next = plans.slice(lostAfterTurn, lostAfterTurn + 2);
+  it("answers sessions that were idle as if nothing had happened, and says that nothing was cached", async () => {
+    const next = plans.slice(idleTurns, idleTurns + 2);
     const after = await both((sampling, index) =>
-      talk(client, name(index), lostAfterTurn + 1, next, sampling),
+      talk(client, `idle-${index}`, idleTurns + 1, next, sampling),
     );
     for (const [index, calm] of undisturbed.entries()) {
       const [first, second] = after[index] ?? [];
       if (first === undefined || second === undefined) throw new Error("turns are missing");
-      expect(first.text).toBe(calm[lostAfterTurn]?.text);
-      expect(second.text).toBe(calm[lostAfterTurn + 1]?.text);
-      expect(first.promptTokens).toBe(calm[lostAfterTurn]?.promptTokens);
+      expect(first.text).toBe(calm[idleTurns]?.text);
+      expect(second.text).toBe(calm[idleTurns + 1]?.text);
+      expect(first.promptTokens).toBe(calm[idleTurns]?.promptTokens);
       expect(first.cachedTokens).toBe(0);
       expect(second.cachedTokens).toBe(cachedAfter(first));
     }

@@ -16,10 +16,9 @@ import {
   type GenerateResponse,
   type PrefixName,
 } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
-import { startFaultyWorker, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
+import { startBehindFront, type Fault, type FaultyWorker } from "../support/faulty-worker.js";
 import { poolTokenVars } from "../support/pool-workers.js";
 import { startWorkerdPool, type WorkerdPool } from "../support/workerd-pool.js";
-import { freePort } from "../support/free-port.js";
 import { runOne, transcript, type Sampling, type TurnPlan, type TurnSeen } from "./talk.js";
 
 const faultyName = "faulty";
@@ -54,9 +53,7 @@ const calm: Calm[] = [];
 beforeAll(async () => {
   pool = await startWorkerdPool({ names: [] });
   client = createLeanedgeClient({ baseUrl: pool.gateway.url, key: pool.gateway.key });
-  const port = await freePort();
-  faulty = await startFaultyWorker(`http://127.0.0.1:${port}`);
-  await pool.start(faultyName, "--listen", `127.0.0.1:${port}`, "--address", faulty.url);
+  faulty = await startBehindFront(pool, faultyName);
   // Sessions that begin now are bound to it.
   for (const { name } of [...faults, ...delays, spoilt, otherLog, hangs]) await begin(name);
   await pool.start("one");

@@ -17,6 +17,8 @@ import {
   type GenerateResponse,
 } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import { createOnePort, type RequestListener } from "../../src/worker/process/one-port.js";
+import { freePort } from "./free-port.js";
+import type { PoolWorkers } from "./pool-workers.js";
 import { openWorkerClient } from "./worker-process.js";
 
 /** How long answers under way may take to be sent when it is closed. */
@@ -60,11 +62,19 @@ const never = new Promise<never>(() => undefined);
 
 const responseKey = createContextKey<NodeResponse | undefined>(undefined);
 
+/** Starts a worker of a pool, which its gateway reaches through one of these. Closing it leaves the worker alone. */
+export async function startBehindFront(pool: PoolWorkers, name: string): Promise<FaultyWorker> {
+  const port = await freePort();
+  const front = await startFaultyWorker(`http://127.0.0.1:${port}`);
+  await pool.start(name, "--listen", `127.0.0.1:${port}`, "--address", front.url);
+  return front;
+}
+
 /**
  * Starts one on a free port.
  * @param targetUrl address of the real worker, which need not run yet
  */
-export async function startFaultyWorker(targetUrl: string): Promise<FaultyWorker> {
+async function startFaultyWorker(targetUrl: string): Promise<FaultyWorker> {
   let fault: Fault | undefined;
   let spoilt = 0;
   const target = openWorkerClient(targetUrl);
