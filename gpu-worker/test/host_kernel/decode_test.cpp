@@ -405,16 +405,16 @@ int main() {
   setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,share_wide=64,wide_meet=2", 1);
   for (PageStorage storage :
        {PageStorage::kF16, PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
-    // More pages than warps, of unequal heads; then rows of every length, and clusters of four, two and one.
-    run({storage, 4, {48, 128}, {2300}, 132, kClusters, Copies::kLate, 8});
+    // Unequal heads; rows of every length; clusters of eight, four, two and one block, the last with several pages a warp.
+    run({storage, 4, {48, 128}, {1000}, 132, kClusters, Copies::kLate, 8});
     run({storage, 7, {128, 16}, {500}, 132, kClusters, Copies::kEarly, 8});
     run({storage, 8, {0, 64}, {700, 1, 17, 40, 65, 130, 350, 97}, 132, kClusters, Copies::kLate, 4});
-    run({storage, 1, {32}, {900, 15}, 5, kClusters, Copies::kEarly, 2});
+    run({storage, 1, {32}, {620, 15}, 5, kClusters, Copies::kEarly, 2});
     run({storage, 4, {96, 0}, {600}, 3, kClusters, Copies::kLate, 1});
-    run({storage, 4, {48, 128}, {1100, 33}, 3, kShares, Copies::kLate, 0});
+    run({storage, 4, {48, 128}, {700, 33}, 3, kShares, Copies::kLate, 0});
     run({storage, 7, {0, 112}, {300, 64, 2}, 2, kShares, Copies::kEarly, 0});
-    run({storage, 4, {32, 80}, {1500, 70}, 3, kWide, Copies::kLate, 0});
-    run({storage, 7, {128}, {800}, 2, kWide, Copies::kEarly, 0});
+    run({storage, 4, {32, 80}, {900, 70}, 3, kWide, Copies::kLate, 0});
+    run({storage, 7, {128}, {500}, 2, kWide, Copies::kEarly, 0});
   }
   printf("%d passed, %d failed   gpu-worker/test/host_kernel/decode_test.cpp\n", passed, failed);
   return failed != 0;

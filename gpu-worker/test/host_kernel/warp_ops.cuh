@@ -19,6 +19,9 @@
 #define __launch_bounds__(...)
 #undef __noinline__
 #define __noinline__ __attribute__((noinline))
+// What kernels share is compiled once.
+#undef __forceinline__
+#define __forceinline__ inline
 
 template <typename T>
 T __ldg(const T* at) {
