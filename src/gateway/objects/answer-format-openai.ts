@@ -7,7 +7,7 @@ import type {
   TurnStarted,
   Usage,
 } from "../../gen/leanedge/v1/session_pb.js";
-import { openAiError, unavailable } from "../errors.js";
+import { openAiError } from "../errors.js";
 import { acceptWaitMs, wholePatienceMs } from "../limits.js";
 import { sha256 } from "../sha256.js";
 import type { AnswerAhead, AnswerFormat } from "./answer-format.js";
