@@ -1,7 +1,7 @@
 /**
  * How the Worker and a SessionObject talk: one POST a call, whose answer is a stream of frames. Unlike Durable Object RPC
  * it keeps error codes, streams, and tells the object at once when the caller leaves. The last frame is `end` or `error`;
- * without it the object was lost.
+ * without it the object was lost. A response with passHeader (session-name.ts) holds no frames: it is the client's.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { FrameBuffer, encodeFrame } from "../connect/frame-buffer.js";
@@ -66,11 +66,6 @@ export class FrameReader implements AsyncIterableIterator<Frame> {
   /** Itself. */
   [Symbol.asyncIterator](): this {
     return this;
-  }
-
-  /** A frame is here already, or the end: the next call of `next` waits for nothing. */
-  get ready(): boolean {
-    return this.#over || this.#buffer.hasFrame;
   }
 
   /** The next frame. Throws the ConnectError of an `error` frame, and ObjectLostError where the stream breaks off. */
