@@ -536,7 +536,8 @@ describe("the life of a gRPC front", () => {
     await vi.waitFor(() => expect(upstream.counted()).toBeGreaterThan(2), { timeout: 5000 });
     const start = performance.now();
     await front.close();
-    expect(performance.now() - start).toBeLessThan(2000);
+    // The call by itself would take minutes.
+    expect(performance.now() - start).toBeLessThan(15_000);
     await running;
     await vi.waitFor(() => expect(upstream.brokenOff()).toBe(1), { timeout: 5000 });
   });

@@ -488,7 +488,8 @@ describe("a worker process that is told to stop", () => {
     await expect.poll(async () => (await client.getStatus({})).running).toBe(1);
     const startMs = performance.now();
     await process.drain();
-    expect(performance.now() - startMs).toBeLessThan(2_500);
+    // The answer by itself would take 30 seconds.
+    expect(performance.now() - startMs).toBeLessThan(15_000);
     const error = await broken;
     expect([error.code, ...reasons(error)]).toEqual([Code.Unavailable, UnavailableReason.DRAINING]);
     expect(lines).toContain("1 calls did not end in 100 ms and are broken off");
