@@ -9,7 +9,9 @@ import { create } from "@bufbuild/protobuf";
 import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { blob, bytes, int, text } from "./sql-row.js";
-import type { KeptTable, StoreWrites } from "./store-writes.js";
+import { KeptRow } from "./kept-row.js";
+import type { RowKind } from "./kept-row.js";
+import type { StoreWrites } from "./store-writes.js";
 
 /** The session's cache plan and what the session takes under it at the model's longest context. */
 export interface PlanRecord {
@@ -39,15 +41,41 @@ interface CacheRecord {
   readonly saveDueMs: number;
 }
 
+const noCache: CacheRecord = {
+  plan: { name: "", pagesMax: 0, bytesMax: 0 },
+  pages: 0,
+  saveDueMs: 0,
+};
+
+const cacheKind: RowKind<CacheRecord> = {
+  table: "cache",
+  read: (row) => ({
+    plan: {
+      name: text(row, "plan"),
+      pagesMax: int(row, "plan_pages_max"),
+      bytesMax: int(row, "plan_bytes_max"),
+    },
+    pages: int(row, "pages"),
+    saveDueMs: int(row, "save_due_ms"),
+  }),
+  columns: {
+    plan: ({ plan }) => plan.name,
+    plan_pages_max: ({ plan }) => plan.pagesMax,
+    plan_bytes_max: ({ plan }) => plan.bytesMax,
+    pages: ({ pages }) => pages,
+    save_due_ms: ({ saveDueMs }) => saveDueMs,
+  },
+};
+
 /** See the head of this file. */
-export class CacheStore implements KeptTable {
+export class CacheStore {
   readonly #writes: StoreWrites;
-  #kept: CacheRecord | undefined;
+  readonly #row: KeptRow<CacheRecord>;
 
   /** The tables are session-schema.ts's. */
   constructor(writes: StoreWrites) {
     this.#writes = writes;
-    writes.register(this);
+    this.#row = new KeptRow(writes, cacheKind);
   }
 
   /** The plan; undefined before a worker has accepted the first turn. */
@@ -91,7 +119,7 @@ export class CacheStore implements KeptTable {
     if (beforeMs === 0 || dueMs < beforeMs) {
       this.#change({ saveDueMs: dueMs });
     } else if (dueMs > beforeMs) {
-      this.#kept = { ...this.#record, saveDueMs: dueMs };
+      this.#row.keep({ ...this.#record, saveDueMs: dueMs });
     }
   }
 
@@ -185,53 +213,11 @@ export class CacheStore implements KeptTable {
     });
   }
 
-  look(): unknown {
-    return this.#record;
-  }
-
-  write(): void {
-    if (this.#kept === undefined) {
-      return;
-    }
-    const { plan, pages, saveDueMs } = this.#kept;
-    this.#writes.run(
-      "cache",
-      `INSERT INTO cache (one, plan, plan_pages_max, plan_bytes_max, pages, save_due_ms) VALUES (1, ?, ?, ?, ?, ?)
-       ON CONFLICT (one) DO UPDATE SET plan = excluded.plan, plan_pages_max = excluded.plan_pages_max,
-         plan_bytes_max = excluded.plan_bytes_max, pages = excluded.pages, save_due_ms = excluded.save_due_ms`,
-      plan.name,
-      plan.pagesMax,
-      plan.bytesMax,
-      pages,
-      saveDueMs,
-    );
-  }
-
-  reset(): void {
-    this.#kept = undefined;
-  }
-
   get #record(): CacheRecord {
-    if (this.#kept === undefined) {
-      const row = this.#writes.first("cache", "SELECT * FROM cache");
-      this.#kept =
-        row === undefined
-          ? { plan: { name: "", pagesMax: 0, bytesMax: 0 }, pages: 0, saveDueMs: 0 }
-          : {
-              plan: {
-                name: text(row, "plan"),
-                pagesMax: int(row, "plan_pages_max"),
-                bytesMax: int(row, "plan_bytes_max"),
-              },
-              pages: int(row, "pages"),
-              saveDueMs: int(row, "save_due_ms"),
-            };
-    }
-    return this.#kept;
+    return this.#row.record ?? noCache;
   }
 
   #change(change: Partial<CacheRecord>): void {
-    this.#kept = { ...this.#record, ...change };
-    this.#writes.changed(this);
+    this.#row.set({ ...this.#record, ...change });
   }
 }

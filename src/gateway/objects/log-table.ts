@@ -13,6 +13,7 @@ import type { PieceRecord } from "./session-records.js";
 import { blob, bytes, int, member } from "./sql-row.js";
 import type { Row } from "./sql-row.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
+import { StoredColumns } from "./stored-columns.js";
 
 const encoder = new TextEncoder();
 
@@ -21,12 +22,34 @@ export interface TurnSegment extends PackedSegment {
   readonly turn: number;
 }
 
+/** A segment and its place in the log. */
+interface PlacedSegment extends TurnSegment {
+  readonly position: number;
+}
+
+const segmentColumns = new StoredColumns<PlacedSegment>("segment", {
+  position: ({ position }) => position,
+  turn: ({ turn }) => turn,
+  kind: ({ kind }) => kind,
+  ids: ({ ids }) => blob(ids),
+});
+
+const pieceColumns = new StoredColumns<PieceRecord>("piece", {
+  byte_offset: ({ byteOffset }) => byteOffset,
+  byte_length: ({ byteLength }) => byteLength,
+  tokens_end: ({ tokensEnd }) => tokensEnd,
+  text: ({ text }) => text,
+  ids: ({ ids }) => blob(ids),
+});
+
 /** See the head of this file. */
 export class LogTable implements KeptTable {
   readonly #writes: StoreWrites;
   /** All segments; undefined if they were not read, or are long. */
   #segments: readonly TurnSegment[] | undefined;
   #segmentCount: number | undefined;
+  /** Those that wait for their rows. */
+  #appended: PlacedSegment[] = [];
   /** Bytes of all segments, as far as they were read. */
   #bytes = 0;
   #name: PrefixName | undefined;
@@ -74,14 +97,8 @@ export class LogTable implements KeptTable {
   /** Appends a segment. */
   append(turn: number, kind: PackedSegment["kind"], ids: Uint8Array): void {
     const position = this.#nextPosition();
-    this.#writes.exec(
-      "segment",
-      "INSERT INTO segment (position, turn, kind, ids) VALUES (?, ?, ?, ?)",
-      position,
-      turn,
-      kind,
-      blob(ids),
-    );
+    this.#appended.push({ position, turn, kind, ids });
+    this.#writes.changed(this);
     if (position === 0) {
       this.#segments = [];
       this.#bytes = 0;
@@ -97,6 +114,7 @@ export class LogTable implements KeptTable {
 
   /** Empties the log. */
   clear(): void {
+    this.#appended = [];
     this.#writes.delete("segment");
     this.#forgetSegments();
   }
@@ -104,6 +122,7 @@ export class LogTable implements KeptTable {
   /** Takes back what a turn added: its segments, and the running answer. */
   withdraw(turn: number): void {
     this.clearPieces();
+    this.#appended = this.#appended.filter((segment) => segment.turn !== turn);
     this.#writes.delete("segment", "turn = ?", turn);
     this.#forgetSegments();
   }
@@ -169,8 +188,10 @@ export class LogTable implements KeptTable {
     return [this.#nextPosition(), this.pieces];
   }
 
-  /** Stores the pieces that are new, as one row. What changes segments is written where it belongs. */
+  /** Stores segments that are new, and the pieces that are, as one row. */
   write(): void {
+    segmentColumns.append(this.#writes, this.#appended);
+    this.#appended = [];
     const pieces = this.#pieces?.slice(this.#piecesStored) ?? [];
     const [first] = pieces;
     if (first === undefined) {
@@ -178,18 +199,19 @@ export class LogTable implements KeptTable {
     }
     this.#piecesStored += pieces.length;
     const last = pieces.at(-1);
-    this.#writes.run(
-      "piece",
-      "INSERT INTO piece (byte_offset, byte_length, tokens_end, text, ids) VALUES (?, ?, ?, ?, ?)",
-      first.byteOffset,
-      endOf(last) - first.byteOffset,
-      last?.tokensEnd ?? 0,
-      pieces.map((piece) => piece.text).join(""),
-      blob(concatBytes(...pieces.map((piece) => piece.ids))),
-    );
+    pieceColumns.append(this.#writes, [
+      {
+        byteOffset: first.byteOffset,
+        byteLength: endOf(last) - first.byteOffset,
+        tokensEnd: last?.tokensEnd ?? 0,
+        text: pieces.map((piece) => piece.text).join(""),
+        ids: concatBytes(...pieces.map((piece) => piece.ids)),
+      },
+    ]);
   }
 
   reset(): void {
+    this.#appended = [];
     this.#forgetSegments();
     this.#pieces = undefined;
     this.#piecesStored = 0;

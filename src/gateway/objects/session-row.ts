@@ -2,10 +2,11 @@
 import { create } from "@bufbuild/protobuf";
 import { FingerprintsSchema } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import type { SqlValue } from "./sql-row.js";
+import { KeptRow } from "./kept-row.js";
+import type { RowKind } from "./kept-row.js";
 import { sessionRecord } from "./session-records.js";
 import type { SessionRecord } from "./session-records.js";
-import type { KeptTable, StoreWrites } from "./store-writes.js";
+import type { StoreWrites } from "./store-writes.js";
 
 /** What a session begins with. */
 export interface NewSession {
@@ -38,29 +39,48 @@ export type SessionChange = Partial<
   >
 >;
 
+const sessionKind: RowKind<SessionRecord> = {
+  table: "session",
+  read: sessionRecord,
+  columns: {
+    tenant: ({ tenant }) => tenant,
+    session_id: ({ sessionId }) => sessionId,
+    model: ({ model }) => model,
+    title: ({ title }) => title,
+    title_given: ({ titleGiven }) => Number(titleGiven),
+    implicit: ({ implicit }) => Number(implicit),
+    create_ms: ({ createMs }) => createMs,
+    update_ms: ({ updateMs }) => updateMs,
+    forked_from: ({ forkedFrom }) => forkedFrom,
+    forked_turn: ({ forkedTurn }) => forkedTurn,
+    messages_covered: ({ messagesCovered }) => messagesCovered,
+    cache_bytes: ({ cacheBytes }) => cacheBytes,
+    fingerprint_model: ({ fingerprints }) => fingerprints.model,
+    fingerprint_template: ({ fingerprints }) => fingerprints.template,
+    fingerprint_plan: ({ fingerprints }) => fingerprints.plan,
+    index_version: ({ indexVersion }) => indexVersion,
+    indexed_version: ({ indexedVersion }) => indexedVersion,
+    key_id: ({ keyId }) => keyId,
+  },
+};
+
 /** See the head of this file. */
-export class SessionRow implements KeptTable {
-  readonly #writes: StoreWrites;
-  #kept: { readonly record: SessionRecord | undefined } | undefined;
+export class SessionRow {
+  readonly #row: KeptRow<SessionRecord>;
 
   /** Reads nothing yet. */
   constructor(writes: StoreWrites) {
-    this.#writes = writes;
-    writes.register(this);
+    this.#row = new KeptRow(writes, sessionKind);
   }
 
   /** The session; undefined if none was created. */
   get record(): SessionRecord | undefined {
-    if (this.#kept === undefined) {
-      const row = this.#writes.first("session", "SELECT * FROM session");
-      this.#kept = { record: row === undefined ? undefined : sessionRecord(row) };
-    }
-    return this.#kept.record;
+    return this.#row.record;
   }
 
   /** Creates the session. */
   insert(session: NewSession): void {
-    const record: SessionRecord = {
+    this.#row.set({
       tenant: session.tenant,
       sessionId: session.sessionId,
       model: session.model,
@@ -77,76 +97,22 @@ export class SessionRow implements KeptTable {
       indexVersion: 0,
       indexedVersion: 0,
       keyId: session.keyId ?? "",
-    };
-    this.#kept = { record };
-    this.#writes.changed(this);
+    });
   }
 
   /** Changes the session, if there is one. */
   change(change: (record: SessionRecord) => SessionChange): void {
-    if (this.#change(change)) {
-      this.#writes.changed(this);
+    const { record } = this;
+    if (record !== undefined) {
+      this.#row.set({ ...record, ...change(record) });
     }
   }
 
   /** The same for what need not survive: it is stored with the next change that must. */
   changeIdly(change: (record: SessionRecord) => SessionChange): void {
-    if (this.#change(change)) {
-      this.#writes.changedIdly(this);
-    }
-  }
-
-  look(): unknown {
-    return this.record;
-  }
-
-  write(): void {
-    const record = this.#kept?.record;
-    if (record === undefined) {
-      return;
-    }
-    this.#writes.run("session", storeStatement, ...storedValues(record));
-  }
-
-  reset(): void {
-    this.#kept = undefined;
-  }
-
-  #change(change: (record: SessionRecord) => SessionChange): boolean {
     const { record } = this;
-    if (record === undefined) {
-      return false;
+    if (record !== undefined) {
+      this.#row.setIdly({ ...record, ...change(record) });
     }
-    this.#kept = { record: { ...record, ...change(record) } };
-    return true;
   }
-}
-
-const storeStatement = `INSERT OR REPLACE INTO session (one, tenant, session_id, model, title, title_given, implicit, create_ms,
-    update_ms, forked_from, forked_turn, messages_covered, cache_bytes, fingerprint_model, fingerprint_template,
-    fingerprint_plan, index_version, indexed_version, key_id)
-  VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
-
-/** What storeStatement takes, in its order. */
-function storedValues(record: SessionRecord): SqlValue[] {
-  return [
-    record.tenant,
-    record.sessionId,
-    record.model,
-    record.title,
-    Number(record.titleGiven),
-    Number(record.implicit),
-    record.createMs,
-    record.updateMs,
-    record.forkedFrom,
-    record.forkedTurn,
-    record.messagesCovered,
-    record.cacheBytes,
-    record.fingerprints.model,
-    record.fingerprints.template,
-    record.fingerprints.plan,
-    record.indexVersion,
-    record.indexedVersion,
-    record.keyId,
-  ];
 }

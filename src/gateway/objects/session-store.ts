@@ -13,6 +13,8 @@ import { packIds, segmentTokens } from "../worker-client/segments.js";
 import type { PackedSegment } from "../worker-client/segments.js";
 import { BindingRow } from "./binding-row.js";
 import { CacheStore } from "./cache-store.js";
+import { KeptRow } from "./kept-row.js";
+import type { RowKind } from "./kept-row.js";
 import { LeftWorkers } from "./left-workers.js";
 import { LogTable } from "./log-table.js";
 import type { TurnSegment } from "./log-table.js";
@@ -30,7 +32,6 @@ import type { NewSession } from "./session-row.js";
 import { sessionTables } from "./session-schema.js";
 import { int, text } from "./sql-row.js";
 import { StoreWrites } from "./store-writes.js";
-import type { KeptTable } from "./store-writes.js";
 import { TranscriptTable } from "./transcript-table.js";
 import { TurnTable } from "./turn-table.js";
 import type { NewTurn } from "./turn-table.js";
@@ -49,7 +50,7 @@ export class SessionStore {
   readonly #turns: TurnTable;
   readonly #transcript: TranscriptTable;
   readonly #log: LogTable;
-  readonly #deletion: DeletionRow;
+  readonly #deletion: KeptRow<DeletionRecord>;
 
   /** Reads and makes nothing yet. */
   constructor(storage: DurableObjectStorage) {
@@ -65,7 +66,7 @@ export class SessionStore {
       };
     });
     this.#transcript = new TranscriptTable(this.#writes);
-    this.#deletion = new DeletionRow(this.#writes);
+    this.#deletion = new KeptRow(this.#writes, deletionKind);
     this.cache = new CacheStore(this.#writes);
     this.left = new LeftWorkers(this.#writes);
   }
@@ -141,6 +142,10 @@ export class SessionStore {
   deleteSession(nowMs: number): void {
     this.atomically(() => {
       const session = this.session();
+      for (const table of sessionTables) {
+        this.#writes.delete(table);
+      }
+      this.#writes.resetAll();
       if (session !== undefined) {
         this.#deletion.set({
           tenant: session.tenant,
@@ -148,10 +153,6 @@ export class SessionStore {
           version: Math.max(session.indexVersion + 1, nowMs),
         });
       }
-      for (const table of sessionTables) {
-        this.#writes.delete(table);
-      }
-      this.#writes.resetAll();
     });
   }
 
@@ -439,61 +440,19 @@ export class SessionStore {
   }
 }
 
-/** The row of a deletion that the index does not know of yet. */
-class DeletionRow implements KeptTable {
-  readonly #writes: StoreWrites;
-  #kept: { readonly record: DeletionRecord | undefined } | undefined;
-
-  constructor(writes: StoreWrites) {
-    this.#writes = writes;
-    writes.register(this);
-  }
-
-  get record(): DeletionRecord | undefined {
-    if (this.#kept === undefined) {
-      const row = this.#writes.first("deletion", "SELECT * FROM deletion");
-      this.#kept = {
-        record:
-          row === undefined
-            ? undefined
-            : {
-                tenant: text(row, "tenant"),
-                sessionId: text(row, "session_id"),
-                version: int(row, "version"),
-              },
-      };
-    }
-    return this.#kept.record;
-  }
-
-  set({ tenant, sessionId, version }: DeletionRecord): void {
-    this.#writes.exec(
-      "deletion",
-      "INSERT OR REPLACE INTO deletion (one, tenant, session_id, version) VALUES (1, ?, ?, ?)",
-      tenant,
-      sessionId,
-      version,
-    );
-    this.reset();
-  }
-
-  clear(): void {
-    this.#writes.delete("deletion");
-    this.reset();
-  }
-
-  look(): unknown {
-    return this.record;
-  }
-
-  write(): void {
-    // Every statement is written where it belongs.
-  }
-
-  reset(): void {
-    this.#kept = undefined;
-  }
-}
+const deletionKind: RowKind<DeletionRecord> = {
+  table: "deletion",
+  read: (row) => ({
+    tenant: text(row, "tenant"),
+    sessionId: text(row, "session_id"),
+    version: int(row, "version"),
+  }),
+  columns: {
+    tenant: ({ tenant }) => tenant,
+    session_id: ({ sessionId }) => sessionId,
+    version: ({ version }) => version,
+  },
+};
 
 /** All segments of a log and the tokens of its prompt part, as a resumed answer needs them. */
 export function logWithAnswer(

@@ -170,6 +170,10 @@ export class SessionTurns {
           }
         : { messages: now.begins, begin: now.start };
     });
+    if (request.detach && this.#parts.store.waiting) {
+      // Its client may leave as soon as it hears of the turn, and counts on it.
+      await this.#parts.storeNow();
+    }
     return started.respond();
   }
 
@@ -229,12 +233,11 @@ export class SessionTurns {
       storeNow: () => this.#parts.storeNow(),
     });
     this.#runner = runner;
-    const over = new AbortController();
+    const over = this.#keepPlace(ticket);
     const release = this.#parts.keys.hold(ticket?.keyId ?? "", () => runner.cancel());
-    this.#parts.ctx.waitUntil(this.#parts.limits.keep(ticket, over.signal));
     this.#parts.ctx.waitUntil(
       runner.done.then(() => {
-        over.abort();
+        over();
         release();
         // Before anything else: a deletion of the session waits for the same end, and takes the turn with it.
         this.#settle(number, ticket);
@@ -242,6 +245,16 @@ export class SessionTurns {
         this.#ran(runner);
       }),
     );
+  }
+
+  /** Keeps a turn's place under its key's limits until what it returns is called; most turns need none. */
+  #keepPlace(ticket: TurnTicket | undefined): () => void {
+    if (ticket?.lease === undefined) {
+      return () => undefined;
+    }
+    const over = new AbortController();
+    this.#parts.ctx.waitUntil(this.#parts.limits.keep(ticket, over.signal));
+    return () => over.abort();
   }
 
   /** Leaves what a turn came to in metrics and log; a turn that was withdrawn is not stored any more. */
@@ -258,7 +271,7 @@ export class SessionTurns {
   /** Tells the key that began a turn what it took; a turn that was withdrawn took nothing. */
   #settle(number: number, ticket: TurnTicket | undefined): void {
     const turn = this.#parts.store.turn(number);
-    if (turn?.running !== true) {
+    if (ticket?.lease !== undefined && turn?.running !== true) {
       const tokens =
         turn === undefined ? 0 : turn.promptTokens - turn.cachedTokens + turn.completionTokens;
       this.#parts.ctx.waitUntil(this.#parts.limits.settle(ticket, tokens));

@@ -8,7 +8,6 @@ import { resumeHashBytes } from "../limits.js";
 import { sha256 } from "../sha256.js";
 import {
   beginTurn,
-  collect,
   errorOf,
   newTenant,
   runTurn,
@@ -55,18 +54,24 @@ async function crash(tenant: string): Promise<Stored> {
   return found;
 }
 
-/** A turn whose client reads as far as the test wants. */
+/** Times that a client comes back. */
+const returnsMax = 3;
+
+/** A turn whose client reads as far as the test wants, and comes back with what it has where its stream breaks. */
 class Reader {
   readonly tenant: string;
-  readonly #events: AsyncIterator<GenerateResponse>;
+  readonly #client: ReturnType<typeof sessionClient>;
+  readonly #script: Script;
   readonly #note = crypto.randomUUID();
+  #events: AsyncIterator<GenerateResponse>;
   #text = "";
+  #returns = 0;
 
   private constructor(tenant: string, key: string, script: Script) {
     this.tenant = tenant;
-    const messages = [scripted(script, this.#note)];
-    const stream = sessionClient(key).generate({ sessionId: "s", turn: 1, messages });
-    this.#events = stream[Symbol.asyncIterator]();
+    this.#client = sessionClient(key);
+    this.#script = script;
+    this.#events = this.#open();
   }
 
   static async begin(script: Script): Promise<Reader> {
@@ -77,17 +82,48 @@ class Reader {
   /** Reads until the answer has this many bytes. */
   async read(bytes: number): Promise<void> {
     while (this.#text.length < bytes) {
-      const result = await this.#events.next();
-      if (result.done === true) throw new Error(`it ended after ${this.#text.length} bytes`);
-      const { event } = result.value;
-      if (event.case === "delta") this.#text += event.value.text;
+      const event = await this.#next();
+      if (event?.case === "finished") throw new Error(`it ended at ${this.#text.length} bytes`);
     }
   }
 
   /** Reads to the end; the whole answer. */
-  async finish(): Promise<{ text: string; finishReason: FinishReason | undefined }> {
-    const rest = await collect({ [Symbol.asyncIterator]: () => this.#events });
-    return { text: this.#text + rest.text, finishReason: rest.finished?.finishReason };
+  async finish(): Promise<{ text: string; finishReason: FinishReason }> {
+    for (;;) {
+      const event = await this.#next();
+      if (event?.case === "finished") {
+        return { text: this.#text, finishReason: event.value.finishReason };
+      }
+    }
+  }
+
+  #open(): AsyncIterator<GenerateResponse> {
+    const stream = this.#client.generate({
+      sessionId: "s",
+      turn: 1,
+      messages: [scripted(this.#script, this.#note)],
+      resumeOffset: BigInt(this.#text.length),
+      resumeHash: hashOf(this.#text),
+    });
+    return stream[Symbol.asyncIterator]();
+  }
+
+  /** The next event; undefined where the stream broke and was opened again. */
+  async #next(): Promise<GenerateResponse["event"] | undefined> {
+    try {
+      const result = await this.#events.next();
+      if (result.done === true) throw new Error("the stream ended before the turn");
+      const { event } = result.value;
+      if (event.case === "delta") {
+        expect(Number(event.value.offset)).toBe(this.#text.length);
+        this.#text += event.value.text;
+      }
+      return event;
+    } catch (error) {
+      if (++this.#returns > returnsMax) throw error;
+      this.#events = this.#open();
+      return undefined;
+    }
   }
 
   /** Calls that the worker saw. */
@@ -160,6 +196,24 @@ describe("an object that is lost between showing and storing", () => {
     }
     expect((await crash(tenant)).running).toBe(false);
     expect((await client.listMessages({ sessionId: "s" })).messages).toHaveLength(2);
+  });
+});
+
+describe("a detached turn", () => {
+  it("is stored before its client hears of it", async () => {
+    const { tenant, key } = await newTenant();
+    const leave = new AbortController();
+    const stream = sessionClient(key).generate(
+      { sessionId: "s", turn: 1, messages: [scripted({ hangAt: 0 })], detach: true },
+      { signal: leave.signal },
+    );
+    const first = await stream[Symbol.asyncIterator]().next();
+    expect(first.done === true ? undefined : first.value.event.case).toBe("started");
+    expect((await crash(tenant)).running).toBe(true);
+    leave.abort();
+    expect(await sessionClient(key).cancelTurn({ sessionId: "s", turn: 1 })).toMatchObject({
+      cancelled: true,
+    });
   });
 });
 

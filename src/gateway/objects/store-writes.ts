@@ -34,6 +34,9 @@ export class StoreWrites {
   #depth = 0;
   /** Counts changes. */
   #changes = 0;
+  /** Counts statements that wrote; those up to `#durable` are known to be durable. */
+  #written = 0;
+  #durable = 0;
   #onWaiting = (): void => undefined;
 
   /** Writes nothing yet. */
@@ -86,6 +89,7 @@ export class StoreWrites {
     if (!this.#made.has(table)) {
       this.#made.make(table);
     }
+    this.#written++;
     this.#sql.exec(statement, ...values);
   }
 
@@ -102,6 +106,7 @@ export class StoreWrites {
     this.#changes++;
     this.#statements.push(() => {
       if (this.#made.has(table)) {
+        this.#written++;
         this.#sql.exec(`DELETE FROM ${table}${condition}`, ...values);
       }
     });
@@ -184,10 +189,14 @@ export class StoreWrites {
     }
   }
 
-  /** Resolves once everything so far is durable. */
-  sync(): Promise<void> {
+  /** Resolves once everything so far is durable: at once where nothing was written since that was last waited for. */
+  async sync(): Promise<void> {
     this.commit();
-    return this.#storage.sync();
+    const written = this.#written;
+    if (this.#durable < written) {
+      await this.#storage.sync();
+      this.#durable = Math.max(this.#durable, written);
+    }
   }
 
   get #nothingWaits(): boolean {

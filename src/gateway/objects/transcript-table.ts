@@ -4,11 +4,23 @@ import { messageRecord } from "./session-records.js";
 import type { MessageRecord } from "./session-records.js";
 import { int, text } from "./sql-row.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
+import { StoredColumns } from "./stored-columns.js";
+
+const messageColumns = new StoredColumns<MessageRecord>("message", {
+  position: ({ position }) => position,
+  turn: ({ turn }) => turn,
+  role: ({ role }) => role,
+  text: (message) => message.text,
+  answer: ({ answer }) => Number(answer),
+  create_ms: ({ createMs }) => createMs,
+});
 
 /** See the head of this file. */
 export class TranscriptTable implements KeptTable {
   readonly #writes: StoreWrites;
   #count: number | undefined;
+  /** Those that wait for their rows. */
+  #appended: MessageRecord[] = [];
   /** All of them; undefined if they were not read, or are long. */
   #kept: MessageRecord[] | undefined;
   #keptChars = 0;
@@ -28,16 +40,8 @@ export class TranscriptTable implements KeptTable {
   /** Appends a message. */
   append(message: Omit<MessageRecord, "position">): void {
     const position = this.count;
-    this.#writes.exec(
-      "message",
-      "INSERT INTO message (position, turn, role, text, answer, create_ms) VALUES (?, ?, ?, ?, ?, ?)",
-      position,
-      message.turn,
-      message.role,
-      message.text,
-      Number(message.answer),
-      message.createMs,
-    );
+    this.#appended.push({ ...message, position });
+    this.#writes.changed(this);
     this.#count = position + 1;
     if (position === 0) {
       this.#kept = [];
@@ -48,8 +52,9 @@ export class TranscriptTable implements KeptTable {
 
   /** Takes a turn's messages back, which are the last ones. */
   withdraw(turn: number): void {
+    this.#appended = this.#appended.filter((message) => message.turn !== turn);
     this.#writes.delete("message", "turn = ?", turn);
-    this.reset();
+    this.#forget();
   }
 
   /** Messages from a position on, in order, at most `limit`. */
@@ -97,10 +102,16 @@ export class TranscriptTable implements KeptTable {
   }
 
   write(): void {
-    // Every statement is written where it belongs.
+    messageColumns.append(this.#writes, this.#appended);
+    this.#appended = [];
   }
 
   reset(): void {
+    this.#appended = [];
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#count = undefined;
     this.#kept = undefined;
     this.#keptChars = 0;

@@ -3,16 +3,16 @@
  * own time (store-behind.ts); the turn's end is durable before anybody is told of it. It owns the attempt that is under way and
  * nothing else; the truth is in the store, from which a runner of a restarted object goes on.
  */
-import { Code, ConnectError } from "@connectrpc/connect";
+import { ConnectError } from "@connectrpc/connect";
 import { errorFields } from "../../log/log-line.js";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
 import { log } from "../log.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { FinishReason, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import { UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import type { Accepted, Finished, Tokens } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { Accepted, Finished } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { ModelFallback } from "../config.js";
-import { errorReason, publicError, unavailable } from "../errors.js";
+import { publicError, unavailable } from "../errors.js";
 import {
   answerBytesMax,
   attemptBackoffMs,
@@ -26,6 +26,8 @@ import type { WorkerDirectory } from "../worker-client/directory.js";
 import { logTokens, samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
 import type { Clock } from "./clock.js";
+import { endMessage, judge, noWorker } from "./attempt-verdict.js";
+import { ReceivedAnswer } from "./received-answer.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
@@ -36,12 +38,8 @@ import { unlessAborted } from "./unless-aborted.js";
 import { WorkerAttempt } from "./worker-attempt.js";
 import { WorkerChooser } from "./worker-chooser.js";
 import type { WorkerChoice } from "./worker-chooser.js";
-import { SpoiledAnswer, WorkerFault } from "./worker-fault.js";
+import { WorkerFault } from "./worker-fault.js";
 import { WorkerSilence } from "./worker-silence.js";
-
-const encoder = new TextEncoder();
-/** Keeps a byte order mark that a model writes: offsets count it. */
-const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 /** What a runner works with. */
 export interface TurnRunnerOptions {
@@ -89,18 +87,9 @@ export class TurnRunner {
   /** Names the request in logs. */
   readonly #requestId: string;
   #attemptsMade = 0;
-  /** Bytes of the answer that were received. */
-  #receivedBytes: number;
-  /** Tokens of the answer that were received. */
-  #receivedTokens: number;
-  /** Longest answer in tokens, once the model's defaults are known. */
-  #tokensMax = 0;
-  /** Every id is below it, as far as a worker said so. */
-  #vocabSize = Infinity;
+  readonly #answer: ReceivedAnswer;
   /** Model that answers instead of the turn's own, once none of its workers could. */
   #fallback: string | undefined;
-  /** A worker failed this run: the next one tells the whole text anew, which shows whether what was shown goes with its ids. */
-  #verifies = false;
   #progress: TurnProgress = { promptTokensDone: 0, promptTokens: 0 };
   #refusal: ConnectError | undefined;
   /** Settles when the turn has ended or was withdrawn; never rejects. */
@@ -112,8 +101,7 @@ export class TurnRunner {
     this.#store = options.store;
     this.#chooser = new WorkerChooser(options);
     this.#requestId = this.#turn().requestId;
-    this.#receivedBytes = this.#turn().textBytes;
-    this.#receivedTokens = this.#turn().completionTokens;
+    this.#answer = new ReceivedAnswer(options.store, options.turn);
     this.done = this.#run();
   }
 
@@ -204,7 +192,7 @@ export class TurnRunner {
       choice = undefined;
       try {
         const sampling = await unlessAborted(this.#resolveSampling(), this.#stop.signal);
-        this.#tokensMax = sampling.maxTokens ?? 0;
+        this.#answer.tokensMax = sampling.maxTokens ?? 0;
         // A pool may let it wait for room.
         choice = await unlessAborted(this.#chooser.choose(this.#turn()), this.#stop.signal);
         if (attempts > 1 && choice.again) {
@@ -214,6 +202,8 @@ export class TurnRunner {
         return;
       } catch (error) {
         this.#stop.signal.throwIfAborted();
+        // What came together with the failure is shown now: another attempt may take its time.
+        this.#options.onChange();
         const verdict = judge(error, {
           accepted: this.#turn().accepted,
           rebuilt: rebuild,
@@ -228,7 +218,7 @@ export class TurnRunner {
         if (verdict === "refuse") {
           throw error;
         }
-        this.#verifies ||= choice !== undefined;
+        this.#answer.verifies ||= choice !== undefined;
         rebuild ||= verdict === "rebuild";
         restarting = unavailableReason(error) === UnavailableReason.ENGINE_RESTARTING;
         if (choice !== undefined) {
@@ -285,7 +275,7 @@ export class TurnRunner {
       sequenceId,
       generation,
       rebuild,
-      retells: this.#verifies,
+      retells: this.#answer.verifies,
       snapshots,
       leaving: choice.leaving?.client,
       silence,
@@ -339,8 +329,8 @@ export class TurnRunner {
         `the worker made ${accepted.promptIds.length} ids of the prompt, at most ${segmentIdsMax} are kept`,
       );
     }
-    this.#vocabSize = accepted.vocabSize > 0 ? accepted.vocabSize : Infinity;
-    this.#checkIds(accepted.promptIds);
+    this.#answer.vocabSize = accepted.vocabSize > 0 ? accepted.vocabSize : Infinity;
+    this.#answer.checkIds(accepted.promptIds);
     const expected = turn.accepted ? known : known + accepted.promptIds.length;
     if (accepted.promptTokens !== expected) {
       throw new WorkerFault(
@@ -400,8 +390,8 @@ export class TurnRunner {
       attempt.consume();
       switch (event.case) {
         case "tokens":
-          this.#take(event.value);
-          if (this.#receivedBytes > answerBytesMax || this.#contextIsFull()) {
+          this.#answer.take(event.value);
+          if (this.#answer.bytes > answerBytesMax || this.#contextIsFull()) {
             await this.#end(FinishReason.LENGTH, "");
             return undefined;
           }
@@ -428,53 +418,7 @@ export class TurnRunner {
   /** The prompt and the answer so far reach the context that the turn's key allows. */
   #contextIsFull(): boolean {
     const { contextTokensMax = Infinity } = this.#options;
-    return this.#progress.promptTokens + this.#receivedTokens >= contextTokensMax;
-  }
-
-  #take(tokens: Tokens): void {
-    const offset = Number(tokens.offset);
-    let text = tokens.text;
-    if (text !== "" && offset !== this.#receivedBytes) {
-      if (offset > this.#receivedBytes) {
-        throw new WorkerFault(
-          `the worker's text goes on at byte ${offset}, the answer ends at ${this.#receivedBytes}`,
-        );
-      }
-      text = this.#newText(text, offset);
-    }
-    if (this.#receivedTokens + tokens.ids.length > this.#tokensMax) {
-      throw new WorkerFault(`the worker goes on after max_tokens, which is ${this.#tokensMax}`);
-    }
-    this.#checkIds(tokens.ids);
-    if (tokens.ids.length > 0 || text !== "") {
-      const piece = this.#store.appendPiece(this.turn, tokens.ids, text);
-      this.#receivedTokens = piece.tokensEnd;
-      this.#receivedBytes = piece.byteOffset + piece.byteLength;
-    }
-  }
-
-  /** An id that is none would make the log one that no worker takes. */
-  #checkIds(ids: readonly number[]): void {
-    const wrong = ids.find((id) => id >= this.#vocabSize);
-    if (wrong !== undefined) {
-      throw new WorkerFault(`the worker sent id ${wrong}, its vocabulary has ${this.#vocabSize}`);
-    }
-  }
-
-  /** What a text that begins at `offset` has beyond the answer so far: a resumed stream may repeat what is known. */
-  #newText(text: string, offset: number): string {
-    const bytes = encoder.encode(text);
-    const texts = this.#store.pieces().map((piece) => piece.text);
-    const known = encoder.encode(texts.join("")).subarray(offset, offset + bytes.length);
-    if (known.some((byte, index) => byte !== bytes[index])) {
-      throw this.#otherText(`the worker repeats other text at byte ${offset} than was shown`);
-    }
-    return utf8.decode(bytes.subarray(known.length));
-  }
-
-  /** A worker's text differs from what was shown. It may be its own fault, until a second one says so. */
-  #otherText(message: string): WorkerFault {
-    return this.#verifies ? new SpoiledAnswer(message) : new WorkerFault(message);
+    return this.#progress.promptTokens + this.#answer.tokens >= contextTokensMax;
   }
 
   async #finish(finished: Finished): Promise<void> {
@@ -484,21 +428,7 @@ export class TurnRunner {
     ) {
       throw new WorkerFault(`the worker ended with ${FinishReason[finished.finishReason]}`);
     }
-    if (Number(finished.textBytes) > this.#receivedBytes) {
-      throw new WorkerFault(
-        `the worker counts ${finished.textBytes} bytes of text, ${this.#receivedBytes} arrived`,
-      );
-    }
-    if (Number(finished.textBytes) < this.#receivedBytes) {
-      throw this.#otherText(
-        `the worker counts ${finished.textBytes} bytes of text, ${this.#receivedBytes} were shown`,
-      );
-    }
-    if (finished.generatedTokens > this.#receivedTokens) {
-      throw new WorkerFault(
-        `the worker counts ${finished.generatedTokens} tokens, ${this.#receivedTokens} arrived`,
-      );
-    }
+    this.#answer.checkEnd(finished);
     await this.#end(finished.finishReason, "", finished);
   }
 
@@ -564,64 +494,4 @@ export class TurnRunner {
     });
     await this.#options.storeNow();
   }
-}
-
-/** What a failed attempt means. */
-type Verdict = "retry" | "rebuild" | "refuse";
-
-/** Where a turn stood when its attempt failed. */
-interface Stand {
-  readonly accepted: boolean;
-  /** Its text is rendered anew already. */
-  readonly rebuilt: boolean;
-  /** A worker was asked; otherwise none could be found. */
-  readonly asked: boolean;
-  /** The session has a log of ids. */
-  readonly hasLog: boolean;
-}
-
-function judge(error: unknown, { accepted, rebuilt, asked, hasLog }: Stand): Verdict {
-  if (error instanceof SpoiledAnswer) {
-    // Whoever spoilt it has been told of; this worker only brought it to light.
-    return "refuse";
-  }
-  if (error instanceof WorkerFault) {
-    return "retry";
-  }
-  if (!(error instanceof ConnectError)) {
-    return "refuse";
-  }
-  switch (error.code) {
-    case Code.ResourceExhausted:
-      // Another worker may have room, unless a key's limit is the reason; the chooser gives up where there is none.
-      return accepted || (asked && errorReason(error) === "") ? "retry" : "refuse";
-    case Code.InvalidArgument:
-      if (!accepted && !rebuilt && hasLog && errorReason(error) === "") {
-        // It may be the log that is refused, with ids that an earlier worker made up: the text is what counts.
-        return "rebuild";
-      }
-      return accepted ? "retry" : "refuse";
-    case Code.NotFound:
-      return accepted ? "retry" : "refuse";
-    case Code.FailedPrecondition:
-      // The model, template or plan changed under the session: its text is rendered anew. An answer that was begun
-      // under the old one cannot go on.
-      return accepted || rebuilt ? "refuse" : "rebuild";
-    default:
-      return "retry";
-  }
-}
-
-/** Whether an error says that no worker could be found. */
-function noWorker(error: unknown): boolean {
-  return (
-    error instanceof ConnectError &&
-    (error.code === Code.ResourceExhausted || error.code === Code.Unavailable)
-  );
-}
-
-function endMessage(error: unknown): string {
-  return error instanceof ConnectError && error.code !== Code.Internal
-    ? error.rawMessage
-    : "the answer could not be completed";
 }

@@ -9,8 +9,9 @@ import { Backend, FinishReason, PlacementReason } from "../../gen/leanedge/v1/se
 import { turnRecord } from "./session-records.js";
 import type { TurnRecord } from "./session-records.js";
 import { blob } from "./sql-row.js";
-import type { Row, SqlValue } from "./sql-row.js";
+import type { Row } from "./sql-row.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
+import { StoredColumns } from "./stored-columns.js";
 
 /** Earlier turns that are kept as they were read: the one before, and those that are replayed. */
 const turnsKeptMax = 4;
@@ -42,8 +43,10 @@ export class TurnTable implements KeptTable {
   readonly #runningLength: () => AnswerLength;
   /** The last turn; undefined before the first. */
   #last: { readonly turn: TurnRecord | undefined } | undefined;
-  /** The last turn has its row. */
-  #stored = true;
+  /** The last turn differs from its row, or has none. */
+  #changed = false;
+  /** Turns that were copied in and wait for their rows. */
+  #imported: StoredTurn[] = [];
   /** The sampling of the last turn, as it is stored; undefined until it is needed. */
   #sampling: ArrayBuffer | undefined;
   readonly #earlier = new Map<number, TurnRecord | undefined>();
@@ -121,14 +124,14 @@ export class TurnTable implements KeptTable {
       ticket: turn.ticket ?? "",
     });
     this.#sampling = undefined;
-    this.#stored = false;
+    this.#changed = true;
     this.#writes.changed(this);
   }
 
   /** Copies an ended turn in, as a fork does. */
   import(turn: TurnRecord): void {
-    this.reset();
-    const imported: TurnRecord = {
+    this.#forget();
+    this.#imported.push({
       ...turn,
       running: false,
       idempotencyKey: "",
@@ -138,17 +141,15 @@ export class TurnTable implements KeptTable {
       allowFallback: undefined,
       cacheBytes: 0,
       ticket: "",
-    };
-    this.#writes.exec(
-      "turn",
-      insertStatement,
-      ...insertValues(imported, samplingBlob(turn.sampling)),
-    );
+      stored: samplingBlob(turn.sampling),
+    });
+    this.#writes.changed(this);
   }
 
   /** Changes the last turn. Throws where `number` is another one. */
   change(number: number, change: Partial<Omit<TurnRecord, "number">>): void {
     this.#change(number, change);
+    this.#changed = true;
     this.#writes.changed(this);
   }
 
@@ -168,49 +169,23 @@ export class TurnTable implements KeptTable {
   }
 
   write(): void {
+    turnColumns.append(this.#writes, this.#imported);
+    this.#imported = [];
     const turn = this.#last?.turn;
-    if (turn === undefined) {
-      return;
+    if (turn !== undefined && this.#changed) {
+      this.#changed = false;
+      turnColumns.replace(this.#writes, { ...turn, stored: this.#storedSampling(turn.sampling) });
     }
-    if (!this.#stored) {
-      this.#stored = true;
-      this.#writes.run(
-        "turn",
-        insertStatement,
-        ...insertValues(turn, this.#storedSampling(turn.sampling)),
-      );
-      return;
-    }
-    this.#writes.run(
-      "turn",
-      `UPDATE turn SET running = ?, sampling = ?, detach = ?, end_ms = ?, orphan_ms = ?, attempts = ?, accepted = ?,
-        prompt_tokens = ?, cached_tokens = ?, completion_tokens = ?, text_bytes = ?, finish_reason = ?,
-        error_message = ?, model = ?, backend = ?, worker = ?, placement = ?, cache_bytes = ? WHERE number = ?`,
-      Number(turn.running),
-      this.#storedSampling(turn.sampling),
-      Number(turn.detach),
-      turn.endMs,
-      turn.orphanMs,
-      turn.attempts,
-      Number(turn.accepted),
-      turn.promptTokens,
-      turn.cachedTokens,
-      turn.completionTokens,
-      turn.textBytes,
-      turn.finishReason,
-      turn.errorMessage,
-      turn.model,
-      turn.backend,
-      turn.worker,
-      turn.placement,
-      turn.cacheBytes,
-      turn.number,
-    );
   }
 
   reset(): void {
+    this.#imported = [];
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#last = undefined;
-    this.#stored = true;
+    this.#changed = false;
     this.#sampling = undefined;
     this.#earlier.clear();
   }
@@ -253,39 +228,36 @@ function samplingBlob(sampling: SamplingParams): ArrayBuffer {
   return blob(toBinary(SamplingParamsSchema, sampling));
 }
 
-const insertStatement = `INSERT INTO turn (number, running, messages_hash, request_hash, idempotency_key, sampling, detach,
-    request_id, start_ms, end_ms, orphan_ms, attempts, accepted, prompt_tokens, cached_tokens, completion_tokens, text_bytes,
-    finish_reason, error_message, model, backend, worker, placement, fallback, cache_bytes, ticket)
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
-
-/** What insertStatement takes, in its order. */
-function insertValues(turn: TurnRecord, sampling: ArrayBuffer): SqlValue[] {
-  return [
-    turn.number,
-    Number(turn.running),
-    blob(turn.messagesHash),
-    blob(turn.requestHash),
-    turn.idempotencyKey,
-    sampling,
-    Number(turn.detach),
-    turn.requestId,
-    turn.startMs,
-    turn.endMs,
-    turn.orphanMs,
-    turn.attempts,
-    Number(turn.accepted),
-    turn.promptTokens,
-    turn.cachedTokens,
-    turn.completionTokens,
-    turn.textBytes,
-    turn.finishReason,
-    turn.errorMessage,
-    turn.model,
-    turn.backend,
-    turn.worker,
-    turn.placement,
-    turn.allowFallback === undefined ? 0 : turn.allowFallback ? 1 : 2,
-    turn.cacheBytes,
-    turn.ticket,
-  ];
+/** A turn, and its sampling as it is stored. */
+interface StoredTurn extends TurnRecord {
+  readonly stored: ArrayBuffer;
 }
+
+const turnColumns = new StoredColumns<StoredTurn>("turn", {
+  number: ({ number }) => number,
+  running: ({ running }) => Number(running),
+  messages_hash: ({ messagesHash }) => blob(messagesHash),
+  request_hash: ({ requestHash }) => blob(requestHash),
+  idempotency_key: ({ idempotencyKey }) => idempotencyKey,
+  sampling: ({ stored }) => stored,
+  detach: ({ detach }) => Number(detach),
+  request_id: ({ requestId }) => requestId,
+  start_ms: ({ startMs }) => startMs,
+  end_ms: ({ endMs }) => endMs,
+  orphan_ms: ({ orphanMs }) => orphanMs,
+  attempts: ({ attempts }) => attempts,
+  accepted: ({ accepted }) => Number(accepted),
+  prompt_tokens: ({ promptTokens }) => promptTokens,
+  cached_tokens: ({ cachedTokens }) => cachedTokens,
+  completion_tokens: ({ completionTokens }) => completionTokens,
+  text_bytes: ({ textBytes }) => textBytes,
+  finish_reason: ({ finishReason }) => finishReason,
+  error_message: ({ errorMessage }) => errorMessage,
+  model: ({ model }) => model,
+  backend: ({ backend }) => backend,
+  worker: ({ worker }) => worker,
+  placement: ({ placement }) => placement,
+  fallback: ({ allowFallback }) => (allowFallback === undefined ? 0 : allowFallback ? 1 : 2),
+  cache_bytes: ({ cacheBytes }) => cacheBytes,
+  ticket: ({ ticket }) => ticket,
+});
