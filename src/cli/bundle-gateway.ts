@@ -31,7 +31,6 @@ export async function bundleGateway(folder: string): Promise<void> {
     loader: { ".wasm": "copy" },
     assetNames: "[name]",
     define: { "process.env.NODE_ENV": '"production"' },
-    keepNames: true,
     logLevel: "error",
   });
 }
