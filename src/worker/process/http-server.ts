@@ -3,6 +3,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { WorkerService } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { requireToken } from "./bearer-token.js";
+import { createGenerateStream } from "./generate-stream.js";
 import type { ListenAddress } from "./listen-address.js";
 import { callMsMax, closeMsMax, requestBytesMax } from "./limits.js";
 import { createOnePort, type OnePortOptions, type RequestListener } from "./one-port.js";
@@ -70,21 +71,27 @@ export async function startHttpServer(
       })
       .catch((error: unknown) => log(`page ${request.url ?? ""} was not sent: ${String(error)}`));
   };
-  const port = createOnePort(
-    connectNodeAdapter({
-      routes: (router) => router.service(WorkerService, handlers),
-      // Gateways speak Connect; a worker's port is no place for browsers, and gRPC would be a third way to fail.
-      grpc: false,
-      grpcWeb: false,
-      // Ids and short pieces of text: compressing them would take time from the engine.
-      acceptCompression: [],
-      readMaxBytes: requestBytesMax,
-      maxTimeoutMs: callMsMax,
-      ...(token === undefined ? {} : { requestGate: requireToken(token) }),
-      fallback: showPage,
-    }),
-    options,
-  );
+  const gate = token === undefined ? undefined : requireToken(token);
+  const generateStream = createGenerateStream({
+    generate: (request, context) => handlers.generate(request, context),
+    gate,
+    log,
+  });
+  const serveConnect = connectNodeAdapter({
+    routes: (router) => router.service(WorkerService, handlers),
+    // Gateways speak Connect; a worker's port is no place for browsers, and gRPC would be a third way to fail.
+    grpc: false,
+    grpcWeb: false,
+    // Ids and short pieces of text: compressing them would take time from the engine.
+    acceptCompression: [],
+    readMaxBytes: requestBytesMax,
+    maxTimeoutMs: callMsMax,
+    ...(gate === undefined ? {} : { requestGate: gate }),
+    fallback: showPage,
+  });
+  const port = createOnePort((request, response) => {
+    if (!generateStream(request, response)) serveConnect(request, response);
+  }, options);
   const number = await port.listen(address.host, address.port);
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
   return { url: `http://${host}:${number}`, port: number, close: () => port.close(closeMsMax) };
