@@ -23,6 +23,7 @@ export default defineConfig(
     "src/gen/",
     "**/build/",
     "dist/",
+    ".leanedge/",
     "coverage/",
     "**/.wrangler/",
     ".cache/",
