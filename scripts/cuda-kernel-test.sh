@@ -18,7 +18,7 @@ cp gpu-worker/test/host_kernel/*.cuh "$out/src/kernels"
 sed -i -e 's/extern __shared__ __align__(128) uint8_t rings\[\];/uint8_t* rings = host::dynamic_shared();/' \
   -e 's/^  __shared__ \(.*\) \([a-z]*\);/  auto\& \2 = host::shared_variable<\1>();/' "$out"/src/kernels/decode_*.cuh
 flags=(-std=c++20 -O1 -g1 -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas -Wno-attributes -Wno-clobbered -Werror
-  -I "$out/src/kernels" -I gpu-worker/test/host_kernel -I engine/include -I engine/src -I gpu-worker/include
+  -I "$out/src/kernels" -I gpu-worker/test/host_kernel -I engine/include -I engine/src -I engine/test -I gpu-worker/include
   -isystem "$home/include")
 sanitize=(-fsanitize=address,undefined -fno-sanitize-recover=all)
 g++ "${flags[@]}" "${sanitize[@]}" gpu-worker/test/host_kernel/*.cpp "$out"/src/kernels/decode_{launch,form}.cpp \

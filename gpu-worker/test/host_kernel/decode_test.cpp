@@ -14,6 +14,7 @@
 #include "host_threads.h"
 #include "leanedge/kernels.h"
 #include "leanedge/page.h"
+#include "random.h"
 #include "variants.h"
 #undef gridDim  // a field below
 
@@ -72,20 +73,11 @@ int32_t last_cluster;  // blocks of a cluster of the last launch
 int passed = 0;
 int failed = 0;
 
-struct Random {
-  uint64_t state;
-  uint64_t next() {
-    uint64_t z = state += 0x9e3779b97f4a7c15ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-  }
-  float normal() {  // near enough
-    float sum = 0;
-    for (int i = 0; i < 4; ++i) sum += static_cast<float>(next() >> 40) * 0x1p-24f - 0.5f;
-    return 1.7f * sum;
-  }
-};
+float normal(test::Random& random) {  // near enough
+  float sum = 0;
+  for (int i = 0; i < 4; ++i) sum += static_cast<float>(random.next() >> 40) * 0x1p-24f - 0.5f;
+  return 1.7f * sum;
+}
 
 struct Case {
   PageStorage storage;
@@ -184,7 +176,7 @@ void run(const Case& c) {
   const int32_t heads = kv_heads * c.group;
   const int32_t row_count = static_cast<int32_t>(c.tokens.size());
   const size_t block_bytes = plan_layer(plan, 0).bytes;
-  Random random = {static_cast<uint64_t>(c.group * 1000 + row_count * 10 + static_cast<int>(c.storage))};
+  test::Random random = {static_cast<uint64_t>(c.group * 1000 + row_count * 10 + static_cast<int>(c.storage))};
 
   int32_t pages_all = 0;
   for (int32_t tokens : c.tokens) {
@@ -198,7 +190,7 @@ void run(const Case& c) {
   vector<int32_t> tiles = {0}, pages_before = {0};
   const size_t head_count = static_cast<size_t>(row_count * heads);
   Previous previous = {vector<float>(head_count * kDim), nullptr, &all, kv_heads};
-  for (float& x : previous.q) x = 2 * random.normal();
+  for (float& x : previous.q) x = 2 * normal(random);
   vector<float> want(head_count * kDim);
   uint32_t number = 0;
   for (int32_t i = 0; i < row_count; ++i) {
@@ -222,8 +214,8 @@ void run(const Case& c) {
       for (int32_t at = 0; at < tokens; ++at) {
         uint16_t k[kDim], v[kDim];
         for (int32_t d = 0; d < kDim; ++d) {
-          k[d] = f32_to_f16(random.normal());
-          v[d] = f32_to_f16(random.normal());
+          k[d] = f32_to_f16(normal(random));
+          v[d] = f32_to_f16(normal(random));
         }
         const int32_t in = at - kSink;
         if (in >= 0 && in < pages * kPageSlots) {

@@ -1,4 +1,5 @@
 /** Which session a request in OpenAI form belongs to, and the way to it. */
+import { toHex } from "../../engine/sha256.js";
 import { create } from "@bufbuild/protobuf";
 import {
   ForkSessionRequestSchema,
@@ -95,7 +96,5 @@ function opener(messages: readonly Message[]): readonly Message[] {
 }
 
 function digest(bytes: string | Uint8Array): string {
-  return Array.from(sha256(bytes).subarray(0, 16), (byte) =>
-    byte.toString(16).padStart(2, "0"),
-  ).join("");
+  return toHex(sha256(bytes).subarray(0, 16));
 }

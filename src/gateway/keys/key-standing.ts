@@ -2,6 +2,7 @@
  * What an isolate knows of keys: from the configuration, and for keyCacheTtlMs from the keyring. What it remembers is plain
  * data, which any request and any object of the isolate may read.
  */
+import { toHex } from "../../engine/sha256.js";
 import type { GatewayEnv } from "../bindings.js";
 import { gatewayConfig } from "../config.js";
 import { unauthenticated } from "../errors.js";
@@ -62,7 +63,7 @@ export async function callerOf(hash: Uint8Array, env: GatewayEnv): Promise<Calle
     const { keyId, tenant } = place;
     return { keyId, tenant, limits: effectiveLimits(keyLimits, {}) };
   }
-  const name = hex(hash);
+  const name = toHex(hash);
   let known = fresh(byHash, name);
   if (known === undefined) {
     const askedMs = Date.now();
@@ -131,9 +132,5 @@ function remember(
 }
 
 function configuredKey(tenant: string, variable: string, hash: Uint8Array): ConfiguredKeyPlace {
-  return { keyId: `config-${hex(hash.subarray(0, 8))}`, tenant, variable, hash };
-}
-
-function hex(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return { keyId: `config-${toHex(hash.subarray(0, 8))}`, tenant, variable, hash };
 }

@@ -1,4 +1,5 @@
 /** An answer in OpenAI's form: server-sent events, or one object of JSON. */
+import { toHex } from "../../engine/sha256.js";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Backend, FinishReason } from "../../gen/leanedge/v1/session_pb.js";
 import type {
@@ -58,7 +59,7 @@ class AnswerName {
     const turn = this.started?.turn ?? 0;
     if (this.#id?.turn !== turn) {
       const name = sha256(`${this.#answer.sessionId}\n${turn}`).subarray(0, 12);
-      this.#id = { turn, text: `chatcmpl-${Array.from(name, hexByte).join("")}` };
+      this.#id = { turn, text: `chatcmpl-${toHex(name)}` };
     }
     return this.#id.text;
   }
@@ -287,10 +288,6 @@ function affinity(started: TurnStarted, workerBefore: string): "hit" | "miss" | 
     return "rebound";
   }
   return workerBefore !== "" && started.cachedTokens > 0 ? "hit" : "miss";
-}
-
-function hexByte(byte: number): string {
-  return byte.toString(16).padStart(2, "0");
 }
 
 /** Header values are printable ASCII; anything else is escaped as in a URL. */

@@ -4,6 +4,7 @@
  * point where the two part.
  */
 import { toBinary } from "@bufbuild/protobuf";
+import { toHex } from "../../engine/sha256.js";
 import { SamplingParamsSchema } from "../../gen/leanedge/v1/sampling_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
 import { FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
@@ -190,8 +191,5 @@ function newInput(messages: readonly Message[], shared: number): readonly Messag
 
 function forkId(parent: string, messages: readonly Message[]): string {
   const hash = sha256(`${parent}\n`, hashMessages(messages));
-  const hex = Array.from(hash.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join(
-    "",
-  );
-  return `fork-${hex}`;
+  return `fork-${toHex(hash.subarray(0, 16))}`;
 }

@@ -3,6 +3,7 @@
  * never the key itself. Everything is in storage and survives eviction; there is no alarm: rows of keys that ended long ago go
  * when others are made.
  */
+import { toHex } from "../../engine/sha256.js";
 import { DurableObject } from "cloudflare:workers";
 import type { GatewayEnv } from "../bindings.js";
 import { keyLimitsOf } from "../keys/key-limits.js";
@@ -142,7 +143,7 @@ export class KeyringObject extends DurableObject<GatewayEnv> {
   importKey(hash: Uint8Array, wanted: NewKey): KeyRecord {
     const record: KeyRecord = {
       ...wanted,
-      keyId: `key-${hex(crypto.getRandomValues(new Uint8Array(8)))}`,
+      keyId: `key-${toHex(crypto.getRandomValues(new Uint8Array(8)))}`,
       createMs: Date.now(),
       useMs: 0,
       revokeMs: 0,
@@ -207,9 +208,5 @@ function keyRecord(row: Row): KeyRecord {
 }
 
 function lookup(hash: Uint8Array): string {
-  return hex(hash.subarray(0, lookupBytes));
-}
-
-function hex(value: Uint8Array): string {
-  return Array.from(value, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return toHex(hash.subarray(0, lookupBytes));
 }
