@@ -9,6 +9,7 @@
 #
 # --detach copies all it needs to WORK, starts the run as a session of its own and returns at once;
 # train/device/collect.sh says how it goes, waits for it, and brings what it left.
+# --ranks N trains on N GPUs at once; plans and scores take the first of them.
 # corpus: books-*.txt.xz, stories.txt.xz, smalltalk.jsonl.xz. wheel: gguf's, where it is not installed.
 # Leaves in OUT: the model in F16 as part.aa, part.ab ... (`cat part.* > model.gguf`), and logs.tgz
 # with the log, the plans, the factors, the report and the scores; both are there as soon as their step
@@ -22,7 +23,7 @@ cd "$(dirname "$0")/../.."
 
 arguments=("$@") detach=0
 minutes=7 total=7 corpus= out= wheel= work= name=leanedge-29m python=python3 seconds=585
-steps=150 text=0.3 finish=1 config=embedded workers=16 probe_every=200 dry=0
+steps=150 text=0.3 finish=1 config=embedded workers=16 ranks=1 probe_every=200 dry=0
 lengths=0:1024,0.2:4096,0.88:8192 train_options= plan_options=
 bytes=820 learn_seconds=150 eval_seconds=180
 while (($#)); do
@@ -52,6 +53,7 @@ while (($#)); do
     --finish) finish=$2 ;;
     --config) config=$2 ;;
     --workers) workers=$2 ;;
+    --ranks) ranks=$2 ;;
     --lengths) lengths=$2 ;;
     --train-options) train_options=$2 ;;
     --plan-options) plan_options=$2 ;;
@@ -134,7 +136,7 @@ if ((finish)); then always=(--export-always); fi
 # shellcheck disable=SC2086
 run "$seconds" train_model --corpus "$corpus" --out "$work/run" --minutes "$minutes" --config "$config" \
   --total-minutes "$total" --text-share "$text" --lengths "$lengths" --workers "$workers" \
-  --probe-every "$probe_every" "${always[@]}" $train_options 2>&1 | tail -n 400
+  --ranks "$ranks" --probe-every "$probe_every" "${always[@]}" $train_options 2>&1 | tail -n 400
 ended training $?
 if ((!finish)); then
   cp "$work/run/log.jsonl" "$out/" || failed=1

@@ -4,6 +4,8 @@ A run goes on where its checkpoint ends, so it can be cut into commands; --minut
 command, --steps (or --total-minutes, from the measured speed) the whole run. Writes
 OUT/checkpoint.pt, OUT/log.jsonl and, at the end, OUT/model.pt.
 
+--ranks N shares every step among N processes, each with a GPU of its own.
+
 --from FILE begins with the weights of a model that an earlier run brought home, at the share
 --from-share of the schedule: more training than one machine is held for.
 """
@@ -12,7 +14,9 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +32,7 @@ from .feed import Feed
 from .load import open_model
 from .model import Transformer, initialise
 from .muon import Muon
+from .ranks import Ranks, start_others
 from .retrieval import Haystack
 from .rows import ANSWER, TEXT, Ids, Mix, Source, encode_books, make_batch
 from .schedule import Schedule, length_cost, parse_lengths
@@ -133,9 +138,9 @@ def source_of(corpus_folder: Path, text_share: float, processes: int = 0) -> tup
 class Run:
     """One training run and its files."""
 
-    def __init__(self, arguments: argparse.Namespace, config: ModelConfig) -> None:
-        self.arguments, self.config = arguments, config
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, arguments: argparse.Namespace, config: ModelConfig, ranks: Ranks) -> None:
+        self.arguments, self.config, self.ranks = arguments, config, ranks
+        self.device = ranks.device
         self.schedule = Schedule(lengths=parse_lengths(arguments.lengths))
         self.out: Path = arguments.out
         self.out.mkdir(parents=True, exist_ok=True)
@@ -196,6 +201,8 @@ class Run:
 
     def log(self, **values: object) -> None:
         """A line of the log, on the screen too."""
+        if not self.ranks.first:
+            return
         line = json.dumps(values)
         print(line, flush=True)
         with (self.out / "log.jsonl").open("a") as file:
@@ -203,6 +210,8 @@ class Run:
 
     def save(self) -> None:
         """The checkpoint, written beside and renamed: a killed command leaves the last one."""
+        if not self.ranks.first:
+            return
         beside = self.out / "checkpoint.tmp"
         torch.save(
             {
@@ -216,7 +225,7 @@ class Run:
         os.replace(beside, self.out / "checkpoint.pt")
 
     def step(self, ids: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-        """One update."""
+        """One update; the losses are those of this process's rows."""
         done = self.done_at(self.progress.step)
         rate = self.schedule.rate(done)
         if self.arguments.start is not None:
@@ -233,6 +242,7 @@ class Run:
         for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        self.ranks.average([p.grad for p in self.model.parameters() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -272,15 +282,37 @@ def to_device(batch: tuple[np.ndarray, np.ndarray], device: torch.device) -> tup
     return ids, kinds
 
 
-def train(arguments: argparse.Namespace) -> Progress:
-    """Runs until the run's end or the command's time is over."""
+def train(arguments: argparse.Namespace, words: Sequence[str] = ()) -> Progress:
+    """Runs until the run's end or the command's time is over.
+
+    `words` is the command line that other ranks are started with."""
+    meeting = arguments.out / "ranks"
+    if arguments.ranks == 1 or arguments.rank > 0:
+        return train_rank(arguments, meeting)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    meeting.unlink(missing_ok=True)
+    others = start_others("leanedge_train.train_model", words, arguments.ranks)
+    try:
+        progress = train_rank(arguments, meeting)
+        for other in others:
+            if other.wait(timeout=60) != 0:
+                raise RuntimeError(f"another rank ended with status {other.returncode}")
+        return progress
+    finally:
+        for other in others:
+            other.kill()
+
+
+def train_rank(arguments: argparse.Namespace, meeting: Path) -> Progress:
+    """One process of a run."""
     began = time.monotonic()
     config = EMBEDDED if arguments.config == "embedded" else TINY
     if config is TINY:
         config = ModelConfig(**{**TINY.to_dict(), "vocab_size": EMBEDDED.vocab_size})  # type: ignore[arg-type]
     source, held_out = source_of(arguments.corpus, arguments.text_share, arguments.workers)
     with Feed(source, arguments.workers) as feed:
-        run = Run(arguments, config)
+        ranks = Ranks(arguments.rank, arguments.ranks, meeting)
+        run = Run(arguments, config, ranks)
         progress = run.progress
         run.log(
             parameters=run.model.parameter_count(), text_tokens=len(source.text_ids),
@@ -288,7 +320,8 @@ def train(arguments: argparse.Namespace) -> Progress:
             device=str(run.device), start_step=progress.step, config=config.to_dict(),
             schedule=asdict(run.schedule), seed=arguments.seed,
             data_sha256=corpus_hash(arguments.corpus), text_share=arguments.text_share,
-            batch_tokens=arguments.batch_tokens, muon_rate=MUON_RATE, adam_rate=ADAM_RATE,
+            batch_tokens=arguments.batch_tokens, ranks=ranks.count,
+            muon_rate=MUON_RATE, adam_rate=ADAM_RATE,
             muon_decay=MUON_DECAY, embedding_decay=EMBEDDING_DECAY,
             **({"start": arguments.start.name, "start_share": arguments.start_share}
                if arguments.start is not None else {}),
@@ -305,15 +338,17 @@ def train(arguments: argparse.Namespace) -> Progress:
             while feed.room > 0:
                 done = run.done_at(ordered)
                 length = run.schedule.length(done)
-                rows = max(2, arguments.batch_tokens // length)
-                feed.order((arguments.seed, ordered, rows, length, run.schedule.level(done)))
+                rows = max(2, arguments.batch_tokens // length // ranks.count)
+                number = ordered * ranks.count + ranks.rank
+                feed.order((arguments.seed, number, rows, length, run.schedule.level(done)))
                 ordered += 1
             ids, kinds = to_device(feed.take(), run.device)
             text, answer = run.step(ids, kinds)
             progress.step += 1
-            progress.tokens += ids.numel()
-            window_tokens += ids.numel()
-            if progress.step % arguments.log_every == 0 or progress.step in (1, 10):
+            progress.tokens += ids.numel() * ranks.count
+            window_tokens += ids.numel() * ranks.count
+            logged = progress.step % arguments.log_every == 0 or progress.step in (1, 10)
+            if logged:
                 now_losses = (
                     round(float(text), 4),
                     round(float(answer), 4),
@@ -336,12 +371,16 @@ def train(arguments: argparse.Namespace) -> Progress:
                 run.log(**line)
                 if run.plans_now():
                     speed = window_tokens / (now - window)
-                    progress.steps = planned_steps(
-                        arguments, run.schedule, progress, speed, ids.shape[1] - 1
+                    progress.steps = ranks.agree(
+                        planned_steps(arguments, run.schedule, progress, speed, ids.shape[1] - 1)
                     )
                     run.log(planned_steps=progress.steps, tokens_per_second=round(speed))
                 window, window_tokens = time.monotonic(), 0
-            if time.monotonic() > deadline:
+            # Every rank must end with the same step.
+            over = time.monotonic() > deadline
+            if ranks.count > 1:
+                over = logged and bool(ranks.agree(int(over)))
+            if over:
                 run.log(stopped="time", step=progress.step, of=progress.steps)
                 break
             if time.monotonic() - last_save > 60 * arguments.save_minutes:
@@ -349,7 +388,8 @@ def train(arguments: argparse.Namespace) -> Progress:
                 last_save = time.monotonic()
         progress.seconds = seconds_before + time.monotonic() - began
         run.save()
-        if progress.steps and progress.step >= progress.steps or arguments.export_always:
+        whole = progress.steps and progress.step >= progress.steps
+        if ranks.first and (whole or arguments.export_always):
             torch.save(
                 {"model": run.model.state_dict(), "config": config.to_dict(),
                  "progress": asdict(progress), "seed": arguments.seed}, run.out / "model.pt",
@@ -357,6 +397,7 @@ def train(arguments: argparse.Namespace) -> Progress:
         with stored_weights(run.model, "q4_0"), run.autocast():
             perplexity = math.exp(text_loss(run.model, held_out, 1024, 64, run.device))
         run.log(finished=progress.step, held_out_q4_0=round(perplexity, 3), **asdict(progress))
+        ranks.close()
         return progress
 
 
@@ -379,6 +420,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--text-share", type=float, default=0.35)
     options.add_argument("--workers", type=int, default=12)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--ranks", type=int, default=1, help="processes, each with its own GPU")
+    options.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     options.add_argument("--log-every", type=int, default=25)
     options.add_argument("--probe-every", type=int, default=100)
     options.add_argument("--probe-rows", type=int, default=8)
@@ -391,4 +434,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    train(parser().parse_args())
+    train(parser().parse_args(), sys.argv[1:])

@@ -3,6 +3,8 @@
 import json
 import lzma
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +100,47 @@ def test_training_lowers_both_losses_and_goes_on_from_its_checkpoint(trained: Pa
     assert starts[0] == 0 and starts[1] > 0
     assert {line["length"] for line in steps} == {128, 256}
     assert lines[-1]["held_out_q4_0"] < 2000
+
+
+def test_two_ranks_take_the_steps_that_one_takes(trained: Path, tmp_path: Path) -> None:
+    words = [
+        "--corpus", str(trained / "corpus"), "--config", "tiny", "--steps", "12",
+        "--batch-tokens", "512", "--lengths", "0:128", "--workers", "0", "--log-every", "4",
+        "--probe-rows", "0",
+    ]  # fmt: skip
+    models = []
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        more = [*words, "--out", str(out), "--ranks", str(ranks)]
+        done = train_model.train(train_model.parser().parse_args(more), more)
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        assert (done.step, done.tokens) == (12, 12 * 4 * 129)
+        assert lines[0]["ranks"] == ranks and sum("finished" in line for line in lines) == 1
+        models.append(torch.load(out / "model.pt")["model"])
+        assert lines[-1]["held_out_q4_0"] < 6000
+    # Other rows, so other weights.
+    assert any(not torch.equal(one, models[1][name]) for name, one in models[0].items())
+
+
+def test_ranks_average_their_gradients_and_follow_the_first(tmp_path: Path) -> None:
+    code = """
+import sys, torch
+from pathlib import Path
+from leanedge_train.ranks import Ranks
+ranks = Ranks(int(sys.argv[2]), 2, Path(sys.argv[1]))
+gradients = [torch.full((2, 3), 1.0 + ranks.rank), torch.tensor([4.0 * ranks.rank])]
+ranks.average(gradients)
+print(gradients[0].unique().tolist(), gradients[1].tolist(), ranks.agree(7 + ranks.rank))
+ranks.close()
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "meeting"), str(rank)],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    assert [one.communicate(timeout=60)[0].strip() for one in both] == ["[1.5] [2.0] 7"] * 2
 
 
 def test_a_run_goes_on_from_a_model_that_came_home(
