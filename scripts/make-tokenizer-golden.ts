@@ -1,18 +1,19 @@
 /**
- * Writes src/engine/tokenizer/testdata/seed-ids.json: the ids that llama.cpp gives for the seed
- * model, so that `npm test` can judge our tokenizer where llama.cpp is not installed. Run it with
- * `npx tsx scripts/make-tokenizer-golden.ts` after `npm run peers`, when the seed or the texts change.
+ * Writes src/engine/tokenizer/testdata/embedded-ids.json: the ids that llama.cpp gives for the
+ * embedded model, so that `npm test` can judge our tokenizer where llama.cpp is not installed. Run it with
+ * `npx tsx scripts/make-tokenizer-golden.ts` after `npm run peers`, when the model or the texts change.
  */
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { embeddedFile } from "../src/embedded-model.js";
 import { openFileSource } from "../src/engine/gguf/file-source.js";
 import { fingerprintSource } from "../src/engine/gguf/index.js";
 import { trickyTexts } from "../src/engine/tokenizer/testing/texts.js";
 import { LlamaCppVocabulary } from "../test/peers/llama-cpp-vocabulary.js";
 
-const model = fileURLToPath(new URL("../models/leanedge-seed-29m-q4_0.gguf", import.meta.url));
+const model = fileURLToPath(new URL(`../${embeddedFile}`, import.meta.url));
 const target = fileURLToPath(
-  new URL("../src/engine/tokenizer/testdata/seed-ids.json", import.meta.url),
+  new URL("../src/engine/tokenizer/testdata/embedded-ids.json", import.meta.url),
 );
 
 async function main(): Promise<void> {

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { embeddedFile } from "../../src/embedded-model.js";
 import { GgufFile } from "../../test/oracle/gguf.js";
 import { model222m, model26m, writeRandomModel } from "../../test/oracle/random-model.js";
 import type { ModelSpec } from "../../test/oracle/random-model.js";
@@ -44,8 +45,7 @@ const root = new URL("../../", import.meta.url);
 
 /** Path of a model; a generated one is written first if it is not there: 222M take half a minute. */
 export function modelPath(name: ModelName): string {
-  if (name === "embedded")
-    return fileURLToPath(new URL("models/leanedge-seed-29m-q4_0.gguf", root));
+  if (name === "embedded") return fileURLToPath(new URL(embeddedFile, root));
   const spec: ModelSpec = specs[name];
   const hash = createHash("sha256").update(JSON.stringify(spec)).digest("hex").slice(0, 8);
   const path = fileURLToPath(new URL(`models/cache/bench-${name}-${hash}.gguf`, root));

@@ -1,11 +1,12 @@
 /** Plans that benchmarks compare: one learned choice of K channels, stored in different ways. */
 import { readFileSync } from "node:fs";
+import { embeddedPlanFile } from "../../src/embedded-model.js";
 import { parsePlan } from "../../src/engine/plan/parse.js";
 import { identityPlan } from "../../src/engine/plan/plan.js";
 import type { CachePlan, PageSelection, PageStorage } from "../../src/engine/plan/plan.js";
 
 /** Of the embedded model: 70 % of K channels pruned, learned with LeanK. */
-const learned = new URL("../../models/leanedge-seed-29m.leank-70.json", import.meta.url);
+const learned = new URL(`../../${embeddedPlanFile("leank-70")}`, import.meta.url);
 
 /** A plan to run: how archive pages store K and V, and what of them a step reads. */
 export type PlanChoice = {

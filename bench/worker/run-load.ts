@@ -1,8 +1,8 @@
 /** A worker in a process of its own, and its clients in this one. */
 import { readFileSync } from "node:fs";
+import { embedded } from "../../src/embedded-model.js";
 import { Role } from "../../src/gen/leanedge/v1/session_pb.js";
 import {
-  embeddedModelId,
   openWorkerClient,
   startWorkerProcess,
   type WorkerClient,
@@ -20,14 +20,14 @@ async function stepsOf(client: WorkerClient): Promise<number> {
 /** Starts a worker; a turn runs the workload, or a part of it, against it. */
 export async function openLoad(workload: Workload): Promise<Turns<LoadRun | AmongOthersRun>> {
   const worker = await startWorkerProcess(
-    ...["--model", workload.modelPath, "--model-id", embeddedModelId],
+    ...["--model", workload.modelPath, "--model-id", embedded.model],
     ...["--memory", String(workload.memoryMib)],
   );
   const client = openWorkerClient(worker.url, "2");
   return {
     turn: async (what) => {
       if (what === "throughput") {
-        return allSessions(client, worker.url, { ...workload, model: embeddedModelId });
+        return allSessions(client, worker.url, { ...workload, model: embedded.model });
       }
       return {
         ...(await shortAmongLong(client, workload)),
@@ -48,7 +48,7 @@ async function shortAmongLong(
   const background = [
     ...[1, 2, 3, 4].map((n) => ({ id: `long${n}`, text: longText(longPrompt, n), maxTokens: 4 })),
     ...[1, 2, 3, 4].map((n) => ({ id: `busy${n}`, text: prompt, maxTokens: 2_000 })),
-  ].map((ask) => answer(client, embeddedModelId, ask, leaving.signal).catch(() => undefined));
+  ].map((ask) => answer(client, embedded.model, ask, leaving.signal).catch(() => undefined));
   // The long ones are under way, and far from their ends.
   const before = await stepsOf(client);
   while ((await stepsOf(client)) < before + 12);
@@ -56,7 +56,7 @@ async function shortAmongLong(
   for (let round = 0; round < 3; round++) {
     const steps = await stepsOf(client);
     const startMs = performance.now();
-    const ended = await answer(client, embeddedModelId, {
+    const ended = await answer(client, embedded.model, {
       id: `short${round}`,
       text: prompt,
       maxTokens: 1,
@@ -88,7 +88,7 @@ async function stepsAfterCancel(client: WorkerClient, text: string): Promise<num
     {
       sequenceId: "leaves",
       generation: 1n,
-      model: embeddedModelId,
+      model: embedded.model,
       messages: [{ role: Role.USER, text }],
       sampling: { maxTokens: 500, temperature: 0 },
     },

@@ -2,6 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
+import { embeddedFile } from "../embedded-model.js";
 import type { EngineChoice } from "../eval/index.js";
 import { checkPlansFit, fittingPlans, readPlan, type PlanFile } from "./plan-files.js";
 import { packagePath } from "./repository.js";
@@ -38,7 +39,6 @@ interface RunFlags extends ModelFlags {
 }
 
 const plansFolder = "models";
-const embeddedModel = "models/leanedge-seed-29m-q4_0.gguf";
 /** Memory of an engine where no option says it, in MiB; a GPU answers that many sequences at once. */
 const engineDefaults = {
   wasm: { memory: 1_024, batch: 1 },
@@ -80,7 +80,7 @@ export function addEvalCommands(
     .description("measure what cache plans cost in answers");
   const chooses = (command: Command): Command =>
     command
-      .option("--model <file>", "model file, or the name of a fetched model", embeddedModel)
+      .option("--model <file>", "model file, or the name of a fetched model", embeddedFile)
       .option("--tasks <names>", "tasks, by commas (default: all, and session)", names)
       .option(
         "--lengths <tokens>",
@@ -179,7 +179,7 @@ export function addEvalCommands(
 }
 
 async function modelPath(model: string): Promise<string> {
-  if (model === embeddedModel) return packagePath(embeddedModel);
+  if (model === embeddedFile) return packagePath(embeddedFile);
   const { resolveModel } = await import("../pull/index.js");
   return (await resolveModel(model)).path;
 }

@@ -2,11 +2,12 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { embedded, embeddedFile, embeddedPlanFile } from "../embedded-model.js";
 import { build } from "./build.js";
 import { fittingPlans, readPlan, servedModels } from "./plan-files.js";
 import { packagePath } from "./repository.js";
 
-const model = "leanedge-seed-29m";
+const { model } = embedded;
 let folder: string;
 let assets: string;
 
@@ -19,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 function own(name: string): string {
-  return packagePath(`models/${model}.${name}.json`);
+  return packagePath(embeddedPlanFile(name));
 }
 
 /** Writes a plan of the model, changed. */
@@ -48,7 +49,7 @@ describe("fittingPlans", () => {
       await changed("other-file", { model: `sha256:${"0".repeat(64)}` }),
     ];
     const plans = await Promise.all(paths.map(readPlan));
-    const found = await fittingPlans(plans, packagePath(`models/${model}-q4_0.gguf`), "m");
+    const found = await fittingPlans(plans, packagePath(embeddedFile), "m");
     expect(found.map(({ path }) => path)).toEqual([paths[0], paths[2]]);
   });
 });

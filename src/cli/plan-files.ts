@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { embedded, embeddedFile } from "../embedded-model.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
 import { checkShardManifest, readModelFile } from "../engine/gguf/index.js";
 import { PlanError } from "../engine/plan/errors.js";
@@ -9,13 +10,6 @@ import { checkPlanFits } from "../engine/plan/fit.js";
 import { parsePlan } from "../engine/plan/parse.js";
 import type { CachePlan } from "../engine/plan/plan.js";
 import { packagePath } from "./repository.js";
-
-/** The model that `leanedge dev` serves; wrangler.toml and src/gateway/config.ts name it too. */
-const embedded = {
-  model: "leanedge-seed-29m",
-  displayName: "leanedge seed 29M",
-  file: "leanedge-seed-29m-q4_0.gguf",
-} as const;
 
 /** Plans of one engine besides the identity plan. */
 const plansMax = 7;
@@ -101,7 +95,7 @@ export async function servedModels(
   assets: string,
 ): Promise<string | undefined> {
   if (files.length === 0) return undefined;
-  const { model, displayName, file } = embedded;
+  const { model, displayName } = embedded;
   const served = (plans: readonly string[]): string =>
     JSON.stringify([{ model, displayName, engines: 1, plans }]);
   if (files.includes("none")) {
@@ -116,7 +110,7 @@ export async function servedModels(
   const manifest = await checkShardManifest(
     JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")),
   );
-  await checkPlansFit(plans, packagePath(join("models", file)), model, manifest.fingerprint);
+  await checkPlansFit(plans, packagePath(embeddedFile), model, manifest.fingerprint);
   await mkdir(join(folder, "plans"), { recursive: true });
   const paths: string[] = [];
   for (const { text, plan } of plans) {

@@ -2,6 +2,9 @@ import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { embeddedPlan } from "../../test/support/embedded-facts.js";
+import { planCost } from "../engine/plan/cost.js";
+import { embedded, embeddedFile, embeddedPlanFile } from "../embedded-model.js";
 import { readPlan } from "../cli/plan-files.js";
 import { packagePath } from "../cli/repository.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
@@ -13,7 +16,7 @@ import { parseMethod } from "./methods.js";
 import { negativeLogLikelihood } from "./reading.js";
 import { readResults, readSamples } from "./samples-file.js";
 
-const modelPath = packagePath("models/leanedge-seed-29m-q4_0.gguf");
+const modelPath = packagePath(embeddedFile);
 const choice = {
   ...choiceDefault,
   tasks: ["single-1", "frequent-words", "session"],
@@ -27,7 +30,7 @@ let request: RunRequest;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "leanedge-eval-"));
-  const { plan } = await readPlan(packagePath("models/leanedge-seed-29m.leank-70-int4.json"));
+  const { plan } = await readPlan(packagePath(embeddedPlanFile()));
   request = {
     modelPath,
     methods: [plan.name, "think-70"],
@@ -82,8 +85,12 @@ describe("an evaluation of the embedded model", () => {
     expect(made).toBe(7);
     expect(progress).toEqual(Array.from({ length: 8 }, (_, at) => `${at + 2}/9`));
     const { methods, results } = readResults(await readFile(request.out, "utf8"), request.out);
-    expect(methods.map(({ method }) => method)).toEqual(["full", "leank-70-int4", "think-70"]);
-    expect(methods.map(({ bytesPerToken }) => bytesPerToken)).toEqual([8_192, 1_340, 5_120]);
+    expect(methods.map(({ method }) => method)).toEqual(["full", embedded.plan, "think-70"]);
+    expect(methods.map(({ bytesPerToken }) => bytesPerToken)).toEqual([
+      8_192,
+      planCost(embeddedPlan()).archiveBytesPerToken,
+      5_120,
+    ]);
     expect(methods[1]?.keptFraction).toBeCloseTo(0.3, 1);
     expect(results.map(({ method, task }) => `${method} ${task}`)).toEqual(
       choice.tasks.flatMap((task) => methods.map(({ method }) => `${method} ${task}`)),

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from "vitest";
+import { embeddedFile } from "../embedded-model.js";
 import { packagePath } from "../cli/repository.js";
 import { openFileSource } from "../engine/gguf/file-source.js";
 import { readModelFile } from "../engine/gguf/index.js";
@@ -9,7 +10,7 @@ import { tasks, taskOf } from "./tasks/index.js";
 let codec: SampleCodec;
 
 beforeAll(async () => {
-  const source = await openFileSource(packagePath("models/leanedge-seed-29m-q4_0.gguf"));
+  const source = await openFileSource(packagePath(embeddedFile));
   codec = modelText(await readModelFile(source));
   await source.close();
 });

@@ -1,4 +1,5 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
+import { embedded } from "../embedded-model.js";
 import { parseRemoteWorkers, type RemoteWorkers } from "./remote-workers.js";
 import { engineMemoryBytesDefault, snapshotIdleMsDefault } from "./limits.js";
 import { parseKeyLimits } from "./keys/key-limits.js";
@@ -109,12 +110,12 @@ export interface GatewayConfig {
 
 /** The model that is embedded unless the configuration says otherwise. */
 export const embeddedModel: ModelConfig = {
-  model: "leanedge-seed-29m",
-  manifest: "/models/leanedge-seed-29m/manifest.json",
-  plans: ["/models/leanedge-seed-29m/plans/leank-70-int4.json"],
+  model: embedded.model,
+  manifest: `/models/${embedded.model}/manifest.json`,
+  plans: [`/models/${embedded.model}/plans/${embedded.plan}.json`],
   engines: 1,
   fallback: undefined,
-  displayName: "leanedge seed 29M",
+  displayName: embedded.displayName,
 };
 
 const enginesMax = 64;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseConfig } from "./config.js";
+import { embeddedModel, parseConfig } from "./config.js";
 import { parseRemoteWorkers } from "./remote-workers.js";
 
 describe("parseRemoteWorkers()", () => {
@@ -39,13 +39,13 @@ describe("parseConfig() with workers", () => {
       LEANEDGE_WORKERS: "big=http://h:1",
       LEANEDGE_WORKER_TOKEN: "secret",
     });
-    expect(config.models.map(({ model }) => model)).toEqual(["leanedge-seed-29m", "big"]);
+    expect(config.models.map(({ model }) => model)).toEqual([embeddedModel.model, "big"]);
     expect(config.workers.get("big")).toEqual(["http://h:1"]);
     expect(config.workerToken).toBe("secret");
   });
 
   it("does not list a model twice that a worker serves in place of an engine", () => {
-    const config = parseConfig({ LEANEDGE_WORKERS: "leanedge-seed-29m=http://h:1" });
-    expect(config.models.map(({ model }) => model)).toEqual(["leanedge-seed-29m"]);
+    const config = parseConfig({ LEANEDGE_WORKERS: `${embeddedModel.model}=http://h:1` });
+    expect(config.models.map(({ model }) => model)).toEqual([embeddedModel.model]);
   });
 });

@@ -3,11 +3,12 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, streamText } from "ai";
 import OpenAI from "openai";
 import { describe, expect, inject, it } from "vitest";
+import { embedded } from "../../src/embedded-model.js";
 import { answer, followUp, question } from "../support/conversation.js";
 
 const baseURL = `${inject("gatewayUrl")}/v1`;
 const apiKey = inject("gatewayKey");
-const model = "leanedge-seed-29m";
+const { model } = embedded;
 const fixed = { model, temperature: 0, max_tokens: 40 } as const;
 
 describe("openai for JavaScript", () => {
@@ -28,7 +29,7 @@ describe("openai for JavaScript", () => {
       ...fixed,
       messages: [{ role: "user", content: question }],
     });
-    expect(completion.choices[0]?.message.content?.trim()).toBe(answer);
+    expect(completion.choices[0]?.message.content?.trim()).toMatch(answer);
     expect(completion.choices[0]?.finish_reason).toBe("stop");
     expect(completion.usage?.prompt_tokens).toBeGreaterThan(20);
   });
@@ -60,7 +61,7 @@ describe("openai for JavaScript", () => {
       text += chunk.choices[0]?.delta.content ?? "";
       cached = chunk.usage?.prompt_tokens_details?.cached_tokens ?? cached;
     }
-    expect(text.trim()).toBe(answer);
+    expect(text.trim()).toMatch(answer);
     expect(cached).toBeGreaterThan(20);
   });
 
@@ -95,7 +96,7 @@ describe("the ai package with an OpenAI-compatible provider", () => {
       temperature: 0,
       maxOutputTokens: 40,
     });
-    expect(whole.text.trim()).toBe(answer);
+    expect(whole.text.trim()).toMatch(answer);
     const streamed = streamText({
       model: provider(model),
       prompt: question,
@@ -104,7 +105,7 @@ describe("the ai package with an OpenAI-compatible provider", () => {
     });
     let text = "";
     for await (const piece of streamed.textStream) text += piece;
-    expect(text.trim()).toBe(answer);
+    expect(text.trim()).toMatch(answer);
     expect((await streamed.usage).inputTokens).toBeGreaterThan(20);
   });
 });

@@ -3,14 +3,30 @@ import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
+import { embedded } from "../../src/embedded-model.js";
+import { cacheBytes, planCost } from "../../src/engine/plan/cost.js";
+import { archivePages } from "../../src/engine/plan/plan.js";
 import { startBrowser } from "../support/browser.js";
 import { answer, followUp, longStory, question } from "../support/conversation.js";
+import { embeddedConfig, embeddedPlan } from "../support/embedded-facts.js";
 import { needsChromium } from "../support/requirement.js";
 
 const url = inject("gatewayUrl");
 /** Until the page shows what the gateway knows, on a busy machine. */
 const pageMsMax = 30_000;
 const screenshots = resolve(import.meta.dirname, "../../build/screenshots");
+
+const plan = embeddedPlan();
+const cost = planCost(plan);
+const { contextTokensMax: window } = await embeddedConfig();
+
+function inThousands(count: number): string {
+  return count.toLocaleString("en");
+}
+
+function inMebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(2)} MiB`;
+}
 
 describe.skipIf(needsChromium.missing)(`the page in Chromium${needsChromium.note}`, () => {
   let browser: Browser;
@@ -64,12 +80,12 @@ describe.skipIf(needsChromium.missing)(`the page in Chromium${needsChromium.note
     await say(question);
     await shown;
     await expect.poll(answers, { timeout: 60_000 }).toHaveLength(1);
-    expect((await answers())[0]).toContain(answer);
+    expect((await answers())[0]).toMatch(answer);
     await say(followUp);
     await expect.poll(answers, { timeout: 60_000 }).toHaveLength(2);
     expect(page.url()).not.toContain("key=");
     const live = page.getByLabel("Figures of this chat");
-    await expect.poll(() => live.innerText()).toMatch(/leanedge-seed-29m on WASM/);
+    await expect.poll(() => live.innerText()).toContain(`${embedded.model} on WASM`);
     await expect.poll(() => live.innerText()).toMatch(/\d+\.\d\s+tokens\/s/);
     await expect
       .poll(async () => Number(await page.locator("#live-cached").innerText()))
@@ -77,14 +93,18 @@ describe.skipIf(needsChromium.missing)(`the page in Chromium${needsChromium.note
     await expect
       .poll(() => page.locator("#live-cache-bytes").innerText(), { timeout: pageMsMax })
       .toMatch(/^\d\.\d\d MiB$/);
-    expect(await page.locator("#live-plan").innerText()).toBe("leank-70-int4");
+    expect(await page.locator("#live-plan").innerText()).toBe(embedded.plan);
     await page.screenshot({ path: `${screenshots}/answer.png` });
     await page.getByText("Memory of this chat").click();
-    expect(await page.locator("#memory-token").innerText()).toBe("1,340 bytes");
-    expect(await page.locator("#memory-start").innerText()).toBe("1.25 MiB");
+    expect(await page.locator("#memory-token").innerText()).toBe(
+      `${inThousands(cost.archiveBytesPerToken)} bytes`,
+    );
+    expect(await page.locator("#memory-start").innerText()).toBe(inMebibytes(cost.zoneBytes));
     expect(await page.locator("#memory-now").innerText()).toMatch(/^1\.\d\d MiB, \d+ pages?$/);
-    expect(await page.locator("#memory-longest").innerText()).toBe("6.32 MiB, 124 pages");
-    expect(await page.locator("#memory-context").innerText()).toBe("4,096 tokens");
+    expect(await page.locator("#memory-longest").innerText()).toBe(
+      `${inMebibytes(cacheBytes(plan, window))}, ${archivePages(window, plan.sink, plan.recent)} pages`,
+    );
+    expect(await page.locator("#memory-context").innerText()).toBe(`${inThousands(window)} tokens`);
     await page.screenshot({ path: `${screenshots}/memory.png` });
   });
 

@@ -14,6 +14,7 @@ import {
   Role,
   SessionService,
 } from "../../src/gen/leanedge/v1/session_pb.js";
+import { embeddedConfig } from "../support/embedded-facts.js";
 import { longStory, question } from "../support/conversation.js";
 import { startGateway, type RunningGateway } from "../support/running-gateway.js";
 import { isIdle, statusWhen } from "./engine-status.js";
@@ -24,10 +25,12 @@ type Sessions = Client<typeof SessionService>;
 /** A body of this size is refused everywhere. */
 const hugeBytes = 10 * 1024 * 1024;
 const bodyBytesMax = 1024 * 1024;
-/** More than the model's window of 4,096 tokens. */
-const tooLong = "word ".repeat(5_000);
-const windowMessage =
-  /^the prompt has \d{4,5} tokens, the model's window is 4096 tokens and the answer needs at least one$/;
+const { contextTokensMax: window } = await embeddedConfig();
+/** More than the window: most words are a token or two. */
+const tooLong = "word ".repeat(window + 1_000);
+const windowMessage = new RegExp(
+  `^the prompt has \\d{4,5} tokens, the model's window is ${window} tokens and the answer needs at least one$`,
+);
 
 /** Until the engine has stopped what was left, on a busy machine. */
 const idleMsMax = 30_000;
@@ -157,10 +160,10 @@ const refused: readonly Refused[] = [
         sessionId: "long",
         turn: 1,
         messages: [user("hi")],
-        sampling: { maxTokens: 4097 },
+        sampling: { maxTokens: window + 1 },
       }),
     code: "InvalidArgument",
-    message: "max_tokens is 4097, the model's window is 4096 tokens",
+    message: `max_tokens is ${window + 1}, the model's window is ${window} tokens`,
   },
   {
     name: "a temperature out of range",

@@ -5,6 +5,7 @@
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
+import { embeddedFile } from "../../src/embedded-model.js";
 import { openFileSource } from "../../src/engine/gguf/file-source.js";
 import { readModelFile } from "../../src/engine/gguf/index.js";
 import { byteChars } from "../../src/engine/tokenizer/byte-alphabet.js";
@@ -21,7 +22,7 @@ import type { Need } from "./peers.js";
 const timeoutMs = 120_000;
 
 const seed = {
-  path: fileURLToPath(new URL("../../models/leanedge-seed-29m-q4_0.gguf", import.meta.url)),
+  path: fileURLToPath(new URL(`../../${embeddedFile}`, import.meta.url)),
   present: true,
   remedy: "",
 };

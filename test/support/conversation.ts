@@ -1,11 +1,11 @@
 /** What the client tests say, and what the embedded model must answer. */
 
-/** A fact and its question, in the form that the embedded model was trained on. */
+/** A fact and its question, in a form that the embedded model was trained on. */
 export const question =
   "The special magic number for harbor is 4827193. What is the special magic number for harbor mentioned in the text?";
 
-/** The answer at temperature 0. */
-export const answer = "The special magic number for harbor is 4827193.";
+/** What is in the answer at temperature 0, whatever the sentence around it. */
+export const answer = /\b4827193\b/;
 
 /** Asks for the same fact again, from the conversation alone. */
 export const followUp = "What is the special magic number for harbor mentioned in the text?";

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { join, resolve } from "node:path";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { embeddedFile } from "../../src/embedded-model.js";
 import { bearerToken } from "../../src/client/bearer-token.js";
 import { WorkerService } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 
@@ -11,11 +12,6 @@ const startMsMax = 120_000;
 /** Longest that one may take to end in order, beyond its --drain. */
 const stopMsMax = 15_000;
 const root = resolve(import.meta.dirname, "../..");
-
-/** The embedded model's file. */
-export const embeddedModelFile = "models/leanedge-seed-29m-q4_0.gguf";
-/** Its id. */
-export const embeddedModelId = "leanedge-seed-29m";
 
 /** A worker that runs. */
 export interface RunningWorkerProcess {
@@ -51,7 +47,7 @@ export async function startWorkerProcess(
       "tsx",
       join(root, "src/cli/main.ts"),
       "worker",
-      ...(given.has("--model") ? [] : ["--model", embeddedModelFile]),
+      ...(given.has("--model") ? [] : ["--model", embeddedFile]),
       ...(given.has("--listen") ? [] : ["--listen", "127.0.0.1:0"]),
       ...options,
     ],

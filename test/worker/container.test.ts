@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { embeddedModelFile } from "../support/worker-process.js";
+import { embeddedFile } from "../../src/embedded-model.js";
 import { needsCompiler } from "../support/requirement.js";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -133,7 +133,7 @@ describe.skipIf(needsCompiler.missing)(
       expect(command).toBe("node");
       const child = spawn(
         process.execPath,
-        [...given, "--model", join(root, embeddedModelFile), "--memory", "256"],
+        [...given, "--model", join(root, embeddedFile), "--memory", "256"],
         { cwd: folder, env: { PATH: process.env["PATH"], ...Object.fromEntries(set) } },
       );
       onTestFinished(() => {

@@ -3,13 +3,13 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { embedded } from "../../src/embedded-model.js";
 import { createLeanedgeClient } from "../../src/client/index.js";
 import { runOne } from "../e2e/talk.js";
 import { answer, followUp, question } from "../support/conversation.js";
 import { startGateway, type RunningGateway } from "../support/running-gateway.js";
 import { freePort } from "../support/free-port.js";
 import {
-  embeddedModelId,
   openWorkerClient,
   startWorkerProcess,
   type RunningWorkerProcess,
@@ -32,7 +32,7 @@ beforeAll(async () => {
   worker = await startWorkerProcess(...listen);
   gateway = await startGateway(
     "--worker",
-    `${embeddedModelId}=${worker.url}`,
+    `${embedded.model}=${worker.url}`,
     "--worker-token-file",
     tokenFile,
   );
@@ -50,9 +50,9 @@ describe("a gateway bound to a worker process", { timeout: testMsMax }, () => {
     const status = openWorkerClient(worker.url, "1.1", token);
     const before = await status.getStatus({});
     const first = await runOne(client, "bound", 1, { text: question, maxTokens: 40 }, sampling);
-    expect(first.text.trim()).toBe(answer);
+    expect(first.text.trim()).toMatch(answer);
     const second = await runOne(client, "bound", 2, { text: followUp, maxTokens: 40 }, sampling);
-    expect(second.text.trim()).toBe(answer);
+    expect(second.text.trim()).toMatch(answer);
     // The end token was drawn and cut off again: all else is there.
     expect(second.cachedTokens).toBeGreaterThanOrEqual(
       first.promptTokens + first.completionTokens - 1,
@@ -66,11 +66,11 @@ describe("a gateway bound to a worker process", { timeout: testMsMax }, () => {
   it("brings a worker that died its whole log with the next turn", async () => {
     const client = createLeanedgeClient({ baseUrl: gateway.url, key: gateway.key });
     const first = await runOne(client, "replayed", 1, { text: question, maxTokens: 40 }, sampling);
-    expect(first.text.trim()).toBe(answer);
+    expect(first.text.trim()).toMatch(answer);
     await worker.kill();
     worker = await startWorkerProcess(...listen);
     const second = await runOne(client, "replayed", 2, { text: followUp, maxTokens: 40 }, sampling);
-    expect(second.text.trim()).toBe(answer);
+    expect(second.text.trim()).toMatch(answer);
     expect(second.promptTokens).toBeGreaterThan(first.promptTokens + first.completionTokens);
   });
 
@@ -81,7 +81,7 @@ describe("a gateway bound to a worker process", { timeout: testMsMax }, () => {
       method: "POST",
       headers: { authorization: `Bearer ${gateway.key}`, "content-type": "application/json" },
       body: JSON.stringify({
-        model: embeddedModelId,
+        model: embedded.model,
         stream: true,
         max_tokens: 2_000,
         messages: [{ role: "user", content: "Tell a story without an end." }],

@@ -5,14 +5,11 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { embedded } from "../../src/embedded-model.js";
 import { libraryName } from "../../src/engine/cuda/addon.js";
 import { Backend, FinishReason, Role } from "../../src/gen/leanedge/v1/session_pb.js";
 import { needsCompiler } from "../support/requirement.js";
-import {
-  embeddedModelId,
-  openWorkerClient,
-  startWorkerProcess,
-} from "../support/worker-process.js";
+import { openWorkerClient, startWorkerProcess } from "../support/worker-process.js";
 
 const root = resolve(import.meta.dirname, "../..");
 const built = join(root, "gpu-worker/build/addon");
@@ -48,7 +45,7 @@ describe.skipIf(needsCompiler.missing)(
         const stream = client.generate({
           sequenceId: "native",
           generation: 1n,
-          model: embeddedModelId,
+          model: embedded.model,
           messages: [{ role: Role.USER, text: "Say hello." }],
           sampling: { maxTokens: 4, temperature: 0 },
         });

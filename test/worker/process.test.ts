@@ -6,6 +6,8 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { embeddedConfig } from "../support/embedded-facts.js";
+import { embedded, embeddedPlanFile } from "../../src/embedded-model.js";
 import { Backend, FinishReason, Role } from "../../src/gen/leanedge/v1/session_pb.js";
 import {
   SnapshotFaultReason,
@@ -13,7 +15,6 @@ import {
   type GenerateResponse,
 } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import {
-  embeddedModelId,
   openWorkerClient,
   startWorkerProcess,
   type RunningWorkerProcess,
@@ -42,7 +43,7 @@ function ask(sequenceId: string, text: string, maxTokens: number) {
   return {
     sequenceId,
     generation: 1n,
-    model: embeddedModelId,
+    model: embedded.model,
     messages: [{ role: Role.USER, text }],
     sampling: { maxTokens, temperature: 0 },
   };
@@ -89,7 +90,7 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
       {
         sequenceId: `curl-${flags.length}`,
         generation: 1,
-        model: embeddedModelId,
+        model: embedded.model,
         messages: [{ role: "ROLE_USER", text: "What is the capital of France?" }],
         sampling: { maxTokens: 5 },
       },
@@ -126,7 +127,7 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     }
     expect((await fetch(`${worker.url}/health`)).status).toBe(200);
     expect(await (await fetch(`${worker.url}/metrics`)).text()).toContain(
-      `leanedge:engine_restarts_total{model_name="${embeddedModelId}"} 0`,
+      `leanedge:engine_restarts_total{model_name="${embedded.model}"} 0`,
     );
   });
 
@@ -140,8 +141,9 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
     const roles = [Role.USER, Role.ASSISTANT, Role.USER];
     const messages = roles.map((role) => ({ role, text: long }));
     const refused = async (): Promise<void> => {
+      const { contextTokensMax: window } = await embeddedConfig();
       const call = events(client.generate({ ...ask(`long ${tries}`, "", 4), messages }));
-      await expect(call).rejects.toThrow("the model's window is 4096 tokens");
+      await expect(call).rejects.toThrow(`the model's window is ${window} tokens`);
     };
     await refused();
     const gapsMs: number[] = [];
@@ -260,9 +262,11 @@ describe("leanedge worker", { timeout: testMsMax }, () => {
   });
 
   it("refuses a plan of another model", async () => {
-    const plan = JSON.parse(
-      await readFile(join(root, "models/leanedge-seed-29m.leank-50.json"), "utf8"),
-    ) as { layers: number; kept: unknown[]; kept_fraction?: number };
+    const plan = JSON.parse(await readFile(join(root, embeddedPlanFile("leank-50")), "utf8")) as {
+      layers: number;
+      kept: unknown[];
+      kept_fraction?: number;
+    };
     plan.layers = 1;
     plan.kept = plan.kept.slice(0, 1);
     delete plan.kept_fraction;

@@ -7,11 +7,11 @@
 import { readFile } from "node:fs/promises";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { embedded } from "../../src/embedded-model.js";
 import { SeededRandom } from "../oracle/random.js";
 import { Role } from "../../src/gen/leanedge/v1/session_pb.js";
 import type { PrefixName } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import {
-  embeddedModelId,
   openWorkerClient,
   startWorkerProcess,
   type RunningWorkerProcess,
@@ -67,7 +67,7 @@ async function wander(id: number, untilMs: number, tally: Tally): Promise<void> 
         {
           sequenceId: session,
           generation: 1n,
-          model: embeddedModelId,
+          model: embedded.model,
           messages: [{ role: Role.USER, text }],
           sampling: { maxTokens: 1 + Math.floor(noise() * 20), temperature: 1, seed: BigInt(id) },
           ...(prefix === undefined ? {} : { prefix }),

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { describe, expect, it } from "vitest";
+import { embeddedPlanFile } from "../../embedded-model.js";
 import type { ModelSpec } from "../../../test/oracle/random-model.js";
 import {
   allocatedBytes,
@@ -48,7 +49,7 @@ const storages = [
 /** The embedded model's masks in every storage, two of them with selection. */
 const seedPlans: readonly CachePlan[] = [50, 70, 80].flatMap((percent) =>
   storages.map((storage, i) => ({
-    ...load(`models/leanedge-seed-29m.leank-${percent}.json`),
+    ...load(embeddedPlanFile(`leank-${percent}`)),
     name: `leank-${percent}.${storage.k}.${storage.v}`,
     storage,
     pageSelection: i < 2 && percent === 70 ? { pagesPerStep: 4, pagesFloor: 8 } : undefined,
@@ -149,7 +150,7 @@ describe("bytes of plans", () => {
 
   it("at 70 % are at most a fifth of dense in int4 and an eighth in int2", () => {
     const of = (storage: "int4" | "int2"): number => {
-      const plan = load("models/leanedge-seed-29m.leank-70.json");
+      const plan = load(embeddedPlanFile("leank-70"));
       const cost = planCost({ ...plan, storage: { k: storage, v: storage } });
       return cost.archiveBytesPerToken / cost.denseBytesPerToken;
     };

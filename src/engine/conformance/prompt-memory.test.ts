@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { embeddedFile, embeddedPlanFile } from "../../embedded-model.js";
 import { logitError } from "../../../test/oracle/compare.js";
 import type { Logits } from "../../../test/oracle/oracle.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
@@ -17,22 +18,21 @@ import type { BoundaryEngine } from "../boundary/boundary-engine.js";
 import { loadWasmEngine } from "../wasm/wasm-engine.js";
 import { draw, openSequence } from "./engine-bench.js";
 
-const modelPath = "models/leanedge-seed-29m-q4_0.gguf";
 const mebibyte = 1024 * 1024;
 
 /** Beyond the final pages and the zones' region. */
 const besideBytesMax = 6 * mebibyte;
 
 function leanPlan(percent: number): CachePlan {
-  const path = `models/leanedge-seed-29m.leank-${percent}.json`;
-  return parsePlan(readFileSync(path, "utf8"), `leank-${percent}`);
+  const name = `leank-${percent}`;
+  return parsePlan(readFileSync(embeddedPlanFile(name), "utf8"), name);
 }
 
 async function openSeed(
   plans: readonly CachePlan[],
   options: { readonly sequencesMax?: number } = {},
 ): Promise<BoundaryEngine> {
-  const source = await openFileSource(modelPath);
+  const source = await openFileSource(embeddedFile);
   try {
     const modelFile = await readModelFile(source);
     const memoryBytesMax = 120 * mebibyte;

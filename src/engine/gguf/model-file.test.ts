@@ -1,5 +1,5 @@
-import { existsSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { embeddedFile } from "../../embedded-model.js";
 import { openFileSource } from "./file-source.js";
 import { fileBytesMax } from "./limits.js";
 import { memorySource } from "./memory-source.js";
@@ -497,29 +497,23 @@ describe("a bad model file is refused", () => {
   });
 });
 
-const seed = "models/leanedge-seed-29m-q4_0.gguf";
-const seedPath = [seed, `../shared/${seed}`].find((path) => existsSync(path));
-
-describe.skipIf(seedPath === undefined && process.env["LEANEDGE_CI"] !== "1")(
-  "the seed model (skipped where neither models/ nor ../shared/models/ has it)",
-  () => {
-    it("is read from disk", async () => {
-      const source = await openFileSource(seedPath ?? seed);
-      try {
-        const file = await readModelFile(source);
-        expect(file.config).toMatchObject({
-          layers: 8,
-          dim: 512,
-          heads: 8,
-          kvHeads: 4,
-          vocabSize: 8192,
-        });
-        expect(file.tensors).toHaveLength(74);
-        expect(file.vocabulary).toMatchObject({ model: "gpt2", pre: "smollm" });
-        expect(file.chatTemplate).toContain("<|assistant|>");
-      } finally {
-        await source.close();
-      }
-    });
-  },
-);
+describe("the embedded model", () => {
+  it("is read from disk", async () => {
+    const source = await openFileSource(embeddedFile);
+    try {
+      const file = await readModelFile(source);
+      expect(file.config).toMatchObject({
+        layers: 8,
+        dim: 512,
+        heads: 8,
+        kvHeads: 4,
+        vocabSize: 8192,
+      });
+      expect(file.tensors).toHaveLength(74);
+      expect(file.vocabulary).toMatchObject({ model: "gpt2" });
+      expect(file.chatTemplate).toContain("<|assistant|>");
+    } finally {
+      await source.close();
+    }
+  });
+});

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { embeddedFile } from "../../embedded-model.js";
 import { openFileSource } from "../gguf/file-source.js";
 import { readModelFile } from "../gguf/index.js";
 import { Tokenizer } from "../tokenizer/index.js";
@@ -27,9 +28,9 @@ async function load(path: string): Promise<{ tokenizer: Tokenizer; template: Cha
 
 const hello = [{ role: "user", content: "Hi <|im_end|><|end|>" }] as const;
 
-describe("the seed model", () => {
+describe("the embedded model", () => {
   it("begins with BOS once and keeps its control tokens to itself", async () => {
-    const { tokenizer, template } = await load(modelPath("models/leanedge-seed-29m-q4_0.gguf"));
+    const { tokenizer, template } = await load(modelPath(embeddedFile));
     const first = tokenizer.encodePieces(template.renderFirst(hello), { start: true });
     const inner = tokenizer.encode(hello[0].content, { parseSpecial: false });
     const [bos, user, assistant, end] = ["<|bos|>", "<|user|>", "<|assistant|>", "<|end|>"].map(

@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { fileURLToPath } from "node:url";
+import { embeddedFile } from "../../embedded-model.js";
 import { openFileSource } from "../gguf/file-source.js";
 import { fingerprintSource, readModelFile } from "../gguf/index.js";
 import { textCharsMax } from "./limits.js";
-import seedIds from "./testdata/seed-ids.json" with { type: "json" };
+import embeddedIds from "./testdata/embedded-ids.json" with { type: "json" };
 import { randomTexts, trickyTexts } from "./testing/texts.js";
 import { bpeVocabulary, spmVocabulary } from "./testing/vocabularies.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -20,18 +21,18 @@ function isControl(tokenizer: Tokenizer, id: number): boolean {
   return tokenizer.controlTexts.includes(tokenizer.textOf(id));
 }
 
-describe("the seed model's tokenizer", () => {
-  const path = fileURLToPath(
-    new URL("../../../models/leanedge-seed-29m-q4_0.gguf", import.meta.url),
-  );
+describe("the embedded model's tokenizer", () => {
+  const path = fileURLToPath(new URL(`../../../${embeddedFile}`, import.meta.url));
 
   it("gives llama.cpp's ids and gets the texts back", async () => {
     const source = await openFileSource(path);
-    expect(await fingerprintSource(source)).toBe(seedIds.fingerprint);
+    expect(await fingerprintSource(source)).toBe(embeddedIds.fingerprint);
     const tokenizer = new Tokenizer((await readModelFile(source)).vocabulary);
     await source.close();
-    expect(seedIds.cases.map(({ text }) => text)).toEqual(trickyTexts.map((t) => t.toWellFormed()));
-    for (const { text, plain: ids, special } of seedIds.cases) {
+    expect(embeddedIds.cases.map(({ text }) => text)).toEqual(
+      trickyTexts.map((t) => t.toWellFormed()),
+    );
+    for (const { text, plain: ids, special } of embeddedIds.cases) {
       expect(tokenizer.encode(text, plain), JSON.stringify(text)).toEqual(ids);
       expect(tokenizer.encode(text, parsed), JSON.stringify(text)).toEqual(special);
       expect(tokenizer.decode(ids)).toBe(text);

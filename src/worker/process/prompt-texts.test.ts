@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Code } from "@connectrpc/connect";
 import { afterEach, describe, expect, it } from "vitest";
+import { embeddedFile } from "../../embedded-model.js";
 import { openFileSource } from "../../engine/gguf/file-source.js";
 import { readModelFile } from "../../engine/gguf/model-file.js";
 import { modelText } from "../../engine/load-engine.js";
@@ -10,7 +11,7 @@ import { createModelCodec } from "../model-codec.js";
 import { TextCodecError, type ChatMessage } from "../text-codec.js";
 import { PromptTexts } from "./prompt-texts.js";
 
-const modelPath = resolve(import.meta.dirname, "../../../models/leanedge-seed-29m-q4_0.gguf");
+const modelPath = resolve(import.meta.dirname, "../../..", embeddedFile);
 const never = new AbortController().signal;
 const open: PromptTexts[] = [];
 

@@ -1,5 +1,6 @@
 /** ThinK's channels of the embedded model, chosen by the engine and by the oracle. */
 import { describe, expect, it } from "vitest";
+import { embeddedFile } from "../../embedded-model.js";
 import { Oracle } from "../../../test/oracle/oracle.js";
 import { SeededRandom } from "../../../test/oracle/random.js";
 import { openFileSource } from "../gguf/file-source.js";
@@ -11,14 +12,12 @@ import { loadWasmEngine } from "../wasm/wasm-engine.js";
 import { allWork, openSequence } from "./engine-bench.js";
 import { oracleSums } from "./think-suite.js";
 
-const modelPath = "models/leanedge-seed-29m-q4_0.gguf";
-
 describe("ThinK on the embedded model", () => {
   it("chooses the oracle's channels but for near ties", { timeout: 60_000 }, async () => {
     const random = new SeededRandom(3);
     const ids = Array.from({ length: 48 }, () => 300 + random.below(7000));
     const queryFrom = ids.length - thinkQueries;
-    const source = await openFileSource(modelPath);
+    const source = await openFileSource(embeddedFile);
     const modelFile = await readModelFile(source);
     const engine = await loadWasmEngine({
       module: await readEngineModule("wasm"),
@@ -31,7 +30,7 @@ describe("ThinK on the embedded model", () => {
     await engine.step([{ sequence, workMax: allWork, sample: false }]);
     const { layers, kvHeads, headDim } = modelFile.config;
     const base = identityPlan({ layers, kvHeads, headDim });
-    const expected = oracleSums(new Oracle(modelPath), ids, queryFrom);
+    const expected = oracleSums(new Oracle(embeddedFile), ids, queryFrom);
     for (const width of [16, 32, 48]) {
       const own = thinkPlan(base, engine.observed(), width).kept;
       const other = thinkPlan(base, expected, width).kept;
