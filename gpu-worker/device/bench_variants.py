@@ -164,9 +164,19 @@ def product(values):
     return result
 
 
+def right(variants):
+    """Those variants whose values check-forms did not find to be wrong."""
+    path = os.path.join(os.environ.get("OUT", "."), "wrong-forms")
+    wrong = open(path).read().split() if os.path.exists(path) else []
+    return [v for v in variants if not any(name + "=" in v for name in wrong)]
+
+
 def best_of(variants, measure, before):
     """The variant whose times are less than those of none by a part in a hundred each, in the mean; None: no such one.
     `before`: what is chosen already."""
+    variants = right(variants)
+    if not variants:
+        return None
     usual = measure(*before)
     ratios = {v: product(t / u for t, u in zip(measure(*before, v), usual)) for v in variants}
     best = min(ratios, key=ratios.get)
@@ -214,7 +224,7 @@ def tune(report, arguments):
         # Two groups may set the same value: the later one would hide the earlier.
         names = {v.split("=")[0] for v in chosen}
         free = [v for v in variants if not names & {w.split("=")[0] for w in v.split(",")}]
-        best = best_of(free, measure, chosen) if free else None
+        best = best_of(free, measure, chosen)
         if best:
             chosen += best.split(",")
     keep_tuned(chosen)

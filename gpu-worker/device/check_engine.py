@@ -1,7 +1,7 @@
 """The whole CUDA engine: logits against transformers with the same weights, decoding against prompts, plans
 against the reference engine, what the boundary promises. Prints a line a case and `N passed, N failed`.
 
-    python3 check_engine.py [--only WORD] [--quick]
+    python3 check_engine.py [--only WORD] [--quick] [--part I/N]     every Nth case, from the Ith on
 
 LEANEDGE_CUDA_LIBRARY names libleanedge_cuda.so, LEANEDGE_REFERENCE_LIBRARY the reference engine's."""
 
@@ -392,9 +392,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--part", default="0/1", help="0/3, 1/3 and 2/3 together are all cases")
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    for name, run in cases(arguments.quick):
+    part, parts = (int(number) for number in arguments.part.split("/"))
+    for name, run in list(cases(arguments.quick))[part::parts]:
         if arguments.only not in name:
             continue
         try:

@@ -187,14 +187,24 @@ command_of() {
     check-forms)
       run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 $python check.py & a=\$!
         LEANEDGE_CUDA_VARIANTS=$wide $python check.py & b=\$!
-        LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so $python check_engine.py --quick; c=\$?
-        wait \$a; a=\$?; wait \$b; b=\$?
-        echo clusters \$a, wide blocks \$b, engine with clusters \$c; exit \$((a + b + c))")
+        export LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so
+        $python check_engine.py --quick --part 0/2 & c=\$!
+        $python check_engine.py --quick --part 1/2; d=\$?
+        wait \$a; a=\$?; wait \$b; b=\$?; wait \$c; c=\$?
+        rm -f \$OUT/wrong-forms
+        if ((a + c + d)); then echo cluster_pages >>\$OUT/wrong-forms; fi
+        if ((b)); then echo wide_pairs >>\$OUT/wrong-forms; fi
+        echo clusters \$a, wide blocks \$b, engine with clusters \$c \$d; exit \$((a + b + c + d))")
       ;;
     sanitize-forms)
       run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 compute-sanitizer --tool memcheck --error-exitcode 9 $python check.py --small &
         LEANEDGE_CUDA_VARIANTS=$wide compute-sanitizer --tool memcheck --error-exitcode 9 $python check.py --small
         b=\$?; wait \$!; a=\$?; echo clusters \$a, wide blocks \$b; exit \$((a + b))")
+      ;;
+    check-engine)
+      # Most of it waits for the reference engine, on one processor: in three parts at once.
+      run=(bash -c "for part in 0/3 1/3 2/3; do $python check_engine.py --part \$part & all+=(\$!); done
+        failed=0; for one in \"\${all[@]}\"; do wait \$one || failed=1; done; exit \$failed")
       ;;
     check-*) run=("$python" "check$(script "$family").py") ;;
     bench-engine) run=("$python" bench_engine.py --masks "$masks" --seconds "$seconds" ${dry:+--forms bf16,q4_0}) ;;
@@ -297,9 +307,10 @@ leave_out() {
   skipped=$((skipped + 1))
 }
 
-# begin STEP: starts it, or says why not.
+# begin STEP COUNT: starts it, of COUNT side by side, or says why not.
 begin() {
   local step=$1 family=${1#*-} left=$((seconds_all - (SECONDS - begun)))
+  local threads=$(($(nproc) / $2))
   local seconds
   seconds=$(limit "$step")
   if ((seconds > left)); then seconds=$left; fi
@@ -311,7 +322,9 @@ begin() {
     leave_out "$step" "it cannot run here"
   else
     start_of[$step]=$SECONDS
-    timeout --kill-after=5 "$seconds" "${run[@]}" >"$work/$step.log" 2>&1 &
+    # Processes side by side share the processors: each with threads for all of them would wait for the others.
+    ((threads > 0)) || threads=1
+    OMP_NUM_THREADS=${OMP_NUM_THREADS-$threads} timeout --kill-after=5 "$seconds" "${run[@]}" >"$work/$step.log" 2>&1 &
     pid_of[$step]=$!
   fi
 }
@@ -344,7 +357,8 @@ finish() {
 }
 
 for together in "${list[@]}"; do
-  for step in ${together//+/ }; do begin "$step"; done
+  beside=(${together//+/ })
+  for step in "${beside[@]}"; do begin "$step" "${#beside[@]}"; done
   for step in ${together//+/ }; do
     if [[ -n ${pid_of[$step]-} ]]; then finish "$step"; fi
   done
