@@ -37,6 +37,8 @@ export type Round = {
   openingProcessorMs: number;
   /** What its process holds at the end; NaN without a gateway. */
   residentMib: number;
+  /** Cores that each process has kept busy in `saturated`: 1 is one core all the time; NaN for none. */
+  cores: { gateway: number; stub: number; clients: number };
 };
 
 /** All rounds of a variant. */
@@ -103,6 +105,11 @@ class Summary {
     return median(this.#rounds.map((round) => round.residentMib));
   }
 
+  /** Cores that a process kept busy at saturation. */
+  cores(process: keyof Round["cores"]): number {
+    return median(this.#rounds.map(({ cores }) => cores[process]));
+  }
+
   /** Share of all turns that failed. */
   get failed(): number {
     const failed = this.#loads().reduce((sum, one) => sum + one.failed, 0);
@@ -142,6 +149,7 @@ export function section(
     rateTable(summaries, "paced", streamCounts),
     "Saturated: a worker that answers at once, by clients at once; times to the first token are those of a queue.",
     saturationTable(summaries, streamCounts),
+    `Cores that they keep busy (gateway, stub, clients): ${busyCores(summaries)}.`,
     `First turns among them: ${openingShares(summaries, streamCounts)}. Turns a second at saturation, each round:`,
     rateTable(summaries, "saturated", streamCounts),
   ].join("\n\n");
@@ -225,6 +233,15 @@ function openingShares(summaries: Summaries, streamCounts: readonly number[]): s
     .map(([name, of]) => {
       const shares = streamCounts.map((_, index) => `${percent(of.openingShare(index))} %`);
       return `${titles[name]} ${shares.join(", ")}`;
+    })
+    .join("; ");
+}
+
+function busyCores(summaries: Summaries): string {
+  return [...summaries]
+    .map(([name, of]) => {
+      const busy = (["gateway", "stub", "clients"] as const).map((one) => cell(of.cores(one)));
+      return `${titles[name]} ${busy.join(", ")}`;
     })
     .join("; ");
 }

@@ -5,19 +5,28 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { bundleGateway as writeBundle } from "../../src/cli/bundle-gateway.js";
-import { writeWorkerdConfig } from "../../src/cli/workerd-config.js";
+import { join } from "node:path";
 import { freePort } from "../../test/support/free-port.js";
+import { onCores } from "../support/cores.js";
 
-const root = resolve(import.meta.dirname, "../..");
 const startMsMax = 60_000;
 
-/** A gateway's bundle. */
-export type GatewayBundle = {
+/** Variables that its configuration knows; each must have a value. */
+export const gatewayVariables = [
+  "LEANEDGE_DEV_KEY",
+  "LEANEDGE_MODELS",
+  "LEANEDGE_WORKERS",
+] as const;
+
+/** Values of these. */
+export type GatewayVariables = Readonly<Record<(typeof gatewayVariables)[number], string>>;
+
+/** What serves. */
+export type GatewayProgram = {
+  /** Folder of the bundle, with its `workerd.capnp`. */
   folder: string;
-  /** Removes it. */
-  remove(): Promise<void>;
+  /** workerd itself. */
+  workerd: string;
 };
 
 /** A server in a process of its own. */
@@ -28,37 +37,27 @@ export type Server = {
   stop(): Promise<void>;
 };
 
-/** Bundles the gateway. */
-export async function bundleGateway(): Promise<GatewayBundle> {
-  const folder = await mkdtemp(join(tmpdir(), "leanedge-gateway-"));
-  const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
-  try {
-    await writeBundle(folder);
-  } catch (error) {
-    await remove();
-    throw error;
-  }
-  return { folder, remove };
-}
-
-/** Serves a bundle on a free port, with storage of its own on the disk. */
+/**
+ * Serves a bundle on a free port, with storage of its own on the disk.
+ *
+ * @param cores cores that it keeps to, as taskset takes them; undefined: all
+ */
 export async function serveGateway(
-  { folder }: GatewayBundle,
-  vars: Readonly<Record<string, string>>,
+  { folder, workerd }: GatewayProgram,
+  vars: GatewayVariables,
+  cores?: string,
 ): Promise<Server> {
-  const port = await freePort();
+  const address = `127.0.0.1:${await freePort()}`;
   const storage = await mkdtemp(join(tmpdir(), "leanedge-objects-"));
-  const config = await writeWorkerdConfig({
-    ...{ bundle: folder, storage, listen: `127.0.0.1:${port}` },
-    // Nobody asks for the page.
-    assets: folder,
-    variables: Object.keys(vars),
-  });
-  const child = spawn(join(root, "node_modules/.bin/workerd"), ["serve", config], {
+  const places = [`--directory-path=storage=${storage}`, `--directory-path=files=${folder}`];
+  const { command, args } = onCores(cores, workerd, [
+    ...["serve", join(folder, "workerd.capnp"), `--socket-addr=http=${address}`, ...places],
+  ]);
+  const child = spawn(command, args, {
     stdio: ["ignore", "ignore", process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore"],
     env: { ...process.env, ...vars },
   });
-  return untilReady(child, `http://127.0.0.1:${port}`, "/livez", () =>
+  return untilReady(child, `http://${address}`, "/livez", () =>
     rm(storage, { recursive: true, force: true }),
   );
 }

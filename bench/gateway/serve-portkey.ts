@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { freePort } from "../../test/support/free-port.js";
+import { onCores } from "../support/cores.js";
 import { untilReady, type Server } from "./serve-gateway.js";
 
 const program = fileURLToPath(
@@ -10,12 +11,19 @@ const program = fileURLToPath(
 );
 
 /** Whether `npm run peers` has installed it. */
-export const portkey = { present: existsSync(program), remedy: "needs `npm run peers`" };
+export const portkey = {
+  program,
+  present: existsSync(program),
+  remedy: "needs `npm run peers`",
+};
 
-/** Starts it on a free port. */
-export async function servePortkey(): Promise<Server> {
+/** Starts a server of it (a script) on a free port; `cores` as in serveGateway. */
+export async function servePortkey(script: string, cores?: string): Promise<Server> {
   const port = await freePort();
-  const child = spawn(process.execPath, [program, "--headless", `--port=${port}`], {
+  const { command, args } = onCores(cores, process.execPath, [
+    ...[script, "--headless", `--port=${port}`],
+  ]);
+  const child = spawn(command, args, {
     stdio: ["ignore", "ignore", process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore"],
     env: { ...process.env, NODE_ENV: "production" },
   });

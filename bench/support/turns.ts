@@ -4,9 +4,12 @@
  */
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { onCores } from "./cores.js";
 
 /** A process that measures when it is told to. */
 export type TurnTaker<T> = {
+  /** Its id. */
+  pid: number;
   /** One measurement; `what` goes to the child as it is. */
   turn(what: string): Promise<T>;
   /** Ends the process, once it has put its things away. */
@@ -24,9 +27,25 @@ type Message = { workload: object } | { what: string };
 
 type Answer<T> = { measured: T } | { failed: string };
 
-/** Starts a script that calls `takeTurns`; the workload is handed to it. */
-export async function startTurns<T>(script: URL, workload: object): Promise<TurnTaker<T>> {
-  const child = fork(fileURLToPath(script), [], { execArgv: ["--import", "tsx"] });
+/** Scripts are bundled, as this file is then: each lies beside it under its own name. */
+const bundled = import.meta.url.endsWith(".mjs");
+
+/**
+ * Starts a script that calls `takeTurns`; the workload is handed to it.
+ *
+ * @param cores cores that it keeps to, as taskset takes them; undefined: all
+ */
+export async function startTurns<T>(
+  script: URL,
+  workload: object,
+  cores?: string,
+): Promise<TurnTaker<T>> {
+  const { command, args } = onCores(cores, process.execPath, bundled ? [] : ["--import", "tsx"]);
+  const path = fileURLToPath(script);
+  const child = fork(bundled ? path.replace(/\.ts$/, ".mjs") : path, [], {
+    execPath: command,
+    execArgv: args,
+  });
   const exited = new Promise<string>((resolve) => {
     child.once("exit", (code, signal) => resolve(`ended with ${code ?? signal ?? "nothing"}`));
   });
@@ -52,7 +71,7 @@ export async function startTurns<T>(script: URL, workload: object): Promise<Turn
     await stop();
     throw error;
   }
-  return { turn: (what) => ask({ what }), stop };
+  return { pid: child.pid ?? 0, turn: (what) => ask({ what }), stop };
 }
 
 /** The child's side: opens, then measures at each message until its parent lets go of it. The workload is its word. */
