@@ -1,11 +1,13 @@
 /** The report of a folder: Markdown and charts from result files, plans and what masks were made from. */
 import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { embedded } from "../../embedded-model.js";
 import { parsePlan } from "../../engine/plan/parse.js";
 import { planFingerprint } from "../../engine/plan/fingerprint.js";
 import { resultText } from "../pack-results.js";
 import { readResults } from "../samples-file.js";
 import { readMaskScores, type MaskScores, type PublishedRates } from "./masks.js";
+import { claimsNote, embeddedClaims, pretrainedClaims, renderClaims } from "./claims.js";
 import {
   bandsChart,
   bytesChart,
@@ -27,6 +29,9 @@ const parts = { results: "results", plans: "plans", masks: "masks" } as const;
 
 /** The file of rates of published masks, among the masks. */
 const publishedFile = "published.json";
+
+/** The pretrained model that is compared, as its results name it. */
+const pretrainedModel = "smollm2-135m-instruct";
 
 /** Most plans of a section whose masks are compared by frequency. */
 const plansMax = 4;
@@ -73,9 +78,16 @@ export async function reportOf(folder: string, plansFolder?: string): Promise<Re
     else masks.push(readMaskScores(text, path));
   }
   const files = new Map<string, string>();
-  const page = renderHead();
+  const sections = sectionsOf(results);
+  const page = [
+    ...renderHead(),
+    "## What it must show",
+    claimsNote,
+    ...renderClaims(embedded.model, embeddedClaims(sections, masks, embedded.model)),
+    ...renderClaims(pretrainedModel, pretrainedClaims(sections, pretrainedModel)),
+  ];
   const drawn = new Set<string>();
-  for (const section of sectionsOf(results)) {
+  for (const section of sections) {
     const { modelFingerprint } = section;
     const charts = scoreCharts(section);
     // Masks are the same on every engine.

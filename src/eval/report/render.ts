@@ -1,27 +1,13 @@
 /** The report's Markdown: what methods are, what they score and lose, by length, task and turn. */
-import { archivePages, pageSlots } from "../../engine/plan/plan.js";
 import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
 import { fullMethod } from "../methods.js";
 import type { MethodLine } from "../samples-file.js";
 import { sessionTask } from "../sample.js";
 import { lengthsOf, mean, unique, valuesOf, type NamedResult, type Section } from "./sections.js";
-
-/** Pairs from which on a difference is settled; below, the report says that it is a first look. */
-export const pairsWanted = 2_000;
+import { evaluatorOf, pairsWanted, points, signed, table, wholeCacheRatio } from "./tables.js";
 
 /** Contexts that whole caches are compared at, in tokens. */
 const wholeCacheTokens = [4_096, 16_384] as const;
-
-/** Points of a hundred, one digit behind the point. */
-function points(share: number): string {
-  // No minus before a zero.
-  return (Math.round(1_000 * share) / 10 + 0).toFixed(1);
-}
-
-function signed(share: number): string {
-  const text = points(share);
-  return share > 0 && text !== "0.0" ? `+${text}` : text;
-}
 
 function withInterval({ mean, low, high }: Interval): string {
   return `${points(mean)} (${points(low)} to ${points(high)})`;
@@ -29,27 +15,6 @@ function withInterval({ mean, low, high }: Interval): string {
 
 function signedInterval({ mean, low, high }: Interval): string {
   return `${signed(mean)} (${signed(low)} to ${signed(high)})`;
-}
-
-function row(cells: readonly string[]): string {
-  return `| ${cells.join(" | ")} |`;
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  return [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
-}
-
-/** How many times smaller the cache of `tokens` tokens is, zones included. */
-export function wholeCacheRatio(
-  method: Pick<MethodLine, "bytesPerToken" | "denseBytesPerToken" | "sink" | "recent">,
-  tokens: number,
-): number {
-  const { bytesPerToken, denseBytesPerToken, sink, recent } = method;
-  const archived = pageSlots * archivePages(tokens, sink, recent);
-  return (
-    (denseBytesPerToken * tokens) /
-    (denseBytesPerToken * (tokens - archived) + bytesPerToken * archived)
-  );
 }
 
 /** The head of a report. */
@@ -67,9 +32,9 @@ export function renderHead(): string[] {
  * @param charts Markdown of the charts, between the tables of methods and of lengths
  */
 export function renderSection(section: Section, charts: readonly string[]): string[] {
-  const { model, modelFingerprint, backend, series, methods, replies, texts, stretched } = section;
+  const { model, modelFingerprint, series, methods, replies, texts, stretched } = section;
   const parts = [
-    `## ${model}, ${backend === "reference" ? "reference evaluator" : `engine ${backend}`}`,
+    `## ${model}, ${evaluatorOf(section)}`,
     `Model file ${modelFingerprint.slice(0, 16)}, series \`${series.join("`, `")}\`.`,
     "### What the methods are",
     originTable(methods),

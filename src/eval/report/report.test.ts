@@ -9,8 +9,9 @@ import type { MethodLine, ResultLine, Results } from "../samples-file.js";
 import { reportOf, writeReport } from "./index.js";
 import { keptByBand, type PublishedRates } from "./masks.js";
 import { familyOf } from "./plots.js";
-import { renderSection, wholeCacheRatio } from "./render.js";
+import { renderSection } from "./render.js";
 import { common, sectionsOf } from "./sections.js";
+import { wholeCacheRatio } from "./tables.js";
 
 function method(name: string, bytesPerToken: number): MethodLine {
   return {
