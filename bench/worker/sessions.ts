@@ -7,11 +7,41 @@ import type { LoadRun } from "./workload.js";
 
 /** One answer as its client saw it. */
 export type Seen = {
+  /** Clock of the call. */
+  askedMs: number;
   /** Clock of each token's arrival. */
   arrivedMs: number[];
+  /** Tokens before the answer that were in the cache. */
   cachedTokens: number;
+  /** Prompt and answer, in tokens, once it has ended. */
+  logTokens: number;
   prefix: PrefixName | undefined;
 };
+
+/** How sessions reach the engine: through its worker alone, or through a gateway before it. */
+export type Way = {
+  /** One turn, listened to until its end; `first`: what the session's first one gave. */
+  answer(ask: WayAsk): Promise<Seen>;
+  /** Forgets a session. */
+  forget(id: string): Promise<unknown>;
+};
+
+/** One turn of a session. */
+export type WayAsk = {
+  id: string;
+  text: string;
+  maxTokens: number;
+  first?: Seen;
+  onFirstToken?: () => void;
+};
+
+/** No answer yet. */
+export function nothingSeen(): Seen {
+  return {
+    ...{ askedMs: performance.now(), arrivedMs: [], cachedTokens: 0, logTokens: 0 },
+    prefix: undefined,
+  };
+}
 
 /** One question of a session. */
 export type Ask = { id: string; text: string; maxTokens: number; prefix?: PrefixName };
@@ -24,7 +54,7 @@ export async function answer(
   signal?: AbortSignal,
   onFirstToken: () => void = () => undefined,
 ): Promise<Seen> {
-  const seen: Seen = { arrivedMs: [], cachedTokens: 0, prefix: undefined };
+  const seen = nothingSeen();
   const stream = client.generate(
     {
       sequenceId: ask.id,
@@ -43,7 +73,10 @@ export async function answer(
       if (seen.arrivedMs.length === 0) onFirstToken();
       for (let i = 0; i < event.value.ids.length; i++) seen.arrivedMs.push(now);
     }
-    if (event.case === "finished") seen.prefix = event.value.prefix;
+    if (event.case === "finished") {
+      seen.prefix = event.value.prefix;
+      seen.logTokens = event.value.prefix?.tokens ?? 0;
+    }
   }
   return seen;
 }
@@ -82,9 +115,8 @@ async function engineShare(looks: readonly Look[]): Promise<number> {
   return (1000 * ((await to.seconds) - (await from.seconds))) / (to.atMs - from.atMs);
 }
 
-/** What sessions of a model ask at once. */
+/** What sessions ask at once. */
 export type Asked = {
-  model: string;
   sessions: number;
   /** Prompt of each. */
   prompt: string;
@@ -92,14 +124,31 @@ export type Asked = {
   generate: number;
 };
 
+/** A worker, asked without a gateway. */
+export function workerWay(client: Client<typeof WorkerService>, model: string): Way {
+  return {
+    answer: ({ id, text, maxTokens, first, onFirstToken }) => {
+      const prefix = first?.prefix;
+      const ask = { id, text, maxTokens, ...(prefix === undefined ? {} : { prefix }) };
+      return answer(client, model, ask, undefined, onFirstToken);
+    },
+    forget: (sequenceId) => client.release({ sequenceId, generation: 1n }),
+  };
+}
+
 /** All sessions at once, and a second turn of each; none is left behind. `url` is the worker's. */
-export async function allSessions(
+export function allSessions(
   client: Client<typeof WorkerService>,
   url: string,
-  asked: Asked,
+  asked: Asked & { model: string },
 ): Promise<LoadRun> {
+  return allSessionsOf(workerWay(client, asked.model), url, asked);
+}
+
+/** The same in some way; `url` is the worker's in any case. */
+export async function allSessionsOf(way: Way, url: string, asked: Asked): Promise<LoadRun> {
   const sessions = Array.from({ length: asked.sessions }, (_, index) => `s${index}`);
-  const { model, prompt: text, generate: maxTokens } = asked;
+  const { prompt: text, generate: maxTokens } = asked;
   let waiting = sessions.length;
   const decoding: Look[] = [];
   const look = (): void => {
@@ -111,7 +160,7 @@ export async function allSessions(
   const startMs = performance.now();
   const first = await Promise.all(
     sessions.map(async (id) => {
-      const seen = await answer(client, model, { id, text, maxTokens }, undefined, onFirstToken);
+      const seen = await way.answer({ id, text, maxTokens, onFirstToken });
       if (decoding.length === 1) look();
       return seen;
     }),
@@ -121,17 +170,23 @@ export async function allSessions(
 
   // Ids of an answer that ran into its limit are all computed but the last one.
   const second = await Promise.all(
-    first.map(({ prefix }, index) =>
-      answer(client, model, {
-        id: sessions[index] ?? "",
-        text: "Go on.",
-        maxTokens: 2,
-        ...(prefix === undefined ? {} : { prefix }),
-      }),
+    first.map((seen, index) =>
+      way.answer({ id: sessions[index] ?? "", text: "Go on.", maxTokens: 2, first: seen }),
     ),
   );
-  const computed = first.map(({ prefix }) => (prefix?.tokens ?? 0) - 1);
-  const shares = second.map(({ cachedTokens }, i) => cachedTokens / (computed[i] ?? Infinity));
-  await Promise.all(sessions.map((sequenceId) => client.release({ sequenceId, generation: 1n })));
-  return { ...measured, cachedShare: Math.min(...shares, 1) };
+  const shares = second.map(
+    ({ cachedTokens }, i) => cachedTokens / ((first[i]?.logTokens ?? 0) - 1),
+  );
+  await Promise.all(sessions.map((id) => way.forget(id)));
+  return {
+    ...measured,
+    firstTokenMs: firstTokens(first),
+    secondTurnMs: firstTokens(second),
+    cachedShare: Math.min(...shares, 1),
+  };
+}
+
+function firstTokens(seen: readonly Seen[]): LoadRun["firstTokenMs"] {
+  const ms = seen.map(({ askedMs, arrivedMs }) => (arrivedMs[0] ?? Infinity) - askedMs);
+  return { p50: quantile(ms, 0.5), p99: quantile(ms, 0.99) };
 }

@@ -34,6 +34,10 @@ export type LoadRun = {
   engineShare: number;
   /** From the first call to the last token of all first turns, milliseconds. */
   wholeMs: number;
+  /** From the call to the first token, of all first turns, milliseconds. */
+  firstTokenMs: { p50: number; p99: number };
+  /** The same of all second turns, asked at once. */
+  secondTurnMs: { p50: number; p99: number };
   /** Share of earlier tokens that second turns of all sessions found in the cache. */
   cachedShare: number;
 };

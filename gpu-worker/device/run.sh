@@ -6,8 +6,8 @@
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
-#   racecheck-FAMILY, check-forms, sanitize-forms, sessions, serving-model, serving, node, eval, peers-warm, peers, variants, latency,
-#   profile, tune, and any of the above. STEP+STEP+...: these run side by side. device/plan.md says what each takes and gives.
+#   racecheck-FAMILY, check-forms, sanitize-forms, sessions, serving-model, serving, serving-gateway, node, eval, peers-warm,
+#   peers, variants, latency, profile, tune, and any of the above. STEP+STEP+...: these run side by side. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30; may be a fraction).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -80,7 +80,7 @@ limit() {
     racecheck-*) echo 220 ;;
     sessions) echo 190 ;;
     serving-model) echo 60 ;;
-    serving) echo 200 ;;
+    serving | serving-gateway) echo 200 ;;
     node) echo 60 ;;
     eval) echo 560 ;;
     peers-warm | peers) echo 200 ;;
@@ -164,6 +164,19 @@ has_node() {
   xz --decompress --stdout "$pack/node.xz" >"$node" && chmod +x "$node"
 }
 
+# has_gateway: the gateway's bundle and workerd, of the pack, or of bench/gateway/device/pack.sh where that has run here.
+gateway_folder=
+workerd=
+has_gateway() {
+  local from=$pack
+  [[ -n $from && -d $from/gateway ]] || from=$root/bench/gateway/device/build
+  [[ -d $from/gateway && -n $(find "$from" -name 'workerd.xz*') ]] || return 1
+  gateway_folder=$from/gateway
+  workerd=$build/workerd
+  [[ -x $workerd ]] && return
+  cat "$from"/workerd.xz* | xz --decompress >"$workerd" && chmod +x "$workerd"
+}
+
 # script FAMILY: the name that its scripts end in.
 script() { if [[ $1 == decode-attention ]]; then echo ""; else echo "_${1//-/_}"; fi; }
 
@@ -174,7 +187,7 @@ command_of() {
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
     *-engine | sessions | peers-warm | peers | latency | profile | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
-    *-forms | serving-model) ;;
+    *-forms | serving-model | serving-gateway) ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
@@ -233,18 +246,23 @@ command_of() {
     # What torch has compiled once on a machine it finds again.
     peers-warm) run=(env OUT="$build" "$python" bench_peers.py --steps 1 --seconds "$seconds") ;;
     peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
-    serving | serving-model)
+    serving | serving-model | serving-gateway)
       has_node || return 1
+      local gateway=()
+      if [[ $1 == serving-gateway ]]; then
+        has_gateway || return 1
+        gateway=(--gateway "$gateway_folder" --workerd "$workerd")
+      fi
       if [[ -n $dry ]]; then
         run=("$node" --import tsx worker-bench.ts --addon "$dry_library/leanedge.node" --folder "$dry_library/models"
-          --shape tiny --sessions 4 --prompt 60 --generate 30 --memory 512 --rounds 1)
+          --shape tiny --sessions 4 --prompt 60 --generate 30 --memory 512 --rounds 1 "${gateway[@]}")
         return
       fi
       # A model of 16 GB: in memory where that has room.
       local at=/dev/shm/leanedge free
       free=$(df --output=avail -B 1G /dev/shm 2>/dev/null | tail -n 1)
       ((${free:-0} >= 20)) || [[ -d $at ]] || at=$build/models
-      run=("$node" "$pack/worker-bench.mjs" --addon "$build/leanedge.node" --folder "$at" --seconds "$seconds")
+      run=("$node" "$pack/worker-bench.mjs" --addon "$build/leanedge.node" --folder "$at" --seconds "$seconds" "${gateway[@]}")
       if [[ $1 == serving-model ]]; then run+=(--role model); fi
       ;;
     node)
@@ -318,7 +336,7 @@ begin() {
     leave_out "$step" "$minutes minutes are over"
   elif [[ $step == bench-* && -n ${broken[$family]-} ]]; then
     leave_out "$step" "its checks fail"
-  elif [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|latency|profile|tune|eval)$ ]] || ! command_of "$step" "$seconds"; then
+  elif [[ -n $dry && ! $step =~ ^(bench-engine|sessions|serving|serving-gateway|latency|profile|tune|eval)$ ]] || ! command_of "$step" "$seconds"; then
     leave_out "$step" "it cannot run here"
   else
     start_of[$step]=$SECONDS

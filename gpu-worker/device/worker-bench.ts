@@ -1,27 +1,28 @@
 /**
  * How much of the CUDA engine's speed arrives at the clients of a worker process: 64 sessions over Connect, prompts of
- * about 1,024 tokens, answers of 256, against the engine alone in a loop over the same prompts. A model of an 8B Llama's
- * shape with random weights is written first.
+ * about 1,024 tokens, answers of 256, against the engine alone in a loop over the same prompts, and the same through a gateway before
+ * the worker. A model of an 8B Llama's shape with random weights is written first.
  *
  *   node worker-bench.mjs --addon leanedge.node --folder DIR [--shape 8b|tiny]
  *     [--type BF16|Q8_0|Q4_0] [--plan FILE] [--sessions N] [--prompt N] [--generate N] [--memory MiB] [--rounds N]
- *     [--seconds N]
+ *     [--seconds N] [--gateway FOLDER --workerd FILE]
  *
- * Engine and worker are processes of their own that run one after the other; with --role model only the model is written. Prints a line a round; writes serving.json
- * and serving.md into the folder that OUT names after each. LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured.
+ * Engine and worker are processes of their own that run one after the other; with --role model only the model is written.
+ * --gateway: the folder that bench/gateway/device/pack.sh has written; sessions ask the worker and the gateway in turn then.
+ * Prints a line a round; writes serving.json and serving.md (serving-gateway with a gateway) into the folder that OUT names after each. LEANEDGE_COMMIT and LEANEDGE_KERNELS say what was measured.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
-import { median } from "../../bench/support/stats.js";
+import { serveGateway, type Server } from "../../bench/gateway/serve-gateway.js";
 import { engineAlone } from "../../bench/worker/engine-alone.js";
-import { allSessions } from "../../bench/worker/sessions.js";
-import type { BareRun, LoadRun } from "../../bench/worker/workload.js";
+import { gatewayWay } from "../../bench/worker/gateway-way.js";
+import { allSessionsOf, workerWay, type Way } from "../../bench/worker/sessions.js";
+import type { BareRun } from "../../bench/worker/workload.js";
 import type { LoadedModel } from "../../src/worker/process/engine-host.js";
 import { WorkerService } from "../../src/gen/leanedge/worker/v1/worker_pb.js";
 import {
@@ -30,8 +31,8 @@ import {
   PromptTexts,
   startWorkerProcess,
 } from "../../src/worker/process/index.js";
-import { runHead } from "./run-head.js";
 import { writeShape } from "./shape-model.js";
+import { writeResults, type Round } from "./worker-results.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -46,10 +47,14 @@ const { values: options } = parseArgs({
     memory: { type: "string", default: "76000" },
     rounds: { type: "string", default: "2" },
     seconds: { type: "string", default: "240" },
+    gateway: { type: "string", default: "" },
+    workerd: { type: "string", default: "" },
     role: { type: "string", default: "" },
   },
 });
 const modelId = "random-8b";
+/** What the gateway takes from its clients. */
+const key = "le-dev-benchmark";
 const sessions = Number(options.sessions);
 const generate = Number(options.generate);
 const modelPath = join(
@@ -121,7 +126,6 @@ async function runWorker(): Promise<void> {
 
 /** What the engine alone shows, and how long each prompt is. */
 type Bare = BareRun & { tokens: number };
-type Round = { name: string; tokensPerSecond: number; stepMs: number; wholeMs: number };
 
 /** Starts this program in another role. `lines` gives what it prints, as it comes. */
 function child(role: string): { process: ChildProcess; line: () => Promise<string> } {
@@ -174,46 +178,6 @@ async function stop({ process: started }: { process: ChildProcess }): Promise<vo
   clearTimeout(timer);
 }
 
-/** Leaves what has been measured so far in the folder OUT. */
-async function writeResults(prompt: number, rounds: readonly Round[]): Promise<void> {
-  const out = process.env["OUT"] ?? "";
-  if (out === "") return;
-  const of = (name: string, what: (round: Round) => number): number => {
-    const values = rounds.filter((round) => round.name === name).map(what);
-    return values.length === 0 ? NaN : median(values);
-  };
-  const share = of("worker", (r) => r.tokensPerSecond) / of("engine", (r) => r.tokensPerSecond);
-  const whole = of("engine", (r) => r.wholeMs) / of("worker", (r) => r.wholeMs);
-  const head = runHead(
-    `node worker-bench.mjs --shape ${options.shape} --type ${options.type} --sessions ${sessions} --generate ${generate}`,
-  );
-  const figures = { sessions, prompt, generate, plans: options.plan.length, share, whole };
-  await writeFile(
-    join(out, "serving.json"),
-    `${JSON.stringify({ head, figures, rounds }, null, 1)}\n`,
-  );
-  const rows = rounds.map(
-    ({ name, tokensPerSecond, stepMs, wholeMs }) =>
-      `| ${name} | ${tokensPerSecond.toFixed(0)} | ${stepMs.toFixed(2)} | ${wholeMs.toFixed(0)} |`,
-  );
-  await writeFile(
-    join(out, "serving.md"),
-    [
-      `# ${sessions} sessions on a worker with the CUDA engine`,
-      "",
-      `${head.device}, ${head.date}, commit \`${head.commit.slice(0, 12)}\` (kernels \`${head.kernels}\`), driver ${head.driver}, Node ${head.node}, \`${head.command}\`. ` +
-        `${options.shape} shape, random weights (${options.type}), prompts of ${prompt} tokens, ${options.plan.length > 0 ? "the first plan" : "dense f16 cache"}.`,
-      "",
-      "| | tokens/s while all answer | ms a step | ms from the first call to the last token |",
-      "| --- | --- | --- | --- |",
-      ...rows,
-      "",
-      `While all answer the worker gives ${(100 * share).toFixed(1)} % of the engine's tokens (aimed at: 90 %); prompts included, ${(100 * whole).toFixed(1)} %.`,
-      "",
-    ].join("\n"),
-  );
-}
-
 /** The model's file, written where it is not there yet. */
 function writeModel(): Promise<void> {
   const begun = performance.now();
@@ -223,38 +187,67 @@ function writeModel(): Promise<void> {
   return Promise.resolve();
 }
 
+/** The gateway before a worker, where one is asked for. */
+async function openGateway(worker: string): Promise<Server | undefined> {
+  if (options.gateway === "") return undefined;
+  return serveGateway(
+    { folder: resolve(options.gateway), workerd: resolve(options.workerd) },
+    {
+      LEANEDGE_MODELS: JSON.stringify([{ model: modelId, engines: 0 }]),
+      LEANEDGE_WORKERS: `${modelId}=${worker}`,
+      LEANEDGE_DEV_KEY: key,
+    },
+  );
+}
+
 async function measure(): Promise<void> {
   const begun = performance.now();
   const late = (): boolean => performance.now() - begun > 1000 * Number(options.seconds);
   await writeModel();
   const rounds: Round[] = [];
   let prompt = 0;
+  const write = (): Promise<void> => {
+    const { shape, type, plan } = options;
+    const setting = { shape, type, sessions, generate, prompt, plans: plan.length };
+    return writeResults({ ...setting, gateway: options.gateway !== "" }, rounds);
+  };
   const bare = child("bare");
   const text = JSON.parse(await bare.line()) as string;
   // The first round warms up.
   for (let round = 0; round <= Number(options.rounds); round++) {
-    const run = JSON.parse(await bare.line()) as Bare;
+    const { tokens, ...run } = JSON.parse(await bare.line()) as Bare;
     console.log(`engine: ${JSON.stringify(run)}`);
-    prompt = run.tokens;
-    const { tokensPerSecond, stepMs, wholeMs } = run;
-    if (round > 0) rounds.push({ name: "engine", tokensPerSecond, stepMs, wholeMs });
-    await writeResults(prompt, rounds);
+    prompt = tokens;
+    if (round > 0) rounds.push({ name: "engine", ...run });
+    await write();
   }
   await stop(bare);
   const worker = child("worker");
+  let gateway: Server | undefined;
   try {
     const { url } = JSON.parse(await worker.line()) as { url: string };
-    const transport = createConnectTransport({ baseUrl: url, httpVersion: "2" });
-    const client = createClient(WorkerService, transport);
-    const asked = { model: modelId, sessions, prompt: text, generate };
+    gateway = await openGateway(url);
+    const client = createClient(
+      WorkerService,
+      createConnectTransport({ baseUrl: url, httpVersion: "2" }),
+    );
+    const asked = { sessions, prompt: text, generate };
     for (let round = 0; round <= Number(options.rounds) && !(round > 1 && late()); round++) {
-      const run: LoadRun = await allSessions(client, url, asked);
-      console.log(`worker: ${JSON.stringify(run)}`);
-      const { tokensPerSecond, stepMs, wholeMs } = run;
-      if (round > 0) rounds.push({ name: "worker", tokensPerSecond, stepMs, wholeMs });
-      await writeResults(prompt, rounds);
+      const ways: [Round["name"], Way][] = [["worker", workerWay(client, modelId)]];
+      if (gateway !== undefined) {
+        const access = { url: gateway.url, key, model: modelId, label: `round${round}` };
+        ways.push(["gateway", gatewayWay(access)]);
+      }
+      // In turn, and each of them first as often as the other.
+      for (const [name, way] of round % 2 === 0 ? ways : ways.reverse()) {
+        const run = await allSessionsOf(way, url, asked);
+        console.log(`${name}: ${JSON.stringify(run)}`);
+        if (round > 0) rounds.push({ name, ...run });
+        await write();
+      }
     }
   } finally {
+    await gateway?.stop();
     await stop(worker);
   }
 }
