@@ -34,6 +34,7 @@ export async function converse(
   options: {
     readonly storage: string;
     readonly model: string;
+    /** Empty: none. */
     readonly system: string;
     readonly questions: readonly string[];
     /** Longest answer. */
@@ -53,7 +54,7 @@ export async function converse(
       text: question,
       model: options.model,
       sampling: { temperature: 0, maxTokens: options.maxTokens },
-      ...(index === 0 ? { system: options.system } : {}),
+      ...(index === 0 && options.system !== "" ? { system: options.system } : {}),
     })) {
       if (event.type === "started") backend = event.started.backend;
       if (event.type === "delta") {

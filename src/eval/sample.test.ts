@@ -51,7 +51,7 @@ describe("samples", () => {
       taskSample(codec, taskOf(name), tokens, "test", 0);
     expect(() => make("single-1", 255)).toThrow("length of 255 tokens, 256 to 32768 expected");
     expect(() => make("single-1", 32_769)).toThrow("length of 32769 tokens");
-    expect(() => make("multi-query", 256)).toThrow(/^multi-query needs \d+ tokens at least, 256/);
+    expect(() => make("multi-key-3", 256)).toThrow(/^multi-key-3 needs \d+ tokens at least, 256/);
   });
 
   it("has a session's log: prompts and answers in turn, as the chat template writes them", () => {
