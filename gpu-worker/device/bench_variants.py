@@ -36,10 +36,11 @@ ATTENTION = (
         ("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"),
     ),
 )
-MATRIX = ("balance=0",)
+MATRIX = ("chain=1", "balance=0")
 MIB = 1 << 20
 # Whole steps: forms to compare, and the (weights, sequences) that they are compared with.
 ENGINE = (
+    (("chain=1",), (("q4_0", 1), ("fp8", 1), ("bf16", 1), ("q4_0", 4))),
     (CLUSTERS, (("q4_0", 1), ("fp8", 1), ("bf16", 1), ("q4_0", 2))),
     (
         ("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"),
@@ -49,6 +50,7 @@ ENGINE = (
 )
 # What `tune` chooses: of each group the form that is faster than none of them by more than one part in a hundred.
 TUNED = (
+    (("chain=1",), (("q4_0", 1), ("bf16", 1))),
     (CLUSTERS, (("q4_0", 1),)),
     (("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"), (("bf16", 16),)),
 )

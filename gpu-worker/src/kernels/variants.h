@@ -29,6 +29,8 @@ struct Variants {
   int32_t next_far_bytes = 0;
   // Products of few rows: 1: more warps share a tile of 16 rows where blocks get more equal numbers of rows by that.
   int32_t balance = 1;
+  // Products of few rows: 1: those between two attentions are one kernel.
+  int32_t chain = 0;
   // 1: attention may start beside the product before the rotation, and reads page tables and pages meanwhile.
   int32_t rotate_early = 1;
 };

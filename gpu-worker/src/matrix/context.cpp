@@ -107,7 +107,7 @@ Status choose(MatrixContext* context, const LtShape& shape, const LtDescriptors&
 }  // namespace
 
 size_t matrix_context_bytes() {
-  return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes + kCounterBytes;
+  return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes + kCounterBytes + kChainBytes;
 }
 
 Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail* detail) {
@@ -119,6 +119,7 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
   context->narrow = context->wide + kWideBytes;
   context->sums = context->narrow + kNarrowBytes;
   context->counters = context->sums + kSumsBytes;
+  context->chain_counters = reinterpret_cast<uint32_t*>(context->counters + kCounterBytes);
   int device = 0;
   int processors = 0;
   int shared_max = 0;
@@ -131,7 +132,7 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
   }
   if (error == cudaSuccess) error = vector_prepare(shared_max);
   if (error == cudaSuccess) error = block_prepare(shared_max);
-  if (error == cudaSuccess) error = cudaMemset(context->counters, 0, kCounterBytes);
+  if (error == cudaSuccess) error = cudaMemset(context->counters, 0, kCounterBytes + kChainBytes);
   // Streams that do not wait for the default one must find the zeros.
   if (error == cudaSuccess) error = cudaDeviceSynchronize();
   if (error == cudaSuccess && block_parts_bytes(processors) > kSumsBytes) {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "layout.h"
+#include "matrix_ops.cuh"
 
 namespace leanedge::cuda {
 
@@ -35,13 +36,6 @@ __device__ __forceinline__ uint32_t subtract_bf16(uint32_t a, uint32_t b) {
 __device__ __forceinline__ uint32_t fp8_pair(uint32_t word) {
   const uint32_t bits = (word & 0x80008000u) | ((word >> 4) & 0x07f007f0u);
   return multiply_bf16(bits, 0x7b807b80u);  // 2^120
-}
-
-// word & mask | base in one instruction.
-__device__ __forceinline__ uint32_t masked_or(uint32_t word, uint32_t mask, uint32_t base) {
-  uint32_t y;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;\n" : "=r"(y) : "r"(word), "r"(mask), "r"(base));
-  return y;
 }
 
 // Bytes 0 and 2 of `word`, signed, as bf16: (128 + low bits) - (128 + 128 sign).
@@ -87,23 +81,6 @@ __device__ __forceinline__ UnitOperand unit_nibbles(uint32_t a, uint32_t c, uint
   return {{int4_pair(a, base), int4_pair(c, base), int4_pair(a >> 4, base), int4_pair(c >> 4, base)},
           {int4_pair(a >> 8, base), int4_pair(c >> 8, base), int4_pair(a >> 12, base),
            int4_pair(c >> 12, base)}};
-}
-
-// c += a b; kF16 says what the operands are.
-template <bool kF16>
-__device__ __forceinline__ void multiply_unit_half(float (&c)[4], const uint32_t (&a)[4],
-                                                   uint32_t b0, uint32_t b1) {
-  if constexpr (kF16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
 }
 
 // c[row g: n, n + 1; row g + 8: n, n + 1] += a unit of weights times a unit of activations.

@@ -6,6 +6,7 @@
 #include <ucontext.h>
 
 #include <deque>
+#include <map>
 #include <vector>
 
 namespace leanedge::host {
@@ -36,6 +37,7 @@ struct Block {
   std::vector<uint8_t> shared;
   Meeting meeting;
   std::vector<Warp> warps;
+  std::map<uint32_t, Meeting> barriers;  // by their address
 };
 
 struct Thread {
@@ -60,6 +62,7 @@ LaunchShape shape;
 std::vector<Block> cluster;
 std::vector<char*> stacks;  // kept between launches
 Meeting cluster_meeting;
+Meeting counted;  // what blocks have counted up, whatever the counter
 void (*body)(const void*);
 const void* argument;
 Copies copies;
@@ -81,13 +84,24 @@ void thread_main() {
   for (;;) swapcontext(&running->context, &scheduler);
 }
 
+// Waits until `target` have come.
+void await(const Meeting& meeting, int64_t target) {
+  Thread* self = running;
+  self->waits = &meeting;
+  self->target = target;
+  while (meeting.come < target) swapcontext(&self->context, &scheduler);
+  self->waits = nullptr;
+}
+
 void meet(Meeting* meeting, int64_t round) {
   ++meeting->come;
-  running->waits = meeting;
-  running->target = meeting->size * (round + 1);
-  Thread* self = running;
-  while (meeting->come < self->target) swapcontext(&self->context, &scheduler);
-  self->waits = nullptr;
+  await(*meeting, meeting->size * (round + 1));
+}
+
+Meeting& barrier_at(uint32_t address) {
+  const auto found = running->block->barriers.find(address);
+  if (found == running->block->barriers.end()) fail("no barrier", address);
+  return found->second;
 }
 
 void copy_do(const Copy& copy) {
@@ -127,21 +141,33 @@ void cluster_run(int32_t first_block) {
       makecontext(&thread.context, thread_main, 0);
     }
   }
-  for (size_t left = threads.size(); left > 0;) {
+  // Whether any thread of a warp got on; it runs for as long as one does.
+  size_t left = threads.size();
+  auto warp_run = [&](size_t at) {
     bool moved = false;
-    // A warp at a time, for as long as it gets on.
-    for (size_t at = 0; at < threads.size(); at += 32) {
+    for (bool again = true; again;) {
+      again = false;
+      for (size_t i = at; i < at + 32; ++i) {
+        Thread& thread = threads[i];
+        if (thread.done || (thread.waits && thread.waits->come < thread.target)) continue;
+        running = &thread;
+        swapcontext(&scheduler, &thread.context);
+        running = nullptr;
+        moved = again = true;
+        if (thread.done) --left;
+      }
+    }
+    return moved;
+  };
+  // A block at a time, for as long as it gets on: it runs ahead of the others as far as it can.
+  const size_t block_threads = static_cast<size_t>(shape.threads);
+  while (left > 0) {
+    bool moved = false;
+    for (size_t block = 0; block < threads.size(); block += block_threads) {
       for (bool again = true; again;) {
         again = false;
-        for (size_t i = at; i < at + 32; ++i) {
-          Thread& thread = threads[i];
-          if (thread.done || (thread.waits && thread.waits->come < thread.target)) continue;
-          running = &thread;
-          swapcontext(&scheduler, &thread.context);
-          running = nullptr;
-          moved = again = true;
-          if (thread.done) --left;
-        }
+        for (size_t at = block; at < block + block_threads; at += 32) again = warp_run(at) || again;
+        moved = moved || again;
       }
     }
     if (!moved) fail("threads wait for each other", static_cast<int64_t>(left));
@@ -222,6 +248,29 @@ void* static_shared(size_t* place, size_t bytes) {
     statics += bytes;
   }
   return running->block->shared.data() + *place;
+}
+
+void barrier_init(uint32_t barrier, uint32_t arrivals) {
+  shared_at(barrier, 8);
+  running->block->barriers[barrier] = {arrivals, 0};
+}
+
+void barrier_arrive(uint32_t barrier) { ++barrier_at(barrier).come; }
+
+void barrier_wait(uint32_t barrier, uint32_t parity) {
+  const Meeting& meeting = barrier_at(barrier);
+  const int64_t phase = meeting.come / meeting.size;
+  if (phase % 2 == parity) await(meeting, meeting.size * (phase + 1));
+}
+
+uint32_t grid_arrive(uint32_t* counter) {
+  ++counted.come;
+  return (*counter)++;
+}
+
+void grid_wait(const uint32_t* counter, uint32_t blocks) {
+  if (shape.blocks != shape.cluster) fail("blocks that wait for each other do not run at once", shape.blocks);
+  while (*counter < blocks) await(counted, counted.come + 1);
 }
 
 void copy_start(uint32_t to, const void* from) {

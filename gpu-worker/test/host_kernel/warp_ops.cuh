@@ -34,6 +34,7 @@ T __ldcg(const T* at) {
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 inline void __threadfence() {}
 inline uint32_t __float_as_uint(float x) { return leanedge::f32_bits(x); }
 inline float __int_as_float(int x) { return leanedge::f32_from_bits(static_cast<uint32_t>(x)); }
@@ -135,11 +136,8 @@ inline float host_half(uint32_t word, int half) {
   return f16_to_f32(static_cast<uint16_t>(word >> (16 * half)));
 }
 
-inline void multiply_add(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                         uint32_t b0, uint32_t b1) {
-  uint32_t words[12];
-  const uint32_t pairs[6] = {a0, a1, a2, a3, b0, b1};
-  for (int i = 0; i < 12; ++i) words[i] = f32_bits(host_half(pairs[i / 2], i % 2));
+// c += a b of a warp's m16n8k16, whose lanes each give the f32 values of their 4 pairs of a and 2 pairs of b.
+inline void host_multiply(float (&c)[4], const uint32_t (&words)[12]) {
   const uint32_t* all = host::warp_exchange(words, 12);
   const int r = host_lane() / 4;
   const int t = host_lane() % 4;
@@ -155,6 +153,14 @@ inline void multiply_add(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, u
     }
     c[i] = static_cast<float>(sum);
   }
+}
+
+inline void multiply_add(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                         uint32_t b0, uint32_t b1) {
+  uint32_t words[12];
+  const uint32_t pairs[6] = {a0, a1, a2, a3, b0, b1};
+  for (int i = 0; i < 12; ++i) words[i] = f32_bits(host_half(pairs[i / 2], i % 2));
+  host_multiply(c, words);
 }
 
 inline uint32_t transpose_matrix(uint32_t x) {
