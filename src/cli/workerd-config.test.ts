@@ -33,6 +33,8 @@ describe("workerdConfig", () => {
   });
 
   it("says what wrangler.toml lacks", () => {
-    expect(() => workerdConfig("", [], options)).toThrow("no compatibility date");
+    expect(() => workerdConfig("", [], options)).toThrow("no compatibility date or no flags");
+    const toml = 'compatibility_date = "2026-01-01"\ncompatibility_flags = []';
+    expect(() => workerdConfig(toml, [], options)).toThrow("no Durable Objects");
   });
 });

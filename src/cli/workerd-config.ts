@@ -6,6 +6,7 @@
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { packagePath } from "./repository.js";
+import { workerdCapnp, type WorkerdModule } from "./workerd-capnp.js";
 
 /** What to serve, and where. */
 export interface WorkerdOptions {
@@ -60,68 +61,76 @@ export function workerdConfig(
   wasm: readonly string[],
   { assets, storage, listen, variables }: Omit<WorkerdOptions, "bundle">,
 ): string {
-  const date = /^compatibility_date = "(?<date>[^"]+)"/m.exec(toml)?.groups?.["date"];
-  const flags = /^compatibility_flags = (?<flags>\[[^\]]*\])/m.exec(toml)?.groups?.["flags"];
+  const { compatibilityDate, compatibilityFlags, objects } = gatewaySettings(toml);
+  return workerdCapnp({
+    workers: [
+      {
+        ...{ name: "gateway", compatibilityDate, compatibilityFlags },
+        modules: gatewayModules(wasm),
+        bindings: [
+          { name: "ASSETS", service: "assets" },
+          ...objects.map(({ name, className }) => ({ name, className })),
+          ...variables.map((name) => ({ name, fromEnvironment: name })),
+        ],
+        ...{ objects, storage: "storage" },
+      },
+      {
+        ...{ name: "assets", compatibilityDate, compatibilityFlags: [] },
+        modules: [{ name: "assets.js", kind: "esModule", content: { file: "assets.js" } }],
+        bindings: [{ name: "FILES", service: "files" }],
+      },
+    ],
+    disks: [
+      { name: "files", path: resolve(assets), writable: false },
+      { name: "storage", path: resolve(storage), writable: true },
+    ],
+    sockets: [{ name: "http", address: listen, worker: "gateway" }],
+  });
+}
+
+/** Modules of a bundled gateway: its own, and the WASM modules beside it. */
+export function gatewayModules(wasm: readonly string[]): WorkerdModule[] {
+  return [
+    { name: "index.js", kind: "esModule", content: { file: "index.js" } },
+    ...wasm.map((file) => ({ name: `./${file}`, kind: "wasm" as const, content: { file } })),
+  ];
+}
+
+/** What `wrangler.toml` says that workerd has to know, too. */
+export interface GatewaySettings extends CompatibilitySettings {
+  /** Durable Objects: name of the binding, class, and key of what they store. */
+  readonly objects: readonly {
+    readonly name: string;
+    readonly className: string;
+    readonly uniqueKey: string;
+  }[];
+}
+
+/** Reads the gateway's `wrangler.toml`. Throws where it lacks something. */
+export function gatewaySettings(toml: string): GatewaySettings {
   const objects = [
     ...toml.matchAll(/\{ name = "(?<name>\w+)", class_name = "(?<type>\w+)" \}/g),
-  ].map(({ groups }) => ({ name: groups?.["name"] ?? "", type: groups?.["type"] ?? "" }));
-  if (date === undefined || flags === undefined || objects.length === 0) {
-    throw new Error("wrangler.toml names no compatibility date, no flags or no Durable Objects");
+  ].map(({ groups }) => {
+    const className = groups?.["type"] ?? "";
+    return { name: groups?.["name"] ?? "", className, uniqueKey: `leanedge-${className}` };
+  });
+  const settings = compatibilitySettings(toml);
+  if (objects.length === 0) throw new Error("wrangler.toml names no Durable Objects");
+  return { ...settings, objects };
+}
+
+/** Which behaviour of the runtime a Worker wants. */
+export interface CompatibilitySettings {
+  readonly compatibilityDate: string;
+  readonly compatibilityFlags: readonly string[];
+}
+
+/** Reads these of a `wrangler.toml`, where each stands on a line of its own. Throws where one is not there. */
+export function compatibilitySettings(toml: string): CompatibilitySettings {
+  const date = /^compatibility_date = "(?<date>[^"]+)"/m.exec(toml)?.groups?.["date"];
+  const flags = /^compatibility_flags = (?<flags>\[[^\]]*\])/m.exec(toml)?.groups?.["flags"];
+  if (date === undefined || flags === undefined) {
+    throw new Error("wrangler.toml names no compatibility date or no flags");
   }
-  const modules = [
-    '(name = "index.js", esModule = embed "index.js")',
-    ...wasm.map((file) => `(name = ${quoted(`./${file}`)}, wasm = embed ${quoted(file)})`),
-  ];
-  const bindings = [
-    '(name = "ASSETS", service = "assets")',
-    ...objects.map(
-      ({ name, type }) => `(name = ${quoted(name)}, durableObjectNamespace = ${quoted(type)})`,
-    ),
-    ...variables.map((name) => `(name = ${quoted(name)}, fromEnvironment = ${quoted(name)})`),
-  ];
-  // The key goes into the names of stored objects: it must stay as it is.
-  const namespaces = objects.map(
-    ({ type }) =>
-      `(className = ${quoted(type)}, uniqueKey = ${quoted(`leanedge-${type}`)}, enableSql = true)`,
-  );
-  return `using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (
-  services = [
-    (name = "gateway", worker = .gateway),
-    (name = "files", disk = (path = ${quoted(resolve(assets))})),
-    (name = "assets", worker = .assets),
-    (name = "storage", disk = (path = ${quoted(resolve(storage))}, writable = true)),
-    # Workers in processes of their own are reached at private addresses, too.
-    (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
-  ],
-  sockets = [(name = "http", address = ${quoted(listen)}, http = (), service = "gateway")],
-);
-const assets :Workerd.Worker = (
-  compatibilityDate = ${quoted(date)},
-  bindings = [(name = "FILES", service = "files")],
-  modules = [(name = "assets.js", esModule = embed "assets.js")],
-);
-const gateway :Workerd.Worker = (
-  compatibilityDate = ${quoted(date)},
-  compatibilityFlags = ${flags},
-  modules = [
-${listed(modules)}
-  ],
-  bindings = [
-${listed(bindings)}
-  ],
-  durableObjectNamespaces = [
-${listed(namespaces)}
-  ],
-  durableObjectStorage = (localDisk = "storage"),
-);
-`;
-}
-
-function quoted(text: string): string {
-  return JSON.stringify(text);
-}
-
-function listed(entries: readonly string[]): string {
-  return entries.map((entry) => `    ${entry},`).join("\n");
+  return { compatibilityDate: date, compatibilityFlags: JSON.parse(flags) as string[] };
 }

@@ -7,6 +7,13 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/pr
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { bundleGateway } from "../../src/cli/bundle-gateway.js";
+import type { WorkerdModule, WorkerdWorker } from "../../src/cli/workerd-capnp.js";
+import { workerdCapnp } from "../../src/cli/workerd-capnp.js";
+import {
+  gatewayModules,
+  gatewaySettings,
+  type GatewaySettings,
+} from "../../src/cli/workerd-config.js";
 import { freePort } from "./free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -14,17 +21,6 @@ const root = resolve(import.meta.dirname, "../..");
 const startMsMax = 60_000;
 /** Characters of the runtime's output that are kept: the last ones, to explain a failure. */
 const outputCharsMax = 64 * 1024;
-
-/** Objects of the gateway; each class keeps its storage in a folder of its own name. */
-const classes = {
-  SESSION: "SessionObject",
-  TENANT: "TenantObject",
-  KEYRING: "KeyringObject",
-  LIMIT: "LimitObject",
-  METRICS: "MetricsObject",
-  POOL: "PoolObject",
-  ENGINE: "EngineObject",
-} as const;
 
 /** A pool that is out of order: none of its calls succeeds, or none ever ends. */
 export type PoolFault = "throws" | "hangs";
@@ -56,7 +52,7 @@ export interface WorkerdGateway {
   /** Replaces its storage by a copy of another one's. Only while neither runs. */
   copyFrom(other: WorkerdGateway): Promise<void>;
   /** Deletes what the objects of a class stored. Only while it does not run. */
-  forget(className: (typeof classes)[keyof typeof classes]): Promise<void>;
+  forget(className: string): Promise<void>;
   /** Ends it and removes its storage. */
   close(): Promise<void>;
 }
@@ -73,6 +69,8 @@ export async function startWorkerdGateway({
   await mkdir(storage);
   const bundle = join(folder, "bundle");
   await bundleGateway(bundle);
+  const gateway = gatewaySettings(await readFile(join(root, "wrangler.toml"), "utf8"));
+  const modules = gatewayModules((await readdir(bundle)).filter((file) => file.endsWith(".wasm")));
   const ports: number[] = [];
   for (let index = 0; index <= others; index++) ports.push(await freePort());
   const urls = ports.map((port) => `http://127.0.0.1:${port}`);
@@ -91,7 +89,8 @@ export async function startWorkerdGateway({
   async function start(fault?: PoolFault): Promise<void> {
     // Beside the bundle, because it embeds relative paths only.
     const config = join(bundle, "config.capnp");
-    await writeFile(config, await configOf(bundle, storage, ports, vars, fault));
+    const texts = { ...vars, LEANEDGE_DEV_KEY: key };
+    await writeFile(config, configOf({ gateway, modules, storage, ports, texts, fault }));
     const started = spawn(
       join(root, "node_modules/.bin/workerd"),
       ["serve", "--experimental", config],
@@ -130,7 +129,11 @@ export async function startWorkerdGateway({
       await rm(storage, { recursive: true });
       await cp(other.storage, storage, { recursive: true });
     },
-    forget: (className) => rm(join(storage, className), { recursive: true }),
+    async forget(className) {
+      const found = gateway.objects.find((object) => object.className === className);
+      if (found === undefined) throw new Error(`the gateway has no ${className}`);
+      await rm(join(storage, found.uniqueKey), { recursive: true });
+    },
     async close() {
       await end();
       await rm(folder, { recursive: true, force: true });
@@ -146,73 +149,48 @@ async function answers(url: string): Promise<boolean> {
   }
 }
 
-/** The runtime's configuration, which embeds the modules that lie beside it. */
-async function configOf(
-  bundle: string,
-  storage: string,
-  ports: readonly number[],
-  vars: Readonly<Record<string, string>>,
-  fault: PoolFault | undefined,
-): Promise<string> {
-  const toml = await readFile(join(root, "wrangler.toml"), "utf8");
-  const date = /^compatibility_date = "(.*)"/m.exec(toml)?.[1] ?? "";
-  const flags = /^compatibility_flags = (\[.*\])/m.exec(toml)?.[1] ?? "[]";
-  const wasm = (await readdir(bundle)).filter((file) => file.endsWith(".wasm"));
-  const modules = [
-    '(name = "index.js", esModule = embed "index.js")',
-    ...wasm.map((file) => `(name = "./${file}", wasm = embed ${JSON.stringify(file)})`),
-  ].join(",\n    ");
-  const texts = Object.entries({ ...vars, LEANEDGE_DEV_KEY: key }).map(
-    ([name, text]) => `(name = ${JSON.stringify(name)}, text = ${JSON.stringify(text)})`,
-  );
-  const worker = (own: boolean): string => {
-    const objects = Object.entries(classes).map(([name, className]) => {
-      const service = name === "POOL" && fault !== undefined ? "fault" : own ? undefined : "main";
-      const designator =
-        service === undefined
-          ? `"${className}"`
-          : `(className = "${className}", serviceName = "${service}")`;
-      return `(name = "${name}", durableObjectNamespace = ${designator})`;
-    });
-    const namespaces = Object.values(classes).map(
-      (name) => `(className = "${name}", uniqueKey = "${name}", enableSql = true)`,
-    );
-    return `(
-  modules = [
-    ${modules}
-  ],
-  compatibilityDate = ${JSON.stringify(date)},
-  compatibilityFlags = ${flags},
-  bindings = [
-    ${[...texts, ...objects].join(",\n    ")}
-  ],
-  durableObjectNamespaces = [${own ? namespaces.join(", ") : ""}],
-  ${own ? 'durableObjectStorage = (localDisk = "storage"),' : ""}
-)`;
-  };
+type Setup = {
+  gateway: GatewaySettings;
+  modules: readonly WorkerdModule[];
+  storage: string;
+  ports: readonly number[];
+  /** Variables of all Workers. */
+  texts: Readonly<Record<string, string>>;
+  fault: PoolFault | undefined;
+};
+
+/** The runtime's configuration, which embeds the modules that lie beside it: Workers over the objects of the first. */
+function configOf({ gateway, modules, storage, ports, texts, fault }: Setup): string {
+  const { compatibilityDate, compatibilityFlags, objects } = gateway;
   const names = ports.map((_, index) => (index === 0 ? "main" : `other${index}`));
-  const sockets = ports.map(
-    (port, index) =>
-      `(name = "http${index}", address = "127.0.0.1:${port}", http = (), service = "${names[index] ?? ""}")`,
-  );
-  return `using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (
-  services = [
-    ${names.map((name) => `(name = "${name}", worker = .${name})`).join(",\n    ")},
-    ${fault === undefined ? "" : '(name = "fault", worker = .fault),'}
-    (name = "storage", disk = (path = ${JSON.stringify(storage)}, writable = true)),
-    (name = "internet", network = (allow = ["public", "private", "local"])),
-  ],
-  sockets = [${sockets.join(", ")}],
-);
-${names.map((name, index) => `const ${name} :Workerd.Worker = ${worker(index === 0)};`).join("\n")}
-${fault === undefined ? "" : faultyPool(fault, date)}
-`;
+  const workers = names.map((name): WorkerdWorker => {
+    const own = name === "main";
+    return {
+      ...{ name, compatibilityDate, compatibilityFlags, modules },
+      bindings: [
+        ...Object.entries(texts).map(([variable, text]) => ({ name: variable, text })),
+        ...objects.map(({ name: binding, className }) => {
+          const of = fault !== undefined && className === "PoolObject" ? "fault" : "main";
+          return { name: binding, className, ...(own && of === "main" ? {} : { of }) };
+        }),
+      ],
+      ...(own ? { objects, storage: "storage" } : {}),
+    };
+  });
+  return workerdCapnp({
+    workers: [...workers, ...(fault === undefined ? [] : [faultyPool(fault, compatibilityDate)])],
+    disks: [{ name: "storage", path: storage, writable: true }],
+    sockets: ports.map((port, index) => ({
+      name: `http${index}`,
+      address: `127.0.0.1:${port}`,
+      worker: names[index] ?? "",
+    })),
+  });
 }
 
 /** A Worker with a PoolObject that is out of order. */
-function faultyPool(fault: PoolFault, date: string): string {
-  const source = `
+function faultyPool(fault: PoolFault, compatibilityDate: string): WorkerdWorker {
+  const text = `
 import { DurableObject } from "cloudflare:workers";
 export default { fetch: () => new Response("") };
 const fail = ${
@@ -225,10 +203,10 @@ for (const call of ["register", "heartbeat", "deregister", "list", "operate", "p
   PoolObject.prototype[call] = fail;
 }
 `;
-  return `const fault :Workerd.Worker = (
-  modules = [(name = "fault.js", esModule = ${JSON.stringify(source)})],
-  compatibilityDate = ${JSON.stringify(date)},
-  durableObjectNamespaces = [(className = "PoolObject", uniqueKey = "fault", enableSql = true)],
-  durableObjectStorage = (inMemory = void),
-);`;
+  return {
+    ...{ name: "fault", compatibilityDate, compatibilityFlags: [], bindings: [] },
+    modules: [{ name: "fault.js", kind: "esModule", content: { text } }],
+    objects: [{ className: "PoolObject", uniqueKey: "fault" }],
+    storage: "memory",
+  };
 }

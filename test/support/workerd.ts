@@ -4,6 +4,8 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { extname, join, resolve } from "node:path";
 import { promisify } from "node:util";
+import { workerdCapnp } from "../../src/cli/workerd-capnp.js";
+import { compatibilitySettings, type CompatibilitySettings } from "../../src/cli/workerd-config.js";
 import { freePort } from "./free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -22,18 +24,14 @@ export interface ServedWorker {
   stop(): Promise<void>;
 }
 
-/** What workerd calls modules that are files beside the bundle. */
-const moduleKinds = new Map([
-  [".wasm", "wasm"],
-  [".binpb", "data"],
-]);
+/** Kinds of modules that are files beside the bundle. */
+const moduleKinds: Readonly<Record<string, "wasm" | "data">> = {
+  ".wasm": "wasm",
+  ".binpb": "data",
+};
 
 /** What a Worker needs of its `wrangler.toml`, which the runtime does not read. */
-export interface BundleOptions {
-  /** Its compatibility date. */
-  compatibilityDate: string;
-  /** Its compatibility flags. */
-  compatibilityFlags: readonly string[];
+export interface BundleOptions extends CompatibilitySettings {
   /** Its variables. */
   vars: Readonly<Record<string, string>>;
 }
@@ -98,10 +96,8 @@ export async function startWorkerd(config: string): Promise<ServedWorker> {
 /** What a `wrangler.toml` says on lines of their own. */
 function optionsOf(toml: string): BundleOptions {
   const [head = "", texts = ""] = toml.split("[vars]\n");
-  const flags = /^compatibility_flags = (\[.*\])$/m.exec(head)?.[1] ?? "[]";
   return {
-    compatibilityDate: /^compatibility_date = "(.*)"$/m.exec(head)?.[1] ?? "",
-    compatibilityFlags: JSON.parse(flags) as string[],
+    ...compatibilitySettings(head),
     vars: Object.fromEntries(
       [...texts.matchAll(/^(\w+) = "(.*)"$/gm)].map(([, name = "", text = ""]) => [name, text]),
     ),
@@ -109,29 +105,22 @@ function optionsOf(toml: string): BundleOptions {
 }
 
 function configOf(options: BundleOptions, port: number, files: readonly string[]): string {
-  const flags = options.compatibilityFlags.map((flag) => JSON.stringify(flag)).join(", ");
-  const bindings = Object.entries(options.vars)
-    .map(([name, text]) => `(name = ${JSON.stringify(name)}, text = ${JSON.stringify(text)})`)
-    .join(", ");
-  const modules = [
-    '(name = "worker.js", esModule = embed "worker.js")',
-    ...files.flatMap((file) => {
-      const kind = moduleKinds.get(extname(file));
-      return kind === undefined
-        ? []
-        : [`(name = "./${file}", ${kind} = embed ${JSON.stringify(file)})`];
-    }),
-  ].join(", ");
-  return `using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (
-  services = [(name = "main", worker = .main)],
-  sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "main")],
-);
-const main :Workerd.Worker = (
-  modules = [${modules}],
-  compatibilityDate = ${JSON.stringify(options.compatibilityDate)},
-  compatibilityFlags = [${flags}],
-  bindings = [${bindings}],
-);
-`;
+  const { vars, compatibilityDate, compatibilityFlags } = options;
+  return workerdCapnp({
+    workers: [
+      {
+        ...{ name: "main", compatibilityDate, compatibilityFlags },
+        modules: [
+          { name: "worker.js", kind: "esModule", content: { file: "worker.js" } },
+          ...files.flatMap((file) => {
+            const kind = moduleKinds[extname(file)];
+            return kind === undefined ? [] : [{ name: `./${file}`, kind, content: { file } }];
+          }),
+        ],
+        bindings: Object.entries(vars).map(([name, text]) => ({ name, text })),
+      },
+    ],
+    disks: [],
+    sockets: [{ name: "http", address: `127.0.0.1:${port}`, worker: "main" }],
+  });
 }
