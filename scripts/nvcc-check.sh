@@ -97,6 +97,15 @@ else
   tail -n 20 "$out/link.log"
   failed=$((failed + 1))
 fi
+# Engines share a device: what waits for all of it, or for its default stream, ends another engine's capture of a graph.
+if nm --undefined-only --print-file-name "$out"/objects/gpu-worker-src-*.o |
+  grep -wE 'cudaDeviceSynchronize|cudaMemcpy|cudaMemset|cudaMemcpyToSymbol'; then
+  echo "FAIL a call that waits for all streams of the device"
+  failed=$((failed + 1))
+else
+  echo "ok   no call waits for all streams of the device"
+  passed=$((passed + 1))
+fi
 for test in cuda-host-test cuda-kernel-test; do
   if NVCC_HOME=$NVCC_HOME "scripts/$test.sh"; then
     passed=$((passed + 1))

@@ -7,6 +7,9 @@ LEANEDGE_CUDA_LIBRARY names libleanedge_cuda.so, LEANEDGE_REFERENCE_LIBRARY the 
 
 import argparse
 import os
+import shutil
+import tempfile
+import threading
 import traceback
 
 import numpy as np
@@ -330,6 +333,37 @@ def check_errors():
     report("its cache was dropped", engine.stats(sequence)["computed"] == 0)
 
 
+def check_beside(name, config):
+    """Engines that open and close on another thread while this one captures its graphs: same tokens as alone."""
+    model = RandomModel(config, Q4_0)
+    with tempfile.NamedTemporaryFile(suffix=".so") as copy:
+        # A library holds one engine.
+        shutil.copyfile(CUDA, copy.name)
+        _, alone = play(Engine(CUDA, config, model.tensors), config, 0)
+        opened, errors, over = [], [], threading.Event()
+
+        def others():
+            try:
+                while not over.is_set() or not opened:
+                    other = Engine(copy.name, config, model.tensors, memory=512 << 20)
+                    other.append(other.create(), random_ids(40, config))
+                    other.close()
+                    opened.append(1)
+            except EngineError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=others)
+        thread.start()
+        try:
+            rounds = [play(Engine(CUDA, config, model.tensors), config, 0) for _ in range(4)]
+        finally:
+            over.set()
+            thread.join()
+    # Which of them may launch kernels whose blocks wait for each other is chance, and with it the bits of larger batches.
+    same = sum(tokens == alone for _, tokens in rounds)
+    report(name, not errors and same >= 1, f"{len(opened)} opened, {same} of 4 the same tokens {errors[:1]}")
+
+
 STORAGES = ("f16", "int8", "int4", "int2")
 
 
@@ -348,6 +382,7 @@ def cases(quick):
     yield "prompt in small blocks", lambda n: check_logits(n, LLAMA, BF16, 700, batch_rows=64)
     for rows in (3, 16, 70):
         yield f"batch of {rows}", lambda n, r=rows: check_batch(n, LLAMA, r)
+    yield "engines that open beside it", lambda n: check_beside(n, LLAMA)
     zones = dict(sink=4, recent=32)
     yield "same schedule twice, dense", lambda n: check_twice(n, LLAMA, **zones)
     yield "same schedule twice, int4", lambda n: check_twice(n, LLAMA, k="int4", v="int4", **zones)

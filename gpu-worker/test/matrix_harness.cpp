@@ -30,7 +30,7 @@ size_t matrix_harness_context_bytes() { return cuda::matrix_context_bytes(); }
 // A context, or null.
 void* matrix_harness_context(void* scratch) {
   cuda::MatrixContext* context = nullptr;
-  cuda::matrix_context_create(static_cast<uint8_t*>(scratch), &context, &last_error);
+  cuda::matrix_context_create(static_cast<uint8_t*>(scratch), true, nullptr, &context, &last_error);
   return context;
 }
 

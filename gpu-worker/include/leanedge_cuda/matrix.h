@@ -108,9 +108,11 @@ struct MatrixContext;
 // Device memory that a context takes: cuBLASLt's workspace, a tile of dequantised weights, parts of
 // sums, outputs before their epilogue.
 size_t matrix_context_bytes();
-// `scratch`: matrix_context_bytes() of device memory, 256-byte aligned, owned by the caller.
-// kOutOfMemory, kDeviceLost where cuBLASLt cannot start.
-Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail* detail);
+// `scratch`: matrix_context_bytes() of device memory, 256-byte aligned, owned by the caller; zeros are written on `stream`,
+// which is waited for. `alone`: no other context of the device is, so kernels may be launched whose blocks wait for each
+// other. kOutOfMemory, kDeviceLost where cuBLASLt cannot start.
+Status matrix_context_create(uint8_t* scratch, bool alone, cudaStream_t stream, MatrixContext** out,
+                             ErrorDetail* detail);
 void matrix_context_destroy(MatrixContext* context);
 
 // Launches. Up to kMatrixVectorRowsMax rows: one kernel. More: one or a few kernels. The first call
@@ -120,7 +122,7 @@ Status matrix_product_launch(MatrixContext* context, const Matrix& matrix, const
                              cudaStream_t stream, ErrorDetail* detail);
 
 // Launches products one behind the other: each may read what those before it wrote. One kernel where that is chosen
-// (src/kernels/variants.h), for 3 or 4 products of one form with the same number of rows, up to kMatrixVectorRowsMax: memory
+// (src/kernels/variants.h) and the context is alone on its device, for 3 or 4 products of one form with the same number of rows, up to kMatrixVectorRowsMax: memory
 // does not wait between two of them. The same results as one by one, bit for bit.
 Status matrix_chain_launch(MatrixContext* context, const Matrix* const* matrices,
                            const MatrixProduct* calls, int32_t count, cudaStream_t stream,

@@ -28,6 +28,7 @@ void device_close() {
   if (device.drawn_host) cudaFreeHost(device.drawn_host);
   if (device.drawn) cudaEventDestroy(device.drawn);
   cudaStreamDestroy(device.stream);
+  device_claim_end(device.claim);
   device = Device{};
 }
 
@@ -37,6 +38,11 @@ Status device_open(uint64_t bytes, ErrorDetail* detail) {
   cudaGetLastError();  // an error of an engine that is gone
   LEANEDGE_CUDA_TRY(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), detail);
   LEANEDGE_CUDA_TRY(cudaEventCreateWithFlags(&device.drawn, cudaEventDisableTiming), detail);
+  int number = 0;
+  char name[32];
+  LEANEDGE_CUDA_TRY(cudaGetDevice(&number), detail);
+  LEANEDGE_CUDA_TRY(cudaDeviceGetPCIBusId(name, sizeof name, number), detail);
+  device.claim = device_claim(name);
   size_t free = 0;
   size_t all = 0;
   LEANEDGE_CUDA_TRY(cudaMemGetInfo(&free, &all), detail);

@@ -6,6 +6,7 @@
 
 #include "../cuda_status.h"
 #include "decode_graphs.h"
+#include "device_claim.h"
 #include "device_memory.h"
 #include "engine_state.h"
 #include "leanedge_cuda/decode_attention.h"
@@ -80,6 +81,7 @@ struct DeviceScratch {
 };
 
 struct Device {
+  int32_t claim = kNoClaim;  // kernels whose blocks wait for each other (device_claim.h)
   cudaStream_t stream;
   DeviceMemory memory;
   DeviceWeights weights;

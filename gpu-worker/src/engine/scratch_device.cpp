@@ -184,7 +184,8 @@ Status scratch_place(Engine* e, int32_t pages_max) {
       !cuda::graphs_open(&device.graphs, *e, &device.memory)) {
     return not_placed(e);
   }
-  const Status matrix = cuda::matrix_context_create(products, &device.matrix, &e->error);
+  const Status matrix = cuda::matrix_context_create(
+      products, device.claim != cuda::kNoClaim, device.stream, &device.matrix, &e->error);
   if (matrix != Status::kOk) return matrix;
   const Status plans = cuda::plans_place(e);
   if (plans != Status::kOk) return plans;

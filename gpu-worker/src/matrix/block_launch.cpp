@@ -50,7 +50,7 @@ size_t block_parts_bytes(int32_t processors) {
   return 2 * static_cast<size_t>(processors) * fragments * kBlockThreads * sizeof(float4);
 }
 
-cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors,
+cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors, bool alone,
                          uint8_t* parts, uint8_t* counters, cudaStream_t stream) {
   const BlockForm form = form_of(matrix.form, call.inputs);
   const int32_t row_blocks = (matrix.rows + kBlockRows - 1) / kBlockRows;
@@ -71,7 +71,7 @@ cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_
   args.output = call.output;
   args.steps_real = steps_of(matrix.cols);
   int32_t blocks = 0;
-  if (2 * row_blocks <= processors) {
+  if (alone && 2 * row_blocks <= processors) {
     args.sliced = 1;
     args.share = divide_up(args.steps_real, processors / row_blocks);
     const int32_t shares = divide_up(args.steps_real, args.share);

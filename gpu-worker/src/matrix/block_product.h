@@ -62,7 +62,8 @@ bool block_serves(const Matrix& matrix, const MatrixProduct& call, int32_t share
 cudaError_t block_prepare(int32_t shared_max);
 // parts: block_parts_bytes(processors); counters: kCounterBytes, zero.
 size_t block_parts_bytes(int32_t processors);
-cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors,
+// alone: blocks may wait for each other.
+cudaError_t block_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors, bool alone,
                          uint8_t* parts, uint8_t* counters, cudaStream_t stream);
 
 }  // namespace leanedge::cuda

@@ -110,7 +110,8 @@ size_t matrix_context_bytes() {
   return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes + kCounterBytes + kChainBytes;
 }
 
-Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail* detail) {
+Status matrix_context_create(uint8_t* scratch, bool alone, cudaStream_t stream, MatrixContext** out,
+                             ErrorDetail* detail) {
   *out = nullptr;
   MatrixContext* context = static_cast<MatrixContext*>(calloc(1, sizeof *context));
   if (!context) return cuda_failed(detail, cudaErrorMemoryAllocation, "context of matrices");
@@ -132,9 +133,11 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
   }
   if (error == cudaSuccess) error = vector_prepare(shared_max);
   if (error == cudaSuccess) error = block_prepare(shared_max);
-  if (error == cudaSuccess) error = cudaMemset(context->counters, 0, kCounterBytes + kChainBytes);
-  // Streams that do not wait for the default one must find the zeros.
-  if (error == cudaSuccess) error = cudaDeviceSynchronize();
+  // On this stream alone: another engine's may be capturing a graph, which ends where somebody waits for all streams.
+  if (error == cudaSuccess) {
+    error = cudaMemsetAsync(context->counters, 0, kCounterBytes + kChainBytes, stream);
+  }
+  if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
   if (error == cudaSuccess && block_parts_bytes(processors) > kSumsBytes) {
     error = cudaErrorInvalidConfiguration;
   }
@@ -142,6 +145,7 @@ Status matrix_context_create(uint8_t* scratch, MatrixContext** out, ErrorDetail*
     free(context);
     return cuda_failed(detail, error, "matrix_context_create");
   }
+  context->alone = alone;
   context->processors = processors;
   context->shared_max = shared_max;
   const cublasStatus_t status = cublasLtCreate(&context->handle);

@@ -40,6 +40,7 @@ struct MatrixContext {
   uint8_t* sums;       // kSumsBytes
   uint8_t* counters;   // kCounterBytes, zero between launches
   uint32_t* chain_counters;  // (kVectorMeetings), of one stream's chains
+  bool alone;          // blocks of a kernel may wait for each other
   int32_t processors;  // multiprocessors of the device
   int32_t shared_max;  // bytes of shared memory that a block may have
   int32_t algorithm_count;

@@ -157,7 +157,7 @@ Status matrix_product_launch(MatrixContext* context, const Matrix& matrix, const
     return Status::kOk;
   }
   if (block_serves(matrix, call, context->shared_max)) {
-    LEANEDGE_CUDA_TRY(block_launch(matrix, call, context->processors, context->sums,
+    LEANEDGE_CUDA_TRY(block_launch(matrix, call, context->processors, context->alone, context->sums,
                                    context->counters, stream),
                       detail);
     return Status::kOk;
@@ -176,7 +176,8 @@ Status matrix_chain_launch(MatrixContext* context, const Matrix* const* matrices
     few = few && calls[i].inputs <= kMatrixVectorRowsMax;
   }
   cudaError_t error = cudaSuccess;
-  if (few && vector_chain_launch(matrices, calls, count, context->processors, context->shared_max,
+  if (few && context->alone &&
+      vector_chain_launch(matrices, calls, count, context->processors, context->shared_max,
                                  context->chain_counters, stream, &error)) {
     LEANEDGE_CUDA_TRY(error, detail);
     return Status::kOk;

@@ -131,7 +131,9 @@ Status matrix_rows_launch(const Matrix& matrix, const MatrixRows& call, cudaStre
   return Status::kOk;
 }
 size_t matrix_context_bytes() { return 256; }
-Status matrix_context_create(uint8_t*, MatrixContext**, ErrorDetail*) { return Status::kOk; }
+Status matrix_context_create(uint8_t*, bool, cudaStream_t, MatrixContext**, ErrorDetail*) {
+  return Status::kOk;
+}
 void matrix_context_destroy(MatrixContext*) {}
 Status matrix_product_launch(MatrixContext*, const Matrix& matrix, const MatrixProduct& call,
                              cudaStream_t, ErrorDetail*) {
