@@ -163,9 +163,12 @@ export function addEvalCommands(
       "put result files of one model and series into one to commit, without the replies' words",
     )
     .requiredOption("--out <file>", "packed result file, NAME.jsonl.gz")
-    .action(async (files: readonly string[], { out }: { out: string }) => {
+    .option("--model-name <name>", "what the model is called there (default: as in the files)")
+    .action(async (files: readonly string[], flags: { out: string; modelName?: string }) => {
       const { packResults } = await import("../eval/index.js");
-      console.log(`${await packResults(files, out)} results in ${out}`);
+      console.log(
+        `${await packResults(files, flags.out, flags.modelName)} results in ${flags.out}`,
+      );
     });
   evaluation
     .command("report")

@@ -4,13 +4,14 @@ import { basename } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
 import { isLogged, logLine, parseLogLevel } from "../log/log-line.js";
 import type { LogFields, LogLevel } from "../log/log-line.js";
+import { planPath } from "./shipped-plans.js";
 import type { Registration } from "../worker/registration/index.js";
 
 /** Options of the command. */
 export interface WorkerOptions {
   /** Model file (GGUF), or the name of a fetched model. */
   readonly model: string;
-  /** Plan files, in the order in which a new sequence is offered them. */
+  /** Plan files, or names of plans that are shipped for the model, in the order in which a new sequence is offered them. */
   readonly plan: readonly string[];
   readonly engine: "wasm" | "cuda";
   /** The CUDA engine's addon; what LEANEDGE_CUDA_ADDON says if unset. */
@@ -68,15 +69,18 @@ export async function worker(options: WorkerOptions): Promise<void> {
   }
   const poolToken =
     options.poolTokenFile === undefined ? "" : await readTokenFile(options.poolTokenFile);
-  const { path } = await resolveModel(options.model);
-  const model = options.modelId ?? basename(path, ".gguf").replace(quantisation, "");
+  const { path, fetched } = await resolveModel(options.model);
+  const fileId = basename(path, ".gguf").replace(quantisation, "");
+  const model = options.modelId ?? fileId;
+  const owners = fetched === undefined ? [fileId] : [fetched.name, fileId];
+  const planPaths = await Promise.all(options.plan.map((plan) => planPath(plan, owners)));
   const name = options.name ?? `${hostname()}:${address.port}`;
   const running = await startWorkerProcess({
     model,
     name,
     load: await openModel({
       modelPath: path,
-      planPaths: options.plan,
+      planPaths,
       engine: options.engine,
       cudaAddon: options.cudaAddon,
       weights: options.weights,
@@ -140,7 +144,7 @@ export function addWorkerCommand(
     .requiredOption("--model <file>", "model file (GGUF), or a name as for pull")
     .option(
       "--plan <file>",
-      "cache plan (may be repeated: a sequence gets the first whose context range fits it)",
+      "cache plan, or the name of one that is shipped for the model (may be repeated: a sequence gets the first whose context range fits it)",
       (path: string, before: readonly string[]) => [...before, path],
       [],
     )

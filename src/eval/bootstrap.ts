@@ -34,6 +34,32 @@ function quantile(sorted: Float64Array, share: number): number {
   return below + (above - below) * (at - Math.floor(at));
 }
 
+/** Draws that are kept: most samples of a resample, all resamples together, and how many sets of them. */
+const keptDrawsMax = 5_000_000;
+const keptSetsMax = 12;
+const keptDraws = new Map<string, Uint32Array>();
+
+/** Which of `count` values each resample takes, one resample behind the other; the same for the same arguments. */
+function drawsOf(seed: string, count: number, resamples: number): Uint32Array {
+  const key = `${resamples}/${count}/${seed}`;
+  const known = keptDraws.get(key);
+  if (known !== undefined) {
+    // The oldest goes first: this one is young again.
+    keptDraws.delete(key);
+    keptDraws.set(key, known);
+    return known;
+  }
+  const random = new SeededRandom(seed);
+  const draws = new Uint32Array(resamples * count);
+  for (let index = 0; index < draws.length; index++) draws[index] = random.below(count);
+  if (draws.length <= keptDrawsMax) {
+    const [oldest] = keptDraws.keys();
+    if (keptDraws.size >= keptSetsMax && oldest !== undefined) keptDraws.delete(oldest);
+    keptDraws.set(key, draws);
+  }
+  return draws;
+}
+
 /** Mean of values and its percentile interval. @throws RangeError without values */
 export function bootstrapMean(values: readonly number[], options: BootstrapOptions = {}): Interval {
   const { resamples = resamplesDefault, confidence = 0.95, seed = "bootstrap" } = options;
@@ -42,12 +68,13 @@ export function bootstrapMean(values: readonly number[], options: BootstrapOptio
   if (!(confidence > 0 && confidence < 1)) {
     throw new RangeError(`confidence of ${confidence}, between 0 and 1 expected`);
   }
-  const random = new SeededRandom(seed);
+  const draws = drawsOf(seed, count, resamples);
   const from = Float64Array.from(values);
   const means = new Float64Array(resamples);
   for (let resample = 0; resample < resamples; resample++) {
     let sum = 0;
-    for (let draw = 0; draw < count; draw++) sum += from[random.below(count)] ?? 0;
+    const first = resample * count;
+    for (let at = first; at < first + count; at++) sum += from[draws[at] ?? 0] ?? 0;
     means[resample] = sum / count;
   }
   means.sort();

@@ -55,6 +55,10 @@ describe("packed results", () => {
         text: "",
       })),
     );
+    await packResults(files, out, "named");
+    const renamed = readResults(await resultText(out), out);
+    expect(renamed.methods.map(({ model }) => model)).toEqual(["named", "named"]);
+    await packResults(files, out);
     // A packed file is one to go on from.
     expect(await packResults([out], join(folder, "again.jsonl.gz"))).toBe(3);
     const sizes = await Promise.all([stat(out), stat(join(folder, "again.jsonl.gz"))]);

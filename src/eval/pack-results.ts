@@ -23,10 +23,15 @@ export async function resultText(path: string): Promise<string> {
  * Puts result files of one model and series together. Results stand sample by sample, so that what they share packs well;
  * methods that have none are left out.
  *
+ * @param model what the model is called in place of its name there, which is that of a file on some machine
  * @returns how many results there are
  * @throws Error if two files say different things of a method, or have the same result twice
  */
-export async function packResults(paths: readonly string[], out: string): Promise<number> {
+export async function packResults(
+  paths: readonly string[],
+  out: string,
+  model?: string,
+): Promise<number> {
   const methods = new Map<string, MethodLine>();
   const results = new Map<string, ResultLine>();
   for (const path of paths) {
@@ -51,7 +56,8 @@ export async function packResults(paths: readonly string[], out: string): Promis
   const sorted = [...results].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, result]) => result);
   const asked = new Set(sorted.map(({ method }) => method));
   const named = [...methods.values()].filter(({ method }) => asked.has(method));
-  const lines = [...named, ...sorted].map(resultLine);
+  const renamed = named.map((line) => (model === undefined ? line : { ...line, model }));
+  const lines = [...renamed, ...sorted].map(resultLine);
   await writeFile(out, gzipSync(lines.join(""), { level: 9 }));
   return sorted.length;
 }
