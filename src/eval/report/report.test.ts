@@ -201,7 +201,8 @@ describe("the committed report", () => {
   const folder = packagePath("docs/evaluation");
   const plans = packagePath("models");
 
-  it("is what its results give", { timeout: 60_000 }, async () => {
+  // Tens of thousands of results, and every interval from 2,000 resamples.
+  it("is what its results give", { timeout: 180_000 }, async () => {
     const files = await reportOf(folder, plans);
     expect(files.size).toBeGreaterThan(3);
     for (const [path, text] of files) {
@@ -217,7 +218,8 @@ describe("the committed report", () => {
     let copy: string;
     beforeAll(async () => {
       copy = await mkdtemp(join(tmpdir(), "leanedge-report-"));
-      await cp(join(folder, "results"), join(copy, "results"), { recursive: true });
+      const [name = ""] = readdirSync(join(folder, "results")).filter((one) => /-needles/.test(one));
+      await cp(join(folder, "results", name), join(copy, "results", name));
     });
     afterAll(() => rm(copy, { recursive: true, force: true }));
 
