@@ -125,7 +125,7 @@ export const orphanedTurnMs = 60_000;
 export const bindingTtlMs = 30 * 60_000;
 
 /** How long a change may wait on its way to the tenant's index: a session whose turns are short tells of several at once. */
-export const indexPushMs = 200;
+export const indexPushMs = 1_000;
 /** Entries that wait for one tenant's index together: a message of some 100 KB at most. */
 export const indexBatchMax = 256;
 /** Tenants for whom entries wait in one isolate; the longest waiting ones are told anew by their sessions' alarms. */
@@ -138,6 +138,11 @@ export const bindingSlackMs = 60_000;
 
 /** First pause before a failed update of the tenant's index is tried again; it doubles up to the maximum. */
 export const indexRetryMs = 1_000;
+/**
+ * How late the tenant's index hears of a session whose object was lost between a turn's end and what it had to tell, a
+ * second. No earlier: the alarm for it is stored with every session's first turn, and would come only to find that all was told.
+ */
+export const indexLostMs = 30_000;
 /** Longest pause before a failed update of the tenant's index is tried again. */
 export const indexRetryMsMax = 60_000;
 
@@ -305,6 +310,10 @@ export const placeAskMs = 500;
 export const poolAnswerMsMax = 3_000;
 /** Time after which a client that found all workers full should come again, in seconds. */
 export const fullRetryAfterSeconds = 2;
+/** How long it may take until a pool hears that workers which are not in doubt have served turns. */
+export const poolServedMs = 500;
+/** Workers, and reasons to go there, of which a pool hears at once. */
+export const poolServedMax = 256;
 /** Age from which an isolate renews its view of a pool. */
 export const poolViewMs = 2_000;
 /** Oldest view that places sessions while a pool does not answer. */

@@ -7,4 +7,10 @@ declare module "node:crypto" {
     copy(): Hash;
   }
   export function createHash(algorithm: "sha256"): Hash;
+  /** The hash of one piece. */
+  export function hash(
+    algorithm: "sha256",
+    data: string | Uint8Array,
+    encoding: "buffer",
+  ): Uint8Array<ArrayBuffer>;
 }

@@ -1,13 +1,27 @@
-/** SHA-256 by the runtime's own code: a tenth of the time that JavaScript takes, and synchronous. */
-import { createHash } from "node:crypto";
+/** SHA-256 by the runtime's own code, synchronous. */
+import { createHash, hash } from "node:crypto";
+
+const encoder = new TextEncoder();
 
 /** SHA-256 of all parts, one after the other; a string counts as UTF-8. 32 bytes. */
 export function sha256(...parts: readonly (string | Uint8Array)[]): Uint8Array {
-  const hash = createHash("sha256");
-  for (const part of parts) {
-    hash.update(part);
+  // One call for what lies in one piece: a hash that is fed is a stream of Node's, five objects and three calls more.
+  const [first = "", ...others] = parts;
+  return new Uint8Array(hash("sha256", others.length === 0 ? first : joined(parts), "buffer"));
+}
+
+function joined(parts: readonly (string | Uint8Array)[]): string | Uint8Array {
+  if (parts.every((part) => typeof part === "string")) {
+    return parts.join("");
   }
-  return new Uint8Array(hash.digest());
+  const pieces = parts.map((part) => (typeof part === "string" ? encoder.encode(part) : part));
+  const all = new Uint8Array(pieces.reduce((sum, { byteLength }) => sum + byteLength, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.byteLength;
+  }
+  return all;
 }
 
 /** SHA-256 of a text that grows, which may be asked for at any time. */

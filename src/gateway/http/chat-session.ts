@@ -31,11 +31,8 @@ const sessionHeaders = [
  * id that cannot be one.
  */
 export function chatSessionId(request: ChatRequest, headers: Headers): string {
-  const named = [
-    request.sessionId,
-    ...sessionHeaders.map((name) => headers.get(name) ?? undefined),
-  ].find((id) => id !== undefined && id !== "");
-  if (named !== undefined) {
+  const named = namedSession(request, headers);
+  if (named !== "") {
     checkSessionId(named, "session id");
     return named;
   }
@@ -87,6 +84,15 @@ export async function runChat(
     }
     sessionId = redirect.sessionId;
   }
+}
+
+/** The session id that a request brings; empty if it brings none. A header is read only where those before it say nothing. */
+function namedSession({ sessionId = "" }: ChatRequest, headers: Headers): string {
+  let id = sessionId;
+  for (let at = 0; id === "" && at < sessionHeaders.length; at++) {
+    id = headers.get(sessionHeaders[at] ?? "") ?? "";
+  }
+  return id;
 }
 
 /** How a conversation begins: its instructions and the first thing that was said. */

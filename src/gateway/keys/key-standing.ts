@@ -81,9 +81,14 @@ export async function callerOf(hash: Uint8Array, env: GatewayEnv): Promise<Calle
   return { keyId, tenant, limits: effectiveLimits(keyLimits, limits) };
 }
 
+/** Whether a key is the configuration's: it opens what it opens for as long as this isolate lives. */
+export function isConfigured(keyId: string, env: GatewayEnv): boolean {
+  return configuredKeys(env).some((key) => key.keyId === keyId);
+}
+
 /** Why a key opens nothing any more; undefined while it does. Rejects where the keyring cannot be reached. */
 export async function keyEnd(keyId: string, env: GatewayEnv): Promise<string | undefined> {
-  if (configuredKeys(env).some((key) => key.keyId === keyId)) {
+  if (isConfigured(keyId, env)) {
     return undefined;
   }
   let known = fresh(byId, keyId);

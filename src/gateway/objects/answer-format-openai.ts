@@ -11,7 +11,7 @@ import type {
 import { openAiError } from "../errors.js";
 import { acceptWaitMs, wholePatienceMs } from "../limits.js";
 import { sha256 } from "../sha256.js";
-import type { AnswerAhead, AnswerFormat } from "./answer-format.js";
+import type { AnswerAhead, AnswerFormat, HeadWriter } from "./answer-format.js";
 import { backendName } from "./backend-name.js";
 import { placementName } from "./placement-name.js";
 
@@ -79,7 +79,7 @@ class AnswerName {
   }
 
   /** Waits until a worker has the turn, so that the head can name it, or say why not; at most acceptWaitMs. */
-  async head(ahead: AnswerAhead, headers: Headers): Promise<void> {
+  async head(ahead: AnswerAhead, headers: HeadWriter): Promise<void> {
     headers.set("x-session-id", headerText(this.#answer.sessionId));
     await ahead.readUntil((event) => {
       if (event.case === "started") {
@@ -110,7 +110,7 @@ class OpenAiEvents implements AnswerFormat {
     this.#includeUsage = includeUsage;
   }
 
-  async head(ahead: AnswerAhead, headers: Headers): Promise<void> {
+  async head(ahead: AnswerAhead, headers: HeadWriter): Promise<void> {
     await this.#name.head(ahead, headers);
     headers.set("content-type", "text/event-stream; charset=utf-8");
     headers.set("cache-control", "no-cache");
@@ -184,7 +184,7 @@ class OpenAiWhole implements AnswerFormat {
     this.#name = new AnswerName(answer);
   }
 
-  async head(ahead: AnswerAhead, headers: Headers): Promise<void> {
+  async head(ahead: AnswerAhead, headers: HeadWriter): Promise<void> {
     await this.#name.head(ahead, headers);
     let failure: ConnectError | undefined;
     const over = await ahead.readUntil((event) => {

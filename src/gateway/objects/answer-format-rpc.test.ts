@@ -107,7 +107,7 @@ describe.each(endReaders)("a stream of %s", (_, format, errorOf) => {
       timeoutMs: 700,
       clock,
     });
-    const { headers, body } = await answer.response(new Headers());
+    const { headers, body } = await answer.response(new Map());
     expect(headers.get(passHeader)).toBe("1");
     const reading = new Response(body).arrayBuffer();
     expect([...timers.keys()]).toEqual([700]);

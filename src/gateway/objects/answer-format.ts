@@ -15,6 +15,11 @@ import type { Frame } from "./session-wire.js";
  */
 export type AnswerForm = "frames" | "events" | "usage" | "whole" | "connect" | "grpc-web";
 
+/** The head of a response that is being written: Headers, or a Map, which is no call into the runtime for each of its lines. */
+export interface HeadWriter {
+  set(name: string, value: string): unknown;
+}
+
 /** An answer that is being read, before its body begins. */
 export interface AnswerAhead {
   /**
@@ -29,7 +34,7 @@ export interface AnswerFormat {
   /** Head and body are the client's, and are passed on as they are. */
   readonly passes: boolean;
   /** Waits for what the head of the response must say, at most, and writes it. Throws where an error is to be told instead. */
-  head(ahead: AnswerAhead, headers: Headers): Promise<void>;
+  head(ahead: AnswerAhead, headers: HeadWriter): Promise<void>;
   /**
    * Bytes for events that are there together; may be empty. Throws where they mean that the answer failed.
    *

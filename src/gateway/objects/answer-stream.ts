@@ -18,8 +18,10 @@ import type { Clock } from "./clock.js";
 import type { ResumePoint } from "./resume-point.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionStore } from "./session-store.js";
+import type { StopSignal } from "./stop.js";
 import type { TurnRunner } from "./turn-runner.js";
 
+const encoder = new TextEncoder();
 /** Keeps a byte order mark that a model writes: offsets count it. */
 const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
@@ -57,7 +59,7 @@ export interface AnswerStreamOptions {
   readonly bell: ChangeBell;
   readonly clock: Clock;
   /** The client left. */
-  readonly signal: AbortSignal;
+  readonly signal: StopSignal;
 }
 
 /** The stream. Throws the refusal of a turn that was withdrawn, and what ResumePoint throws. */
@@ -135,7 +137,7 @@ class AnswerStream implements EventSource {
       const piece = readAnswer(store, turn, this.#offset);
       if (piece !== undefined) {
         events.push(delta(this.#offset, piece));
-        this.#offset += piece.bytes.byteLength;
+        this.#offset += piece.bytes;
         if (this.#offset < turn.textBytes) {
           return events;
         }
@@ -163,7 +165,7 @@ class AnswerStream implements EventSource {
  */
 class StreamWaits {
   readonly #clock: Clock;
-  readonly #signal: AbortSignal;
+  readonly #signal: StopSignal;
   #wake = (): void => undefined;
   #dropTimer: (() => void) | undefined;
   readonly #onTime = (): void => {
@@ -176,7 +178,7 @@ class StreamWaits {
     this.#wake();
   };
 
-  constructor(clock: Clock, signal: AbortSignal) {
+  constructor(clock: Clock, signal: StopSignal) {
     this.#clock = clock;
     this.#signal = signal;
     signal.addEventListener("abort", this.#onLeave, { once: true });
@@ -204,21 +206,23 @@ class StreamWaits {
 
 /** A part of an answer. */
 interface AnswerPart {
-  readonly bytes: Uint8Array;
+  readonly text: string;
+  /** Of its text. */
+  readonly bytes: number;
   /** Tokens of the answer up to the part's end. */
   readonly tokens: number;
 }
 
 /** The answer from `offset` on, at most deltaBytesMax bytes and whole characters; undefined if there is nothing. */
 function readAnswer(store: SessionStore, turn: TurnRecord, offset: number): AnswerPart | undefined {
-  const encoder = new TextEncoder();
   if (!turn.running) {
     const all = encoder.encode(store.answerText(turn.number));
     const end = characterBorder(all, Math.min(all.byteLength, offset + deltaBytesMax));
     return end <= offset
       ? undefined
       : {
-          bytes: all.subarray(offset, end),
+          text: utf8.decode(all.subarray(offset, end)),
+          bytes: end - offset,
           // The split of tokens is not kept once a turn has ended; the whole count belongs to the last part.
           tokens:
             end === all.byteLength
@@ -226,28 +230,20 @@ function readAnswer(store: SessionStore, turn: TurnRecord, offset: number): Answ
               : Math.floor((turn.completionTokens * end) / all.byteLength),
         };
   }
-  const parts: Uint8Array[] = [];
-  let length = 0;
+  let text = "";
+  let bytes = 0;
   let tokens = 0;
   for (const piece of store.piecesFrom(offset)) {
-    const bytes = encoder.encode(piece.text).subarray(Math.max(0, offset - piece.byteOffset));
-    if (length > 0 && length + bytes.byteLength > deltaBytesMax) {
+    const known = Math.max(0, offset - piece.byteOffset);
+    const more = piece.byteLength - known;
+    if (bytes > 0 && bytes + more > deltaBytesMax) {
       break;
     }
-    parts.push(bytes);
-    length += bytes.byteLength;
+    text += known === 0 ? piece.text : utf8.decode(encoder.encode(piece.text).subarray(known));
+    bytes += more;
     tokens = piece.tokensEnd;
   }
-  if (length === 0) {
-    return undefined;
-  }
-  const bytes = new Uint8Array(length);
-  let position = 0;
-  for (const part of parts) {
-    bytes.set(part, position);
-    position += part.byteLength;
-  }
-  return { bytes, tokens };
+  return bytes === 0 ? undefined : { text, bytes, tokens };
 }
 
 /** The last border of characters at or before `end`. */
@@ -277,16 +273,19 @@ function started(options: AnswerStreamOptions, turn: TurnRecord): GenerateRespon
 }
 
 function delta(offset: number, part: AnswerPart): GenerateResponse {
-  return create(GenerateResponseSchema, {
+  // Written out, since an answer has one for each token: `create` looks at what it is given field by field.
+  return {
+    $typeName: "leanedge.v1.GenerateResponse",
     event: {
       case: "delta",
       value: {
+        $typeName: "leanedge.v1.TextDelta",
         offset: BigInt(offset),
-        text: utf8.decode(part.bytes),
+        text: part.text,
         completionTokens: part.tokens,
       },
     },
-  });
+  };
 }
 
 function heartbeat(promptTokensDone: number, promptTokens: number): GenerateResponse {

@@ -9,6 +9,7 @@ import { AnswerStreams } from "./answer-streams.js";
 import type { EventSource } from "./answer-streams.js";
 import { systemClock } from "./clock.js";
 import { FrameReader } from "./session-wire.js";
+import type { StopSignal } from "./stop.js";
 
 const never = new AbortController().signal;
 
@@ -17,7 +18,7 @@ function heartbeat(): GenerateResponse {
 }
 
 /** Events until the client leaves; counts how often somebody asked for some. */
-function endless(asked: { count: number }): (left: AbortSignal) => EventSource {
+function endless(asked: { count: number }): (left: StopSignal) => EventSource {
   return (left) => ({
     ended: false,
     async next() {
@@ -56,7 +57,7 @@ function open(
   streams: AnswerStreams,
   turn: number,
   signal: AbortSignal,
-  events: (left: AbortSignal) => EventSource,
+  events: (left: StopSignal) => EventSource,
 ): Promise<ReadableStream<Uint8Array>> {
   const answer = streams.open(turn, {
     signal,
@@ -64,7 +65,7 @@ function open(
     format: frameFormat,
     clock: systemClock,
   });
-  return answer.response(new Headers()).then(({ body }) => {
+  return answer.response(new Map()).then(({ body }) => {
     if (body === null) throw new Error("a response without a body");
     return body;
   });

@@ -7,6 +7,8 @@ import { deadlineExceeded, publicError } from "../errors.js";
 import type { AnswerAhead, AnswerFormat } from "./answer-format.js";
 import type { Clock } from "./clock.js";
 import { countedHeader, passHeader } from "./session-name.js";
+import { Stop } from "./stop.js";
+import type { StopSignal } from "./stop.js";
 
 /** Events of an answer, those together that are there together. */
 export interface EventSource {
@@ -34,7 +36,7 @@ export interface AnswerOptions {
   /** Aborts when the caller leaves. */
   readonly signal: AbortSignal;
   /** Makes the events; the signal that it gets aborts when the client leaves, in whichever way. */
-  readonly events: (left: AbortSignal) => EventSource;
+  readonly events: (left: StopSignal) => EventSource;
   readonly format: AnswerFormat;
   /** Has somebody look after the stream; a stream that is ended so counts as left. */
   readonly hold?: StreamHold;
@@ -73,7 +75,7 @@ export class AnswerStreams {
 export class OpenAnswer implements AnswerAhead {
   readonly #options: AnswerOptions;
   readonly #source: EventSource;
-  readonly #left = new AbortController();
+  readonly #left = new Stop();
   readonly #onOver: (left: boolean) => void;
   readonly #leave = (): void => {
     this.#options.watch?.end("left");
@@ -92,7 +94,7 @@ export class OpenAnswer implements AnswerAhead {
   constructor(options: AnswerOptions, onOver: (left: boolean) => void) {
     this.#options = options;
     this.#onOver = onOver;
-    this.#source = options.events(this.#left.signal);
+    this.#source = options.events(this.#left);
   }
 
   /** Hears of the client, and of whoever else ends the answer, from now on. */
@@ -118,21 +120,22 @@ export class OpenAnswer implements AnswerAhead {
   }
 
   /** The response, once its head is known. Throws what is to be told instead of an answer. */
-  async response(headers: Headers): Promise<Response> {
+  async response(head: Map<string, string>): Promise<Response> {
     try {
-      await this.#options.format.head(this, headers);
+      await this.#options.format.head(this, head);
     } catch (error) {
       const { watch } = this.#options;
       if (watch !== undefined) {
         watch.failed(error);
-        headers.set(countedHeader, "1");
+        head.set(countedHeader, "1");
       }
       this.#over(false);
       throw error;
     }
     if (this.#options.format.passes) {
-      headers.set(passHeader, "1");
+      head.set(passHeader, "1");
     }
+    const headers = Object.fromEntries(head);
     const whole = this.#whole();
     if (whole !== undefined) {
       return new Response(whole, { headers });
@@ -184,7 +187,7 @@ export class OpenAnswer implements AnswerAhead {
           return false;
         }
         this.#took(events);
-        if (this.#left.signal.aborted) {
+        if (this.#left.aborted) {
           throw this.#ended ?? new ConnectError("the client left", Code.Canceled);
         }
         this.#ahead.push(...events);
@@ -198,7 +201,7 @@ export class OpenAnswer implements AnswerAhead {
   #took(events: readonly GenerateResponse[]): void {
     this.#pending = undefined;
     const { watch } = this.#options;
-    if (watch !== undefined && !this.#left.signal.aborted) {
+    if (watch !== undefined && !this.#left.aborted) {
       for (const event of events) {
         watch.look(event);
       }
@@ -219,7 +222,7 @@ export class OpenAnswer implements AnswerAhead {
 
   async #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
     const { format, watch } = this.#options;
-    const { signal: left } = this.#left;
+    const left = this.#left;
     try {
       for (;;) {
         const events = await this.#next();
@@ -275,7 +278,7 @@ export class OpenAnswer implements AnswerAhead {
     }
     this.#options.signal.removeEventListener("abort", this.#leave);
     if (left) {
-      this.#left.abort();
+      this.#left.stop();
     }
     this.#onOver(left);
   }

@@ -112,11 +112,15 @@ export class CacheStore {
 
   /**
    * Sets when the cache is to be saved; 0: not at all. A time that only moves on need not be stored: an object that was lost
-   * finds an earlier one, and saves no later for it.
+   * finds an earlier one, and saves no later for it. Nor need its end: nothing comes of a time that is over but another look.
    */
   setSaveDue(dueMs: number): void {
     const beforeMs = this.#record.saveDueMs;
-    if (beforeMs === 0 || dueMs < beforeMs) {
+    if (dueMs === 0) {
+      if (beforeMs !== 0) {
+        this.#row.setIdly({ ...this.#record, saveDueMs: 0 });
+      }
+    } else if (beforeMs === 0 || dueMs < beforeMs) {
       this.#change({ saveDueMs: dueMs });
     } else if (dueMs > beforeMs) {
       this.#row.keep({ ...this.#record, saveDueMs: dueMs });

@@ -28,7 +28,7 @@ export interface StartOptions {
   readonly request: GenerateRequest;
   readonly signal: AbortSignal;
   /** Headers of the answer. */
-  readonly head: Headers;
+  readonly head: Map<string, string>;
   /** What the turn keeps of the caller's key. */
   readonly ticket: TurnTicket | undefined;
   readonly form: { readonly history: boolean; readonly requestHash: Uint8Array };

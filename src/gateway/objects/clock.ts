@@ -1,11 +1,12 @@
 /** Time, as an argument where tests need to steer it. */
+import type { StopSignal } from "./stop.js";
 
 /** A clock and its timers. */
 export interface Clock {
   /** Milliseconds since 1970. */
   nowMs(): number;
   /** Resolves after `ms`, or at once when the signal aborts; never rejects. */
-  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  sleep(ms: number, signal?: StopSignal): Promise<void>;
   /** Calls `wake` after `ms`; what it returns drops the timer. Costs a third of a sleep that a signal may end. */
   timer(ms: number, wake: () => void): () => void;
 }

@@ -20,6 +20,7 @@ class GuardBench {
         ? Promise.reject(new Error("away"))
         : Promise.resolve(this.ends.get(keyId));
     },
+    lasts: (keyId) => keyId === "configured",
     clock: this.clock,
     background: () => undefined,
   });
@@ -75,9 +76,10 @@ describe("KeyGuard", () => {
     expect(ended).toBe(true);
   });
 
-  it("looks after nothing without a key", () => {
+  it("looks after nothing without a key, or under one that never ends", () => {
     const { clock, guard } = new GuardBench();
     guard.hold("", () => undefined)();
+    guard.hold("configured", () => undefined);
     expect(clock.sleeping).toEqual([]);
   });
 });

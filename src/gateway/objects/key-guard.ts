@@ -14,6 +14,8 @@ import type { Clock } from "./clock.js";
 export interface KeyGuardOptions {
   /** Why a key opens nothing any more; undefined while it does. May reject. */
   readonly keyEnd: (keyId: string) => Promise<string | undefined>;
+  /** Whether a key never ends, and need not be looked after. */
+  readonly lasts: (keyId: string) => boolean;
   readonly clock: Clock;
   /** Keeps work alive that nobody waits for. */
   readonly background: (work: Promise<unknown>) => void;
@@ -41,7 +43,7 @@ export class KeyGuard {
    * @param end called when the key has ended, in the same moment for all that is held under it
    */
   hold(keyId: string, end: (error: ConnectError) => void): () => void {
-    if (keyId === "") {
+    if (keyId === "" || this.#options.lasts(keyId)) {
       return () => undefined;
     }
     const hold: Hold = { keyId, end };

@@ -6,6 +6,7 @@ import { concatBytes } from "@noble/hashes/utils.js";
 import { SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { PrefixName } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import { keptIdsBytesMax } from "../limits.js";
+import { utf8Bytes } from "../utf8.js";
 import { namePrefix, packIds } from "../worker-client/segments.js";
 import type { PackedSegment } from "../worker-client/segments.js";
 import { pieceRecord } from "./session-records.js";
@@ -14,8 +15,6 @@ import { blob, bytes, int, member } from "./sql-row.js";
 import type { Row } from "./sql-row.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
 import { StoredColumns } from "./stored-columns.js";
-
-const encoder = new TextEncoder();
 
 /** A segment and the turn that added it. */
 export interface TurnSegment extends PackedSegment {
@@ -153,7 +152,7 @@ export class LogTable implements KeptTable {
     const last = this.pieces.at(-1);
     const piece: PieceRecord = {
       byteOffset: endOf(last),
-      byteLength: encoder.encode(text).byteLength,
+      byteLength: utf8Bytes(text),
       tokensEnd: (last?.tokensEnd ?? 0) + ids.length,
       text,
       ids: packIds(ids),

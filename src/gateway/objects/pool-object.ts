@@ -30,6 +30,7 @@ import type {
   PoolCounts,
   PoolView,
   Registration,
+  ServedTurns,
 } from "../pool/pool-calls.js";
 import { newEntry, recordOf } from "../pool/pool-entry.js";
 import type { PoolEntry, WorkerModel, WorkerRecord } from "../pool/pool-entry.js";
@@ -168,6 +169,18 @@ export class PoolObject extends DurableObject<GatewayEnv> {
       }
       this.#serveWaiters();
     }
+  }
+
+  /** Turns that ended well on workers that are not in doubt. It ends no doubt: since then others may have failed there. */
+  served(list: readonly ServedTurns[]): void {
+    const nowMs = systemClock.nowMs();
+    for (const { worker, address, reason, turns } of list) {
+      this.#roster.served({ worker, address }, nowMs);
+      if (reason !== PlacementReason.BOUND) {
+        this.#rebound[reason] = (this.#rebound[reason] ?? 0) + turns;
+      }
+    }
+    this.#serveWaiters();
   }
 
   /** What an isolate may keep of the pool. */

@@ -18,8 +18,8 @@ import {
   turnMessagesMax,
 } from "../limits.js";
 import { sha256 } from "../sha256.js";
+import { utf8Bytes } from "../utf8.js";
 
-const encoder = new TextEncoder();
 /** C0, DEL and C1. */
 // eslint-disable-next-line no-control-regex -- control characters are what this refuses
 const controlCharacters = /[\u0000-\u001f\u007f-\u009f]/;
@@ -29,7 +29,7 @@ export function checkSessionId(id: string, field = "session_id"): void {
   if (id === "") {
     throw invalidArgument(`${field} is empty`);
   }
-  const bytes = encoder.encode(id).byteLength;
+  const bytes = utf8Bytes(id);
   if (bytes > sessionIdBytesMax) {
     throw invalidArgument(
       `${field} is ${bytes} bytes long, at most ${sessionIdBytesMax} are allowed`,
@@ -127,7 +127,7 @@ function checkText(text: string, index: number): void {
   if (!text.isWellFormed()) {
     throw invalidArgument(`messages[${index}].text is not valid Unicode`);
   }
-  const bytes = encoder.encode(text).byteLength;
+  const bytes = utf8Bytes(text);
   if (bytes > messageBytesMax) {
     throw invalidArgument(
       `messages[${index}].text is ${bytes} bytes long, at most ${messageBytesMax} are allowed`,
@@ -181,7 +181,7 @@ export function checkSampling(sampling: SamplingParams): void {
     );
   }
   sampling.stop.forEach((stop, index) => {
-    const bytes = encoder.encode(stop).byteLength;
+    const bytes = utf8Bytes(stop);
     if (bytes === 0 || bytes > stopStringBytesMax) {
       throw invalidArgument(
         `stop[${index}] is ${bytes} bytes long, 1 to ${stopStringBytesMax} are allowed`,
@@ -241,11 +241,7 @@ export function resolveSampling(
 
 /** Identifies the messages of a turn: SHA-256 over roles, lengths and texts. */
 export function hashMessages(messages: readonly Message[]): Uint8Array {
-  const parts = messages.flatMap((message) => {
-    const text = encoder.encode(message.text);
-    return [`${message.role}:${text.byteLength}:`, text];
-  });
-  return sha256(...parts);
+  return sha256(messages.map(({ role, text }) => `${role}:${utf8Bytes(text)}:${text}`).join(""));
 }
 
 /** Whether two hashes are the same; they are public, so time does not matter. */

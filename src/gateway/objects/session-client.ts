@@ -40,10 +40,19 @@ import { objectRestartsMax, resumeHashBytes } from "../limits.js";
 import { TextSha256 } from "../sha256.js";
 import { noteCounted } from "../metrics/watch-answer.js";
 import type { AnswerForm } from "./answer-format.js";
-import { countedHeader, passHeader, sessionObjectName, sessionUrl } from "./session-name.js";
+import {
+  callHeader,
+  countedHeader,
+  passHeader,
+  sessionObjectName,
+  writeSessionCall,
+} from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { FrameReader, ObjectLostError, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
+
+/** The address of every call; it means nothing. */
+const objectUrl = "http://session/";
 
 /** Who calls. */
 export interface SessionCaller {
@@ -53,7 +62,7 @@ export interface SessionCaller {
   readonly signal: AbortSignal;
   /** The API key that the caller showed; undefined: no key and no limits. */
   readonly key?: CallerKey | undefined;
-  /** Gets the headers of the object's answer, also of one that is an error. */
+  /** Gets the headers of the object's answer, also of one that is an error; not of a chat's answer, whose head they are. */
   readonly onHead?: (head: Headers) => void;
 }
 
@@ -157,6 +166,7 @@ export class SessionClient {
         const next = restarts === 0 ? request : nextRequest(request, started, last, hash);
         const body = toBinary(GenerateRequestSchema, next);
         const answer = await this.#fetch("Generate", body, { again: restarts > 0 });
+        this.#caller.onHead?.(answer.headers);
         for await (const frame of framesOf(answer)) {
           const response = fromBinary(GenerateResponseSchema, frame.payload);
           const { event } = response;
@@ -195,6 +205,7 @@ export class SessionClient {
       try {
         const how = { form, timeoutMs, again: restarts > 0 };
         const response = await this.#fetch("Generate", body, how);
+        this.#caller.onHead?.(response.headers);
         if (response.headers.has(passHeader)) {
           return response;
         }
@@ -234,6 +245,7 @@ export class SessionClient {
       if (response.headers.has(passHeader)) {
         return { kind: "answer", response };
       }
+      this.#caller.onHead?.(response.headers);
       counted = response.headers.has(countedHeader);
       const first = await framesOf(response).next();
       if (first.done === true || first.value.kind !== frameKind.redirect) {
@@ -256,6 +268,7 @@ export class SessionClient {
     try {
       let message: MessageShape<Desc> | undefined;
       const response = await this.#fetch(method, body);
+      this.#caller.onHead?.(response.headers);
       for await (const frame of framesOf(response)) {
         message = fromBinary(schema, frame.payload);
       }
@@ -268,7 +281,7 @@ export class SessionClient {
     }
   }
 
-  /** Calls the object; the caller hears of the head's limits. */
+  /** Calls the object. */
   async #fetch(
     method: string,
     body: Uint8Array,
@@ -280,15 +293,14 @@ export class SessionClient {
     const stub = this.#env.SESSION.getByName(sessionObjectName(tenant, this.#sessionId));
     const { idempotencyKey = "", ...rest } = how;
     const sessionId = this.#sessionId;
-    const url = sessionUrl({ method, tenant, sessionId, requestId, idempotencyKey, key, ...rest });
+    const call = { method, tenant, sessionId, requestId, idempotencyKey, key, ...rest };
     try {
-      const response = await stub.fetch(url, {
+      return await stub.fetch(objectUrl, {
         method: "POST",
+        headers: { [callHeader]: writeSessionCall(call) },
         body: new Uint8Array(body),
         signal,
       });
-      this.#caller.onHead?.(response.headers);
-      return response;
     } catch (cause) {
       signal.throwIfAborted();
       throw new ObjectLostError(cause);

@@ -18,6 +18,7 @@ import { existingSession } from "./session-parts.js";
 import type { SessionParts } from "./session-parts.js";
 import type { SessionRecord } from "./session-records.js";
 import { sessionView } from "./session-views.js";
+import { Stop } from "./stop.js";
 /** The target of a fork. */
 export interface ForkTarget {
   /** It is the fork that was asked for. */
@@ -142,7 +143,7 @@ export class SessionForks {
     const saved = this.#parts.snapshots.usableTokens();
     if (saved > shared && saved <= prefix.tokens) {
       // Under the fork's own name, and older than its first turn, which may come meanwhile.
-      await this.#parts.snapshots.restore(client, 0, new AbortController().signal, newSequenceId);
+      await this.#parts.snapshots.restore(client, 0, new Stop(), newSequenceId);
     }
   }
 

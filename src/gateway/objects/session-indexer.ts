@@ -1,7 +1,7 @@
 /** Keeps the tenant's index at what the session says. What fails is tried again by the object's alarm. */
 import { errorFields } from "../../log/log-line.js";
 import { log } from "../log.js";
-import { indexPushMs, indexRetryMs, indexRetryMsMax, turnWatchMs } from "../limits.js";
+import { indexLostMs, indexPushMs, indexRetryMs, indexRetryMsMax } from "../limits.js";
 import type { Clock } from "./clock.js";
 import { isolateBatches } from "./index-batches.js";
 import type { IndexAnswer } from "./index-batches.js";
@@ -39,29 +39,27 @@ export class SessionIndexer {
     if (!behind) {
       return undefined;
     }
-    // A push that is under way, or about to be, says itself if it fails; after an eviction the alarm of a turn is in time.
+    // A push that is under way, or about to be, says itself if it fails.
     return this.#failures === 0
-      ? turnWatchMs
+      ? indexLostMs
       : Math.min(indexRetryMs * 2 ** Math.min(this.#failures, 16), indexRetryMsMax);
   }
 
   /**
    * Brings the index up to date within indexPushMs, with what other sessions tell it (index-batches.ts), and at once where a
-   * session was made that it does not know of yet. Never rejects. Resolves to whether it is then, or will be if all goes well.
+   * session was made that it does not know of yet. Never rejects. Resolves to whether it is then, or will be if all goes well;
+   * undefined where another session sees to it.
    */
-  async pushSoon(): Promise<boolean> {
+  pushSoon(): Promise<boolean> | undefined {
     const session = this.#store.session();
     if (session === undefined || (session.indexedVersion === 0 && !session.implicit)) {
       return this.push();
     }
-    try {
-      // What others tell the index for this session must be durable.
-      await this.#store.sync();
-      return await this.#share();
-    } catch (error) {
-      this.#failed(error);
-      return false;
+    if (!this.#store.durable) {
+      return this.#share(false);
     }
+    // A turn's end is durable when it is told, and mostly another session has begun to gather.
+    return this.#mustCarry() ? this.#share(true) : undefined;
   }
 
   /** Brings the index up to date. Never rejects. Resolves to whether it is now. */
@@ -84,17 +82,33 @@ export class SessionIndexer {
     }
   }
 
-  /** Tells the index with others; true where nobody failed. */
-  async #share(): Promise<boolean> {
+  /** Adds what there is to tell to what others have; true where this one has to carry it. */
+  #mustCarry(): boolean {
     const session = this.#store.session();
-    if (session === undefined || session.indexVersion <= session.indexedVersion) {
-      return true;
+    return (
+      session !== undefined &&
+      session.indexVersion > session.indexedVersion &&
+      isolateBatches.add(session.tenant, indexEntry(this.#store, session), this.#clock.nowMs())
+    );
+  }
+
+  /** Tells the index with others; true where nobody failed. `added`: they have what there is to tell, and this one carries it. */
+  async #share(added: boolean): Promise<boolean> {
+    try {
+      if (!added) {
+        // What others tell the index for this session must be durable.
+        await this.#store.sync();
+      }
+      return added || this.#mustCarry() ? await this.#carry() : true;
+    } catch (error) {
+      this.#failed(error);
+      return false;
     }
-    const { tenant } = session;
-    const entry = indexEntry(this.#store, session);
-    if (!isolateBatches.add(tenant, entry, this.#clock.nowMs())) {
-      return true;
-    }
+  }
+
+  /** Carries what all sessions of the tenant have to tell. */
+  async #carry(): Promise<boolean> {
+    const tenant = this.#store.session()?.tenant ?? "";
     await this.#clock.sleep(indexPushMs);
     const entries = isolateBatches.take(tenant);
     if (entries.length > 0) {

@@ -22,11 +22,12 @@ import {
 import { setRateHeaders } from "../rate/rate-headers.js";
 import { gatewayMetrics } from "../metrics/definitions.js";
 import { meter } from "../metrics/isolate-meter.js";
+import { utf8Bytes } from "../utf8.js";
+import type { HeadWriter } from "./answer-format.js";
 import type { Clock } from "./clock.js";
 import type { AdmissionRefusal, LimitObject, TurnLease } from "./limit-object.js";
+import type { StopSignal } from "./stop.js";
 import type { TurnTicket } from "./turn-ticket.js";
-
-const encoder = new TextEncoder();
 
 /** A call that may begin a turn. */
 export interface LimitedCall {
@@ -65,7 +66,7 @@ export class SessionLimits {
    * @param plan asked again after each wait; its `begin` runs in the same moment. Where one of them throws nothing has begun,
    *   and what was taken for a turn is given back
    */
-  async admitted<T>(call: LimitedCall, head: Headers, plan: () => CallPlan<T>): Promise<T> {
+  async admitted<T>(call: LimitedCall, head: HeadWriter, plan: () => CallPlan<T>): Promise<T> {
     const { key, maxTokens } = call;
     if (key === undefined) {
       return plan().begin(undefined);
@@ -128,7 +129,7 @@ export class SessionLimits {
   }
 
   /** Keeps the place of a turn until the signal aborts. Never rejects. */
-  async keep(ticket: TurnTicket | undefined, signal: AbortSignal): Promise<void> {
+  async keep(ticket: TurnTicket | undefined, signal: StopSignal): Promise<void> {
     if (ticket?.lease === undefined) {
       return;
     }
@@ -194,7 +195,7 @@ function newLease(
   maxTokens: number | undefined,
   outputTokens: number | undefined,
 ): TurnLease {
-  const bytes = messages.reduce((sum, message) => sum + encoder.encode(message.text).byteLength, 0);
+  const bytes = messages.reduce((sum, message) => sum + utf8Bytes(message.text), 0);
   const answer = maxTokens ?? Math.min(maxTokensDefault, outputTokens ?? Infinity);
   return {
     lease: crypto.randomUUID(),

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "../pool/testing/seeded-random.js";
-import { sessionObjectName, parseSessionUrl, sessionUrl } from "./session-name.js";
+import { readSessionCall, sessionObjectName, writeSessionCall } from "./session-name.js";
 
 describe("the name of a session's object", () => {
   it("keeps tenants apart whatever characters ids hold", () => {
@@ -77,7 +77,7 @@ describe("any two sessions", () => {
         if ((seen.get(name) ?? pair) !== pair) throw new Error(`${pair} has the object of another`);
         seen.set(name, pair);
         const call = { method: "Generate", tenant: a, sessionId: b, requestId: "r" };
-        const read = parseSessionUrl(sessionUrl({ ...call, idempotencyKey: "" }));
+        const read = readSessionCall(writeSessionCall({ ...call, idempotencyKey: "" }));
         if (read.tenant !== a || read.sessionId !== b) throw new Error(`${pair} was not carried`);
       }
     }
@@ -85,16 +85,17 @@ describe("any two sessions", () => {
   });
 });
 
-describe("the address of a call", () => {
-  it("carries every character", () => {
+describe("the header of a call", () => {
+  it("carries every character, and is ASCII", () => {
     const call = {
       method: "Generate",
       tenant: "a&b=c",
-      sessionId: "ä/ ?#%🙂",
+      sessionId: "ä/ ?#%\n\u0000🙂",
       requestId: "r+1",
       idempotencyKey: "k 2",
     };
-    expect(parseSessionUrl(sessionUrl(call))).toEqual({
+    expect(writeSessionCall(call)).toMatch(/^[\x20-\x7e]+$/);
+    expect(readSessionCall(writeSessionCall(call))).toEqual({
       ...call,
       key: undefined,
       again: false,
@@ -102,7 +103,7 @@ describe("the address of a call", () => {
     });
     const rest = { form: "usage", timeoutMs: 1_500, again: true } as const;
     const key = { keyId: "k", limits: { turns: 2 } };
-    expect(parseSessionUrl(sessionUrl({ ...call, ...rest, key }))).toEqual({
+    expect(readSessionCall(writeSessionCall({ ...call, ...rest, key }))).toEqual({
       ...call,
       ...rest,
       key,

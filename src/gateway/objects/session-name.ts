@@ -33,25 +33,27 @@ export function sessionObjectName(tenant: string, sessionId: string): string {
   return `${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`;
 }
 
-/** What an address says besides the method. */
-type WrittenCall = Omit<SessionCall, "method" | "key"> & { readonly caller?: string };
+type WrittenCall = Omit<SessionCall, "key"> & { readonly caller?: string };
 
-/** Address of a call. The host name means nothing. */
-export function sessionUrl({ method, key, ...call }: SessionCall): string {
+/** Header of a request that is a call. */
+export const callHeader = "x-session-call";
+
+/** A call as a header: JSON of ASCII. */
+export function writeSessionCall({ key, ...call }: SessionCall): string {
   const written: WrittenCall = {
     ...call,
     ...(key === undefined ? {} : { caller: writeCallerKey(key) }),
   };
-  return `http://session/${method}?${encodeURIComponent(JSON.stringify(written))}`;
+  return JSON.stringify(written).replaceAll(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
-/** Reads what sessionUrl wrote. */
-export function parseSessionUrl(url: string): SessionCall {
-  const at = url.indexOf("?");
-  const written = JSON.parse(decodeURIComponent(url.slice(at + 1))) as WrittenCall;
-  const { caller = "", again = false, form = "frames", ...call } = written;
-  const method = url.slice(url.lastIndexOf("/", at) + 1, at);
-  return { method, ...call, key: readCallerKey(caller), again, form };
+/** Reads what writeSessionCall wrote. */
+export function readSessionCall(text: string): SessionCall {
+  const { caller = "", again = false, form = "frames", ...call } = JSON.parse(text) as WrittenCall;
+  return { ...call, key: readCallerKey(caller), again, form };
 }
 
 /** Name of a session's sequence on workers; another one for each life of a session id. */

@@ -42,14 +42,14 @@ import { log } from "../log.js";
 import type { GatewayEnv } from "../bindings.js";
 import { findModel, gatewayConfig } from "../config.js";
 import { alreadyExists, invalidArgument, notFound, publicError } from "../errors.js";
-import { keyEnd } from "../keys/key-standing.js";
+import { isConfigured, keyEnd } from "../keys/key-standing.js";
 import { messagesPageSizeDefault, turnWatchMs } from "../limits.js";
 import { flushSoon } from "../metrics/isolate-meter.js";
 import { engineDirectory } from "../worker-client/directory.js";
-import { systemClock } from "./clock.js";
 import type { Clock } from "./clock.js";
 import { KeyGuard } from "./key-guard.js";
 import { releaseSequence } from "./left-workers.js";
+import { ObjectClock } from "./object-clock.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 import { checkPageSize, checkTitle } from "./request-rules.js";
 import type { SessionCopy } from "./session-copy.js";
@@ -57,7 +57,7 @@ import { SessionForks } from "./session-forks.js";
 import type { ForkTarget } from "./session-forks.js";
 import { SessionIndexer } from "./session-indexer.js";
 import { SessionLimits } from "./session-limits.js";
-import { parseSessionUrl, sequenceName } from "./session-name.js";
+import { callHeader, readSessionCall, sequenceName } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { existingSession, releaseOptions } from "./session-parts.js";
 import type { SessionParts } from "./session-parts.js";
@@ -73,7 +73,7 @@ const messagesList = "messages";
 /** See the head of this file. */
 export class SessionObject extends DurableObject<GatewayEnv> {
   readonly #store: SessionStore;
-  readonly #clock: Clock = systemClock;
+  readonly #clock: Clock = new ObjectClock();
   readonly #indexer: SessionIndexer;
   readonly #snapshots: SessionSnapshots;
   readonly #limits: SessionLimits;
@@ -105,6 +105,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
       ...{ snapshots: this.#snapshots, limits: this.#limits },
       keys: new KeyGuard({
         keyEnd: (keyId) => keyEnd(keyId, env),
+        lasts: (keyId) => isConfigured(keyId, env),
         clock: this.#clock,
         background: (work) => ctx.waitUntil(work),
       }),
@@ -118,8 +119,8 @@ export class SessionObject extends DurableObject<GatewayEnv> {
 
   /** One call, as session-wire.ts describes; the client is session-client.ts. */
   override async fetch(request: Request): Promise<Response> {
-    const call = parseSessionUrl(request.url);
-    const head = new Headers();
+    const call = readSessionCall(request.headers.get(callHeader) ?? "");
+    const head = new Map<string, string>();
     try {
       const body = new Uint8Array(await request.arrayBuffer());
       return await this.#dispatch(call, body, request.signal, head);
@@ -132,7 +133,9 @@ export class SessionObject extends DurableObject<GatewayEnv> {
         });
       }
       flushSoon(this.env, this.ctx);
-      return new Response(encodeErrorFrame(publicError(error)), { headers: head });
+      return new Response(encodeErrorFrame(publicError(error)), {
+        headers: Object.fromEntries(head),
+      });
     }
   }
 
@@ -174,7 +177,7 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     call: SessionCall,
     body: Uint8Array,
     signal: AbortSignal,
-    head: Headers,
+    head: Map<string, string>,
   ): Promise<Response> {
     switch (call.method) {
       case "CreateSession":
@@ -320,13 +323,14 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   /** Something changed that the index should know; it follows in its own time. */
   #changed(): void {
     this.#watch();
-    this.ctx.waitUntil(
-      this.#indexer.pushSoon().then((pushed) => {
-        if (!pushed) {
-          this.#watch();
-        }
-      }),
-    );
+    const told = this.#indexer.pushSoon()?.then((pushed) => {
+      if (!pushed) {
+        this.#watch();
+      }
+    });
+    if (told !== undefined) {
+      this.ctx.waitUntil(told);
+    }
   }
 
   /** Sets the one alarm where the next thing is due before it comes. */

@@ -30,6 +30,8 @@ import type { WorkerClient } from "../worker-client/worker-client.js";
 import type { SnapshotRecord } from "./cache-store.js";
 import { sameBytes } from "./request-rules.js";
 import type { SessionStore } from "./session-store.js";
+import { controllerOf } from "./stop.js";
+import type { StopSignal } from "./stop.js";
 
 /** What the snapshots of a session work with. */
 export interface SessionSnapshotsOptions {
@@ -101,7 +103,7 @@ export class SessionSnapshots {
   async restore(
     client: WorkerClient,
     generation: number,
-    signal: AbortSignal,
+    signal: StopSignal,
     sequenceId = this.#options.sequenceId(),
   ): Promise<number> {
     const { cache } = this.#store;
@@ -109,9 +111,10 @@ export class SessionSnapshots {
     if (snapshot === undefined) {
       return 0;
     }
+    const { controller, release } = controllerOf(signal);
     try {
       await client.restore(this.#pieces(snapshot, generation, sequenceId), {
-        signal,
+        signal: controller.signal,
         timeoutMs: snapshotTimeoutMs,
       });
       meter.count(gatewayMetrics.snapshots, { outcome: "restored" });
@@ -125,6 +128,8 @@ export class SessionSnapshots {
         cache.deleteSnapshot();
       }
       return 0;
+    } finally {
+      release();
     }
   }
 
@@ -137,16 +142,14 @@ export class SessionSnapshots {
     from: WorkerClient,
     to: WorkerClient,
     generation: number,
-    signal: AbortSignal,
+    signal: StopSignal,
   ): Promise<number> {
     const fingerprints = this.#store.session()?.fingerprints;
     const prefix = namePrefix(this.#store.segments(), fingerprints);
     if (prefix.tokens < snapshotTokensMin) {
       return 0;
     }
-    const stop = new AbortController();
-    const onAbort = (): void => stop.abort();
-    signal.addEventListener("abort", onAbort, { once: true });
+    const { controller: stop, release } = controllerOf(signal);
     try {
       const sequenceId = this.#options.sequenceId();
       const pieces = from.snapshot(
@@ -165,7 +168,7 @@ export class SessionSnapshots {
       log("info", "snapshot.not_carried", { tokens: prefix.tokens, ...errorFields(error) });
       return 0;
     } finally {
-      signal.removeEventListener("abort", onAbort);
+      release();
       stop.abort();
     }
   }

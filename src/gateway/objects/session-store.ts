@@ -9,6 +9,7 @@ import { Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { Backend, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
 import { FingerprintsSchema, SegmentKind } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { Fingerprints, PrefixName } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import { utf8Bytes } from "../utf8.js";
 import { packIds, segmentTokens } from "../worker-client/segments.js";
 import type { PackedSegment } from "../worker-client/segments.js";
 import { BindingRow } from "./binding-row.js";
@@ -35,8 +36,6 @@ import { StoreWrites } from "./store-writes.js";
 import { TranscriptTable } from "./transcript-table.js";
 import { TurnTable } from "./turn-table.js";
 import type { NewTurn } from "./turn-table.js";
-
-const encoder = new TextEncoder();
 
 /** The tables of one session. */
 export class SessionStore {
@@ -91,6 +90,11 @@ export class SessionStore {
   /** Something was put off and waits to be stored. */
   get waiting(): boolean {
     return this.#writes.waiting;
+  }
+
+  /** Nothing waits to be stored, and all that was is known to be durable. */
+  get durable(): boolean {
+    return this.#writes.durable;
   }
 
   /** Stores what was put off. */
@@ -344,7 +348,7 @@ export class SessionStore {
         finishReason: end.finishReason,
         errorMessage: end.errorMessage,
         completionTokens: kept.byteLength / 4,
-        textBytes: encoder.encode(pieces.text).byteLength,
+        textBytes: utf8Bytes(pieces.text),
         cacheBytes: end.cacheBytes,
       });
       this.#session.change(({ messagesCovered }) => ({

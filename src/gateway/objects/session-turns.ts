@@ -25,6 +25,7 @@ import type { SessionCall } from "./session-name.js";
 import { releaseOptions } from "./session-parts.js";
 import type { SessionParts } from "./session-parts.js";
 import type { TurnRecord } from "./session-records.js";
+import { Stop } from "./stop.js";
 import { TurnRunner } from "./turn-runner.js";
 import { beginsTurn, startTurn } from "./turn-start.js";
 import type { TurnStart } from "./turn-start.js";
@@ -57,7 +58,7 @@ export class SessionTurns {
     call: SessionCall,
     request: GenerateRequest,
     signal: AbortSignal,
-    head: Headers,
+    head: Map<string, string>,
   ): Promise<Response> {
     if (request.sampling !== undefined) {
       checkSampling(request.sampling);
@@ -74,7 +75,7 @@ export class SessionTurns {
     call: SessionCall,
     request: GenerateRequest,
     signal: AbortSignal,
-    head: Headers,
+    head: Map<string, string>,
   ): Promise<Response> {
     if (request.sampling !== undefined) {
       checkSampling(request.sampling);
@@ -142,7 +143,7 @@ export class SessionTurns {
   async #limited(
     call: SessionCall,
     request: GenerateRequest,
-    head: Headers,
+    head: Map<string, string>,
     plan: () => CallPlan,
   ): Promise<Response> {
     let first: CallPlan | undefined = plan();
@@ -211,8 +212,11 @@ export class SessionTurns {
   #run({ number, requestId, ticket: ticketText }: TurnRecord, fresh: boolean): void {
     const ticket = readTicket(ticketText);
     const directory = engineDirectory(this.#parts.env);
-    // Beside the turn: a bound session waits for no pool.
-    this.#parts.ctx.waitUntil(directory.refresh());
+    const refreshed = directory.refresh();
+    if (refreshed !== undefined) {
+      // Beside the turn: a bound session waits for no pool.
+      this.#parts.ctx.waitUntil(refreshed);
+    }
     const runner = new TurnRunner({
       store: this.#parts.store,
       turn: number,
@@ -252,9 +256,9 @@ export class SessionTurns {
     if (ticket?.lease === undefined) {
       return () => undefined;
     }
-    const over = new AbortController();
-    this.#parts.ctx.waitUntil(this.#parts.limits.keep(ticket, over.signal));
-    return () => over.abort();
+    const over = new Stop();
+    this.#parts.ctx.waitUntil(this.#parts.limits.keep(ticket, over));
+    return () => over.stop();
   }
 
   /** Leaves what a turn came to in metrics and log; a turn that was withdrawn is not stored any more. */
@@ -313,7 +317,7 @@ export class SessionTurns {
     start: TurnStart,
     from: Pick<AnswerStreamOptions, "offset" | "resume">,
     signal: AbortSignal,
-    head: Headers,
+    head: Map<string, string>,
   ): () => Promise<Response> {
     const { number } = start.turn;
     const { clock, ctx, env, keys, store } = this.#parts;

@@ -56,6 +56,11 @@ export class StoreWrites {
     return !this.#nothingWaits;
   }
 
+  /** Nothing waits, and all that was written is known to be durable. */
+  get durable(): boolean {
+    return this.#nothingWaits && this.#durable >= this.#written;
+  }
+
   /** Has a table forget what it keeps whenever storage was undone. */
   register(table: KeptTable): void {
     this.#tables.push(table);

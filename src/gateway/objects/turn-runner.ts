@@ -34,6 +34,7 @@ import type { TurnRecord } from "./session-records.js";
 import { checkContext } from "./session-limits.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
+import { Stop } from "./stop.js";
 import { unlessAborted } from "./unless-aborted.js";
 import { WorkerAttempt } from "./worker-attempt.js";
 import { WorkerChooser } from "./worker-chooser.js";
@@ -82,7 +83,7 @@ export interface TurnProgress {
 export class TurnRunner {
   readonly #options: TurnRunnerOptions;
   readonly #store: SessionStore;
-  readonly #stop = new AbortController();
+  readonly #stop = new Stop();
   readonly #chooser: WorkerChooser;
   /** Names the request in logs. */
   readonly #requestId: string;
@@ -131,7 +132,7 @@ export class TurnRunner {
 
   /** Stops the work on the worker at once; the turn ends as cancelled with its text so far. */
   cancel(): void {
-    this.#stop.abort();
+    this.#stop.stop();
   }
 
   /** The turn as it is stored, but for the model where another one is about to answer. */
@@ -161,7 +162,7 @@ export class TurnRunner {
       try {
         await this.#attempts();
       } catch (error) {
-        if (this.#stop.signal.aborted) {
+        if (this.#stop.aborted) {
           await this.#end(FinishReason.CANCELLED, "");
         } else {
           await this.#giveUp(error);
@@ -178,7 +179,7 @@ export class TurnRunner {
     let choice: WorkerChoice | undefined;
     let restarting = false;
     for (;;) {
-      this.#stop.signal.throwIfAborted();
+      this.#stop.throwIfAborted();
       const attempts = this.#countAttempt();
       if (attempts > turnAttemptsMax && this.#fallBack()) {
         rebuild = true;
@@ -191,17 +192,17 @@ export class TurnRunner {
       }
       choice = undefined;
       try {
-        const sampling = await unlessAborted(this.#resolveSampling(), this.#stop.signal);
+        const sampling = await unlessAborted(this.#resolveSampling(), this.#stop);
         this.#answer.tokensMax = sampling.maxTokens ?? 0;
         // A pool may let it wait for room.
-        choice = await unlessAborted(this.#chooser.choose(this.#turn()), this.#stop.signal);
+        choice = await unlessAborted(this.#chooser.choose(this.#turn()), this.#stop);
         if (attempts > 1 && choice.again) {
           await this.#pause(attempts, restarting);
         }
         await this.#attempt(choice, sampling, rebuild);
         return;
       } catch (error) {
-        this.#stop.signal.throwIfAborted();
+        this.#stop.throwIfAborted();
         // What came together with the failure is shown now: another attempt may take its time.
         this.#options.onChange();
         const verdict = judge(error, {
@@ -248,8 +249,8 @@ export class TurnRunner {
   async #pause(attempts: number, restarting: boolean): Promise<void> {
     const backoff = Math.min(attemptBackoffMs * 2 ** (attempts - 2), attemptBackoffMsMax);
     const pause = restarting ? attemptBackoffMsMax : backoff;
-    await this.#options.clock.sleep(pause, this.#stop.signal);
-    this.#stop.signal.throwIfAborted();
+    await this.#options.clock.sleep(pause, this.#stop);
+    this.#stop.throwIfAborted();
   }
 
   async #resolveSampling(): Promise<SamplingParams> {
@@ -279,7 +280,8 @@ export class TurnRunner {
       snapshots,
       leaving: choice.leaving?.client,
       silence,
-      signal: this.#stop.signal,
+      clock,
+      signal: this.#stop,
     });
     try {
       const accepted = await attempt.open();
@@ -386,7 +388,7 @@ export class TurnRunner {
     silence.heard();
     for (;;) {
       const { event } = await silence.wait(attempt.next());
-      this.#stop.signal.throwIfAborted();
+      this.#stop.throwIfAborted();
       attempt.consume();
       switch (event.case) {
         case "tokens":

@@ -1,7 +1,8 @@
 /** Waiting that ends with a signal. */
+import type { StopSignal } from "./stop.js";
 
 /** A promise's value, or the signal's reason as a rejection once it aborts; the promise itself goes on, unheard. */
-export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+export async function unlessAborted<T>(promise: Promise<T>, signal: StopSignal): Promise<T> {
   let onAbort: (() => void) | undefined;
   const aborted = new Promise<never>((_, reject) => {
     onAbort = () => {

@@ -21,10 +21,13 @@ import {
   wireSegments,
 } from "../worker-client/segments.js";
 import type { WorkerClient, WorkerEvents } from "../worker-client/worker-client.js";
+import type { Clock } from "./clock.js";
 import { logWithAnswer } from "./session-store.js";
 import type { TurnRecord } from "./session-records.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
+import { Stop } from "./stop.js";
+import type { StopSignal } from "./stop.js";
 import { WorkerFault } from "./worker-fault.js";
 import type { WorkerSilence } from "./worker-silence.js";
 
@@ -46,14 +49,15 @@ export interface WorkerAttemptOptions {
   readonly leaving: WorkerClient | undefined;
   /** How long the worker may say nothing. */
   readonly silence: WorkerSilence;
+  readonly clock: Clock;
   /** Ends the attempt. */
-  readonly signal: AbortSignal;
+  readonly signal: StopSignal;
 }
 
 /** See the head of this file. */
 export class WorkerAttempt {
   readonly #options: WorkerAttemptOptions;
-  readonly #closed = new AbortController();
+  readonly #closed = new Stop();
   #events: WorkerEvents | undefined;
   #iterator: AsyncIterator<GenerateResponse> | undefined;
   #next: Promise<GenerateResponse> | undefined;
@@ -65,14 +69,14 @@ export class WorkerAttempt {
     this.#options = options;
     this.rebuilt = options.rebuild;
     if (options.signal.aborted) {
-      this.#closed.abort();
+      this.#closed.stop();
     } else {
       options.signal.addEventListener("abort", this.#onStop, { once: true });
     }
   }
 
   readonly #onStop = (): void => {
-    this.#closed.abort();
+    this.#closed.stop();
   };
 
   /** Sends the request, with more of the log as often as the worker asks. Resolves when it is accepted. */
@@ -83,7 +87,8 @@ export class WorkerAttempt {
     }
     for (let round = 1; round <= prefixRoundsMax; round++) {
       const request = this.#request(held);
-      const stream = this.#options.client.generate(request, { signal: this.#closed.signal });
+      const { clock } = this.#options;
+      const stream = this.#options.client.generate(request, { signal: this.#closed, clock });
       this.#events = stream;
       this.#iterator = stream[Symbol.asyncIterator]();
       // A cache may have been brought meanwhile.
@@ -125,7 +130,7 @@ export class WorkerAttempt {
   /** Ends the stream, if it still runs: the worker stops before its next step. */
   close(): void {
     this.#options.signal.removeEventListener("abort", this.#onStop);
-    this.#closed.abort();
+    this.#closed.stop();
     // A read that is under way rejects now, and nobody waits for it any more.
     this.#next?.catch(() => undefined);
   }
@@ -175,7 +180,7 @@ export class WorkerAttempt {
     const { client, generation, leaving, snapshots } = this.#options;
     const { segments } = this.#log();
     if (leaving !== undefined && held < this.#options.store.segments().length) {
-      const carried = await snapshots.carry(leaving, client, generation, this.#closed.signal);
+      const carried = await snapshots.carry(leaving, client, generation, this.#closed);
       if (carried > 0) {
         return segmentsBefore(segments, carried) ?? 0;
       }
@@ -183,7 +188,7 @@ export class WorkerAttempt {
     if (snapshots.usableTokens() <= logTokens(segments.slice(0, held))) {
       return held;
     }
-    const tokens = await snapshots.restore(client, generation, this.#closed.signal);
+    const tokens = await snapshots.restore(client, generation, this.#closed);
     return tokens === 0 ? 0 : (segmentsBefore(segments, tokens) ?? 0);
   }
 

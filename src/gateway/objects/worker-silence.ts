@@ -50,31 +50,18 @@ export class WorkerSilence {
    */
   async wait<T>(promise: Promise<T>): Promise<T> {
     for (;;) {
-      const result = await this.waitAtMost(promise, Infinity);
+      const nowMs = this.#options.clock.nowMs();
+      this.#setTimer(nowMs, nowMs + this.#nextLookMs(nowMs));
+      const result = await new Promise<T | typeof timeIsUp>((resolve, reject) => {
+        this.#wake = () => resolve(timeIsUp);
+        promise.then(resolve, reject);
+      });
       if (result !== timeIsUp) {
+        this.heard();
         return result;
       }
-    }
-  }
-
-  /**
-   * The same for `ms` at most: `timeIsUp` then, and at times earlier; the promise may be waited for again.
-   *
-   * @throws WorkerFault once the worker counts as lost
-   */
-  async waitAtMost<T>(promise: Promise<T>, ms: number): Promise<T | typeof timeIsUp> {
-    const nowMs = this.#options.clock.nowMs();
-    this.#setTimer(nowMs, nowMs + Math.max(0, Math.min(this.#nextLookMs(nowMs), ms)));
-    const result = await new Promise<T | typeof timeIsUp>((resolve, reject) => {
-      this.#wake = () => resolve(timeIsUp);
-      promise.then(resolve, reject);
-    });
-    if (result === timeIsUp) {
       this.#look();
-    } else {
-      this.heard();
     }
-    return result;
   }
 
   /** No more waits. */
@@ -119,6 +106,9 @@ export class WorkerSilence {
       );
     }
     this.#asked = true;
-    background(directory.refresh(workerDoubtAskMs));
+    const refreshed = directory.refresh(workerDoubtAskMs);
+    if (refreshed !== undefined) {
+      background(refreshed);
+    }
   }
 }

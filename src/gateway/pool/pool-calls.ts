@@ -73,6 +73,16 @@ export type Outcome =
   /** It says that it shuts down. */
   | "shutsDown";
 
+/** Turns that ended well on a worker that they were not bound to, and that was not in doubt. */
+export interface ServedTurns {
+  readonly worker: string;
+  /** Where it was reached; empty where its name says it. */
+  readonly address: string;
+  /** Why they went there. */
+  readonly reason: PlacementReason;
+  readonly turns: number;
+}
+
 /** What an isolate keeps of a pool. */
 export interface PoolView {
   /** When it was made, by the pool's clock; milliseconds since 1970. */

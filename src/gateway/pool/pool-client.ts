@@ -13,6 +13,7 @@ import {
   crowdedViewMsMax,
   movePatienceMs,
   poolAnswerMsMax,
+  poolServedMs,
   poolViewMs,
   poolViewMsMax,
 } from "../limits.js";
@@ -21,6 +22,7 @@ import type { PoolObject } from "../objects/pool-object.js";
 import type { PoolConfig } from "./pool-config.js";
 import type { Outcome, PlaceAnswer, PlaceRequest, PoolView } from "./pool-calls.js";
 import type { WorkerPlace, WorkerRecord } from "./pool-entry.js";
+import { ServedBatches } from "./served-turns.js";
 
 interface KeptView {
   readonly view: PoolView;
@@ -34,6 +36,9 @@ const views = new Map<string, KeptView>();
 const askedMs = new Map<string, number>();
 /** When the question was asked whose answer, or failure, came last. */
 const triedMs = new Map<string, number>();
+
+/** What this isolate's turns have to tell. */
+const served = new ServedBatches();
 
 /** The object of a pool. */
 export function poolObject(
@@ -131,9 +136,19 @@ export class PoolClient {
     if (pool === undefined) {
       return;
     }
+    const settled = outcome === "succeeded" && !this.standing(worker, 0).suspect;
+    if (settled && !served.add(pool.name, { worker, address }, reason, systemClock.nowMs())) {
+      return;
+    }
+    if (settled) {
+      await systemClock.sleep(poolServedMs);
+    }
     try {
+      const object = poolObject(this.#env, pool);
       await within(
-        Promise.resolve(poolObject(this.#env, pool).report(worker, address, outcome, reason)),
+        settled
+          ? Promise.resolve(object.served(served.take(pool.name)))
+          : Promise.resolve(object.report(worker, address, outcome, reason)),
         poolAnswerMsMax,
         systemClock,
       );
@@ -142,19 +157,21 @@ export class PoolClient {
     }
   }
 
-  /** Renews views that are older than `ageMs`. Never rejects. */
-  async refresh(ageMs = poolViewMs): Promise<void> {
-    await Promise.all(this.#pools.map((pool) => this.#refresh(pool, ageMs)));
+  /** Renews views that are older than `ageMs`; undefined where none is. Never rejects. */
+  refresh(ageMs = poolViewMs): Promise<unknown> | undefined {
+    const nowMs = systemClock.nowMs();
+    const due = this.#pools.filter(({ name }) => {
+      const asked = askedMs.get(name) ?? 0;
+      // Another request's question is no answer to this one, which cannot wait for it: without any view it asks, too.
+      const knows = views.has(name) || (triedMs.get(name) ?? 0) >= asked;
+      return !knows || nowMs - asked >= ageMs;
+    });
+    return due.length === 0
+      ? undefined
+      : Promise.all(due.map((pool) => this.#refresh(pool, nowMs)));
   }
 
-  async #refresh(pool: PoolConfig, ageMs: number): Promise<void> {
-    const nowMs = systemClock.nowMs();
-    const asked = askedMs.get(pool.name) ?? 0;
-    // Another request's question is no answer to this one, which cannot wait for it: without any view it asks, too.
-    const knows = views.has(pool.name) || (triedMs.get(pool.name) ?? 0) >= asked;
-    if (knows && nowMs - asked < ageMs) {
-      return;
-    }
+  async #refresh(pool: PoolConfig, nowMs: number): Promise<void> {
     askedMs.set(pool.name, nowMs);
     try {
       const view = await within(

@@ -153,19 +153,15 @@ export class PoolRoster {
   }
 
   /** Takes note of what became of a call. */
-  report({ worker, address }: WorkerPlace, outcome: Outcome, nowMs: number): void {
-    const entry = this.#entries.get(worker);
-    // What a session found at an address that the worker has left says nothing of its new process.
-    if (entry === undefined || (address !== "" && address !== entry.address)) {
+  report(place: WorkerPlace, outcome: Outcome, nowMs: number): void {
+    const entry = this.#at(place);
+    if (entry === undefined) {
       return;
     }
     switch (outcome) {
       case "succeeded":
         entry.breaker = succeeded(entry.breaker, nowMs);
-        // One that reports is heard by its heartbeats only: they say what it is and how full.
-        if (entry.origin === "configured") {
-          this.apply(entry, { kind: "answered" }, nowMs);
-        }
+        this.served(place, nowMs);
         break;
       case "failed":
         entry.failuresTotal++;
@@ -179,6 +175,21 @@ export class PoolRoster {
         this.apply(entry, { kind: "shutsDown" }, nowMs);
         break;
     }
+  }
+
+  /** A worker has served a turn. */
+  served(place: WorkerPlace, nowMs: number): void {
+    const entry = this.#at(place);
+    // One that reports is heard by its heartbeats only: they say what it is and how full.
+    if (entry?.origin === "configured") {
+      this.apply(entry, { kind: "answered" }, nowMs);
+    }
+  }
+
+  /** What a session found at an address that the worker has left says nothing of its new process. */
+  #at({ worker, address }: WorkerPlace): PoolEntry | undefined {
+    const entry = this.#entries.get(worker);
+    return address === "" || address === entry?.address ? entry : undefined;
   }
 
   /** Places a session now. `full` where waiting may help; `stay` only for one that offers to move. */

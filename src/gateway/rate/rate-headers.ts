@@ -1,5 +1,7 @@
 /** The headers that tell clients how much of their limits is left: OpenAI's names and formats. */
 
+import type { HeadWriter } from "../objects/answer-format.js";
+
 /** One bucket. */
 export interface RateState {
   /** Its size: the limit a minute. */
@@ -24,7 +26,7 @@ export const rateHeaderNames: readonly string[] = ["requests", "tokens"].flatMap
 );
 
 /** Writes the headers. */
-export function setRateHeaders(headers: Headers, states: RateStates): void {
+export function setRateHeaders(headers: HeadWriter, states: RateStates): void {
   for (const [what, state] of Object.entries(states) as [keyof RateStates, RateState][]) {
     headers.set(`${prefix}limit-${what}`, String(state.limit));
     headers.set(`${prefix}remaining-${what}`, String(state.remaining));
@@ -34,9 +36,14 @@ export function setRateHeaders(headers: Headers, states: RateStates): void {
 
 /** Calls `set` with each of the headers that is there. */
 export function copyRateHeaders(from: Headers, set: (name: string, value: string) => void): void {
-  for (const name of rateHeaderNames) {
-    const value = from.get(name);
-    if (value !== null) {
+  for (const what of ["requests", "tokens"]) {
+    // Most keys have no such limits: one question for each tells it.
+    for (const figure of ["limit", "remaining", "reset"]) {
+      const name = `${prefix}${figure}-${what}`;
+      const value = from.get(name);
+      if (value === null) {
+        break;
+      }
       set(name, value);
     }
   }

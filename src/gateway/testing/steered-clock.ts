@@ -1,5 +1,6 @@
 /** A clock that only moves when a test moves it. */
 import type { Clock } from "../objects/clock.js";
+import type { StopSignal } from "../objects/stop.js";
 
 interface Sleeper {
   readonly untilMs: number;
@@ -20,7 +21,7 @@ export class SteeredClock implements Clock {
     return this.#nowMs;
   }
 
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  sleep(ms: number, signal?: StopSignal): Promise<void> {
     return new Promise((resolve) => {
       if (signal?.aborted === true) {
         resolve();

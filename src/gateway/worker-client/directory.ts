@@ -60,8 +60,11 @@ export interface WorkerDirectory {
   standing(worker: string, heardMs?: number): Standing;
   /** Tells the worker's pool what became of a call, and why it went there; never rejects. */
   report(place: WorkerPlace, outcome: Outcome, reason: PlacementReason): Promise<void>;
-  /** Renews what this isolate knows of the pools, if it is older than `ageMs` (poolViewMs if unset); never rejects. */
-  refresh(ageMs?: number): Promise<void>;
+  /**
+   * Renews what this isolate knows of the pools, if it is older than `ageMs` (poolViewMs if unset); undefined where nothing is. Never
+   * rejects.
+   */
+  refresh(ageMs?: number): Promise<unknown> | undefined;
 }
 
 /** Directories of this isolate; nothing of them belongs to a request. */
@@ -197,7 +200,7 @@ function makeDirectory(env: GatewayEnv): WorkerDirectory {
     },
     standing: (worker, heardMs = 0) => pools?.standing(worker, heardMs) ?? workerWithoutPool,
     report: async (where, outcome, reason) => pools?.report(where, outcome, reason),
-    refresh: async (ageMs) => pools?.refresh(ageMs),
+    refresh: (ageMs) => pools?.refresh(ageMs),
   };
 }
 

@@ -248,7 +248,7 @@ function steeredCall(signal?: AbortSignal): {
     },
   };
   return {
-    call: new GenerateCall({ fetcher, baseUrl: "http://w", token: undefined }, request, signal),
+    call: new GenerateCall({ fetcher, baseUrl: "http://w", token: undefined }, request, { signal }),
     write: (...responses) => controller?.enqueue(encodeFrames(responses.map(frame))),
     writeBytes: (bytes) => controller?.enqueue(bytes),
     close: () => controller?.close(),

@@ -22,6 +22,9 @@ import { defaultRpcLimits } from "../connect/rpc-limits.js";
 import { refuseRedirect } from "../connect/worker-transport.js";
 import type { Fetching } from "../connect/worker-transport.js";
 import { streamEndBytesMax, streamEndMsMax } from "../limits.js";
+import { systemClock } from "../objects/clock.js";
+import type { Clock } from "../objects/clock.js";
+import type { StopSignal } from "../objects/stop.js";
 
 /** Flag of an envelope whose message is compressed; nobody here asks for that. */
 const compressedFlag = 0b00000001;
@@ -38,6 +41,14 @@ export interface GenerateTarget {
   readonly token: string | undefined;
 }
 
+/** What a call may come with. */
+export interface GenerateOptions {
+  /** Ends it. */
+  readonly signal?: StopSignal | undefined;
+  /** Whose timers it uses; the runtime's own if unset. */
+  readonly clock?: Pick<Clock, "timer"> | undefined;
+}
+
 /**
  * One call; its events are read once. It begins with the first `next`, and is over with the signal, with `return`, or after
  * `finished` or `prefixMissing`, whose worker has no more to say: the rest of the stream is then read aside, so that the
@@ -46,7 +57,8 @@ export interface GenerateTarget {
 export class GenerateCall implements AsyncIterableIterator<GenerateResponse> {
   readonly #target: GenerateTarget;
   readonly #request: GenerateRequest;
-  readonly #caller: AbortSignal | undefined;
+  readonly #caller: StopSignal | undefined;
+  readonly #clock: Pick<Clock, "timer">;
   /** Ends the request to the worker. */
   readonly #gone = new AbortController();
   readonly #frames = new FrameBuffer(
@@ -65,10 +77,11 @@ export class GenerateCall implements AsyncIterableIterator<GenerateResponse> {
   };
 
   /** Sends nothing yet. */
-  constructor(target: GenerateTarget, request: GenerateRequest, signal?: AbortSignal) {
+  constructor(target: GenerateTarget, request: GenerateRequest, options: GenerateOptions = {}) {
     this.#target = target;
     this.#request = request;
-    this.#caller = signal;
+    this.#caller = options.signal;
+    this.#clock = options.clock ?? systemClock;
   }
 
   /** Itself. */
@@ -207,7 +220,7 @@ export class GenerateCall implements AsyncIterableIterator<GenerateResponse> {
 
   /** Reads a stream that has said all to its end; never rejects. */
   async #readEnd(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
-    const timer = setTimeout(() => this.#gone.abort(), streamEndMsMax);
+    const dropTimer = this.#clock.timer(streamEndMsMax, () => this.#gone.abort());
     try {
       for (let bytes = 0; bytes <= streamEndBytesMax;) {
         const chunk = await reader.read();
@@ -220,7 +233,7 @@ export class GenerateCall implements AsyncIterableIterator<GenerateResponse> {
     } catch {
       // The worker closed the connection in another way, which costs the next call a new one.
     } finally {
-      clearTimeout(timer);
+      dropTimer();
     }
   }
 }

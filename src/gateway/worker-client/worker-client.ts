@@ -9,6 +9,7 @@ import type { GenerateResponse } from "../../gen/leanedge/worker/v1/worker_pb.js
 import { workerTransport } from "../connect/worker-transport.js";
 import type { Fetching } from "../connect/worker-transport.js";
 import { GenerateCall } from "./generate-call.js";
+import type { GenerateOptions } from "./generate-call.js";
 
 /** Events of a worker's answer. */
 export interface WorkerEvents extends AsyncIterable<GenerateResponse> {
@@ -21,7 +22,7 @@ export interface WorkerClient extends Omit<Client<typeof WorkerService>, "genera
   /** WorkerService.Generate. */
   generate(
     request: MessageInitShape<typeof GenerateRequestSchema>,
-    options?: CallOptions,
+    options?: CallOptions | GenerateOptions,
   ): WorkerEvents;
 }
 
@@ -50,10 +51,13 @@ export function openWorker(
   return {
     ...client,
     generate(request, options) {
-      const { signal, ...others } = options ?? {};
-      return Object.keys(others).length === 0
-        ? new GenerateCall(target, create(GenerateRequestSchema, request), signal)
+      return isPlain(options)
+        ? new GenerateCall(target, create(GenerateRequestSchema, request), options)
         : client.generate(request, options);
     },
   };
+}
+
+function isPlain(options: CallOptions | GenerateOptions = {}): options is GenerateOptions {
+  return Object.keys(options).every((name) => name === "signal" || name === "clock");
 }
