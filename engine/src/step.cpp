@@ -257,6 +257,10 @@ bool prefill_block(Engine* engine, int32_t index, StepResult* result) {
 
 Status step(Engine* engine, const StepEntry* entries, int32_t count, StepResult* results) {
   ++engine->steps;
+  int32_t sampling = 0;
+  for (int32_t i = 0; i < count; ++i) sampling += entries[i].sample ? 1 : 0;
+  // What one step draws from stays whole, however many passes it takes.
+  if (engine->logits_next + sampling > engine->logits_rows) engine->logits_next = 0;
   for (int32_t i = 0; i < count; ++i) admit(engine, entries, i, &results[i]);
   for (bool more = true; more;) {
     more = shared_pass(engine, count, results);

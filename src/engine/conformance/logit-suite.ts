@@ -126,6 +126,35 @@ export function runLogitSuite(module: () => Promise<SuiteModule>): void {
       expect(drawn).toEqual(alone.map((list) => list.map(({ token }) => token)));
     });
 
+    it("of one step stand side by side, however many passes it took", async () => {
+      const engine = await openEngine(await module(), tinyModel, {
+        batchRowsMax: 8,
+        sequencesMax: 4,
+      });
+      const prompts = [1, 9, 3, 3].map((count, i) => randomIds(count, 70 + i));
+      const open = (ids: number[]): number => openSequence(engine, [{ kind: "prompt", ids }]);
+      const alone = [];
+      for (const ids of prompts) {
+        const sequence = open(ids);
+        alone.push(await draw(engine, sequence));
+        engine.freeSequence(sequence);
+      }
+      // Where the next logits go has moved on by two; then one sequence ends with the first pass, three with the second.
+      for (let i = 0; i < 2; i++) {
+        const sequence = open(randomIds(2, 80 + i));
+        await draw(engine, sequence);
+        engine.freeSequence(sequence);
+      }
+      const sequences = prompts.map(open);
+      const results = await engine.step(
+        sequences.map((sequence) => ({ sequence, workMax: allWork, sample: true })),
+      );
+      for (const [i, sequence] of sequences.entries()) {
+        expect(results[i]?.token).toBe(alone[i]?.token);
+        expect(firstDifference(engine.logits(sequence), floats(alone[i]?.logits))).toBe(-1);
+      }
+    });
+
     it("steps allocate nothing and memory stays as it is", async () => {
       const engine = await openEngine(await module(), tinyModel);
       const before = engine.stats();
