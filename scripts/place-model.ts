@@ -25,9 +25,12 @@ const pages = [
   ...["src/embedded-model.ts", "wrangler.toml", "gpu-worker/device/run.sh"],
 ];
 
+/** Plans for a number of bytes a token lie there too. */
+const forBytes = /^bytes-\d+$/;
+
 /** Plans that are kept besides, for the report and for runs of it. */
 const compared =
-  /^(leank-(60|90)|leank-even-(50|70)|duo-(50|70)|heads-70|magnitude-(50|70)|magnitude-even-70|low-(50|70)|random-(50|70)|bytes-\d+)$/;
+  /^(leank-(60|90)|leank-even-(50|70)|duo-(50|70)|heads-70|magnitude-(50|70)|magnitude-even-70|low-(50|70)|random-(50|70))$/;
 
 const modelsFolder = packagePath("models");
 const comparedFolder = packagePath("docs/evaluation/plans");
@@ -66,11 +69,12 @@ async function main(): Promise<void> {
     throw new Error(`${file} must be named NAME-q4_0.gguf, NAME another than ${embedded.model}`);
   }
   const planOf = (name: string): string => name.slice(model.length + 1, -".json".length);
-  const kept = shipped.map((plan) => `${model}.${plan}.json`);
+  const isShipped = (name: string): boolean =>
+    shipped.some((plan) => plan === planOf(name)) || forBytes.test(planOf(name));
   const names = (await plansOf(folder, model)).filter(
-    (name) => kept.includes(name) || compared.test(planOf(name)),
+    (name) => isShipped(name) || compared.test(planOf(name)),
   );
-  const lacking = kept.filter((name) => !names.includes(name));
+  const lacking = shipped.filter((plan) => !names.includes(`${model}.${plan}.json`));
   if (lacking.length > 0) throw new Error(`${folder} has no ${lacking.join(", ")}`);
   const all = await Promise.all(names.map((name) => readPlan(join(folder, name))));
   await checkPlansFit(all, file, model);
@@ -81,7 +85,7 @@ async function main(): Promise<void> {
   await rm(packagePath(embeddedFile));
   await copyFile(file, join(modelsFolder, basename(file)));
   for (const name of names) {
-    const target = kept.includes(name) ? modelsFolder : comparedFolder;
+    const target = isShipped(name) ? modelsFolder : comparedFolder;
     await copyFile(join(folder, name), join(target, name));
   }
   const source = join(folder, `${model}.${shipped[2]}.json`);

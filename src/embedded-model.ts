@@ -5,9 +5,9 @@
  */
 export const embedded = {
   /** The id that it is served by, and what its files in `models/` begin with. */
-  model: "leanedge-seed-29m",
+  model: "leanedge-29m",
   /** Its name for people. */
-  displayName: "leanedge seed 29M",
+  displayName: "leanedge 29M",
   /** The plan that it is served under: `models/MODEL.PLAN.json`. */
   plan: "leank-70-int4",
 } as const;

@@ -1,4 +1,6 @@
+import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { packagePath } from "../../src/cli/repository.js";
 import type { Turn } from "./converse.js";
 import { readmeMarks, renderFirstUse, renderReadme, withConversation } from "./first-use-page.js";
 import { firstUse, recalls } from "./first-use-turns.js";
@@ -48,5 +50,22 @@ describe("the conversation of a first-time user", () => {
     expect(once).toContain("... 17 turns of other things ...");
     expect(withConversation(once, renderReadme(turns))).toBe(once);
     expect(() => withConversation("# Title", "")).toThrow("README.md has no <!-- CONV");
+  });
+});
+
+const page = packagePath("docs/conversations/first-use.md");
+
+describe("the README's conversation", () => {
+  it("has the words of the page", () => {
+    expect(existsSync(page)).toBe(true);
+    const readme = readFileSync(packagePath("README.md"), "utf8");
+    const [, part = ""] = /CONVERSATION-START -->\n\n```text\n([^`]+)```/.exec(readme) ?? [];
+    const shown = part
+      .trim()
+      .split("\n\n")
+      .filter((turn) => !turn.startsWith("   ..."));
+    expect(shown).toHaveLength(2 * recalls.length);
+    const text = readFileSync(page, "utf8");
+    for (const turn of shown) expect(text).toContain(turn);
   });
 });

@@ -34,7 +34,7 @@ build=
 pack=
 dry=
 eval=$root/gpu-worker/device/eval
-model=$root/models/leanedge-seed-29m-q4_0.gguf
+model=$root/models/leanedge-29m-q4_0.gguf
 plans=$root/models
 python=${LEANEDGE_PYTHON:-python3}
 command="gpu-worker/device/run.sh $*"
@@ -272,7 +272,7 @@ command_of() {
       ;;
     node)
       has_node && [[ -z $dry ]] || return 1
-      local models=$root/models/leanedge-seed-29m
+      local models=$root/models/leanedge-29m
       run=("$node" "$pack/node-check.mjs" --addon "$build/leanedge.node" --library "$build/libleanedge_cuda.so"
         --wasm "$root/wasm/prebuilt/leanedge-simd128.wasm" --model "$models-q4_0.gguf" --memory 4096
         --plan "$models.leank-50.json" --plan "$models.leank-70-int4.json")

@@ -218,7 +218,9 @@ describe("the committed report", () => {
     let copy: string;
     beforeAll(async () => {
       copy = await mkdtemp(join(tmpdir(), "leanedge-report-"));
-      const [name = ""] = readdirSync(join(folder, "results")).filter((one) => /-needles/.test(one));
+      const [name = ""] = readdirSync(join(folder, "results")).filter((one) =>
+        /-needles/.test(one),
+      );
       await cp(join(folder, "results", name), join(copy, "results", name));
     });
     afterAll(() => rm(copy, { recursive: true, force: true }));
