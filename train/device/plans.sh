@@ -17,7 +17,7 @@ workers=12 books=30
 # Tasks.
 lengths="2048 4096 7900" count=8 kinds="single multi-key multi-value multi-query perplexity"
 # Stage 1, DuoAttention's gates, stage 2.
-steps=150 gate_steps=60 refine_steps=0 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
+steps=150 gate_steps=60 refine_steps=0 text_share=0.25 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
 shares="0.5 0.6 0.7 0.8 0.9" bytes= storage=f16
 prompts=8 prompt_tokens=1000
 seconds=540 learn_seconds=200 plans_seconds=90 eval_seconds=200 batch_tokens=262144
@@ -45,6 +45,7 @@ while (($#)); do
     --gate-steps) gate_steps=$2 ;;
     --refine-steps) refine_steps=$2 ;;
     --samples) samples=$2 ;;
+    --text-share) text_share=$2 ;;
     --min-tokens) min_tokens=$2 ;;
     --max-tokens) max_tokens=$2 ;;
     --l1) l1=$2 ;;
@@ -98,7 +99,7 @@ tasks=$!
 # shellcheck disable=SC2086
 step "$learn_seconds" learn_plan --model "$model" --corpus "$corpus" --out "$out/plans" \
   --workers "$workers" --books "$books" --steps "$steps" --gate-steps "$gate_steps" \
-  --refine-steps "$refine_steps" --samples "$samples" --min-tokens "$min_tokens" \
+  --refine-steps "$refine_steps" --text-share "$text_share" --samples "$samples" --min-tokens "$min_tokens" \
   --max-tokens "$max_tokens" --l1 $l1 --shares $shares --bytes $bytes --storage-k "$storage" \
   --storage-v "$storage"
 tail -n 12 "$out/learn_plan.log" | cut -c 1-300

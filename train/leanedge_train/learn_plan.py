@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from .cache import Reading, exact_enough
@@ -35,11 +36,12 @@ from .plan import CachePlan, kept_of
 from .retrieval import Haystack, retrieval_task
 from .rows import CHARS_PER_TOKEN
 from .tails import TailSource, tail_batches
-from .tokenizer import Messages, renderer
+from .tokenizer import Messages, renderer, tokenizer_of
 
 MEASURED_BATCHES = 6
 # Of the chats that are learned from.
 CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
+TEXT_CHARS_PER_TOKEN = 5  # of English prose, a little more than in the mean
 GATE_L1 = 0.05  # DuoAttention's
 # Page budgets that are tried for a byte target, and how much worse one may be than reading all.
 PAGE_BUDGETS = (8, 16, 32, 64)
@@ -59,6 +61,27 @@ def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, i
         return retrieval_task(random, chars, 1.0, haystack)
 
     return make_chat
+
+
+def texts(
+    corpus_folder: Path, books_max: int, tokenizer: Tokenizer
+) -> Callable[[Random, int], list[int]]:
+    """make_text of tails.TailSource: passages of books."""
+    haystack = Haystack(
+        tuple(
+            p for book in read_corpus(corpus_folder).books[:books_max] for p in paragraphs_of(book)
+        )
+    )
+
+    def make_text(random: Random, tokens: int) -> list[int]:
+        chars = TEXT_CHARS_PER_TOKEN * tokens
+        while True:
+            ids = tokenizer.encode("\n\n".join(haystack.take(random, chars))).ids
+            if len(ids) >= tokens:
+                return ids
+            chars += chars // 4
+
+    return make_text
 
 
 def file_name(model: str, plan: str) -> str:
@@ -94,6 +117,8 @@ class PlanMaker:
         source = TailSource(
             arguments.samples, (arguments.min_tokens, arguments.max_tokens), arguments.recent,
             chats(arguments.corpus, arguments.books, arguments.data), renderer(file.vocabulary),
+            texts(arguments.corpus, arguments.books, tokenizer_of(file.vocabulary)),
+            arguments.text_share,
         )  # fmt: skip
         # The streams' first batches are made here: processes fork before the GPU starts.
         seeds = (1, 3) if arguments.refine_steps > 0 else (1,)
@@ -280,6 +305,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--storage-v", default="f16")
     options.add_argument("--workers", type=int, default=0, help="processes that make batches")
     options.add_argument("--data", choices=sorted(CONVERSATION_SHARES), default="mixed")
+    options.add_argument(
+        "--text-share", type=float, default=0.25, help="of samples are passages of books"
+    )
     options.add_argument(
         "--context", type=int, nargs=2, default=(0, 1_048_576), help="of the plans"
     )

@@ -41,13 +41,35 @@ class Haystack:
         return taken
 
 
-def noise(chars: int) -> list[str]:
-    """RULER's repeated filler, about `chars` characters."""
-    return [NOISE] * max(1, chars // (len(NOISE) + 1))
+def noise(random: Random, chars: int) -> list[str]:
+    """Some short sentences over and over, about `chars` characters: RULER's, or others, so that
+    none of them has to be known."""
+    text = NOISE
+    if random.random() < 0.6:
+        text = " ".join(short_sentence(random) for _ in range(random.randint(2, 8)))
+    return [text] * max(1, chars // (len(text) + 1))
 
 
-def scatter(random: Random, lines: list[str], facts: list[str]) -> str:
-    """The facts between the lines, each at a place of its own choice, in any order."""
+def short_sentence(random: Random) -> str:
+    """One sentence of a filler."""
+    noun, other, trait = (
+        random.choice(words.NOUNS),
+        random.choice(words.NOUNS),
+        random.choice(words.ADJECTIVES),
+    )
+    return random.choice((
+        f"The {noun} is {trait}.", f"The {noun} was {trait}.", f"Here is the {noun}.",
+        f"The {noun} and the {other} are {trait}.", f"We see the {noun}.", "And so on.",
+        f"Then we come to the {noun} again.", f"There is the {trait} {noun}.", "They go on.",
+        f"Nobody needs the {noun}.", f"It is {trait}.", f"The {noun} stands by the {other}.",
+    ))  # fmt: skip
+
+
+def scatter(random: Random, lines: list[str], facts: list[str], running: bool = False) -> str:
+    """The facts between the lines, each at a place of its own choice, in any order; `running`:
+    what stands between two facts is one line."""
+    if running and lines:
+        lines = running_lines(lines, [random.randrange(1, len(lines) + 1) for _ in facts])
     places = sorted(random.randrange(len(lines) + 1) for _ in facts)
     order = random.sample(facts, len(facts))
     merged: list[str] = []
@@ -58,6 +80,12 @@ def scatter(random: Random, lines: list[str], facts: list[str]) -> str:
         if line:
             merged.append(line)
     return "\n".join(merged)
+
+
+def running_lines(lines: list[str], cuts: list[int]) -> list[str]:
+    """The lines as fewer and longer ones that end at the cuts."""
+    ends = sorted({*cuts, len(lines)})
+    return [" ".join(lines[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def spoken_list(items: list[str]) -> str:
@@ -123,9 +151,12 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
         chars = round(0.85 * chars)  # UUIDs take more than twice the tokens that their length says
     plural = kind + "s"
     one_of = random.random() < 0.5
-    values_each = random.choice((2, 3, 4)) if random.random() < 0.35 else 1
+    # Several values of one key must be gone through one by one: that takes practice.
+    values_each = random.choice((2, 3, 4, 4)) if random.random() < 0.5 else 1
     room = max(1, chars // (160 if values_each == 1 else 220))
     count = min(room, 1 + random.randrange(1 + round(2 + 14 * level)))
+    if random.random() < 0.2:
+        count = random.randint(1, 2)  # next to nothing in a long text
     background = random.random()
     # Nothing but needles: the dense form.
     dense = background < (0.5 if key is uuid else 0.25)
@@ -145,7 +176,7 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
     if dense or rest < 100:
         lines: list[str] = []
     elif background < 0.6 if key is uuid else background < 0.4:
-        lines = noise(rest)
+        lines = noise(random, rest)
     else:
         lines = haystack.take(random, rest)
     intro = random.choice((
@@ -156,7 +187,7 @@ def needles(random: Random, chars: int, level: float, haystack: Haystack) -> Mes
         "Read this text.\n",
         "",
     ))  # fmt: skip
-    text = intro + scatter(random, lines, facts) + "\n"
+    text = intro + scatter(random, lines, facts, running=random.random() < 0.5) + "\n"
     # Answers list values as the text does: an order that can be known.
     values = {
         name: sorted(items, key=lambda v: text.index(f" {v}.")) for name, items in values.items()
@@ -247,7 +278,7 @@ def tracking(random: Random, chars: int, level: float, haystack: Haystack) -> Me
         members.append(chain)
     rest = max(0, chars - sum(len(step) + 1 for chain in steps for step in chain))
     use_noise = random.random() < 0.6
-    lines = noise(rest) if use_noise else haystack.take(random, max(100, rest))
+    lines = noise(random, rest) if use_noise else haystack.take(random, max(100, rest))
     # Each chain keeps its order; chains interleave at random.
     places = sorted((random.random(), index) for index, chain in enumerate(steps) for _ in chain)
     merged: list[str] = []
@@ -353,9 +384,9 @@ def biographies(random: Random, chars: int, level: float, haystack: Haystack) ->
 
 # What is drawn, and how often.
 TASKS: tuple[tuple[float, Callable[[Random, int, float, Haystack], Messages]], ...] = (
-    (0.38, needles),
-    (0.20, key_values),
-    (0.32, tracking),
+    (0.44, needles),
+    (0.18, key_values),
+    (0.28, tracking),
     (0.02, common_words),
     (0.08, biographies),
 )

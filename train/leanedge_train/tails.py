@@ -48,6 +48,12 @@ def _last_spoken(spoken: list[int]) -> int:
     return len(spoken) - 1 - spoken[::-1].index(1)
 
 
+def text_tail(ids: list[int], rows: int) -> Tail:
+    """The last `rows` ids of a text, each read as if it had been generated behind those before."""
+    start = len(ids) - rows
+    return Tail(ids[:start], ids[start:], list(range(start, len(ids))), [1.0] * rows)
+
+
 def batch_of(tails: list[Tail]) -> TailBatch:
     """Pads samples to one batch."""
     prompt = max(len(tail.context) for tail in tails)
@@ -83,6 +89,10 @@ class TailSource:
     tail_tokens_max: int
     make_chat: Callable[[Random, int], Messages]
     render_chat: Render
+    # make_text(random, tokens) -> at least that many ids of a text, which this share of samples
+    # reads on.
+    make_text: Callable[[Random, int], list[int]] | None = None
+    text_share: float = 0.0
 
     def batch(self, seed: int, step: int) -> TailBatch:
         """The batch of a step."""
@@ -91,6 +101,12 @@ class TailSource:
         tails: list[Tail] = []
         size = float(wanted)
         for _ in range(TRIES_MAX * self.samples):
+            if self.make_text is not None and random.random() < self.text_share:
+                ids = self.make_text(random, wanted)[:wanted]
+                tails.append(text_tail(ids, min(self.tail_tokens_max, len(ids) // 2)))
+                if len(tails) == self.samples:
+                    return batch_of(tails)
+                continue
             chat = self.make_chat(random, round(size))
             tail = tail_of(chat, self.render_chat, random.random() < 0.5)
             if len(tail.tail) > self.tail_tokens_max:

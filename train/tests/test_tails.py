@@ -117,3 +117,19 @@ def test_batches_of_processes_are_those_of_one() -> None:
             assert torch.equal(value, vars(second)[name]), name
     with pytest.raises(ValueError, match="of 2 chats"):
         next(tail_batches(TailSource(2, (400, 400), 3, make_chat, renderer(OURS)), 1))
+
+
+def test_a_share_of_the_samples_reads_on_in_texts() -> None:
+    def make_chat(random: Random, tokens: int) -> Messages:
+        raise AssertionError("no chat is wanted")
+
+    def make_text(random: Random, tokens: int) -> list[int]:
+        return list(range(10, 10 + tokens + 7))
+
+    source = TailSource(3, (40, 60), 16, make_chat, renderer(OURS), make_text, 1.0)
+    batch = source.batch(1, 0)
+    tokens = int(batch.lengths[0]) + 16
+    assert 40 <= tokens <= 60 and batch.tail.shape == (3, 16)
+    assert batch.tail[0].tolist() == list(range(10 + tokens - 16, 10 + tokens))
+    assert batch.zone_positions[0].tolist() == list(range(tokens - 16, tokens))
+    assert batch.weights.eq(1).all()
