@@ -6,8 +6,9 @@
  * last storeBehindMs, which is computed again. A turn that was running is taken up by the next Generate that names it, or by the
  * alarm if it is detached.
  *
- * The alarm runs while a turn does (turnWatchMs), to take up or end a turn that lost its object, while the tenant's
- * index is behind (indexRetryMs), to bring it up to date, and once a session was idle for a while, to save its cache.
+ * The alarm runs while a turn does (turnWatchMs), to take up or end a turn that lost its object, where the tenant's index could not
+ * be told (indexRetryMs) or this object was lost before it did (indexLostMs), and once a session was idle for a while, to save its
+ * cache.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";

@@ -8,30 +8,31 @@ import { errorFields } from "../../log/log-line.js";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
 import { log } from "../log.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
-import { FinishReason, PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
+import { FinishReason } from "../../gen/leanedge/v1/session_pb.js";
 import { UnavailableReason } from "../../gen/leanedge/worker/v1/worker_pb.js";
-import type { Accepted, Finished } from "../../gen/leanedge/worker/v1/worker_pb.js";
+import type { Finished } from "../../gen/leanedge/worker/v1/worker_pb.js";
 import type { ModelFallback } from "../config.js";
 import { publicError, unavailable } from "../errors.js";
 import {
   answerBytesMax,
   attemptBackoffMs,
   attemptBackoffMsMax,
-  bindingTtlMs,
-  segmentIdsMax,
   turnAttemptsMax,
   workerUnaryTimeoutMs,
 } from "../limits.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
-import { logTokens, samePrefix } from "../worker-client/segments.js";
+import { samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
+import { acceptTurn } from "./accept-turn.js";
+import type { TurnProgress } from "./accept-turn.js";
 import type { Clock } from "./clock.js";
 import { endMessage, judge, noWorker } from "./attempt-verdict.js";
+import { endTurn, withdrawTurn } from "./end-turn.js";
+import type { TurnTimes } from "./end-turn.js";
 import { ReceivedAnswer } from "./received-answer.js";
 import { resolveSampling } from "./request-rules.js";
 import type { SamplingDefaults } from "./request-rules.js";
 import type { TurnRecord } from "./session-records.js";
-import { checkContext } from "./session-limits.js";
 import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { Stop } from "./stop.js";
@@ -69,14 +70,6 @@ export interface TurnRunnerOptions {
   readonly onChange: () => void;
   /** Stores all that waits now; resolves once it is durable. */
   readonly storeNow: () => Promise<void>;
-}
-
-/** Progress that is not worth storing. */
-export interface TurnProgress {
-  /** Prompt tokens computed so far. */
-  readonly promptTokensDone: number;
-  /** Prompt tokens in all; 0 while unknown. */
-  readonly promptTokens: number;
 }
 
 /** See the head of this file. */
@@ -285,7 +278,12 @@ export class TurnRunner {
     });
     try {
       const accepted = await attempt.open();
-      this.#accept(accepted, choice, sampling, attempt.rebuilt);
+      this.#progress = acceptTurn(accepted, {
+        ...{ store: this.#store, turn: this.#turn(), answer: this.#answer },
+        ...{ choice, sampling, rebuilt: attempt.rebuilt },
+        contextTokensMax: this.#options.contextTokensMax,
+        nowMs: clock.nowMs(),
+      });
       if (!attempt.ready) {
         this.#options.onChange();
       }
@@ -314,73 +312,6 @@ export class TurnRunner {
         leaving.client.release(request, { timeoutMs: workerUnaryTimeoutMs }).catch(() => undefined),
       );
     }
-  }
-
-  #accept(
-    accepted: Accepted,
-    choice: WorkerChoice,
-    sampling: SamplingParams,
-    rebuilt: boolean,
-  ): void {
-    const store = this.#store;
-    const turn = this.#turn();
-    const standsIn = turn.model !== store.session()?.model;
-    const known = rebuilt ? 0 : logTokens(store.segments());
-    if (accepted.promptIds.length > segmentIdsMax) {
-      throw new WorkerFault(
-        `the worker made ${accepted.promptIds.length} ids of the prompt, at most ${segmentIdsMax} are kept`,
-      );
-    }
-    this.#answer.vocabSize = accepted.vocabSize > 0 ? accepted.vocabSize : Infinity;
-    this.#answer.checkIds(accepted.promptIds);
-    const expected = turn.accepted ? known : known + accepted.promptIds.length;
-    if (accepted.promptTokens !== expected) {
-      throw new WorkerFault(
-        `the worker counts ${accepted.promptTokens} prompt tokens, the log has ${expected}`,
-      );
-    }
-    if (!turn.accepted) {
-      checkContext(accepted.promptTokens, this.#options.contextTokensMax);
-    }
-    store.later(() => {
-      if (!turn.accepted) {
-        store.acceptPrompt({
-          turn: turn.number,
-          sampling,
-          promptIds: accepted.promptIds,
-          fingerprints: accepted.fingerprints,
-          rebuilt,
-        });
-      }
-      store.setServedBy(turn.number, {
-        promptTokens: accepted.promptTokens,
-        // An answer that goes on elsewhere has read its prompt again.
-        cachedTokens: Math.min(
-          accepted.cachedTokens,
-          turn.accepted ? turn.cachedTokens : accepted.promptTokens,
-        ),
-        model: turn.model,
-        backend: accepted.backend,
-        worker: accepted.worker,
-        placement: standsIn ? PlacementReason.FALLBACK : choice.reason,
-      });
-      const { plan } = accepted;
-      if (plan !== undefined) {
-        store.cache.setPlan({
-          name: plan.name,
-          pagesMax: plan.pagesMax,
-          bytesMax: Number(plan.sessionBytesMax),
-        });
-      }
-      // A session keeps its place while another model stands in.
-      if (!standsIn) {
-        store.bind(choice, choice.generation, this.#options.clock.nowMs() + bindingTtlMs);
-      }
-    });
-    this.#progress = {
-      promptTokensDone: accepted.cachedTokens,
-      promptTokens: accepted.promptTokens,
-    };
   }
 
   /** Reads the answer to its end; undefined if it was ended here. */
@@ -450,32 +381,17 @@ export class TurnRunner {
   }
 
   async #end(finishReason: FinishReason, errorMessage: string, finished?: Finished): Promise<void> {
-    const store = this.#store;
     const turn = this.#turn();
     if (!turn.running) {
       return;
     }
-    const nowMs = this.#options.clock.nowMs();
-    // With what waits from before: a turn that ends soon is one commit.
-    store.later(() => {
-      store.endTurn(this.turn, {
-        finishReason,
-        errorMessage,
-        generatedTokens: finished?.generatedTokens,
-        cacheBytes: Number(finished?.cacheBytes ?? store.session()?.cacheBytes ?? 0),
-        nowMs,
-      });
-      if (finished !== undefined) {
-        store.cache.setPages(finished.cachePages);
-      }
-      const binding = store.binding();
-      if (turn.accepted && binding !== undefined && binding.worker !== "") {
-        store.bind(binding, binding.generation, nowMs + bindingTtlMs);
-      }
-      store.cache.setSaveDue(nowMs + this.#options.snapshotIdleMs);
-      store.touch(nowMs);
-    });
+    endTurn(this.#store, turn, { finishReason, errorMessage, finished, ...this.#times() });
     await this.#options.storeNow();
+  }
+
+  #times(): TurnTimes {
+    const { clock, snapshotIdleMs } = this.#options;
+    return { nowMs: clock.nowMs(), snapshotIdleMs };
   }
 
   async #giveUp(error: unknown): Promise<void> {
@@ -487,13 +403,7 @@ export class TurnRunner {
       return;
     }
     this.#refusal = publicError(error);
-    const store = this.#store;
-    store.atomically(() => {
-      const nowMs = this.#options.clock.nowMs();
-      store.withdrawTurn(this.turn);
-      store.cache.setSaveDue(nowMs + this.#options.snapshotIdleMs);
-      store.touch(nowMs);
-    });
+    withdrawTurn(this.#store, this.turn, this.#times());
     await this.#options.storeNow();
   }
 }
