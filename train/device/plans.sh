@@ -18,7 +18,7 @@ workers=12 books=30
 lengths="2048 4096 7900" count=8 kinds="single multi-key multi-value multi-query perplexity"
 # Stage 1, DuoAttention's gates, stage 2.
 steps=150 gate_steps=60 refine_steps=0 text_share=0.25 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
-shares="0.5 0.6 0.7 0.8 0.9" bytes= storage=f16
+shares="0.5 0.6 0.7 0.8 0.9" bytes= storage=f16 recent=112
 prompts=8 prompt_tokens=1000
 seconds=540 learn_seconds=200 plans_seconds=90 eval_seconds=200 batch_tokens=262144
 methods="full leank-60 leank-70 leank-70+k4+v4 think-60 think-70 magnitude-60 magnitude-70"
@@ -52,6 +52,7 @@ while (($#)); do
     --shares) shares=$2 ;;
     --bytes) bytes=$2 ;;
     --storage) storage=$2 ;;
+    --recent) recent=$2 ;;
     --prompts) prompts=$2 ;;
     --prompt-tokens) prompt_tokens=$2 ;;
     --seconds) seconds=$2 ;;
@@ -101,7 +102,7 @@ step "$learn_seconds" learn_plan --model "$model" --corpus "$corpus" --out "$out
   --workers "$workers" --books "$books" --steps "$steps" --gate-steps "$gate_steps" \
   --refine-steps "$refine_steps" --text-share "$text_share" --samples "$samples" --min-tokens "$min_tokens" \
   --max-tokens "$max_tokens" --l1 $l1 --shares $shares --bytes $bytes --storage-k "$storage" \
-  --storage-v "$storage"
+  --storage-v "$storage" --recent "$recent"
 tail -n 12 "$out/learn_plan.log" | cut -c 1-300
 wait "$tasks" || failed=1
 # Whatever stage 1 left: other methods need no factors.
