@@ -330,6 +330,36 @@ void twice(const Calls& device) {
         static_cast<double>(found[0].size()));
 }
 
+// Whoever draws in a step has its logits behind it, however many passes the step takes and wherever the ring of rows stands:
+// those that its token was drawn from.
+void keeps_logits(const Calls& c, const char* what) {
+  constexpr int32_t kAll = 12;  // as many as there are rows of logits
+  check(open(c, kMemory), "open");
+  vector<int32_t> sequences;
+  for (int32_t i = 0; i < kAll; ++i) sequences.push_back(begin(c, i % 3 == 2 ? 1 : 0, 20 + 9 * i, static_cast<uint32_t>(i + 1)));
+  int32_t wrong = 0;
+  for (int32_t round = 0; round < 12; ++round) {
+    // So many draw by themselves first, and leave the ring somewhere.
+    const vector<int32_t> some(sequences.begin(), sequences.begin() + round % 7);
+    if (!some.empty()) step(c, some, 1 << 20);
+    for (int32_t i = 0; i < kAll; ++i) {
+      const vector<int32_t> more(static_cast<size_t>(1 + (7 * i + round) % 40), 3 + i);
+      c.append(sequences[static_cast<size_t>(i)], 1, more.data(), static_cast<int32_t>(more.size()));
+    }
+    vector<StepEntry> entries;
+    for (int32_t s : sequences) entries.push_back({s, 1 << 20, 1, 0});
+    vector<StepResult> results(entries.size());
+    if (c.step(entries.data(), kAll, results.data()) != 0) ++wrong;
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const float* logits = c.logits(sequences[i]);
+      int32_t best = 0;
+      for (int32_t id = 1; logits && id < kVocab; ++id) best = logits[id] > logits[best] ? id : best;
+      if (!logits || results[i].token != best) ++wrong;
+    }
+  }
+  check(wrong == 0, what, wrong);
+}
+
 // A sequence that grows beyond what clusters of thread blocks serve goes on in shares, with graphs of its own.
 void changes_form(const Calls& device) {
   constexpr int32_t kSteps = 30;
@@ -436,6 +466,8 @@ int main(int count, char** arguments) {
   against_reference(device, reference);
   observes(device, reference);
   twice(device);
+  keeps_logits(device, "logits behind a step, on the device");
+  keeps_logits(reference, "logits behind a step, by the reference");
   changes_form(device);
   slides(device);
   closes(device);
