@@ -1,15 +1,10 @@
 #!/usr/bin/env bash
 # Builds the CUDA engine's host code over a device that is the host (gpu-worker/test/host_device), under the
 # address and undefined-behaviour sanitizers, and runs it against the reference engine. Needs g++ and the
-# headers of CUDA (NVCC_HOME: a CUDA 13.0 folder, or what scripts/nvcc-check.sh has fetched); no GPU.
-# Prints `N passed, N failed`.
+# headers of CUDA (scripts/cuda-headers.sh); no GPU. Prints `N passed, N failed`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-home=${NVCC_HOME:-$(echo .cache/nvcc-13.0/lib/python3*/site-packages/nvidia/cu13)}
-if [[ ! -f $home/include/cuda_runtime_api.h ]]; then
-  echo "cuda-host-test: no headers of CUDA in $home: run scripts/nvcc-check.sh, or set NVCC_HOME" >&2
-  exit 3
-fi
+home=$(scripts/cuda-headers.sh)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 # A library needs its own copy of the sanitizers' runtime to be the program's: the test links it first.

@@ -1,14 +1,10 @@
 #!/usr/bin/env bash
 # Runs kernels of decode attention and of products with few rows on the host (gpu-worker/test/host_kernel), under the address
-# and undefined-behaviour sanitizers, against the scalar reference and float64. Needs g++ and the headers of CUDA (NVCC_HOME: a CUDA 13.0 folder, or what
-# scripts/nvcc-check.sh has fetched); no GPU. Prints `N passed, N failed`.
+# and undefined-behaviour sanitizers, against the scalar reference and float64. Needs g++ and the headers of CUDA
+# (scripts/cuda-headers.sh); no GPU. Prints `N passed, N failed` for each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-home=${NVCC_HOME:-$(echo .cache/nvcc-13.0/lib/python3*/site-packages/nvidia/cu13)}
-if [[ ! -f $home/include/cuda_runtime_api.h ]]; then
-  echo "cuda-kernel-test: no headers of CUDA in $home: run scripts/nvcc-check.sh, or set NVCC_HOME" >&2
-  exit 3
-fi
+home=$(scripts/cuda-headers.sh)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 # The kernels as they are, but for the instructions that they are made of, and for how shared memory is declared.

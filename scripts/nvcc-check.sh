@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Compiles every CUDA kernel for the GPUs that a worker runs on (sm_80, sm_90a), prints what each
 # kernel takes on the one that they are tuned for (registers, spilled bytes), runs those tests of gpu-worker/ that need
-# no GPU, and checks
-# that the newest results in docs/results/ measured the kernels that are here. nvcc comes as NVIDIA's
-# wheels, pinned, into a cached virtual environment; no GPU and no driver is needed.
+# no GPU, and checks that the newest results in docs/results/ measured the kernels that are here. nvcc comes as
+# NVIDIA's wheels, pinned, into a cached virtual environment; no GPU and no driver is needed.
 # Ends with `N passed, N failed, N skipped`.
 set -euo pipefail
 
