@@ -37,7 +37,7 @@ export out NVCC_HOME tuned
 
 mapfile -t kernels < <(find gpu-worker/src -name '*.cu' | sort)
 for architecture in "${architectures[@]}"; do
-  printf "$architecture\n%s\n" "${kernels[@]}" | tail -n +2 | sed "s/^/$architecture /"
+  printf "$architecture %s\n" "${kernels[@]}"
 done | xargs --max-procs="${NVCC_JOBS:-2}" --max-args=2 bash -c 'compile "$0" "$1" || true'
 
 for kernel in "${kernels[@]}"; do
