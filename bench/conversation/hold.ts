@@ -3,7 +3,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createLeanedgeClient } from "../../src/client/index.js";
-import type { PageStorage } from "../../src/engine/plan/plan.js";
+import { planPath } from "../../src/cli/shipped-plans.js";
+import { pageStorages } from "../../src/engine/plan/plan.js";
 import { startGateway } from "../../test/support/running-gateway.js";
 import {
   startWorkerProcess,
@@ -16,8 +17,13 @@ import { plainPlan } from "./plain-plan.js";
 export type Talk = {
   /** GGUF file. */
   readonly modelPath: string;
-  /** How archive pages are stored: a worker and a conversation each, one after the other. */
-  readonly storages: readonly PageStorage[];
+  /**
+   * How archive pages are stored, or the name of a plan that ships for the model: a worker and a conversation each, one after
+   * the other.
+   */
+  readonly storages: readonly string[];
+  /** Names of the model, as its plans' files begin. */
+  readonly modelNames?: readonly string[];
   readonly system: string;
   readonly questions: readonly string[];
   /** Longest answer, in tokens. */
@@ -32,8 +38,12 @@ export async function holdConversations(talk: Talk): Promise<Conversation[]> {
   const workers: RunningWorkerProcess[] = [];
   try {
     for (const storage of storages) {
-      const plan = join(folder, `${storage}.json`);
-      await writeFile(plan, await plainPlan(modelPath, storage));
+      const plain = pageStorages.find((one) => one === storage);
+      const plan =
+        plain === undefined
+          ? await planPath(storage, talk.modelNames ?? [])
+          : join(folder, `${storage}.json`);
+      if (plain !== undefined) await writeFile(plan, await plainPlan(modelPath, plain));
       workers.push(
         await startWorkerProcess(
           ...["--model", modelPath, "--plan", plan, "--model-id", `model-${storage}`],

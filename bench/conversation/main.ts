@@ -7,35 +7,29 @@ import { cpus, loadavg } from "node:os";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import { packagePath } from "../../src/cli/repository.js";
-import type { PageStorage } from "../../src/engine/plan/plan.js";
 import { resolveModel } from "../../src/pull/index.js";
 import { holdConversations } from "./hold.js";
 import { renderPage } from "./page.js";
 import { questions, system } from "./questions.js";
 
 const maxTokens = 256;
-const storages: readonly PageStorage[] = ["f16", "int8", "int4", "int2"];
 
 const { values } = parseArgs({
   options: {
     model: { type: "string", default: "smollm2-135m-instruct" },
-    /** How archive pages are stored; the first one's answers are printed. */
+    /** How archive pages are stored, or names of plans that ship; the first one's answers are printed. */
     storages: { type: "string", default: "f16" },
     turns: { type: "string", default: String(questions.length) },
     write: { type: "boolean", default: false },
   },
 });
 
-const wanted = values.storages.split(",").map((name) => {
-  const storage = storages.find((each) => each === name);
-  if (storage === undefined) throw new Error(`no storage ${name}: ${storages.join(", ")}`);
-  return storage;
-});
 const { path, fetched } = await resolveModel(values.model);
 const [load = 0] = loadavg();
 const conversations = await holdConversations({
   modelPath: path,
-  storages: wanted,
+  storages: values.storages.split(","),
+  modelNames: [fetched?.name ?? basename(path, ".gguf")],
   system,
   questions: questions.slice(0, Number(values.turns)),
   maxTokens,

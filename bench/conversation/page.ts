@@ -86,10 +86,10 @@ function comparison(first: Conversation, others: readonly Conversation[]): strin
   return `
 ## The same questions under other plans
 
-Every channel is kept, and archive pages are stored in fewer bits; sink and recent stay in f16. At temperature 0 one word
+A storage keeps every channel, and archive pages in these bits; a name is that of a plan that ships. Sink and recent stay in f16. At temperature 0 one word
 that turns out otherwise changes what follows, in this answer and in later ones.
 
-| pages | tokens at the end | cache at the end, MiB | tokens/s, all turns | answers as above, word for word |
+| plan | tokens at the end | cache at the end, MiB | tokens/s, all turns | answers as above, word for word |
 | --- | --- | --- | --- | --- |
 ${rows.join("\n")}
 `;
@@ -113,7 +113,7 @@ a conversation holds together over its turns.
 
 - Command: \`${facts.command}\`
 - Date: ${facts.date}, on ${facts.device}
-- Model: ${facts.file}; backend ${first.backend}, one thread, \`leanedge worker\` behind \`leanedge dev\`
+- Model: ${facts.file}; plan \`${first.storage}\`, backend ${first.backend}, one thread, \`leanedge worker\` behind \`leanedge dev\`
 - System prompt: "${facts.system}" Temperature 0, at most ${facts.maxTokens} tokens an answer
 
 Every turn after the first finds all earlier tokens in the worker's cache and computes only what is new: the end of the

@@ -19,8 +19,14 @@ const samplings: readonly (readonly [string, Sampling])[] = [
   ["temperature 0", { temperature: 0 }],
   ["a seed", { temperature: 0.8, topP: 0.95, seed: 20_261_122n }],
 ];
+// Long enough for its cache to be worth carrying to another worker.
 const before: readonly TurnPlan[] = [
-  { text: "The special magic number for harbor is 4827193.", maxTokens: 14 },
+  {
+    text:
+      "The special magic number for harbor is 4827193. It stands on the wall in white letters, where everybody who " +
+      "comes in from the sea can read it, and nobody knows who wrote it there, or when, or what it was good for.",
+    maxTokens: 14,
+  },
   { text: "What is the special magic number for harbor mentioned in the text?", maxTokens: 14 },
 ];
 const story = { text: longStory, maxTokens: 100 };
