@@ -1,6 +1,7 @@
 /** What is served without Connect's handler against what Connect's handler says: a deadline leads a call to the latter. */
 import { once } from "node:events";
 import { request as httpRequest, type IncomingMessage } from "node:http";
+import { connect, type ClientHttp2Session, type ClientHttp2Stream } from "node:http2";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -77,30 +78,58 @@ function called(sequenceId: string): Buffer {
   return envelope(toBinary(GenerateRequestSchema, create(GenerateRequestSchema, { sequenceId })));
 }
 
-async function post(body: Buffer, headers: Record<string, string> = {}): Promise<IncomingMessage> {
+/** An answer as it arrives. */
+interface Arriving {
+  readonly status: number | undefined;
+  readonly type: string | undefined;
+  readonly stream: IncomingMessage | ClientHttp2Stream;
+  /** The client leaves. */
+  readonly leave: () => void;
+}
+
+type Post = (body: Buffer, headers?: Record<string, string>) => Promise<Arriving>;
+
+const common = {
+  authorization: `Bearer ${token}`,
+  "content-type": "application/connect+proto",
+  "connect-protocol-version": "1",
+};
+
+const overHttp1: Post = async (body, headers = {}) => {
   const request = httpRequest(`${server.url}${path}`, {
     method: "POST",
-    headers: {
-      authorization: `Bearer ${token}`,
-      "content-type": "application/connect+proto",
-      "connect-protocol-version": "1",
-      ...headers,
-    },
+    headers: { ...common, ...headers },
   });
   request.end(body);
   const [response] = (await once(request, "response")) as [IncomingMessage];
-  return response;
-}
+  const { statusCode: status, headers: head } = response;
+  return { status, type: head["content-type"], stream: response, leave: () => response.destroy() };
+};
 
-async function said(body: Buffer, headers: Record<string, string> = {}) {
-  const response = await post(body, headers);
+let session: ClientHttp2Session | undefined;
+
+const overHttp2: Post = async (body, headers = {}) => {
+  session ??= connect(server.url);
+  const stream = session.request({ ":method": "POST", ":path": path, ...common, ...headers });
+  stream.end(body);
+  const [head] = (await once(stream, "response")) as [Record<string, string | number>];
+  const type = String(head["content-type"]);
+  return { status: Number(head[":status"]), type, stream, leave: () => stream.close(8) };
+};
+
+afterAll(() => session?.destroy());
+
+async function said(post: Post, body: Buffer, headers: Record<string, string> = {}) {
+  const { status, type, stream } = await post(body, headers);
   const chunks: Buffer[] = [];
-  for await (const chunk of response) chunks.push(chunk as Buffer);
-  const { "content-type": type } = response.headers;
-  return { status: response.statusCode, type, body: Buffer.concat(chunks).toString("latin1") };
+  for await (const chunk of stream) chunks.push(chunk as Buffer);
+  return { status, type, body: Buffer.concat(chunks).toString("latin1") };
 }
 
-describe("Generate over Connect and HTTP/1.1", () => {
+describe.each([
+  ["HTTP/1.1", overHttp1],
+  ["HTTP/2", overHttp2],
+])("Generate over Connect and %s", (_version, post) => {
   it.each([
     ["an answer", called("plain"), {}],
     ["an error with metadata", called("refused"), {}],
@@ -118,28 +147,28 @@ describe("Generate over Connect and HTTP/1.1", () => {
       {},
     ],
   ])("says what Connect's handler says of %s", async (_, body, headers: Record<string, string>) => {
-    const direct = await said(body, headers);
-    expect(direct).toEqual(await said(body, { ...headers, ...overConnect }));
+    const direct = await said(post, body, headers);
+    expect(direct).toEqual(await said(post, body, { ...headers, ...overConnect }));
     expect(direct.status).toBe(200);
     expect(direct.body).not.toContain("secret");
   });
 
   it("answers a request that it does not read, and keeps the connection", async () => {
     const large = envelope(Buffer.alloc(64 << 10), 0, requestBytesMax + 1);
-    expect((await said(large)).body).toContain("resource_exhausted");
-    expect((await said(called("plain"))).body).toContain(" three");
+    expect((await said(post, large)).body).toContain("resource_exhausted");
+    expect((await said(post, called("plain"))).body).toContain(" three");
   });
 
   it("ends the call's signal with the call", async () => {
-    await said(called("plain"));
+    await said(post, called("plain"));
     expect(context?.signal.aborted).toBe(true);
   });
 
   it("tells the call of a client that leaves", async () => {
-    const response = await post(called("endless"));
-    await once(response, "data");
+    const { stream, leave } = await post(called("endless"));
+    await once(stream, "data");
     expect(context?.signal.aborted).toBe(false);
-    response.destroy();
+    leave();
     await expect.poll(() => context?.signal.aborted).toBe(true);
     const before = sent;
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -147,7 +176,7 @@ describe("Generate over Connect and HTTP/1.1", () => {
   });
 
   it("waits for a reader that takes nothing", async () => {
-    const response = await post(called("long"));
+    const { stream } = await post(called("long"));
     await expect.poll(() => sent).toBeGreaterThan(0);
     let before = -1;
     await expect
@@ -162,7 +191,7 @@ describe("Generate over Connect and HTTP/1.1", () => {
       .toBe(true);
     expect(sent).toBeLessThan(longPieces);
     let bytes = 0;
-    for await (const chunk of response) bytes += (chunk as Buffer).byteLength;
+    for await (const chunk of stream) bytes += (chunk as Buffer).byteLength;
     expect(bytes).toBeGreaterThan(longPieces * longPieceChars);
   });
 });

@@ -1,9 +1,8 @@
 /**
- * WorkerService.Generate over Connect's protocol and HTTP/1.1, as gateways call it, served without Connect's general handler:
+ * WorkerService.Generate over Connect's protocol, as gateways call it, served without Connect's general handler:
  * a turn is one such call, and the layers of a general handler took half of what a worker's process spends on a turn besides
  * the model. What it says, of errors too, is what Connect says. Calls in any other form are left to Connect.
  */
-import { IncomingMessage, ServerResponse } from "node:http";
 import { create, fromBinary, isMessage, toBinary } from "@bufbuild/protobuf";
 import {
   Code,
@@ -42,11 +41,13 @@ const envelopeHeadBytes = 5;
 const compressedFlag = 0b00000001;
 const endOfStream = createEndStreamSerialization(undefined);
 
+/** Of HTTP/1.1 or HTTP/2. */
+type Request = Parameters<RequestListener>[0];
+type Response = Parameters<RequestListener>[1];
+
 /** See the head of this file. */
 export function createGenerateStream(options: GenerateStreamOptions): GenerateStream {
   return (request, response) => {
-    // HTTP/2 has classes of its own.
-    if (!(request instanceof IncomingMessage) || !isHttp1(response)) return false;
     const { headers, method, url } = request;
     if (
       method !== "POST" ||
@@ -64,26 +65,21 @@ export function createGenerateStream(options: GenerateStreamOptions): GenerateSt
   };
 }
 
-/** Node's declaration of the class leaves open whose response it is. */
-function isHttp1(response: Parameters<RequestListener>[1]): response is ServerResponse {
-  return response instanceof ServerResponse;
-}
-
 async function serve(
-  request: IncomingMessage,
-  response: ServerResponse,
+  request: Request,
+  response: Response,
   { gate, generate }: GenerateStreamOptions,
 ): Promise<void> {
   const left = new AbortController();
   const onClose = (): void => left.abort(leftWith(request));
-  request.once("error", onClose);
+  request.on("error", onClose);
   response.once("close", onClose);
   const context = createHandlerContext({
     service: WorkerService,
     method: WorkerService.method.generate,
     protocolName: "connect",
     requestMethod: "POST",
-    url: `http://${request.headers.host ?? "worker"}${path}`,
+    url: `http://${String(request.headers[":authority"] ?? request.headers.host ?? "worker")}${path}`,
     requestSignal: left.signal,
     requestHeader: requestHeader(request),
   });
@@ -99,7 +95,7 @@ async function serve(
   }
   // Connect ends every call's signal, however it ended.
   context.abort(failure);
-  if (response.destroyed) return;
+  if (isGone(response)) return;
   writeHead(response);
   response.end(
     envelope(
@@ -114,12 +110,12 @@ async function serve(
 
 /** Sends all events, at the reader's pace; the rest is given up once nobody reads. */
 async function answer(
-  response: ServerResponse,
+  response: Response,
   events: ReturnType<GenerateStreamOptions["generate"]>,
   { signal }: HandlerContext,
 ): Promise<void> {
   for await (const event of events) {
-    if (response.destroyed) return;
+    if (isGone(response)) return;
     writeHead(response);
     const message = isMessage(event, GenerateResponseSchema)
       ? event
@@ -130,12 +126,19 @@ async function answer(
   }
 }
 
-function writeHead(response: ServerResponse): void {
-  if (!response.headersSent) response.writeHead(200, { "content-type": contentType });
+/** Nobody is there any more to read. */
+function isGone(response: Response): boolean {
+  return "stream" in response ? response.stream.destroyed : response.destroyed;
+}
+
+function writeHead(response: Response): void {
+  if (response.headersSent) return;
+  response.statusCode = 200;
+  response.setHeader("content-type", contentType);
 }
 
 /** Resolves once the reader took what was written, or the call is over. */
-function drained(response: ServerResponse, signal: AbortSignal): Promise<void> {
+function drained(response: Response, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       response.off("drain", done);
@@ -149,7 +152,7 @@ function drained(response: ServerResponse, signal: AbortSignal): Promise<void> {
 }
 
 /** Reads the one message of a request. Throws a ConnectError where there is none, or more, or one that is too large. */
-async function readRequest(request: IncomingMessage): Promise<GenerateRequest> {
+async function readRequest(request: Request): Promise<GenerateRequest> {
   const all = await readBody(request);
   if (all.byteLength === 0) {
     throw new ConnectError(
@@ -182,7 +185,7 @@ async function readRequest(request: IncomingMessage): Promise<GenerateRequest> {
 }
 
 /** The body up to one byte beyond its first envelope: more would be refused anyway. */
-async function readBody(request: IncomingMessage): Promise<Buffer> {
+async function readBody(request: Request): Promise<Buffer> {
   let all = Buffer.alloc(0);
   const chunks: Buffer[] = [];
   let bytes = 0;
@@ -222,16 +225,18 @@ function envelope(flags: number, data: Uint8Array): Buffer {
   return bytes;
 }
 
-function requestHeader(request: IncomingMessage): Headers {
+function requestHeader(request: Request): Headers {
   const header = new Headers();
   for (const [name, value] of Object.entries(request.headers)) {
-    if (value !== undefined) header.set(name, Array.isArray(value) ? value.join(", ") : value);
+    // Names of HTTP/2's own begin with a colon.
+    if (value !== undefined && !name.startsWith(":"))
+      header.set(name, Array.isArray(value) ? value.join(", ") : value);
   }
   return header;
 }
 
 /** Why a client is gone: a connection that broke is told apart from one that was closed, as Connect does. */
-function leftWith({ errored }: IncomingMessage): ConnectError | undefined {
+function leftWith({ errored }: Request): ConnectError | undefined {
   return errored === null
     ? undefined
     : new ConnectError(errored.message, Code.Aborted, undefined, undefined, errored);
