@@ -105,6 +105,10 @@ def card(
     listed = "\n".join(
         f"| `{path.name}` | {path.stat().st_size} | `{fingerprint(path)[:16]}` |" for path in files
     )
+    seconds = f"{float(str(last['seconds'])):.0f}" if "seconds" in last else "?"
+    begun_with = ""
+    if "start" in first:
+        begun_with = f"Begun with the weights of `{first['start']}`: "
     figures_text = f"## Figures\n\n{measured}\n\n" if measured else ""
     return f"""# {file.name}
 
@@ -131,8 +135,8 @@ the corpus files (`corpus.corpus_hash`): `{first.get("data_sha256", "?")}`.
 
 {figures_text}## Training
 
-{last.get("tokens", "?")} tokens in {last.get("step", "?")} steps, {last.get("seconds", "?")} s on
-{first.get("device", "?")}; seed {first.get("seed", "?")}; schedule
+{begun_with}{last.get("tokens", "?")} tokens in {last.get("step", "?")} steps, {seconds} s on
+{first.get("ranks", 1)} x {first.get("device", "?")}; seed {first.get("seed", "?")}; schedule
 `{json.dumps(first.get("schedule", {}))}`; {first.get("batch_tokens", "?")} tokens a step, a
 share of {first.get("text_share", "?")} of them text; rates {first.get("muon_rate", "?")} (Muon) and
 {first.get("adam_rate", "?")} (AdamW), weight decay {first.get("muon_decay", "?")} and

@@ -303,6 +303,11 @@ def train(arguments: argparse.Namespace, words: Sequence[str] = ()) -> Progress:
             other.kill()
 
 
+def device_name(device: torch.device) -> str:
+    """What a card says that it was trained on."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def train_rank(arguments: argparse.Namespace, meeting: Path) -> Progress:
     """One process of a run."""
     began = time.monotonic()
@@ -317,7 +322,7 @@ def train_rank(arguments: argparse.Namespace, meeting: Path) -> Progress:
         run.log(
             parameters=run.model.parameter_count(), text_tokens=len(source.text_ids),
             held_out_tokens=len(held_out), prepared_seconds=round(time.monotonic() - began, 1),
-            device=str(run.device), start_step=progress.step, config=config.to_dict(),
+            device=device_name(run.device), start_step=progress.step, config=config.to_dict(),
             schedule=asdict(run.schedule), seed=arguments.seed,
             data_sha256=corpus_hash(arguments.corpus), text_share=arguments.text_share,
             batch_tokens=arguments.batch_tokens, ranks=ranks.count,
