@@ -14,7 +14,7 @@ import {
   type PublishedRates,
   type Scores,
 } from "./masks.js";
-import { common, lengthsOf, mean, unique, type Section } from "./sections.js";
+import { alikeLengths, common, lengthsOf, mean, unique, type Section } from "./sections.js";
 
 /** A plan with its name. */
 export interface NamedPlan {
@@ -83,9 +83,11 @@ export function bytesChart({ methods, replies }: Section): TopLevelSpec {
   };
 }
 
-/** Accuracy by length, a line a method, of those that were asked at two lengths or more. */
+/** Accuracy by length, a line a method, of those that were asked the same tasks at two lengths or more. */
 export function lengthChart({ methods, replies }: Section): TopLevelSpec | undefined {
-  const asked = replies.filter(({ task }) => task !== "session");
+  const all = replies.filter(({ task }) => task !== "session");
+  const lengths = alikeLengths(all);
+  const asked = all.filter(({ length }) => lengths.includes(length));
   const names = methods
     .map(({ method }) => method)
     .filter((name) => lengthsOf(asked.filter((one) => one.method === name)).length >= 2);

@@ -3,7 +3,15 @@ import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
 import { fullMethod } from "../methods.js";
 import type { MethodLine } from "../samples-file.js";
 import { sessionTask } from "../sample.js";
-import { lengthsOf, mean, unique, valuesOf, type NamedResult, type Section } from "./sections.js";
+import {
+  alikeLengths,
+  lengthsOf,
+  mean,
+  unique,
+  valuesOf,
+  type NamedResult,
+  type Section,
+} from "./sections.js";
 import { evaluatorOf, pairsWanted, points, signed, table, wholeCacheRatio } from "./tables.js";
 
 /** Contexts that whole caches are compared at, in tokens. */
@@ -45,7 +53,13 @@ export function renderSection(section: Section, charts: readonly string[]): stri
   const asked = replies.filter(({ task }) => task !== sessionTask);
   const session = replies.filter(({ task }) => task === sessionTask);
   if (asked.length > 0) {
-    parts.push("### By length, in tokens", lengthTable(methods, asked));
+    parts.push("### By length, in tokens");
+    if (alikeLengths(asked).length < lengthsOf(asked).length) {
+      parts.push(
+        "Not every length has the same tasks, so that columns are not to be compared with each other: the chart has those that are.",
+      );
+    }
+    parts.push(lengthTable(methods, asked));
     for (const length of lengthsOf(asked)) {
       parts.push(`### By task, ${length} tokens`, taskTable(methods, asked, length));
     }

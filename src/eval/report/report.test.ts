@@ -8,7 +8,7 @@ import { parsePlan } from "../../engine/plan/parse.js";
 import type { MethodLine, ResultLine, Results } from "../samples-file.js";
 import { reportOf, writeReport } from "./index.js";
 import { keptByBand, type PublishedRates } from "./masks.js";
-import { familyOf } from "./plots.js";
+import { familyOf, lengthChart } from "./plots.js";
 import { renderSection } from "./render.js";
 import { common, sectionsOf } from "./sections.js";
 import { wholeCacheRatio } from "./tables.js";
@@ -127,6 +127,24 @@ describe("report", () => {
     expect(below).toContain("#### By task, 4096 tokens, extrapolated");
     // Where no file says how long the window is, nothing is known to be beyond it.
     expect(render([{ methods, results: files[0]?.results ?? [] }])).not.toContain("Extrapolated");
+  });
+
+  it("compares lengths that have the same tasks, and says where others are listed", () => {
+    const [section] = sectionsOf([
+      {
+        methods,
+        results: ["half", "full"].flatMap((name) => [
+          ...[1_024, 2_048].flatMap((length) =>
+            ["single-1", "tracking"].flatMap((task) => results(name, task, length, [0.5])),
+          ),
+          ...results(name, "single-1", 8_192, [1]),
+        ]),
+      },
+    ]);
+    if (section === undefined) throw new Error("one section expected");
+    expect(JSON.stringify(lengthChart(section)?.data)).not.toContain("8192");
+    expect(JSON.stringify(lengthChart(section)?.data)).toContain("2048");
+    expect(renderSection(section, []).join("\n")).toContain("Not every length has the same tasks");
   });
 
   it("shows the sign of a loss and of a gain", () => {

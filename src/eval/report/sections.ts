@@ -123,6 +123,22 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
+/** Lengths that have the same tasks, rising: those of the set of tasks that most lengths have. */
+export function alikeLengths(results: readonly NamedResult[]): number[] {
+  const byTasks = new Map<string, number[]>();
+  for (const length of lengthsOf(results)) {
+    const tasks = unique(
+      results.filter((one) => one.length === length).map(({ task }) => task),
+    ).sort();
+    const key = tasks.join();
+    byTasks.set(key, [...(byTasks.get(key) ?? []), length]);
+  }
+  return [...byTasks.values()].reduce(
+    (best, lengths) => (lengths.length > best.length ? lengths : best),
+    [],
+  );
+}
+
 /** Lengths of results, rising. */
 export function lengthsOf(results: readonly NamedResult[]): number[] {
   return unique(results.map(({ length }) => length)).sort((a, b) => a - b);
