@@ -125,7 +125,7 @@ export const orphanedTurnMs = 60_000;
 export const bindingTtlMs = 30 * 60_000;
 
 /** How long a change may wait on its way to the tenant's index: a session whose turns are short tells of several at once. */
-export const indexPushMs = 1_000;
+export const indexPushMs = 200;
 /** Entries that wait for one tenant's index together: a message of some 100 KB at most. */
 export const indexBatchMax = 256;
 /** Tenants for whom entries wait in one isolate; the longest waiting ones are told anew by their sessions' alarms. */

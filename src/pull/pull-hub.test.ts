@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { buildGguf, tinyModel } from "../engine/gguf/testing/build-gguf.js";
 import type { PullErrorCode } from "./errors.js";
-import { sha256Of, type Fault } from "./testing/hub-server.js";
+import { breakCountedMs, sha256Of, type Fault } from "./testing/hub-server.js";
 import { TestPull, tinyModelBytes } from "./testing/test-pull.js";
 
 const file = "owner--model--model-Q8_0";
@@ -257,7 +257,7 @@ describe("an interrupted pull", () => {
   });
 
   it("asks for the missing bytes only", async () => {
-    test.hub.storageFaults.push({ kind: "break", afterBytes: 10_000 });
+    test.hub.storageFaults.push({ kind: "break", afterBytes: 10_000, readMs: breakCountedMs });
     await test.pull();
     expect(test.hub.storageSeen[1]).toMatchObject({
       range: "bytes=10000-",
@@ -279,7 +279,11 @@ describe("an interrupted pull", () => {
 
   it("goes on in the next pull where it broke off", async () => {
     for (let i = 0; i < 3; i += 1)
-      test.hub.storageFaults.push({ kind: "break", afterBytes: i ? 0 : 700 });
+      test.hub.storageFaults.push({
+        kind: "break",
+        afterBytes: i ? 0 : 700,
+        readMs: breakCountedMs,
+      });
     test.hub.storageFaults.push({ kind: "status", status: 404 });
     await test.pullFails();
     expect(await test.fileNames()).toEqual([`${file}.gguf.part`, `${file}.gguf.part.json`]);

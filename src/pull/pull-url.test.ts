@@ -6,7 +6,7 @@ import { buildGguf, tinyModel } from "../engine/gguf/testing/build-gguf.js";
 import type { PullError } from "./errors.js";
 import { pauseAsked } from "./http-client.js";
 import { modelPaths } from "./models-folder.js";
-import { HubServer, sha256Of } from "./testing/hub-server.js";
+import { breakCountedMs, HubServer, sha256Of } from "./testing/hub-server.js";
 import { TestPull, tinyModelBytes } from "./testing/test-pull.js";
 
 let test: TestPull;
@@ -46,7 +46,7 @@ describe("a pull from an address", () => {
 
   it("notices a file that changed while it was fetched", async () => {
     const other = buildGguf(tinyModel("qwen3"));
-    test.hub.storageFaults.push({ kind: "break", afterBytes: 5_000 });
+    test.hub.storageFaults.push({ kind: "break", afterBytes: 5_000, readMs: breakCountedMs });
     test.hub.onStorage = () => test.hub.files.set("model-Q8_0.gguf", { bytes: other });
     expect((await test.pullFails(url, { sha256 })).code).toBe("checksum");
     expect(test.heard.notes.join("\n")).toMatch(/may have changed since the last pull/);
@@ -55,7 +55,10 @@ describe("a pull from an address", () => {
 
   it("notices it too where the server looks at no If-Range", async () => {
     const other = buildGguf(tinyModel("qwen3"));
-    test.hub.storageFaults.push({ kind: "break", afterBytes: 5_000 }, { kind: "no-if-range" });
+    test.hub.storageFaults.push(
+      { kind: "break", afterBytes: 5_000, readMs: breakCountedMs },
+      { kind: "no-if-range" },
+    );
     test.hub.onStorage = () => test.hub.files.set("model-Q8_0.gguf", { bytes: other });
     expect((await test.pull(url, { sha256: sha256Of(other) })).sha256).toBe(sha256Of(other));
     expect(test.hub.storageSeen.map(({ range }) => range)).toEqual([

@@ -290,8 +290,14 @@ describe("sessions", () => {
     await runTurn(client, { sessionId: "b", turn: 2, messages: [scripted({})] });
     await client.deleteSession({ sessionId: "a" });
     await vi.waitFor(() => client.createSession({ sessionId: "c" }));
-    const { sessions } = await client.listSessions({});
-    expect(sessions.map(({ sessionId }) => sessionId).sort()).toEqual(["b", "c"]);
+    // The list hears of sessions behind them (indexPushMs).
+    await vi.waitFor(
+      async () => {
+        const { sessions } = await client.listSessions({});
+        expect(sessions.map(({ sessionId }) => sessionId).sort()).toEqual(["b", "c"]);
+      },
+      { timeout: 20_000, interval: 100 },
+    );
   });
 
   it("are no more than the limit when many are made at once", async () => {

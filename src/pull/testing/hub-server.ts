@@ -10,8 +10,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** How the storage answers one request; requests without one are answered well. */
 export type Fault =
-  /** Breaks the connection after so many bytes of the body. */
-  | { kind: "break"; afterBytes: number }
+  /** Breaks the connection after so many bytes of the body, which a reader gets so many milliseconds for (breakMs by default). */
+  | { kind: "break"; afterBytes: number; readMs?: number }
   /** Says nothing more after so many bytes, and keeps the connection. */
   | { kind: "stall"; afterBytes: number }
   /** Sends pieces with pauses, in milliseconds. */
@@ -35,6 +35,9 @@ export type Fault =
 
 /** Time that a reader gets for the bytes before a break, in milliseconds. */
 const breakMs = 20;
+
+/** The same where a test counts them: a busy machine does not come to look at them any sooner. */
+export const breakCountedMs = 1_000;
 
 /** A request that a server saw. */
 export interface SeenRequest {
@@ -247,7 +250,7 @@ async function sendBody(
     case "break":
       // A reader drops what it has not yet looked at when its connection breaks.
       response.write(body.subarray(0, fault.afterBytes));
-      await sleep(breakMs);
+      await sleep(fault.readMs ?? breakMs);
       response.destroy();
       return;
     case "stall":
