@@ -10,6 +10,5 @@ export const answer = /\b4827193\b/;
 /** Asks for the same fact again, from the conversation alone. */
 export const followUp = "What is the special magic number for harbor mentioned in the text?";
 
-/** A prompt after which the model writes on and on. */
-export const longStory =
-  "It was a dark night, and the old man sat down by the fire to tell a story.";
+/** A prompt after which the model writes on and on: more than 300 tokens at temperature 0. */
+export const longStory = "Tell me a short story about a fox.";
