@@ -16,8 +16,8 @@ model= corpus= out= wheel= python=python3
 workers=12 books=30
 # Tasks.
 lengths="2048 4096 7900" count=8 kinds="single multi-key multi-value multi-query perplexity"
-# Stage 1, DuoAttention's gates, stage 2.
-steps=150 gate_steps=60 refine_steps=0 text_share=0.25 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
+# Stage 1, DuoAttention's gates, stages 2 and 3.
+steps=150 gate_steps=60 refine_steps=0 exchange_rounds=0 exchange_seconds=30 loss=hidden start= text_share=0.25 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
 shares="0.5 0.6 0.7 0.8 0.9" bytes= storage=f16 recent=112
 prompts=8 prompt_tokens=1000
 seconds=540 learn_seconds=200 plans_seconds=90 eval_seconds=200 batch_tokens=262144
@@ -25,7 +25,7 @@ methods="full leank-60 leank-70 leank-70+k4+v4 think-60 think-70 magnitude-60 ma
 while (($#)); do
   if [[ $1 == --dry ]]; then
     workers=2 books=4 lengths=400 count=1 kinds="session single key-value perplexity"
-    steps=3 gate_steps=2 refine_steps=1 samples=1 min_tokens=180 max_tokens=250 shares="0.5 0.7"
+    steps=3 gate_steps=2 refine_steps=1 exchange_rounds=1 samples=1 min_tokens=180 max_tokens=250 shares="0.5 0.7"
     prompts=1 prompt_tokens=200 methods="full leank-70 leank-70+k4+v4 duo-50 think-50 quest-2"
     shift
     continue
@@ -45,6 +45,10 @@ while (($#)); do
     --gate-steps) gate_steps=$2 ;;
     --refine-steps) refine_steps=$2 ;;
     --samples) samples=$2 ;;
+    --exchange-rounds) exchange_rounds=$2 ;;
+    --exchange-seconds) exchange_seconds=$2 ;;
+    --loss) loss=$2 ;;
+    --start) start=$2 ;;
     --text-share) text_share=$2 ;;
     --min-tokens) min_tokens=$2 ;;
     --max-tokens) max_tokens=$2 ;;
@@ -100,7 +104,8 @@ tasks=$!
 # shellcheck disable=SC2086
 step "$learn_seconds" learn_plan --model "$model" --corpus "$corpus" --out "$out/plans" \
   --workers "$workers" --books "$books" --steps "$steps" --gate-steps "$gate_steps" \
-  --refine-steps "$refine_steps" --text-share "$text_share" --samples "$samples" --min-tokens "$min_tokens" \
+  --refine-steps "$refine_steps" --exchange-rounds "$exchange_rounds" \
+  --exchange-seconds "$exchange_seconds" --loss "$loss" ${start:+--start "$start"} --text-share "$text_share" --samples "$samples" --min-tokens "$min_tokens" \
   --max-tokens "$max_tokens" --l1 $l1 --shares $shares --bytes $bytes --storage-k "$storage" \
   --storage-v "$storage" --recent "$recent"
 tail -n 12 "$out/learn_plan.log" | cut -c 1-300

@@ -5,17 +5,21 @@ through them, and shall end in the same hidden states as with the whole cache, w
 pulls the factors to 0. Stage 2 goes on with the factors cut to a mask. Beyond the paper: zones and
 pages are those of the engine, pages may be quantised while learning, a head that keeps nothing is
 left out of the softmax in stage 2 (as deployed) instead of scoring 0, several L1 weights share one
-pass over the prompts.
+pass over the prompts, what is compared may be the next token's distribution, and the masks of
+stage 2 are whole blocks that meet their share.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import Reading, TailReader, prefill, tail_pass
-from .masks import block_mask, quantile_mask
+from .masks import block_mask
 from .model import Transformer
 
 
@@ -41,15 +45,20 @@ class LeankConfig:
     l1: tuple[float, ...] = (0.02, 0.06, 0.2)  # weights of mean |factor|, one set of factors each
     learning_rate: float = 0.02
     steps: int = 400
+    seconds: float = math.inf  # no step begins later, and the rate decays towards that time
+    loss: str = "hidden"  # one of LOSSES
     reading: Reading = Reading()  # zones and storage while learning
     pruned: float = 0.7  # stage 2 only
     align: int = 16  # stage 2 only
     log_every: int = 20
 
 
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first fifth, flat, linear decay over the last fifth; floor 0.1."""
-    part = (step + 1) / steps
+LOSSES = ("hidden", "logits")
+
+
+def rate_at(part: float, peak: float) -> float:
+    """Linear warm-up over the first fifth, flat, linear decay over the last fifth; floor 0.1.
+    `part` of the run is over at the end of the step, above 0 and up to 1."""
     return peak * max(0.1, min(1.0, part / 0.2, (1 - part) / 0.2))
 
 
@@ -57,6 +66,24 @@ def distillation(hidden: Tensor, reference: Tensor, weights: Tensor) -> Tensor:
     """Mean over counted rows of the mean squared difference over hidden channels."""
     error = (hidden.float() - reference.float()).square().mean(-1)  # (B, A)
     return (error * weights).sum() / weights.sum().clamp(min=1)
+
+
+def divergence(model: Transformer, hidden: Tensor, reference: Tensor, weights: Tensor) -> Tensor:
+    """Mean over counted rows of KL(reference || hidden) of the next token's distributions, nats."""
+    rows = weights > 0
+    output = model.output_weight.float()
+    ours = F.linear(hidden[rows].float(), output).log_softmax(-1)
+    theirs = F.linear(reference[rows].float(), output).log_softmax(-1)
+    return (theirs.exp() * (theirs - ours)).sum(-1).mean()
+
+
+def distance(
+    model: Transformer, hidden: Tensor, reference: Tensor, weights: Tensor, loss: str
+) -> Tensor:
+    """How far rows are from those with the whole cache, by one of LOSSES."""
+    if loss == "logits":
+        return divergence(model, hidden, reference, weights)
+    return distillation(hidden, reference, weights)
 
 
 def reference_pass(model: Transformer, batch: TailBatch) -> tuple[TailReader, Tensor]:
@@ -73,6 +100,18 @@ def read_with(
     """Hidden states of the tail under `reading`, from the teacher's prompt cache."""
     reader = TailReader(teacher.cache, reading)
     return tail_pass(model, reader, batch.tail, batch.zone_positions)
+
+
+def _steps(config: LeankConfig) -> Iterator[tuple[int, float]]:
+    """Steps, and the part of the run that is over at the end of each; 1 at the end of the last."""
+    began = time.monotonic()
+    for step in range(config.steps):
+        # A step takes what those before it took in the mean.
+        seconds = (time.monotonic() - began) * (step + 1) / max(1, step)
+        part = min(1.0, max((step + 1) / config.steps, seconds / config.seconds))
+        yield step, part
+        if part == 1:
+            return
 
 
 def _freeze(model: Transformer) -> None:
@@ -130,9 +169,9 @@ def _distil(
     device = model.token_embd.weight.device
     sets = [begin.clone().to(device).requires_grad_(True) for _ in config.l1]
     optimiser = torch.optim.AdamW(sets, lr=config.learning_rate, weight_decay=0.0)
-    for step in range(config.steps):
+    for step, part in _steps(config):
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, config.steps, config.learning_rate)
+            group["lr"] = rate_at(part, config.learning_rate)
         with torch.no_grad():
             for values in sets:
                 values.clamp_(0, 1)
@@ -142,11 +181,11 @@ def _distil(
         optimiser.zero_grad()
         for values, weight in zip(sets, config.l1, strict=True):
             hidden = read_with(model, teacher, batch, reading_of(values.clamp(0, 1)))
-            loss = distillation(hidden, reference, batch.weights)
+            loss = distance(model, hidden, reference, batch.weights, config.loss)
             (loss + weight * values.abs().mean()).backward()
             losses.append(loss.detach())
         optimiser.step()
-        if step % config.log_every == 0 or step == config.steps - 1:
+        if step % config.log_every == 0 or part == 1:
             log({
                 "step": step,
                 "l1": list(config.l1),
@@ -170,12 +209,12 @@ def refine_factors(
     device = model.token_embd.weight.device
     factors = start.clone().to(device).requires_grad_(True)
     optimiser = torch.optim.AdamW([factors], lr=config.learning_rate, weight_decay=0.0)
-    for step in range(config.steps):
+    for step, part in _steps(config):
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, config.steps, config.learning_rate)
+            group["lr"] = rate_at(part, config.learning_rate)
         with torch.no_grad():
             factors.clamp_(0, 1)
-            mask = quantile_mask(factors, config.pruned, config.align)
+            mask = block_mask(factors, config.pruned, config.align)
         batch = next(batches).to(device)
         teacher, reference = reference_pass(model, batch)
         clamped = factors.clamp(0, 1)
@@ -183,13 +222,14 @@ def refine_factors(
         reading = replace(
             config.reading, factors=through[:, None], alive=(mask.sum(-1) > 0)[:, None]
         )
-        loss = distillation(read_with(model, teacher, batch, reading), reference, batch.weights)
+        hidden = read_with(model, teacher, batch, reading)
+        loss = distance(model, hidden, reference, batch.weights, config.loss)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if step % config.log_every == 0 or step == config.steps - 1:
+        if step % config.log_every == 0 or part == 1:
             log({"step": step, "stage": 2, "distillation": round(float(loss.detach()), 6)})
-    return quantile_mask(factors.detach().clamp(0, 1), config.pruned, config.align)
+    return block_mask(factors.detach().clamp(0, 1), config.pruned, config.align)
 
 
 def mask_reading(mask: Tensor, reading: Reading) -> Reading:
@@ -197,8 +237,10 @@ def mask_reading(mask: Tensor, reading: Reading) -> Reading:
     return replace(reading, factors=mask[:, None], alive=(mask.sum(-1) > 0)[:, None])
 
 
-def measure(model: Transformer, batches: list[TailBatch], readings: list[Reading]) -> list[float]:
-    """Mean distillation loss of each reading over the batches: what candidates compete by."""
+def measure(
+    model: Transformer, batches: list[TailBatch], readings: list[Reading], loss: str = "hidden"
+) -> list[float]:
+    """Mean distance of each reading over the batches: what candidates compete by."""
     device = model.token_embd.weight.device
     sums = [0.0] * len(readings)
     with torch.no_grad():
@@ -207,7 +249,7 @@ def measure(model: Transformer, batches: list[TailBatch], readings: list[Reading
             teacher, reference = reference_pass(model, batch)
             for index, reading in enumerate(readings):
                 hidden = read_with(model, teacher, batch, reading)
-                sums[index] += float(distillation(hidden, reference, batch.weights))
+                sums[index] += float(distance(model, hidden, reference, batch.weights, loss))
     return [value / max(1, len(batches)) for value in sums]
 
 

@@ -8,21 +8,19 @@ say that they are for.
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from random import Random
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from .cache import Reading, exact_enough
-from .conversation import conversation
-from .corpus import paragraphs_of, read_corpus
+from .exchange import ExchangeConfig, exchange_blocks
 from .leank import (
+    LOSSES,
     LeankConfig,
     learn_factors,
     learn_gates,
@@ -33,55 +31,15 @@ from .leank import (
 from .load import open_model
 from .masks import block_mask, candidates_for
 from .plan import CachePlan, kept_of
-from .retrieval import Haystack, retrieval_task
-from .rows import CHARS_PER_TOKEN
+from .plan_data import CONVERSATION_SHARES, chats, texts
 from .tails import TailSource, tail_batches
-from .tokenizer import Messages, renderer, tokenizer_of
+from .tokenizer import renderer, tokenizer_of
 
 MEASURED_BATCHES = 6
-# Of the chats that are learned from.
-CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
-TEXT_CHARS_PER_TOKEN = 5  # of English prose, a little more than in the mean
 GATE_L1 = 0.05  # DuoAttention's
 # Page budgets that are tried for a byte target, and how much worse one may be than reading all.
 PAGE_BUDGETS = (8, 16, 32, 64)
 PAGE_BUDGET_SLACK = 1.05
-
-
-def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, int], Messages]:
-    """make_chat of tails.TailSource over a corpus: retrieval tasks, conversations or both."""
-    corpus = read_corpus(corpus_folder)
-    books = corpus.books[:books_max]
-    haystack = Haystack(tuple(p for book in books for p in paragraphs_of(book)))
-
-    def make_chat(random: Random, tokens: int) -> Messages:
-        chars = round(tokens * CHARS_PER_TOKEN * 1.1)
-        if random.random() < CONVERSATION_SHARES[data]:
-            return conversation(random, chars, corpus, haystack)
-        return retrieval_task(random, chars, 1.0, haystack)
-
-    return make_chat
-
-
-def texts(
-    corpus_folder: Path, books_max: int, tokenizer: Tokenizer
-) -> Callable[[Random, int], list[int]]:
-    """make_text of tails.TailSource: passages of books."""
-    haystack = Haystack(
-        tuple(
-            p for book in read_corpus(corpus_folder).books[:books_max] for p in paragraphs_of(book)
-        )
-    )
-
-    def make_text(random: Random, tokens: int) -> list[int]:
-        chars = TEXT_CHARS_PER_TOKEN * tokens
-        while True:
-            ids = tokenizer.encode("\n\n".join(haystack.take(random, chars))).ids
-            if len(ids) >= tokens:
-                return ids
-            chars += chars // 4
-
-    return make_text
 
 
 def file_name(model: str, plan: str) -> str:
@@ -121,10 +79,12 @@ class PlanMaker:
             arguments.text_share,
         )  # fmt: skip
         # The streams' first batches are made here: processes fork before the GPU starts.
-        seeds = (1, 3) if arguments.refine_steps > 0 else (1,)
-        streams = [tail_batches(source, seed, arguments.workers) for seed in seeds]
+        later = arguments.refine_steps + arguments.exchange_rounds > 0
+        streams = [
+            tail_batches(source, seed, arguments.workers) for seed in ((1, 3) if later else (1,))
+        ]
         self.streams = [chain([next(stream)], stream) for stream in streams]
-        self.measured = [source.batch(2, step) for step in range(MEASURED_BATCHES)]
+        self.measured = [source.batch(2, step) for step in range(arguments.measured)]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         exact_enough()
         self.model.to(self.device, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
@@ -138,7 +98,13 @@ class PlanMaker:
 
     def costs(self, readings: list[Reading]) -> list[float]:
         """How far answers are from those with the whole cache."""
-        return measure(self.model, self.measured, readings)
+        return measure(self.model, self.measured, readings, self.arguments.loss)
+
+    def start(self) -> Tensor | None:
+        """Factors that stage 1 begins with: those of a scores.json, if one is named."""
+        if not self.arguments.start:
+            return None
+        return torch.tensor(json.loads(self.arguments.start.read_text())["factors"])
 
     def stage1(self) -> tuple[Tensor, tuple[float, ...]]:
         """Factors for each L1 weight, learned or read, and the weights."""
@@ -159,9 +125,12 @@ class PlanMaker:
         else:
             config = LeankConfig(
                 l1=l1, learning_rate=self.arguments.learning_rate, steps=self.arguments.steps,
+                seconds=self.arguments.stage1_seconds, loss=self.arguments.loss,
                 reading=self.reading,
             )  # fmt: skip
-            factors = learn_factors(self.model, self.streams[0], config, log=self.log, keep=keep)
+            factors = learn_factors(
+                self.model, self.streams[0], config, start=self.start(), log=self.log, keep=keep
+            )
         if self.arguments.gate_steps > 0:
             keep(factors)
             config = LeankConfig(
@@ -195,21 +164,39 @@ class PlanMaker:
         config = LeankConfig(
             learning_rate=self.arguments.learning_rate / 2, steps=self.arguments.refine_steps,
             reading=self.reading, pruned=share, align=self.arguments.align,
+            loss=self.arguments.loss,
         )  # fmt: skip
         return refine_factors(self.model, self.streams[1], factors, config, log=self.log)
+
+    def exchange(self, factors: Tensor, mask: Tensor) -> Tensor:
+        """Stage 3."""
+        config = ExchangeConfig(
+            reading=self.reading, rounds=self.arguments.exchange_rounds,
+            seconds=self.arguments.exchange_seconds, loss=self.arguments.loss,
+            align=self.arguments.align,
+        )  # fmt: skip
+        return exchange_blocks(
+            self.model, self.streams[1], self.measured, factors, mask, config, log=self.log
+        )
 
     def plan_for_share(self, factors: Tensor, l1: tuple[float, ...], share: float) -> None:
         """The plan that prunes a share of K, from the L1 weight whose mask costs least."""
         align = self.arguments.align
-        masks = [block_mask(one, share, align) for one in factors]
+        masks, orders = [block_mask(one, share, align) for one in factors], list(factors)
         sources = [f"LeanK, stage 1 with L1 weight {weight}" for weight in l1]
         if self.arguments.refine_steps > 0:
             costs = self.costs([mask_reading(mask, self.reading) for mask in masks])
             best = costs.index(min(costs))
             masks.append(self.refine(factors[best], share))
+            orders.append(factors[best])
             sources.append(f"LeanK, stage 2 after L1 weight {l1[best]}")
         costs = self.costs([mask_reading(mask, self.reading) for mask in masks])
         best = costs.index(min(costs))
+        if self.arguments.exchange_rounds > 0:
+            masks.append(self.exchange(orders[best], masks[best]))
+            sources.append(f"{sources[best]}, blocks exchanged by trial")
+            costs += self.costs([mask_reading(masks[-1], self.reading)])
+            best = costs.index(min(costs))
         plan = CachePlan(
             kept_of(masks[best].cpu()), masks[best].shape[-1], storage_k=self.reading.storage_k,
             storage_v=self.reading.storage_v, sink=self.reading.sink, recent=self.reading.recent,
@@ -289,6 +276,23 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=150)
     options.add_argument("--gate-steps", type=int, default=0, help="of DuoAttention's gates")
     options.add_argument("--refine-steps", type=int, default=0)
+    options.add_argument(
+        "--exchange-rounds", type=int, default=0, help="of stage 3: blocks change places by trial"
+    )
+    options.add_argument(
+        "--exchange-seconds", type=float, default=math.inf, help="that stage 3 may take, each plan"
+    )
+    options.add_argument(
+        "--stage1-seconds", type=float, default=math.inf, help="that stage 1 may take"
+    )
+    options.add_argument("--start", type=Path, help="scores.json: stage 1 begins with its factors")
+    options.add_argument(
+        "--loss", choices=LOSSES, default="hidden",
+        help="what is compared with the whole cache: hidden states, or the next token's chances",
+    )  # fmt: skip
+    options.add_argument(
+        "--measured", type=int, default=MEASURED_BATCHES, help="batches that candidates compete on"
+    )
     options.add_argument("--samples", type=int, default=10, help="of a batch")
     options.add_argument("--min-tokens", type=int, default=512)
     options.add_argument("--max-tokens", type=int, default=4000)

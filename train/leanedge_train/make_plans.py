@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from .cache import prefill
-from .learn_plan import chats, file_name
+from .learn_plan import file_name
 from .load import fingerprint, open_measured
 from .methods import THINK_QUERIES, Scores, parse_method, think_scores
 from .model import Transformer
+from .plan_data import chats
 from .tails import tail_of
 from .tokenizer import renderer
 

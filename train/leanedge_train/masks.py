@@ -17,7 +17,7 @@ TIE_NOISE = 1e-6
 
 
 def untied(values: Tensor, seed: int = 0) -> Tensor:
-    """The values plus a little fixed noise: with many equal values a quantile would keep all."""
+    """The values plus a little fixed noise, so that equal ones have a fixed order."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(values.shape, generator=generator).to(values.device)
     return values + TIE_NOISE * noise
@@ -27,17 +27,6 @@ def top_channels(values: Tensor, widths: Tensor) -> Tensor:
     """The best widths[l, h] channels of each head as 0 and 1."""
     rank = values.argsort(-1, descending=True).argsort(-1)
     return (rank < widths[..., None]).to(values.dtype)
-
-
-def quantile_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:
-    """The paper's stage 2: a quantile over the whole model, then each head's count to the nearest
-    multiple of `align` (a half goes up). The realised share may differ a little from `pruned`."""
-    values = untied(values)
-    flat = values.flatten().sort().values
-    threshold = flat[min(round(pruned * flat.numel()), flat.numel() - 1)]
-    counts = (values >= threshold).sum(-1)
-    widths = (counts + align // 2) // align * align
-    return top_channels(values, widths.clamp(max=values.shape[-1] // align * align))
 
 
 def block_mask(values: Tensor, pruned: float, align: int = 16) -> Tensor:

@@ -1,0 +1,53 @@
+"""What plans are learned from and calibrated on: chats and passages of books, from a corpus."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from tokenizers import Tokenizer
+
+from .conversation import conversation
+from .corpus import paragraphs_of, read_corpus
+from .retrieval import Haystack, retrieval_task
+from .rows import CHARS_PER_TOKEN
+from .tokenizer import Messages
+
+# Of the chats that are learned from.
+CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
+TEXT_CHARS_PER_TOKEN = 5  # of English prose, a little more than in the mean
+
+
+def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, int], Messages]:
+    """make_chat of tails.TailSource over a corpus: retrieval tasks, conversations or both."""
+    corpus = read_corpus(corpus_folder)
+    books = corpus.books[:books_max]
+    haystack = Haystack(tuple(p for book in books for p in paragraphs_of(book)))
+
+    def make_chat(random: Random, tokens: int) -> Messages:
+        chars = round(tokens * CHARS_PER_TOKEN * 1.1)
+        if random.random() < CONVERSATION_SHARES[data]:
+            return conversation(random, chars, corpus, haystack)
+        return retrieval_task(random, chars, 1.0, haystack)
+
+    return make_chat
+
+
+def texts(
+    corpus_folder: Path, books_max: int, tokenizer: Tokenizer
+) -> Callable[[Random, int], list[int]]:
+    """make_text of tails.TailSource: passages of books."""
+    haystack = Haystack(
+        tuple(
+            p for book in read_corpus(corpus_folder).books[:books_max] for p in paragraphs_of(book)
+        )
+    )
+
+    def make_text(random: Random, tokens: int) -> list[int]:
+        chars = TEXT_CHARS_PER_TOKEN * tokens
+        while True:
+            ids = tokenizer.encode("\n\n".join(haystack.take(random, chars))).ids
+            if len(ids) >= tokens:
+                return ids
+            chars += chars // 4
+
+    return make_text
