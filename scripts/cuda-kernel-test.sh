@@ -28,8 +28,8 @@ build() {
 }
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
 failed=0
-build chain_test "$out/src/matrix/vector_launch.cpp"
-"$out/chain_test" || failed=1
+build vector_test "$out/src/matrix/vector_launch.cpp"
+"$out/vector_test" || failed=1
 build decode_test "$out"/src/kernels/decode_{launch,form}.cpp engine/src/{page_layout,plan,page_pack_ref,page_choose,numeric}.cpp \
   engine/src/kernels_ref/attention.cpp
 "$out/decode_test" || failed=1

@@ -107,22 +107,15 @@ def step_products(context, form, inputs):
 
     def normed(name, matrix):
         x, out = outs[name]
-        return matrix, out, SHAPES[name][2], {"norm": norm} if norm else {"x": x}
+        context.product(matrix, out, SHAPES[name][2], x=None if norm else x, norm=norm)
 
     def run():
-        for at, m in enumerate(matrices):
-            first = [normed("qkv", m["qkv"])] if at == 0 else []
-            # As the engine does: what lies between two attentions at once.
-            behind = [
-                (m["output"], stream, "residual", {"x": outs["output"][0]}),
-                normed("gate+up", m["gate+up"]),
-                (m["down"], stream, "residual", {"x": outs["gate+up"][1]}),
-                *([normed("qkv", matrices[at + 1]["qkv"])] if at + 1 < LAYERS else []),
-            ]
-            for products in (first, behind):
-                if products:
-                    context.chain(*products)
-        context.chain(normed("logits", logits))
+        for m in matrices:
+            normed("qkv", m["qkv"])
+            context.product(m["output"], stream, "residual", x=outs["output"][0])
+            normed("gate+up", m["gate+up"])
+            context.product(m["down"], stream, "residual", x=outs["gate+up"][1])
+        normed("logits", logits)
 
     return run, sum(m.bytes for group in matrices for m in group.values()) + logits.bytes
 

@@ -11,48 +11,41 @@ import os
 from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channels, late, plan
 
 LLAMA, QWEN = "llama-3.1-8b", "qwen2.5-7b"
-WIDE = ("wide_pairs=8", "wide_pairs=8,wide_meet=4", "wide_pairs=8,wide_meet=16")
-CLUSTERS = ("cluster_pages=1", "cluster_pages=2", "cluster_pages=4")
+WIDE = ("wide_pairs=0", "wide_meet=0", "wide_meet=16")
+CLUSTERS = ("cluster_pages=0", "cluster_pages=1", "cluster_pages=8")
 # Shapes that decode attention is measured at alone: model, mask, storage, batch, tokens; and forms to compare there.
-LONG = ((LLAMA, True, 3, 1, 131072), (LLAMA, True, 2, 1, 131072), (QWEN, True, 0, 1, 131072))
+LONG = ((QWEN, True, 0, 1, 131072), (LLAMA, True, 0, 1, 131072))
 ATTENTION = (
-    (LONG + ((LLAMA, True, 0, 1, 131072), (LLAMA, True, 1, 1, 131072)), WIDE),
+    (LONG + ((QWEN, True, 0, 8, 32768), (LLAMA, True, 0, 8, 32768), (LLAMA, False, 0, 16, 2048)), WIDE),
     (
         (
             (LLAMA, False, 0, 1, 2048),
             (LLAMA, True, 2, 1, 2048),
             (LLAMA, False, 0, 2, 2048),
-            (LLAMA, False, 0, 1, 4096),
+            (LLAMA, False, 0, 1, 8192),
             (LLAMA, True, 2, 1, 8192),
         ),
         CLUSTERS,
     ),
     (
-        ((QWEN, True, 0, 8, 32768), (LLAMA, True, 3, 8, 32768)),
-        ("wide_pairs=64,wide_meet=4", "wide_pairs=64,wide_meet=16"),
-    ),
-    (
-        ((LLAMA, False, 0, 16, 2048), (LLAMA, True, 2, 16, 2048)),
-        ("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"),
+        ((LLAMA, True, 3, 1, 131072), (LLAMA, True, 2, 1, 131072), (LLAMA, True, 3, 8, 32768)),
+        ("share_min=1024", "share_min=4096", "merge_group=8"),
     ),
 )
-MATRIX = ("chain=1", "balance=0")
+MATRIX = ("balance=0",)
 MIB = 1 << 20
 # Whole steps: forms to compare, and the (weights, sequences) that they are compared with.
 ENGINE = (
-    (("chain=1",), (("q4_0", 1), ("fp8", 1), ("bf16", 1), ("q4_0", 4))),
-    (CLUSTERS, (("q4_0", 1), ("fp8", 1), ("bf16", 1), ("q4_0", 2))),
-    (
-        ("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"),
-        (("q4_0", 1), ("bf16", 16)),
-    ),
+    (("balance=0",), (("q4_0", 1), ("fp8", 1), ("q4_0", 4))),
+    (CLUSTERS, (("q4_0", 1), ("q4_0", 2))),
+    (("wide_pairs=0", "share_wide=2048", "share_wide=10240"), (("bf16", 16),)),
     ((f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}", "rotate_early=0"), (("q4_0", 1),)),
 )
 # What `tune` chooses: of each group the form that is faster than none of them by more than one part in a hundred.
 TUNED = (
-    (("chain=1",), (("q4_0", 1), ("bf16", 1))),
+    (("balance=0",), (("q4_0", 1),)),
     (CLUSTERS, (("q4_0", 1),)),
-    (("share_wide=2048", "share_wide=10240", "wide_pairs=128,wide_meet=4"), (("bf16", 16),)),
+    (("wide_pairs=0",), (("bf16", 16),)),
 )
 GAIN = 0.99
 

@@ -91,15 +91,6 @@ class Matrix:
         return out
 
 
-class Product(ctypes.Structure):
-    """One of a chain's products, as matrix_harness_chain takes it."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("data", "x", "norm_x", "norm_weight", "bias", "out")),
-        *((name, ctypes.c_int32) for name in ("form", "rows", "cols", "output")),
-    ]
-
-
 class Context:
     def __init__(self):
         size = library.matrix_harness_context_bytes()
@@ -125,23 +116,5 @@ class Context:
                 OUTPUTS.index(output),
                 overlap,
                 stream(),
-            )
-        )
-
-    def chain(self, *products, eps=1e-5):
-        """Products one behind the other: (matrix, out, output, what product() takes by name) each; norm without eps."""
-        calls = (Product * len(products))()
-        for call, (matrix, out, output, given) in zip(calls, products):
-            call.data, call.out, call.output = matrix.data.data_ptr(), out.data_ptr(), OUTPUTS.index(output)
-            call.form, call.rows, call.cols = matrix.form, matrix.rows, matrix.cols
-            norm = given.get("norm") or (None, None)
-            call.norm_x, call.norm_weight = (t.data_ptr() if t is not None else None for t in norm[:2])
-            x, bias = given.get("x"), given.get("bias")
-            call.x = None if x is None else x.data_ptr()
-            call.bias = None if bias is None else bias.data_ptr()
-            inputs = (x if x is not None else norm[0]).shape[0]
-        checked(
-            library.matrix_harness_chain(
-                self.handle, calls, len(products), ctypes.c_float(eps), inputs, stream()
             )
         )

@@ -60,44 +60,6 @@ int32_t matrix_harness_rows(void* data, int32_t form, int32_t rows, int32_t cols
       matrix_of(data, form, rows, cols), call, static_cast<cudaStream_t>(stream), &last_error));
 }
 
-// One of a chain's products.
-struct HarnessProduct {
-  void* data;
-  const void* x;
-  const void* norm_x;
-  const void* norm_weight;
-  const void* bias;
-  void* out;
-  int32_t form;
-  int32_t rows;
-  int32_t cols;
-  int32_t output;
-};
-
-int32_t matrix_harness_chain(void* context, const HarnessProduct* products, int32_t count,
-                             float norm_eps, int32_t inputs, void* stream) {
-  cuda::Matrix matrices[8] = {};
-  const cuda::Matrix* places[8] = {};
-  cuda::MatrixProduct calls[8] = {};
-  for (int32_t i = 0; i < count && i < 8; ++i) {
-    const HarnessProduct& of = products[i];
-    matrices[i] = matrix_of(of.data, of.form, of.rows, of.cols);
-    places[i] = &matrices[i];
-    calls[i].x = static_cast<const uint16_t*>(of.x);
-    calls[i].norm_x = static_cast<const float*>(of.norm_x);
-    calls[i].norm_weight = static_cast<const float*>(of.norm_weight);
-    calls[i].norm_eps = norm_eps;
-    calls[i].inputs = inputs;
-    calls[i].bias = static_cast<const float*>(of.bias);
-    calls[i].out = of.out;
-    calls[i].output = static_cast<cuda::MatrixOutput>(of.output);
-    calls[i].overlap = 1;
-  }
-  return static_cast<int32_t>(cuda::matrix_chain_launch(
-      static_cast<cuda::MatrixContext*>(context), places, calls, count,
-      static_cast<cudaStream_t>(stream), &last_error));
-}
-
 int32_t matrix_harness_product(void* context, void* data, int32_t form, int32_t rows, int32_t cols,
                                const void* x, const void* norm_x, const void* norm_weight,
                                float norm_eps, int32_t inputs, const void* bias, void* out,

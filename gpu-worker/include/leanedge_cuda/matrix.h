@@ -121,11 +121,4 @@ void matrix_context_destroy(MatrixContext* context);
 Status matrix_product_launch(MatrixContext* context, const Matrix& matrix, const MatrixProduct& call,
                              cudaStream_t stream, ErrorDetail* detail);
 
-// Launches products one behind the other: each may read what those before it wrote. One kernel where that is chosen
-// (src/kernels/variants.h) and the context is alone on its device, for 3 or 4 products of one form with the same number of rows, up to kMatrixVectorRowsMax: memory
-// does not wait between two of them. The same results as one by one, bit for bit.
-Status matrix_chain_launch(MatrixContext* context, const Matrix* const* matrices,
-                           const MatrixProduct* calls, int32_t count, cudaStream_t stream,
-                           ErrorDetail* detail);
-
 }  // namespace leanedge::cuda

@@ -30,28 +30,17 @@ void ask_for(const NextMatrix& next, MatrixProduct* call) {
   call->next_bytes = static_cast<uint32_t>(bytes < most ? bytes : most) / 16 * 16;
 }
 
-// out = matrix x norm(x), normed by the product itself: up to kMatrixNormRowsMax rows.
-MatrixProduct normed_call(const Engine& engine, const float* x, const float* weight, int32_t rows,
-                          const float* bias, void* out, MatrixOutput output, const NextMatrix& next) {
-  MatrixProduct call = {};
-  ask_for(next, &call);
-  call.norm_x = x;
-  call.norm_weight = weight;
-  call.norm_eps = engine.config.rms_eps;
-  call.inputs = rows;
-  call.bias = bias;
-  call.out = out;
-  call.output = output;
-  call.overlap = 1;
-  return call;
-}
-
-// The same of any number of rows.
+// out = matrix x norm(x), normed by the product itself where it serves that.
 void normed_product(const Engine& engine, const Matrix& matrix, const float* x, const float* weight,
                     int32_t rows, const float* bias, void* out, MatrixOutput output,
                     const NextMatrix& next) {
-  MatrixProduct call = normed_call(engine, x, weight, rows, bias, out, output, next);
-  if (rows > kMatrixNormRowsMax) {
+  MatrixProduct call = {};
+  ask_for(next, &call);
+  if (rows <= kMatrixNormRowsMax) {
+    call.norm_x = x;
+    call.norm_weight = weight;
+    call.norm_eps = engine.config.rms_eps;
+  } else {
     RmsNorm norm = {};
     norm.x = const_cast<float*>(x);
     norm.weight = weight;
@@ -61,15 +50,19 @@ void normed_product(const Engine& engine, const Matrix& matrix, const float* x, 
     norm.rows = rows;
     norm.dim = engine.config.dim;
     device_check(rmsnorm_launch(norm, device.stream));
-    call.norm_x = nullptr;
-    call.norm_weight = nullptr;
     call.x = device.scratch.normed;
   }
+  call.inputs = rows;
+  call.bias = bias;
+  call.out = out;
+  call.output = output;
+  call.overlap = 1;
   device_check(matrix_product_launch(device.matrix, matrix, call, device.stream, &device.error));
 }
 
 // x += matrix x input.
-MatrixProduct residual_call(const uint16_t* input, int32_t rows, float* x, const NextMatrix& next) {
+void residual_product(const Matrix& matrix, const uint16_t* input, int32_t rows, float* x,
+                      const NextMatrix& next) {
   MatrixProduct call = {};
   ask_for(next, &call);
   call.x = input;
@@ -77,12 +70,6 @@ MatrixProduct residual_call(const uint16_t* input, int32_t rows, float* x, const
   call.out = x;
   call.output = MatrixOutput::kResidual;
   call.overlap = 1;
-  return call;
-}
-
-void residual_product(const Matrix& matrix, const uint16_t* input, int32_t rows, float* x,
-                      const NextMatrix& next) {
-  const MatrixProduct call = residual_call(input, rows, x, next);
   device_check(matrix_product_launch(device.matrix, matrix, call, device.stream, &device.error));
 }
 
@@ -211,11 +198,6 @@ void prompt_attend(const Engine& engine, const PassGroup& group, int32_t layer) 
   device_check(prefill_attention_launch(plan.layers[layer], call, device.stream));
 }
 
-// q, k and v of a layer's rows.
-MatrixOutput qkv_output(int32_t rows) {
-  return rows <= kExactRows ? MatrixOutput::kF32 : MatrixOutput::kBf16;
-}
-
 void feed_forward(const Engine& engine, int32_t layer, int32_t rows, float* x) {
   const DeviceScratch& s = device.scratch;
   const DeviceLayer& weights = device.weights.layers[layer];
@@ -224,30 +206,6 @@ void feed_forward(const Engine& engine, int32_t layer, int32_t rows, float* x) {
   normed_product(engine, weights.gate_up, x, weights.ffn_norm, rows, nullptr, s.hidden,
                  MatrixOutput::kSwiglu, {weights.down, variants().next_bytes});
   residual_product(weights.down, s.hidden, rows, x, {behind, variants().next_bytes});
-}
-
-// All products behind a layer's attention, and with `links.behind` the first one of the next layer, at once: up to
-// kMatrixNormRowsMax rows.
-void products_behind(const Engine& engine, int32_t layer, int32_t rows, float* x, LayerLinks links) {
-  const DeviceScratch& s = device.scratch;
-  const DeviceLayer& weights = device.weights.layers[layer];
-  const bool last = layer == engine.config.layers - 1;
-  const int32_t most = variants().next_bytes;
-  const Matrix* matrices[4] = {&weights.o, &weights.gate_up, &weights.down};
-  MatrixProduct calls[4] = {
-      residual_call(s.attended, rows, x, {weights.gate_up, most}),
-      normed_call(engine, x, weights.ffn_norm, rows, nullptr, s.hidden, MatrixOutput::kSwiglu,
-                  {weights.down, most}),
-      residual_call(s.hidden, rows, x,
-                    {last ? device.weights.output : device.weights.layers[layer + 1].qkv, most})};
-  int32_t count = 3;
-  if (links.behind) {
-    const DeviceLayer& next = device.weights.layers[layer + 1];
-    matrices[count] = &next.qkv;
-    calls[count++] = normed_call(engine, x, next.attn_norm, rows, next.qkv_bias, s.qkv,
-                                 qkv_output(rows), {next.o, variants().next_far_bytes});
-  }
-  device_check(matrix_chain_launch(device.matrix, matrices, calls, count, device.stream, &device.error));
 }
 
 // The last rows of all runs, of x and of what attention gave (pairs of bf16 go as one f32), together.
@@ -270,14 +228,12 @@ void gather_last(const Engine& engine, const PassTables& tables, const float* x)
 }  // namespace
 
 void layer_launch(const Engine& engine, const PassTables& tables, int32_t layer, float* x,
-                  Continue rows, LayerLinks links) {
+                  Continue rows) {
   const DeviceScratch& s = device.scratch;
   const DeviceLayer& weights = device.weights.layers[layer];
-  const bool few = tables.rows <= kMatrixNormRowsMax;
-  if (!few || !links.before) {
-    normed_product(engine, weights.qkv, x, weights.attn_norm, tables.rows, weights.qkv_bias, s.qkv,
-                   qkv_output(tables.rows), {weights.o, variants().next_far_bytes});
-  }
+  const MatrixOutput output = tables.rows <= kExactRows ? MatrixOutput::kF32 : MatrixOutput::kBf16;
+  normed_product(engine, weights.qkv, x, weights.attn_norm, tables.rows, weights.qkv_bias, s.qkv,
+                 output, {weights.o, variants().next_far_bytes});
   for (int32_t i = 0; i < tables.group_count; ++i) {
     const PassGroup& group = tables.groups[i];
     rotate(engine, tables, group, layer);
@@ -293,10 +249,6 @@ void layer_launch(const Engine& engine, const PassTables& tables, int32_t layer,
   switch (rows) {
     case Continue::kNone: return;
     case Continue::kAll:
-      if (few) {
-        products_behind(engine, layer, tables.rows, x, links);
-        return;
-      }
       residual_product(weights.o, s.attended, tables.rows, x, feeds);
       feed_forward(engine, layer, tables.rows, x);
       return;

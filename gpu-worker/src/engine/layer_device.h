@@ -12,15 +12,8 @@ enum class Continue : int32_t {
   kNone = 2,  // none: K and V are all that is wanted
 };
 
-// Where layers are launched one behind the other, nothing else between them: the product that makes q, k and v of a
-// layer may be launched with those of the layer before.
-struct LayerLinks {
-  bool before;  // a layer is launched before this one
-  bool behind;  // and one behind it
-};
-
 // Launches layer `layer`: K and V of all rows go to their targets, x (rows, dim) goes on.
 void layer_launch(const Engine& engine, const PassTables& tables, int32_t layer, float* x,
-                  Continue rows, LayerLinks links = {});
+                  Continue rows);
 
 }  // namespace leanedge::cuda

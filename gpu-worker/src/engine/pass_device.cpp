@@ -73,8 +73,7 @@ void launch_decode(void* context) {
   launch_embed(device.scratch.x);
   launch_angles(engine);
   for (int32_t layer = 0; layer < engine.config.layers; ++layer) {
-    cuda::layer_launch(engine, tables, layer, device.scratch.x, cuda::Continue::kAll,
-                       {layer > 0, layer + 1 < engine.config.layers});
+    cuda::layer_launch(engine, tables, layer, device.scratch.x, cuda::Continue::kAll);
   }
   launch_flags();
 }

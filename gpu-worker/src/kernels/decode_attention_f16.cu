@@ -11,11 +11,8 @@ DecodeKernel decode_cluster_kernel_f16() {
   return kernel_decode_cluster<PageStorage::kF16, PageStorage::kF16, kOwnHeadDim>;
 }
 
-DecodeKernel decode_wide_kernel_f16(int32_t warps) {
-  switch (warps) {
-    case 4: return kernel_decode_attention<PageStorage::kF16, PageStorage::kF16, kOwnHeadDim, 4>;
-    default: return nullptr;
-  }
+DecodeKernel decode_wide_kernel() {
+  return kernel_decode_attention<PageStorage::kF16, PageStorage::kF16, kOwnHeadDim, kWideWarps>;
 }
 
 }  // namespace leanedge::cuda

@@ -11,11 +11,4 @@ DecodeKernel decode_cluster_kernel_int2() {
   return kernel_decode_cluster<PageStorage::kInt2, PageStorage::kInt2, kOwnHeadDim>;
 }
 
-DecodeKernel decode_wide_kernel_int2(int32_t warps) {
-  switch (warps) {
-    case 16: return kernel_decode_attention<PageStorage::kInt2, PageStorage::kInt2, kOwnHeadDim, 16>;
-    default: return nullptr;
-  }
-}
-
 }  // namespace leanedge::cuda

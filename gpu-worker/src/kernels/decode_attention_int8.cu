@@ -11,11 +11,4 @@ DecodeKernel decode_cluster_kernel_int8() {
   return kernel_decode_cluster<PageStorage::kInt8, PageStorage::kInt8, kOwnHeadDim>;
 }
 
-DecodeKernel decode_wide_kernel_int8(int32_t warps) {
-  switch (warps) {
-    case 8: return kernel_decode_attention<PageStorage::kInt8, PageStorage::kInt8, kOwnHeadDim, 8>;
-    default: return nullptr;
-  }
-}
-
 }  // namespace leanedge::cuda

@@ -17,8 +17,9 @@ constexpr int decode_warps(PageStorage k, PageStorage v) {
   return k == PageStorage::kF16 && v == PageStorage::kF16 ? 2 : 4;
 }
 
-// Warps that a block of its own multiprocessor may have; the most that shared memory has room for are best.
-inline constexpr int32_t kWideWarps[] = {16, 12, 8, 4};
+// Warps of a block that has a multiprocessor to itself. Only pages of f16 have it: with few pairs that is 5 to 11 % faster,
+// and for quantised pages, which are bound by instructions, no faster or slower (docs/cuda.md).
+inline constexpr int32_t kWideWarps = 4;
 
 // Pages in a warp's ring, the one that is computed on included: small ones need more of them in
 // flight.
@@ -72,11 +73,8 @@ DecodeKernel decode_kernel_int2(PageStorage v, int32_t head_dim);
 // Kernels of the other forms: for K and V of one storage, and this head_dim.
 inline constexpr int32_t kOwnHeadDim = 128;
 
-// One whose blocks have a multiprocessor to themselves; null where there is none of so many warps (kWideWarps).
-DecodeKernel decode_wide_kernel_f16(int32_t warps);
-DecodeKernel decode_wide_kernel_int8(int32_t warps);
-DecodeKernel decode_wide_kernel_int4(int32_t warps);
-DecodeKernel decode_wide_kernel_int2(int32_t warps);
+// The one of f16 whose blocks have a multiprocessor to themselves.
+DecodeKernel decode_wide_kernel();
 
 // One whose pairs have clusters.
 DecodeKernel decode_cluster_kernel_f16();

@@ -44,16 +44,10 @@ DecodeKernel cluster_kernel_of(const DecodeLayer& layer) {
   return nullptr;
 }
 
-// The kernel for blocks of so many warps that have a multiprocessor each, or null.
-DecodeKernel wide_kernel_of(const DecodeLayer& layer, int32_t warps) {
-  if (layer.k_storage != layer.v_storage || layer.head_dim != kOwnHeadDim) return nullptr;
-  switch (layer.k_storage) {
-    case PageStorage::kF16: return decode_wide_kernel_f16(warps);
-    case PageStorage::kInt8: return decode_wide_kernel_int8(warps);
-    case PageStorage::kInt4: return decode_wide_kernel_int4(warps);
-    case PageStorage::kInt2: return decode_wide_kernel_int2(warps);
-  }
-  return nullptr;
+// The kernel for blocks that have a multiprocessor each, or null.
+DecodeKernel wide_kernel_of(const DecodeLayer& layer) {
+  const bool f16 = layer.k_storage == PageStorage::kF16 && layer.v_storage == PageStorage::kF16;
+  return f16 && layer.head_dim == kOwnHeadDim ? decode_wide_kernel() : nullptr;
 }
 
 // Bytes of K or V of a head's page that attention reads: values, and scales and minima where there
@@ -99,22 +93,19 @@ int32_t tile_stages(int32_t bytes, int32_t tile) {
   return bytes / tile < kDecodeStagesMax ? bytes / tile : kDecodeStagesMax;
 }
 
-// The most warps that fit a multiprocessor as one block, where there is a kernel of so many.
+// Room in shared memory for blocks that have a multiprocessor each.
 cudaError_t prepare_wide(int32_t tile, int32_t results, int32_t shared_block, DecodeLayer* layer) {
-  for (const int32_t warps : kWideWarps) {
-    const DecodeKernel kernel = wide_kernel_of(*layer, warps);
-    const int32_t room = (shared_block - kWideSharedStatic) / warps / kAlign * kAlign;
-    const int32_t bytes =
-        ring_bytes(layer->k_storage, layer->v_storage, layer->stage_bytes, tile, results, room);
-    if (!kernel || bytes == 0) continue;
-    layer->wide_warps = warps;
-    layer->wide_warp_bytes = bytes;
-    layer->wide_tile_stages = tile_stages(bytes, tile);
-    return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                shared_block - kWideSharedStatic);
-  }
-  return cudaSuccess;
+  const DecodeKernel kernel = wide_kernel_of(*layer);
+  const int32_t room = (shared_block - kWideSharedStatic) / kWideWarps / kAlign * kAlign;
+  const int32_t bytes =
+      ring_bytes(layer->k_storage, layer->v_storage, layer->stage_bytes, tile, results, room);
+  if (!kernel || bytes == 0) return cudaSuccess;
+  layer->wide_warps = kWideWarps;
+  layer->wide_warp_bytes = bytes;
+  layer->wide_tile_stages = tile_stages(bytes, tile);
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              shared_block - kWideSharedStatic);
 }
 
 // Room in shared memory for a warp's pages and one tile of full rows where the layer's pairs can have clusters.
@@ -322,7 +313,7 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
     params.warp_bytes = layer.wide_warp_bytes;
     params.tile_stages = layer.wide_tile_stages;
     params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16;
-    return launch({reinterpret_cast<const void*>(wide_kernel_of(layer, layer.wide_warps)),
+    return launch({reinterpret_cast<const void*>(wide_kernel_of(layer)),
                    layer.processors, 32 * layer.wide_warps,
                    static_cast<size_t>(layer.wide_warp_bytes) * static_cast<size_t>(layer.wide_warps),
                    call.overlap != 0},

@@ -38,7 +38,6 @@ void variants_read() {
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);
   values.balance = value_of(text, "balance", 1, values.balance);
-  values.chain = value_of(text, "chain", 1, values.chain);
   values.rotate_early = value_of(text, "rotate_early", 1, values.rotate_early);
 }
 

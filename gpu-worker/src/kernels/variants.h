@@ -16,21 +16,19 @@ struct Variants {
   // Decode attention: parts of a pair that are merged by the last block of their own, before one block merges what
   // these gave; 0: one block merges all of them; 1: as many as make the fewest loads in a row, where parts are many.
   int32_t merge_group = 1;
-  // Decode attention: pairs of row and KV head up to which a block has a multiprocessor to itself; 0: never. And pages
-  // after which its warps meet; 0: never.
-  int32_t wide_pairs = 0;
-  int32_t wide_meet = 0;
+  // Decode attention over pages of f16: pairs of row and KV head up to which a block has a multiprocessor to itself; 0: never.
+  // And pages after which its warps meet; 0: never.
+  int32_t wide_pairs = 128;
+  int32_t wide_meet = 4;
   // Decode attention: pages of a warp up to which each pair of row and KV head has a cluster of blocks of its own
   // (decode_form.h); 0: never.
-  int32_t cluster_pages = 0;
+  int32_t cluster_pages = 4;
   // Products of few rows: bytes of the matrix behind it that a product asks for into the second-level cache while its
   // last weights come; `far` where attention lies between the two, and leaves memory idle.
   int32_t next_bytes = 0;
   int32_t next_far_bytes = 0;
   // Products of few rows: 1: more warps share a tile of 16 rows where blocks get more equal numbers of rows by that.
   int32_t balance = 1;
-  // Products of few rows: 1: those between two attentions are one kernel.
-  int32_t chain = 0;
   // 1: attention may start beside the product before the rotation, and reads page tables and pages meanwhile.
   int32_t rotate_early = 1;
 };

@@ -107,7 +107,7 @@ Status choose(MatrixContext* context, const LtShape& shape, const LtDescriptors&
 }  // namespace
 
 size_t matrix_context_bytes() {
-  return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes + kCounterBytes + kChainBytes;
+  return kWorkspaceBytes + kWideBytes + kNarrowBytes + kSumsBytes + kCounterBytes;
 }
 
 Status matrix_context_create(uint8_t* scratch, bool alone, cudaStream_t stream, MatrixContext** out,
@@ -120,7 +120,6 @@ Status matrix_context_create(uint8_t* scratch, bool alone, cudaStream_t stream, 
   context->narrow = context->wide + kWideBytes;
   context->sums = context->narrow + kNarrowBytes;
   context->counters = context->sums + kSumsBytes;
-  context->chain_counters = reinterpret_cast<uint32_t*>(context->counters + kCounterBytes);
   int device = 0;
   int processors = 0;
   int shared_max = 0;
@@ -135,7 +134,7 @@ Status matrix_context_create(uint8_t* scratch, bool alone, cudaStream_t stream, 
   if (error == cudaSuccess) error = block_prepare(shared_max);
   // On this stream alone: another engine's may be capturing a graph, which ends where somebody waits for all streams.
   if (error == cudaSuccess) {
-    error = cudaMemsetAsync(context->counters, 0, kCounterBytes + kChainBytes, stream);
+    error = cudaMemsetAsync(context->counters, 0, kCounterBytes, stream);
   }
   if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
   if (error == cudaSuccess && block_parts_bytes(processors) > kSumsBytes) {

@@ -13,7 +13,6 @@ inline constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // cuBLASLt's own: 
 inline constexpr size_t kWideBytes = size_t{96} << 20;       // weights of a tile as bf16
 inline constexpr size_t kNarrowBytes = size_t{32} << 20;     // activations as f16
 inline constexpr size_t kSumsBytes = size_t{128} << 20;      // sums before their epilogue
-inline constexpr size_t kChainBytes = 64;                    // counters of meetings (vector_product.h)
 inline constexpr int32_t kAlgorithmsMax = 256;               // shapes whose algorithm is kept
 
 // A product as cuBLASLt sees it: d (inputs, out_pitch) = x (inputs, cols) times w (rows, cols).
@@ -39,7 +38,6 @@ struct MatrixContext {
   uint8_t* narrow;     // kNarrowBytes
   uint8_t* sums;       // kSumsBytes
   uint8_t* counters;   // kCounterBytes, zero between launches
-  uint32_t* chain_counters;  // (kVectorMeetings), of one stream's chains
   bool alone;          // blocks of a kernel may wait for each other
   int32_t processors;  // multiprocessors of the device
   int32_t shared_max;  // bytes of shared memory that a block may have

@@ -75,19 +75,4 @@ __device__ __forceinline__ void multiply_unit_half(float (&c)[4], const uint32_t
   }
 }
 
-// Says that this thread block has come to a meeting of all blocks of a grid; gives how many came before it. What its
-// threads wrote before a barrier of the block is seen by who finds the count to be full.
-__device__ __forceinline__ uint32_t grid_arrive(uint32_t* counter) {
-  __threadfence();
-  return atomicAdd(counter, 1u);
-}
-
-// Waits until `blocks` have come. All blocks of the grid must run at the same time.
-__device__ __forceinline__ void grid_wait(const uint32_t* counter, uint32_t blocks) {
-  uint32_t come = 0;
-  while (come < blocks) {
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(come) : "l"(counter) : "memory");
-  }
-}
-
 }  // namespace leanedge::cuda

@@ -165,28 +165,4 @@ Status matrix_product_launch(MatrixContext* context, const Matrix& matrix, const
   return wide_product(context, matrix, call, stream, detail);
 }
 
-Status matrix_chain_launch(MatrixContext* context, const Matrix* const* matrices,
-                           const MatrixProduct* calls, int32_t count, cudaStream_t stream,
-                           ErrorDetail* detail) {
-  bool few = true;
-  for (int32_t i = 0; i < count; ++i) {
-    Status status = matrix_check(*matrices[i], detail);
-    if (status == Status::kOk) status = check_call(*matrices[i], calls[i], detail);
-    if (status != Status::kOk) return status;
-    few = few && calls[i].inputs <= kMatrixVectorRowsMax;
-  }
-  cudaError_t error = cudaSuccess;
-  if (few && context->alone &&
-      vector_chain_launch(matrices, calls, count, context->processors, context->shared_max,
-                                 context->chain_counters, stream, &error)) {
-    LEANEDGE_CUDA_TRY(error, detail);
-    return Status::kOk;
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    const Status status = matrix_product_launch(context, *matrices[i], calls[i], stream, detail);
-    if (status != Status::kOk) return status;
-  }
-  return Status::kOk;
-}
-
 }  // namespace leanedge::cuda

@@ -44,14 +44,10 @@ int32_t warps_of_tile(int32_t steps, int32_t tiles, int32_t processors) {
   return warps;
 }
 
-// Of a kernel of `products` products, the one with these columns among them.
-int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs, int32_t k_warps,
-                     int32_t products) {
+int32_t shared_bytes(const VectorForm& form, int32_t cols, int32_t inputs) {
   const int32_t steps = (cols + form.step_cols - 1) / form.step_cols;
-  const int32_t groups = kVectorWarps / k_warps;
-  return form.ring_bytes + vector_sum_bytes(inputs) + kVectorSquareBytes +
-         products * kVectorBarrierBytes +
-         groups * vector_group_bytes(steps * form.step_units, inputs, form.unit_sums);
+  return form.ring_bytes + vector_sum_bytes(inputs) + kVectorSquareBytes + kVectorBarrierBytes +
+         vector_activation_bytes(steps * form.step_units, inputs, form.unit_sums);
 }
 
 // What a kernel takes of columns col .. col + cols - 1 and activations from row `first` on.
@@ -90,27 +86,22 @@ VectorArgs args_of(const Matrix& matrix, const MatrixProduct& call, const Vector
   return args;
 }
 
-// The last product of a kernel of so many blocks asks for what comes behind it.
-void ask_next(const MatrixProduct& call, int32_t blocks, VectorArgs* args) {
-  args->next = call.next;
-  args->next_bytes = call.next_bytes / static_cast<uint32_t>(blocks * kVectorWarps) / 16 * 16;
-}
-
 cudaError_t launch_part(const Matrix& matrix, const MatrixProduct& call, const VectorForm& form,
                         int32_t first, int32_t inputs, int32_t col, int32_t cols,
                         int32_t processors, int32_t k_warps, bool overlap,
                         bool last, cudaStream_t stream) {
-  VectorChain<1> chain = {};
-  chain.products[0] = args_of(matrix, call, form, first, inputs, col, cols, k_warps);
-  chain.count = 1;
+  VectorArgs args = args_of(matrix, call, form, first, inputs, col, cols, k_warps);
   const int32_t groups = kVectorWarps / k_warps;
-  const int32_t wanted = (chain.products[0].tiles + groups - 1) / groups;
+  const int32_t wanted = (args.tiles + groups - 1) / groups;
   const int32_t blocks = wanted < processors ? wanted : processors;
-  if (last) ask_next(call, blocks, &chain.products[0]);
-  const int32_t shared = shared_bytes(form, cols, inputs, k_warps, 1);
+  if (last) {
+    // The last part asks for what comes behind the product.
+    args.next = call.next;
+    args.next_bytes = call.next_bytes / static_cast<uint32_t>(blocks * kVectorWarps) / 16 * 16;
+  }
   return launch({reinterpret_cast<const void*>(form.kernel), blocks, kVectorThreads,
-                 static_cast<size_t>(shared), overlap},
-                chain, stream);
+                 static_cast<size_t>(shared_bytes(form, cols, inputs)), overlap},
+                args, stream);
 }
 
 }  // namespace
@@ -119,48 +110,17 @@ cudaError_t vector_prepare(int32_t shared_max) {
   for (const VectorForm& form :
        {vector_form_bf16(), vector_form_f16(), vector_form_int8(), vector_form_fp8(),
         vector_form_int4()}) {
-    for (const void* kernel : {reinterpret_cast<const void*>(form.kernel),
-                               reinterpret_cast<const void*>(form.chain)}) {
-      cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                               shared_max);
-      if (error == cudaSuccess) {
-        // What runs before and behind: kernels of another division of the first-level cache would wait for its end.
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                     cudaSharedmemCarveoutMaxShared);
-      }
-      if (error != cudaSuccess) return error;
+    const void* kernel = reinterpret_cast<const void*>(form.kernel);
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             shared_max);
+    if (error == cudaSuccess) {
+      // What runs before and behind: kernels of another division of the first-level cache would wait for its end.
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared);
     }
+    if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
-}
-
-bool vector_chain_launch(const Matrix* const* matrices, const MatrixProduct* calls, int32_t count,
-                         int32_t processors, int32_t shared_max, uint32_t* counters,
-                         cudaStream_t stream, cudaError_t* error) {
-  if (!variants().chain || count < kVectorProductsMin || count > kVectorProductsMax) return false;
-  const VectorForm form = form_of(matrices[0]->form);
-  VectorChain<kVectorProductsMax> chain = {};
-  chain.counters = counters;
-  chain.count = count;
-  int32_t shared = 0;
-  for (int32_t i = 0; i < count; ++i) {
-    const Matrix& matrix = *matrices[i];
-    const MatrixProduct& call = calls[i];
-    if (matrix.form != matrices[0]->form || call.inputs != calls[0].inputs) return false;
-    const int32_t steps = (matrix.cols + form.step_cols - 1) / form.step_cols;
-    const int32_t k_warps = warps_of_tile(steps, tiles_of(matrix.rows), processors);
-    const int32_t bytes = shared_bytes(form, matrix.cols, call.inputs, k_warps, kVectorProductsMax);
-    if (bytes > shared_max) return false;
-    shared = shared < bytes ? bytes : shared;
-    chain.products[i] = args_of(matrix, call, form, 0, call.inputs, 0, matrix.cols, k_warps);
-  }
-  ask_next(calls[count - 1], processors, &chain.products[count - 1]);
-  // A block a multiprocessor: all of them run at the same time, as their meetings need. Whatever else has a place when
-  // they begin leaves it without waiting for them, and what may begin beside them waits until all have one.
-  *error = launch({reinterpret_cast<const void*>(form.chain), processors, kVectorThreads,
-                   static_cast<size_t>(shared), calls[0].overlap != 0},
-                  chain, stream);
-  return true;
 }
 
 cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32_t processors,
@@ -176,7 +136,7 @@ cudaError_t vector_launch(const Matrix& matrix, const MatrixProduct& call, int32
     const int32_t steps = (part_cols + form.step_cols - 1) / form.step_cols;
     return warps_of_tile(steps, tiles, processors);
   };
-  while (shared_bytes(form, cols, inputs, k_warps_of(cols), 1) > shared_max) {
+  while (shared_bytes(form, cols, inputs) > shared_max) {
     if (adds) {
       cols = (cols / 2 + kStepCols - 1) / kStepCols * kStepCols;
     } else {

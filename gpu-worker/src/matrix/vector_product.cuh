@@ -4,11 +4,10 @@
 // group share a tile, each with a run of its columns and of the activations. A warp has a ring of its
 // own, filled by asynchronous copies that run on across tiles: each lane copies what it will read
 // itself. Sums of a tile lie in one of two buffers until one warp, another for each tile, adds them
-// up; the others go on. Nothing makes all warps wait for each other.
+// up; the others go on. Nothing but the activations makes all warps wait for each other.
 //
-// Weights do not depend on the kernel before: the rings fill while that one still runs. Nor on the product before:
-// a chain is several products one behind the other in one kernel. All blocks meet between two of them, and rings run on
-// into the next matrix meanwhile, so that memory never waits.
+// Weights do not depend on the kernel before: the rings fill while that one still runs. Activations do: when it has ended,
+// the block reads them once, for all of its warps.
 //
 // Up to 8 rows of activations are the 8 columns of a tensor core product, so they cost what one
 // does, and dequantising needs no multiplication by scales: these follow a unit of 32 columns later,
@@ -61,12 +60,8 @@ __device__ __forceinline__ VectorPart vector_part(const VectorArgs& args, int wa
 struct VectorWalk {
   const uint8_t* low;   // this lane's next chunk; row-major: of row g
   const uint8_t* high;  // row-major: of row g + 8
-  int32_t product;      // of the chain
   int32_t tile;
   int32_t step;
-  int32_t step_begin;
-  int32_t step_end;
-  int32_t stride;
   int32_t left;         // steps
 };
 
@@ -294,7 +289,7 @@ __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, 
       if (args.norm_x) {
         float square = 0;
 #pragma unroll 4
-        for (int w = 0; w < args.k_warps; ++w) square += squares[w * 8 + at / kTileRows];
+        for (int w = 0; w < kVectorWarps; ++w) square += squares[w * 8 + at / kTileRows];
         y *= rsqrtf(square / static_cast<float>(args.cols) + args.norm_eps);
       }
       y = y * scale + bias;
@@ -329,82 +324,60 @@ __device__ __forceinline__ void vector_ask_next(const VectorArgs& args, int warp
   prefetch_l2(args.next + share * args.next_bytes + at, min(kAtOnce, args.next_bytes - at));
 }
 
-// Begins the walk at product `walk->product` or the first behind it that has steps for this warp; at the end of the chain
-// nothing is left.
-template <MatrixForm kForm, int kProducts>
-__device__ __forceinline__ void vector_walk_begin(const VectorChain<kProducts>& chain,
-                                                  VectorWalk* walk, int warp, int lane) {
-  const int count = kProducts == 1 ? 1 : chain.count;
-  for (; walk->product < count; ++walk->product) {
-    const VectorArgs& args = chain.products[kProducts == 1 ? 0 : walk->product];
-    const VectorPart part = vector_part(args, warp);
-    if (part.tile_first >= args.tiles || part.step_begin == part.step_end) continue;
-    walk->tile = part.tile_first;
-    walk->step = walk->step_begin = part.step_begin;
-    walk->step_end = part.step_end;
-    walk->stride = part.stride;
-    walk->left = (args.tiles - part.tile_first + part.stride - 1) / part.stride *
-                 (part.step_end - part.step_begin);
-    vector_walk_tile<kForm>(args, walk, lane);
-    return;
-  }
-  walk->left = 0;
-  vector_ask_next(chain.products[count - 1], warp, lane);
+// Begins a warp's walk; where it has no steps, nothing is left.
+template <MatrixForm kForm>
+__device__ __forceinline__ VectorWalk vector_walk_begin(const VectorArgs& args, const VectorPart& part,
+                                                        int lane) {
+  VectorWalk walk = {};
+  if (part.tile_first >= args.tiles || part.step_begin == part.step_end) return walk;
+  walk.tile = part.tile_first;
+  walk.step = part.step_begin;
+  walk.left = (args.tiles - part.tile_first + part.stride - 1) / part.stride *
+              (part.step_end - part.step_begin);
+  vector_walk_tile<kForm>(args, &walk, lane);
+  return walk;
 }
 
-// All threads of all blocks: what was written before is seen behind it. `meeting` counts from 0 in each launch, which has
-// at least two. Counters are as the launch before left them: block 0 clears those of later meetings before anybody can
-// come there, and who is last at the second meeting that of the first, where nobody waits any more.
-__device__ __forceinline__ void vector_meet(uint32_t* counters, int meeting) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const uint32_t blocks = gridDim.x;
-    if (meeting == 0 && blockIdx.x == 0) {
-      for (int i = 1; i < kVectorMeetings; ++i) counters[i] = 0;
-    }
-    const uint32_t before = grid_arrive(counters + meeting);
-    if (meeting == 1 && before + 1 == blocks) counters[0] = 0;
-    grid_wait(counters + meeting, blocks);
-  }
-  __syncthreads();
-}
-
-template <MatrixForm kForm, int kProducts>
+template <MatrixForm kForm>
 __global__ void __launch_bounds__(kVectorThreads, 1)
-    kernel_matrix_vector(const __grid_constant__ VectorChain<kProducts> chain) {
+    kernel_matrix_vector(const __grid_constant__ VectorArgs args) {
   using Shape = VectorShape<kForm>;
   extern __shared__ __align__(128) uint8_t shared[];
-  const int inputs = chain.products[0].inputs;
+  const int inputs = args.inputs;
   uint8_t* place = shared + kVectorWarps * Shape::kWarpBytes;
   float* sums_all = reinterpret_cast<float*>(place);
   place += vector_sum_bytes(inputs);
-  float* squares_all = reinterpret_cast<float*>(place);
+  float* squares = reinterpret_cast<float*>(place);
   place += kVectorSquareBytes;
   const uint32_t barriers_all = shared_address(place);
-  place += kProducts * kVectorBarrierBytes;
+  place += kVectorBarrierBytes;
+  const int units = args.steps * Shape::kUnits;
+  uint4* activations = reinterpret_cast<uint4*>(place);
+  float* unit_sums = reinterpret_cast<float*>(activations + units * inputs * 4);
 
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const uint32_t ring = shared_address(shared + warp * Shape::kWarpBytes);
 
-  VectorWalk walk = {};
-  vector_walk_begin<kForm>(chain, &walk, warp, lane);
+  const VectorPart part = vector_part(args, warp);
+  const int step_begin = part.step_begin;
+  const int step_end = part.step_end;
+  VectorWalk walk = vector_walk_begin<kForm>(args, part, lane);
+  if (walk.left == 0) vector_ask_next(args, warp, lane);
   uint32_t fill = ring + static_cast<uint32_t>(lane * 16);
   const uint32_t fill_end = fill + Shape::kWarpBytes;
   auto load_next = [&]() {
     if (walk.left > 0) {
-      const VectorArgs& args = chain.products[kProducts == 1 ? 0 : walk.product];
       vector_load<kForm>(args, walk, fill, lane);
       if (--walk.left == 0) {
-        ++walk.product;
-        vector_walk_begin<kForm>(chain, &walk, warp, lane);
+        vector_ask_next(args, warp, lane);
       } else {
         constexpr int kAdvance = Shape::kRowMajor ? Shape::kStep * 2 : Shape::kStageBytes;
         walk.low += kAdvance;
         if constexpr (Shape::kRowMajor) walk.high += kAdvance;
-        if (++walk.step == walk.step_end) {
-          walk.step = walk.step_begin;
-          walk.tile += walk.stride;
+        if (++walk.step == step_end) {
+          walk.step = step_begin;
+          walk.tile += part.stride;
           vector_walk_tile<kForm>(args, &walk, lane);
         }
       }
@@ -415,104 +388,82 @@ __global__ void __launch_bounds__(kVectorThreads, 1)
   };
 #pragma unroll 1
   for (int i = 0; i + 1 < Shape::kStages; ++i) load_next();
-  // Barriers of a group of each product: kVectorBuffers that say "all sums are there", then as many "may be written again".
-  for (int i = static_cast<int>(threadIdx.x); i < kProducts * kVectorWarps * kVectorBuffers; i += kVectorThreads) {
-    const int group = i / kVectorBuffers;  // of all products, as if each warp were one
-    const int product = group / kVectorWarps;
+  // Barriers of a group of warps: kVectorBuffers that say "all sums are there", then as many "may be written again".
+  for (int i = static_cast<int>(threadIdx.x); i < kVectorWarps * kVectorBuffers; i += kVectorThreads) {
+    const int group = i / kVectorBuffers;  // as if each warp were one
     const uint32_t at = barriers_all + static_cast<uint32_t>((group * 2 * kVectorBuffers + i % kVectorBuffers) * 8);
-    if (kProducts == 1 || product < chain.count) {
-      barrier_init(at, static_cast<uint32_t>(chain.products[product].k_warps));
-      barrier_init(at + kVectorBuffers * 8, 1);
-    }
+    barrier_init(at, static_cast<uint32_t>(args.k_warps));
+    barrier_init(at + kVectorBuffers * 8, 1);
   }
+  // Each warp has its part of the activations, in whole units, for all of them.
+  const int col_begin = units * warp / kVectorWarps * (kUnitCols / 8);
+  const int col_end = units * (warp + 1) / kVectorWarps * (kUnitCols / 8);
+  vector_ask_vectors(args, col_begin, col_end, part.tile_first, part.stride, part.k_warp == 0, lane);
+  wait_for_previous_kernel();
+  vector_activations<kForm>(args, col_begin, col_end, activations, unit_sums, squares + warp * 8, lane);
   __syncthreads();
 
+  const int warp_sums = kTileRows * inputs;
+  float* group_sums = sums_all + part.group * args.k_warps * warp_sums;
+  const uint32_t full = barriers_all + static_cast<uint32_t>(part.group * 2 * kVectorBuffers * 8);
+  const uint32_t empty = full + kVectorBuffers * 8;
   uint32_t drain = ring;
+  const uint32_t x_unit = static_cast<uint32_t>(64 * inputs);
+  const uint32_t x_begin =
+      shared_address(activations) +
+      static_cast<uint32_t>(64 * min(lane / 4, inputs - 1) + 16 * (lane % 4)) +
+      static_cast<uint32_t>(step_begin * Shape::kUnits) * x_unit;
+  const uint32_t unit_sums_begin =
+      shared_address(unit_sums) +
+      static_cast<uint32_t>(step_begin * Shape::kUnits * kUnitSumBytes + lane % 4 * 8);
+  int turn = 0;      // which of the group's tiles
+  int finisher = 0;  // the warp that finishes it
+  for (int tile = part.tile_first; tile < args.tiles; tile += part.stride, ++turn) {
+    float sums[2][4] = {};
+    uint32_t x = x_begin;
+    uint32_t unit_sums_at = unit_sums_begin;
 #pragma unroll 1
-  for (int product = 0; product < (kProducts == 1 ? 1 : chain.count); ++product) {
-    const VectorArgs& args = chain.products[kProducts == 1 ? 0 : product];
-    const VectorPart part = vector_part(args, warp);
-    const int step_begin = part.step_begin;
-    const int step_end = part.step_end;
-    const int units = args.steps * Shape::kUnits;
-    const int group_bytes = units * (inputs * 64 + (Shape::kUnitSums ? kUnitSumBytes : 0));
-    uint4* activations = reinterpret_cast<uint4*>(place + part.group * group_bytes);
-    float* unit_sums = reinterpret_cast<float*>(activations + units * inputs * 4);
-    float* group_squares = squares_all + part.group * args.k_warps * 8;
-    const int warp_sums = kTileRows * inputs;
-    float* group_sums = sums_all + part.group * args.k_warps * warp_sums;
-    const uint32_t full = barriers_all + static_cast<uint32_t>(product * kVectorBarrierBytes +
-                                                               part.group * 2 * kVectorBuffers * 8);
-    const uint32_t empty = full + kVectorBuffers * 8;
-    const int col_begin = step_begin * Shape::kStep / 8;
-    const int col_end = step_end * Shape::kStep / 8;
-    vector_ask_vectors(args, col_begin, col_end, part.tile_first, part.stride, part.k_warp == 0, lane);
-    if (product == 0) {
-      wait_for_previous_kernel();
-    } else {
-      vector_meet(chain.counters, product - 1);
-    }
-    vector_activations<kForm>(args, col_begin, col_end, activations, unit_sums,
-                              group_squares + part.k_warp * 8, lane);
-    __syncwarp();
-
-    const uint32_t x_unit = static_cast<uint32_t>(64 * inputs);
-    const uint32_t x_begin =
-        shared_address(activations) +
-        static_cast<uint32_t>(64 * min(lane / 4, inputs - 1) + 16 * (lane % 4)) +
-        static_cast<uint32_t>(step_begin * Shape::kUnits) * x_unit;
-    const uint32_t unit_sums_begin =
-        shared_address(unit_sums) +
-        static_cast<uint32_t>(step_begin * Shape::kUnits * kUnitSumBytes + lane % 4 * 8);
-    int turn = 0;      // which of the group's tiles
-    int finisher = 0;  // the warp that finishes it
-    for (int tile = part.tile_first; tile < args.tiles; tile += part.stride, ++turn) {
-      float sums[2][4] = {};
-      uint32_t x = x_begin;
-      uint32_t unit_sums_at = unit_sums_begin;
-#pragma unroll 1
-      for (int step = step_begin; step < step_end; ++step) {
-        copy_async_wait_for<Shape::kStages - 2>();
-        __syncwarp();
-        load_next();
-        vector_step<kForm>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
-        x += Shape::kUnits * x_unit;
-        unit_sums_at += Shape::kUnits * kUnitSumBytes;
-        drain += Shape::kStageBytes;
-        if (drain == ring + Shape::kWarpBytes) drain = ring;
-      }
-      const int buffer = turn % kVectorBuffers;
-      const uint32_t parity = static_cast<uint32_t>(turn / kVectorBuffers) & 1u;
-      if (turn >= kVectorBuffers) barrier_wait(empty + buffer * 8, parity ^ 1u);
-      float* tile_sums = group_sums + buffer * (kVectorWarps * warp_sums);
-      float* own = tile_sums + part.k_warp * warp_sums;
-      const int g = lane / 4;
-      const int n = lane % 4 * 2;
-      if (n < inputs) {
-        own[n * 16 + g] = sums[0][0] + sums[1][0];
-        own[n * 16 + g + 8] = sums[0][2] + sums[1][2];
-      }
-      if (n + 1 < inputs) {
-        own[n * 16 + 16 + g] = sums[0][1] + sums[1][1];
-        own[n * 16 + 16 + g + 8] = sums[0][3] + sums[1][3];
-      }
+    for (int step = step_begin; step < step_end; ++step) {
+      copy_async_wait_for<Shape::kStages - 2>();
       __syncwarp();
-      if (lane == 0) barrier_arrive(full + buffer * 8);
-      if (finisher == part.k_warp) {
-        vector_finish(args, tile, tile_sums, group_squares, full + buffer * 8, parity, lane);
-        __syncwarp();
-        if (lane == 0) barrier_arrive(empty + buffer * 8);
-      }
-      if (++finisher == args.k_warps) finisher = 0;
+      load_next();
+      vector_step<kForm>(sums, drain, x, x_unit, unit_sums_at, args.code_base, lane);
+      x += Shape::kUnits * x_unit;
+      unit_sums_at += Shape::kUnits * kUnitSumBytes;
+      drain += Shape::kStageBytes;
+      if (drain == ring + Shape::kWarpBytes) drain = ring;
     }
+    const int buffer = turn % kVectorBuffers;
+    const uint32_t parity = static_cast<uint32_t>(turn / kVectorBuffers) & 1u;
+    if (turn >= kVectorBuffers) barrier_wait(empty + buffer * 8, parity ^ 1u);
+    float* tile_sums = group_sums + buffer * (kVectorWarps * warp_sums);
+    float* own = tile_sums + part.k_warp * warp_sums;
+    const int g = lane / 4;
+    const int n = lane % 4 * 2;
+    if (n < inputs) {
+      own[n * 16 + g] = sums[0][0] + sums[1][0];
+      own[n * 16 + g + 8] = sums[0][2] + sums[1][2];
+    }
+    if (n + 1 < inputs) {
+      own[n * 16 + 16 + g] = sums[0][1] + sums[1][1];
+      own[n * 16 + 16 + g + 8] = sums[0][3] + sums[1][3];
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(full + buffer * 8);
+    if (finisher == part.k_warp) {
+      vector_finish(args, tile, tile_sums, squares, full + buffer * 8, parity, lane);
+      __syncwarp();
+      if (lane == 0) barrier_arrive(empty + buffer * 8);
+    }
+    if (++finisher == args.k_warps) finisher = 0;
   }
 }
 
 template <MatrixForm kForm>
 VectorForm vector_form() {
   using Shape = VectorShape<kForm>;
-  return {kernel_matrix_vector<kForm, 1>, kernel_matrix_vector<kForm, kVectorProductsMax>, Shape::kStep, Shape::kUnits,
-          kVectorWarps * Shape::kWarpBytes, Shape::kUnitSums};
+  return {kernel_matrix_vector<kForm>, Shape::kStep, Shape::kUnits, kVectorWarps * Shape::kWarpBytes,
+          Shape::kUnitSums};
 }
 
 }  // namespace leanedge::cuda

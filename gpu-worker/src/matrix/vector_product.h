@@ -36,32 +36,19 @@ struct VectorArgs {
   MatrixOutput output;
 };
 
-// Products one behind the other; each may read what those before it have written.
-inline constexpr int32_t kVectorProductsMax = 4;
-inline constexpr int32_t kVectorProductsMin = 3;  // of a chain: blocks meet twice at least (vector_meet)
-inline constexpr int32_t kVectorMeetings = kVectorProductsMax - 1;
-template <int kProducts>
-struct VectorChain {
-  VectorArgs products[kProducts];
-  uint32_t* counters;  // (kVectorMeetings), zero before the first launch; a chain's alone. Null with one product.
-  int32_t count;       // 1, or kVectorProductsMin .. kProducts
-};
-
-using VectorKernel = void (*)(VectorChain<1>);
-using VectorChainKernel = void (*)(VectorChain<kVectorProductsMax>);
+using VectorKernel = void (*)(VectorArgs);
 
 // What a launch must know of a form's kernels.
 struct VectorForm {
   VectorKernel kernel;
-  VectorChainKernel chain;
   int32_t step_cols;   // columns of a step
   int32_t step_units;  // units of 32 columns of a step
   int32_t ring_bytes;  // shared memory of all warps' rings
   bool unit_sums;      // whether it needs the activations' sums a unit
 };
 
-// Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations and
-// barriers of each product; then, for each group of warps, activations and (int4) their sums a unit.
+// Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations; barriers; then
+// activations and (int4) their sums a unit.
 inline constexpr int32_t kVectorBuffers = 2;
 LEANEDGE_MATRIX_FN int32_t vector_sum_bytes(int32_t inputs) {
   return kVectorBuffers * kVectorWarps * inputs * kTileRows * 4;
@@ -69,7 +56,7 @@ LEANEDGE_MATRIX_FN int32_t vector_sum_bytes(int32_t inputs) {
 inline constexpr int32_t kVectorSquareBytes = kVectorWarps * 8 * 4;
 inline constexpr int32_t kVectorBarrierBytes = 2 * kVectorBuffers * kVectorWarps * 8;
 inline constexpr int32_t kUnitSumBytes = 32;  // of up to 8 inputs
-inline int32_t vector_group_bytes(int32_t units, int32_t inputs, bool unit_sums) {
+inline int32_t vector_activation_bytes(int32_t units, int32_t inputs, bool unit_sums) {
   return units * (inputs * 64 + (unit_sums ? kUnitSumBytes : 0));
 }
 
@@ -81,10 +68,6 @@ VectorForm vector_form_int4();
 
 // Lets the kernels take as much shared memory as the device has.
 cudaError_t vector_prepare(int32_t shared_max);
-
-// Launches a chain of products in one kernel. False where that does not serve them: nothing was launched.
-bool vector_chain_launch(const Matrix* const* matrices, const MatrixProduct* calls, int32_t count, int32_t processors,
-                         int32_t shared_max, uint32_t* counters, cudaStream_t stream, cudaError_t* error);
 
 // Launches one or, where the activations are too many for shared memory, a few kernels.
 // Arguments have been checked.

@@ -140,13 +140,6 @@ Status matrix_product_launch(MatrixContext*, const Matrix& matrix, const MatrixP
   host_launch([=] { product(matrix, call); });
   return Status::kOk;
 }
-Status matrix_chain_launch(MatrixContext*, const Matrix* const* matrices, const MatrixProduct* calls,
-                           int32_t count, cudaStream_t, ErrorDetail*) {
-  for (int32_t i = 0; i < count; ++i) {
-    host_launch([matrix = *matrices[i], call = calls[i]] { product(matrix, call); });
-  }
-  return Status::kOk;
-}
 
 cudaError_t rmsnorm_launch(const RmsNorm& call, cudaStream_t) {
   return host_launch([=] {

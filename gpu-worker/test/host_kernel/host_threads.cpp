@@ -62,7 +62,6 @@ LaunchShape shape;
 std::vector<Block> cluster;
 std::vector<char*> stacks;  // kept between launches
 Meeting cluster_meeting;
-Meeting counted;  // what blocks have counted up, whatever the counter
 void (*body)(const void*);
 const void* argument;
 Copies copies;
@@ -261,16 +260,6 @@ void barrier_wait(uint32_t barrier, uint32_t parity) {
   const Meeting& meeting = barrier_at(barrier);
   const int64_t phase = meeting.come / meeting.size;
   if (phase % 2 == parity) await(meeting, meeting.size * (phase + 1));
-}
-
-uint32_t grid_arrive(uint32_t* counter) {
-  ++counted.come;
-  return (*counter)++;
-}
-
-void grid_wait(const uint32_t* counter, uint32_t blocks) {
-  if (shape.blocks != shape.cluster) fail("blocks that wait for each other do not run at once", shape.blocks);
-  while (*counter < blocks) await(counted, counted.come + 1);
 }
 
 void copy_start(uint32_t to, const void* from) {

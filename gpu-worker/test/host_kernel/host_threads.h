@@ -64,10 +64,6 @@ void barrier_init(uint32_t barrier, uint32_t arrivals);
 void barrier_arrive(uint32_t barrier);
 void barrier_wait(uint32_t barrier, uint32_t parity);
 
-// A counter in device memory that all blocks of a launch count up, and wait for: they must be one cluster here.
-uint32_t grid_arrive(uint32_t* counter);
-void grid_wait(const uint32_t* counter, uint32_t blocks);
-
 // cp.async: 16 bytes, zeros where `from` is null; then what commit and wait do.
 void copy_start(uint32_t to, const void* from);
 void copy_commit();

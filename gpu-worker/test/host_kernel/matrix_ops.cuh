@@ -37,8 +37,6 @@ inline float2 load_two(uint32_t address) {
 inline void barrier_init(uint32_t barrier, uint32_t arrivals) { host::barrier_init(barrier, arrivals); }
 inline void barrier_arrive(uint32_t barrier) { host::barrier_arrive(barrier); }
 inline void barrier_wait(uint32_t barrier, uint32_t parity) { host::barrier_wait(barrier, parity); }
-inline uint32_t grid_arrive(uint32_t* counter) { return host::grid_arrive(counter); }
-inline void grid_wait(const uint32_t* counter, uint32_t blocks) { host::grid_wait(counter, blocks); }
 
 inline uint32_t masked_or(uint32_t word, uint32_t mask, uint32_t base) { return (word & mask) | base; }
 

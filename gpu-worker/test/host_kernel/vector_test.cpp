@@ -1,6 +1,6 @@
-// Products of few rows on the host, launched as the launcher launches them: a chain of three or four in one kernel against
-// float64, and against the same products one by one, bit for bit. What the kernel before writes comes when they wait for
-// it and not before; copies come at once, or as late as they may; counters are those that the chain before left.
+// Products of few rows on the host, launched as the launcher launches them: those between two attentions, one behind the
+// other, against float64, and twice with the same bits. What the kernel before writes comes when they wait for it and not
+// before; copies come at once, or as late as they may.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,7 +113,7 @@ struct Case {
   int32_t dim;       // of the residual stream
   int32_t attended;  // columns of the output matrix
   int32_t ff;
-  int32_t qkv;       // rows of the next layer's first product; 0: the chain ends before it
+  int32_t qkv;       // rows of the next layer's first product; 0: there is none
   int32_t multiprocessors;
   host::Copies copies;
 };
@@ -197,9 +197,6 @@ bool same(const vector<T>& a, const vector<T>& b) {
   return memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-bool whole_grid;  // of the launch to come: blocks wait for each other
-int launches;
-
 void run(const Case& c) {
   test::Random random = {static_cast<uint64_t>(static_cast<int>(c.form) * 100 + c.inputs * 10 + c.multiprocessors)};
   const size_t inputs = static_cast<size_t>(c.inputs);
@@ -230,11 +227,9 @@ void run(const Case& c) {
   vector<double> qkv = normed(next, stream, attn_norm, c.inputs);
   for (size_t i = 0; i < qkv.size(); ++i) qkv[i] += static_cast<double>(bias[i % bias.size()]);
 
-  uint32_t counters[kVectorMeetings] = {};
-  Buffers buffers[3];
+  Buffers buffers[2];
   bool ok = true;
-  for (int round = 0; round < 3; ++round) {  // a chain, another one, one by one
-    Buffers& to = buffers[round];
+  for (Buffers& to : buffers) {
     to.attended.assign(attended.size(), 0x7fc0);
     to.x.assign(x.size(), NAN);
     to.hidden.assign(inputs * ff, 0x7fc0);
@@ -265,49 +260,20 @@ void run(const Case& c) {
     }
     const Matrix* matrices[] = {&o.matrix, &gate_up.matrix, &down.matrix, &next.matrix};
     const int32_t count = c.qkv > 0 ? 4 : 3;
-    launches = 0;
-    if (round < 2) {
-      whole_grid = true;
-      cudaError_t error = cudaErrorUnknown;
-      ok = ok && vector_chain_launch(matrices, calls, count, c.multiprocessors, kSharedMax, counters, nullptr, &error) &&
-           error == cudaSuccess && launches == 1;
-    } else {
-      whole_grid = false;
-      for (int32_t i = 0; i < count; ++i) {
-        ok = ok && vector_launch(*matrices[i], calls[i], c.multiprocessors, kSharedMax, nullptr) == cudaSuccess;
-        host::launches_set(c.copies, nullptr, nullptr);
-      }
+    for (int32_t i = 0; i < count; ++i) {
+      ok = ok && vector_launch(*matrices[i], calls[i], c.multiprocessors, kSharedMax, nullptr) == cudaSuccess;
+      host::launches_set(c.copies, nullptr, nullptr);
     }
   }
   const double x_error = distance(buffers[0].x, stream);
   const double qkv_error = c.qkv > 0 ? distance(buffers[0].qkv, qkv) : 0;
-  bool equal = true;
-  for (int round = 1; round < 3; ++round) {
-    equal = equal && same(buffers[0].x, buffers[round].x) && same(buffers[0].hidden, buffers[round].hidden) &&
-            same(buffers[0].qkv, buffers[round].qkv);
-  }
+  const bool equal = same(buffers[0].x, buffers[1].x) && same(buffers[0].hidden, buffers[1].hidden) &&
+                     same(buffers[0].qkv, buffers[1].qkv);
   ok = ok && equal && x_error < kBound && qkv_error < kBound;
   ++(ok ? passed : failed);
   printf("%s form %d inputs %d dim %d ff %d qkv %d blocks %d copies %s: error %.1e %.1e, bits %s\n", ok ? "ok  " : "FAIL",
          static_cast<int>(c.form), c.inputs, c.dim, c.ff, c.qkv, c.multiprocessors,
          c.copies == host::Copies::kLate ? "late" : "early", x_error, qkv_error, equal ? "equal" : "differ");
-}
-
-template <int kProducts>
-void run_kernel(const void* kernel, const host::LaunchShape& shape, const void* argument) {
-  struct Call {
-    void (*kernel)(VectorChain<kProducts>);
-    const VectorChain<kProducts>* chain;
-  };
-  const Call call = {reinterpret_cast<void (*)(VectorChain<kProducts>)>(const_cast<void*>(kernel)),
-                     static_cast<const VectorChain<kProducts>*>(argument)};
-  host::launch_run(
-      shape,
-      [](const void* with) {
-        const Call& of = *static_cast<const Call*>(with);
-        of.kernel(*of.chain);
-      },
-      &call);
 }
 
 }  // namespace
@@ -319,15 +285,19 @@ const char* cudaGetErrorString(cudaError_t) { return "an error"; }
 const char* cudaGetErrorName(cudaError_t) { return "error"; }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void** arguments) {
-  ++launches;
-  const int32_t blocks = static_cast<int32_t>(config->gridDim.x);
-  const host::LaunchShape shape = {blocks, static_cast<int32_t>(config->blockDim.x), whole_grid ? blocks : 1,
-                                   config->dynamicSmemBytes};
-  if (whole_grid) {
-    run_kernel<kVectorProductsMax>(kernel, shape, arguments[0]);
-  } else {
-    run_kernel<1>(kernel, shape, arguments[0]);
-  }
+  struct Call {
+    VectorKernel kernel;
+    const VectorArgs* args;
+  };
+  const Call call = {reinterpret_cast<VectorKernel>(const_cast<void*>(kernel)),
+                     static_cast<const VectorArgs*>(arguments[0])};
+  host::launch_run({static_cast<int32_t>(config->gridDim.x), static_cast<int32_t>(config->blockDim.x), 1,
+                    config->dynamicSmemBytes},
+                   [](const void* with) {
+                     const Call& of = *static_cast<const Call*>(with);
+                     of.kernel(*of.args);
+                   },
+                   &call);
   return cudaSuccess;
 }
 
@@ -335,13 +305,13 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* ke
 
 int main() {
   using host::Copies;
-  setenv("LEANEDGE_CUDA_VARIANTS", "chain=1", 1);
   for (MatrixForm form : {MatrixForm::kBf16, MatrixForm::kF16, MatrixForm::kFp8, MatrixForm::kInt8, MatrixForm::kInt4}) {
-    // Fewer tiles than blocks, and more; columns that end within a step; chains of four and of three.
+    // Fewer tiles than blocks, and more; columns that end within a step; warps without activations of their own to read.
     run({form, 1, 256, 128, 544, 400, 3, Copies::kLate});
     run({form, 3, 128, 256, 96, 48, 2, Copies::kEarly});
     run({form, 1, 64, 1152, 160, 0, 5, Copies::kLate});
+    run({form, 8, 96, 64, 80, 32, 1, Copies::kLate});
   }
-  printf("%d passed, %d failed   gpu-worker/test/host_kernel/chain_test.cpp\n", passed, failed);
+  printf("%d passed, %d failed   gpu-worker/test/host_kernel/vector_test.cpp\n", passed, failed);
   return failed != 0;
 }
