@@ -46,10 +46,12 @@ export interface WorkerdServices {
     readonly address: string;
     readonly worker: string;
   }[];
+  /** Flags of V8, for all isolates of the process; none by default. */
+  readonly v8Flags?: readonly string[];
 }
 
 /** Writes the configuration. Workers reach all of the network, private addresses too: other workers are there. */
-export function workerdCapnp({ workers, disks, sockets }: WorkerdServices): string {
+export function workerdCapnp({ workers, disks, sockets, v8Flags = [] }: WorkerdServices): string {
   const services = [
     ...workers.map(({ name }) => `(name = ${quoted(name)}, worker = .${name})`),
     ...disks.map(
@@ -66,7 +68,7 @@ export function workerdCapnp({ workers, disks, sockets }: WorkerdServices): stri
 const config :Workerd.Config = (
   services = ${listed(services)},
   sockets = ${listed(listening)},
-);
+${v8Flags.length === 0 ? "" : `  v8Flags = [${v8Flags.map(quoted).join(", ")}],\n`});
 ${workers.map(workerOf).join("")}`;
 }
 

@@ -23,6 +23,7 @@ describe("workerdConfig", () => {
     expect(config).toContain('(name = "./a.wasm", wasm = embed "a.wasm")');
     expect(config).toContain('address = "[::1]:8080"');
     expect(config).toContain('fromEnvironment = "LEANEDGE_MODELS"');
+    expect(config).toContain('v8Flags = ["--initial-old-space-size=256"]');
   });
 
   it("quotes what a path may hold", () => {
