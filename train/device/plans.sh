@@ -17,7 +17,8 @@ workers=12 books=30
 # Tasks.
 lengths="2048 4096 7900" count=8 kinds="single multi-key multi-value multi-query perplexity"
 # Stage 1, DuoAttention's gates, stages 2 and 3.
-steps=150 gate_steps=60 refine_steps=0 exchange_rounds=0 exchange_seconds=30 loss=hidden start= text_share=0.25 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
+steps=150 gate_steps=60 refine_steps=0 exchange_rounds=0 exchange_seconds=30 stage1_seconds=inf loss=hidden start= measured=6
+text_share=0.25 samples=4 min_tokens=512 max_tokens=7000 l1="0.02 0.06 0.2"
 shares="0.5 0.6 0.7 0.8 0.9" bytes= storage=f16 recent=112
 prompts=8 prompt_tokens=1000
 seconds=540 learn_seconds=200 plans_seconds=90 eval_seconds=200 batch_tokens=262144
@@ -47,6 +48,8 @@ while (($#)); do
     --samples) samples=$2 ;;
     --exchange-rounds) exchange_rounds=$2 ;;
     --exchange-seconds) exchange_seconds=$2 ;;
+    --stage1-seconds) stage1_seconds=$2 ;;
+    --measured) measured=$2 ;;
     --loss) loss=$2 ;;
     --start) start=$2 ;;
     --text-share) text_share=$2 ;;
@@ -105,8 +108,9 @@ tasks=$!
 step "$learn_seconds" learn_plan --model "$model" --corpus "$corpus" --out "$out/plans" \
   --workers "$workers" --books "$books" --steps "$steps" --gate-steps "$gate_steps" \
   --refine-steps "$refine_steps" --exchange-rounds "$exchange_rounds" \
-  --exchange-seconds "$exchange_seconds" --loss "$loss" ${start:+--start "$start"} --text-share "$text_share" --samples "$samples" --min-tokens "$min_tokens" \
-  --max-tokens "$max_tokens" --l1 $l1 --shares $shares --bytes $bytes --storage-k "$storage" \
+  --exchange-seconds "$exchange_seconds" --stage1-seconds "$stage1_seconds" --measured "$measured" \
+  --loss "$loss" ${start:+--start "$start"} --text-share "$text_share" --samples "$samples" \
+  --min-tokens "$min_tokens" --max-tokens "$max_tokens" --l1 $l1 --shares $shares --bytes $bytes --storage-k "$storage" \
   --storage-v "$storage" --recent "$recent"
 tail -n 12 "$out/learn_plan.log" | cut -c 1-300
 wait "$tasks" || failed=1
