@@ -10,13 +10,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from .cache import Reading
-from .leank import TailBatch, mask_reading, measure
+from .cache import PromptCache, Reading, TailReader
+from .leank import TailBatch, distance, mask_reading, measure, reference_pass
 from .masks import top_channels, untied
-from .model import Transformer
+from .model import Transformer, rope_table
 
 Head = tuple[int, int]  # layer, KV head
 
@@ -71,6 +73,65 @@ def pairs_of(taken: dict[Head, float], given: dict[Head, float]) -> list[tuple[H
     return pairs
 
 
+def _repeated(cache: PromptCache, count: int) -> PromptCache:
+    """A cache whose prompts come `count` times, one time after the other."""
+
+    def again(value: Tensor) -> Tensor:
+        return value[None].expand(count, *value.shape).flatten(0, 1)
+
+    return PromptCache(
+        [again(k) for k in cache.k], [again(v) for v in cache.v], again(cache.lengths),
+        again(cache.last_hidden), [],
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def layer_trials(
+    model: Transformer,
+    batch: TailBatch,
+    base: Tensor,
+    trials: dict[int, list[Tensor]],
+    reading: Reading,
+    loss: str = "logits",
+) -> tuple[float, dict[int, list[float]]]:
+    """The loss of the mask `base`, and of masks that differ from it in one layer, by that layer.
+
+    Rows below that layer are the same for all: a trial begins there, and those of a layer are read
+    side by side."""
+    teacher, reference = reference_pass(model, batch)
+    count, rows = batch.tail.shape
+
+    def hidden_from(x: Tensor, first: int, masks: Tensor, inputs: list[Tensor]) -> Tensor:
+        """Last hidden states of x, the rows of each of `masks` (n, layers, KV, D), from a layer."""
+        times = masks.shape[0]
+        wide = masks.transpose(0, 1).repeat_interleave(count, 1)  # (layers, n * B, KV, D)
+        own = Reading(**{**vars(reading), "factors": wide, "alive": wide.sum(-1) > 0})
+        reader = TailReader(_repeated(teacher.cache, times) if times > 1 else teacher.cache, own)
+        positions = reader.cache.lengths[:, None] + torch.arange(rows, device=x.device)
+        reader.begin_rows(positions, batch.zone_positions.repeat(times, 1))
+        cos, sin = (table[:, None] for table in rope_table(model.config, positions))
+        x = x.repeat(times, 1, 1)
+        for layer in range(first, model.config.layers):
+            inputs.append(x)
+            x = model.blk[layer](x, cos, sin, partial(reader, layer))
+        return model.output_norm(x)
+
+    def losses(hidden: Tensor) -> list[float]:
+        return [
+            float(distance(model, one, reference, batch.weights, loss))
+            for one in hidden.split(count)
+        ]
+
+    inputs: list[Tensor] = []
+    own = losses(hidden_from(model.token_embd(batch.tail), 0, base[None], inputs))[0]
+    found = {
+        layer: losses(hidden_from(inputs[layer], layer, torch.stack(masks), []))
+        for layer, masks in trials.items()
+        if masks
+    }
+    return own, found
+
+
 def exchange_blocks(
     model: Transformer,
     batches: Iterator[TailBatch],
@@ -106,13 +167,19 @@ def exchange_blocks(
             break
         less = [head for head in heads if widths[head] >= config.align]
         more = [head for head in heads if widths[head] + config.align <= values.shape[-1]]
-        candidates = [widths, *(changed((head, -1)) for head in less)]
-        candidates += [changed((head, 1)) for head in more]
-        own, *others = losses(candidates, [next(batches) for _ in range(config.batches)])
-        for head, loss in zip(less, others, strict=False):
-            trials.add(head, int(widths[head]), loss - own)
-        for head, loss in zip(more, others[len(less) :], strict=True):
-            trials.add(head, int(widths[head]) + config.align, own - loss)
+        tried = sorted([*((head, -1) for head in less), *((head, 1) for head in more)])
+        by_layer: dict[int, list[Tensor]] = defaultdict(list)
+        for head, blocks in tried:
+            by_layer[head[0]].append(top_channels(ranked, changed((head, blocks))))
+        for _ in range(config.batches):
+            batch = next(batches).to(ranked.device)
+            base = top_channels(ranked, widths)
+            own, found = layer_trials(model, batch, base, by_layer, config.reading, config.loss)
+            losses_in_order = (one for layer in sorted(found) for one in found[layer])
+            for (head, blocks), one in zip(tried, losses_in_order, strict=True):
+                # Of a block: what its loss costs, or what it brings.
+                block = int(widths[head]) + (config.align if blocks > 0 else 0)
+                trials.add(head, block, (own - one) * blocks)
         pairs = pairs_of(
             {head: trials.worth(head, int(widths[head])) for head in less},
             {head: trials.worth(head, int(widths[head]) + config.align) for head in more},
@@ -123,12 +190,12 @@ def exchange_blocks(
                     *((to, 1) for _, to, _ in pairs[:count]))
             for count in counts
         ]  # fmt: skip
-        found = losses(moved, held)
+        costs = losses(moved, held)
         took = 0
-        if found and min(found) < best:
-            best = min(found)
-            took = counts[found.index(best)]
-            widths = moved[found.index(best)]
+        if costs and min(costs) < best:
+            best = min(costs)
+            took = counts[costs.index(best)]
+            widths = moved[costs.index(best)]
         log({
             "stage": 3, "round": turn + 1, "pairs": len(pairs), "taken": took,
             config.loss: round(best, 6),

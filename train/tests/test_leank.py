@@ -8,7 +8,7 @@ from conftest import tiny_model
 
 from leanedge_train.cache import Reading
 from leanedge_train.compare_factors import compare, ranks
-from leanedge_train.exchange import ExchangeConfig, exchange_blocks, pairs_of
+from leanedge_train.exchange import ExchangeConfig, exchange_blocks, layer_trials, pairs_of
 from leanedge_train.leank import (
     LeankConfig,
     TailBatch,
@@ -134,6 +134,21 @@ def test_blocks_change_places_until_what_counts_is_kept() -> None:
     assert after < 0.5 * before
     losses = [line["logits"] for line in lines]
     assert losses == sorted(losses, reverse=True) and lines[0]["round"] == 0  # type: ignore[type-var]
+
+
+def test_trials_of_a_layer_cost_what_their_masks_do() -> None:
+    model, batch = tiny_model(), next(batches(4))
+    base = block_mask(torch.rand(2, 2, 32, generator=torch.Generator().manual_seed(5)), 0.5)
+    trials: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    for layer, head in ((0, 0), (1, 0), (1, 1)):
+        mask = base.clone()
+        mask[layer, head] = 1 - mask[layer, head]
+        trials[layer].append(mask)
+    own, found = layer_trials(model, batch, base, trials, READING)
+    masks = [base, *trials[0], *trials[1]]
+    wanted = measure(model, [batch], [mask_reading(mask, READING) for mask in masks], "logits")
+    assert [own, *found[0], *found[1]] == pytest.approx(wanted, rel=1e-3)
+    assert len({round(loss, 6) for loss in wanted}) == 4
 
 
 def test_pairs_are_made_while_they_gain_and_of_different_heads() -> None:
