@@ -32,18 +32,18 @@ ATTENTION = (
         ("share_min=1024", "share_min=4096", "merge_group=8"),
     ),
 )
-MATRIX = ("balance=0",)
+MATRIX = ("halves=0", "balance=0", "halves=0,balance=0")
 MIB = 1 << 20
 # Whole steps: forms to compare, and the (weights, sequences) that they are compared with.
 ENGINE = (
-    (("balance=0",), (("q4_0", 1), ("fp8", 1), ("q4_0", 4))),
+    (("halves=0", "balance=0", "halves=0,balance=0"), (("q4_0", 1), ("fp8", 1), ("q4_0", 2))),
     (CLUSTERS, (("q4_0", 1), ("q4_0", 2))),
     (("wide_pairs=0", "share_wide=2048", "share_wide=10240"), (("bf16", 16),)),
     ((f"next_bytes={8 * MIB},next_far_bytes={16 * MIB}", "rotate_early=0"), (("q4_0", 1),)),
 )
 # What `tune` chooses: of each group the form that is faster than none of them by more than one part in a hundred.
 TUNED = (
-    (("balance=0",), (("q4_0", 1),)),
+    (("halves=0", "balance=0", "halves=0,balance=0"), (("q4_0", 1),)),
     (CLUSTERS, (("q4_0", 1),)),
     (("wide_pairs=0",), (("bf16", 16),)),
 )

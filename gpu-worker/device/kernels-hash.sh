@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints a hash of the sources of one family of kernels, without comments and white space: results name
 # it, so that it can be told whether they still measure the kernels that are here. Each family has its
-# own list, so that a change of one does not age the results of the others. Which forms are chosen (src/kernels/variants.h)
+# own list, so that a change of one does not age the results of the others. Which forms are chosen (src/kernels/variants.h, and variants.cpp, which reads others in their place)
 # is in none: results name the forms that they were measured with, and scripts/nvcc-check.sh compares these.
 #   gpu-worker/device/kernels-hash.sh FAMILY [folder with include/ and src/]
 # Families: decode-attention, matrix, prefill-attention, page-selection, rows, engine (what drives them all).
@@ -24,5 +24,5 @@ case $family in
     exit 2
     ;;
 esac
-find "${files[@]}" -type f ! -name variants.h | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d '[:space:]' |
+find "${files[@]}" -type f ! -name "variants.*" | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d '[:space:]' |
   sha256sum | cut -c1-16

@@ -37,6 +37,7 @@ void variants_read() {
   values.cluster_pages = value_of(text, "cluster_pages", 1 << 16, values.cluster_pages);
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);
+  values.halves = value_of(text, "halves", 1, values.halves);
   values.balance = value_of(text, "balance", 1, values.balance);
   values.rotate_early = value_of(text, "rotate_early", 1, values.rotate_early);
 }

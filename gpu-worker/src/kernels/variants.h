@@ -19,7 +19,7 @@ struct Variants {
   // Decode attention over pages of f16: pairs of row and KV head up to which a block has a multiprocessor to itself; 0: never.
   // And pages after which its warps meet; 0: never.
   int32_t wide_pairs = 128;
-  int32_t wide_meet = 4;
+  int32_t wide_meet = 0;
   // Decode attention: pages of a warp up to which each pair of row and KV head has a cluster of blocks of its own
   // (decode_form.h); 0: never.
   int32_t cluster_pages = 4;
@@ -29,6 +29,8 @@ struct Variants {
   int32_t next_far_bytes = 0;
   // Products of few rows: 1: more warps share a tile of 16 rows where blocks get more equal numbers of rows by that.
   int32_t balance = 1;
+  // Products of few rows of int4 weights: 1: two blocks of 8 warps a multiprocessor where their shared memory suffices.
+  int32_t halves = 1;
   // 1: attention may start beside the product before the rotation, and reads page tables and pages meanwhile.
   int32_t rotate_early = 1;
 };

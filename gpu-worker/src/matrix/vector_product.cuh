@@ -1,13 +1,14 @@
 // The product with few rows of activations: weights stream through once, at memory speed.
 //
-// A persistent grid, a block a multiprocessor. Blocks take tiles of 16 rows in turn; the warps of a
+// A persistent grid: a block of 16 warps a multiprocessor, or two of 8 (int4), of which the one that ends first makes room
+// for the kernel to come. Blocks take tiles of 16 rows in turn; the warps of a
 // group share a tile, each with a run of its columns and of the activations. A warp has a ring of its
 // own, filled by asynchronous copies that run on across tiles: each lane copies what it will read
 // itself. Sums of a tile lie in one of two buffers until one warp, another for each tile, adds them
-// up; the others go on. Nothing but the activations makes all warps wait for each other.
+// up; the others go on. Nothing makes all warps wait for each other.
 //
 // Weights do not depend on the kernel before: the rings fill while that one still runs. Activations do: when it has ended,
-// the block reads them once, for all of its warps.
+// a warp reads those of its columns. One copy for all groups would be read once, but all warps would wait for it: 3 % slower.
 //
 // Up to 8 rows of activations are the 8 columns of a tensor core product, so they cost what one
 // does, and dequantising needs no multiplication by scales: these follow a unit of 32 columns later,
@@ -44,8 +45,9 @@ struct VectorPart {
   int32_t stride;      // to its next tile
 };
 
+template <int kWarps>
 __device__ __forceinline__ VectorPart vector_part(const VectorArgs& args, int warp) {
-  const int groups = kVectorWarps / args.k_warps;
+  const int groups = kWarps / args.k_warps;
   VectorPart part;
   part.group = warp / args.k_warps;
   part.k_warp = warp % args.k_warps;
@@ -289,7 +291,7 @@ __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, 
       if (args.norm_x) {
         float square = 0;
 #pragma unroll 4
-        for (int w = 0; w < kVectorWarps; ++w) square += squares[w * 8 + at / kTileRows];
+        for (int w = 0; w < args.k_warps; ++w) square += squares[w * 8 + at / kTileRows];
         y *= rsqrtf(square / static_cast<float>(args.cols) + args.norm_eps);
       }
       y = y * scale + bias;
@@ -316,11 +318,12 @@ __device__ __forceinline__ void vector_finish(const VectorArgs& args, int tile, 
 
 // Asks for this warp's share of what the kernel to come reads: memory would be idle from the last weights of this one
 // until the first of that one.
+template <int kWarps>
 __device__ __forceinline__ void vector_ask_next(const VectorArgs& args, int warp, int lane) {
   constexpr uint32_t kAtOnce = 4096;
   const uint32_t at = kAtOnce * static_cast<uint32_t>(lane);
   if (at >= args.next_bytes) return;
-  const size_t share = static_cast<size_t>(blockIdx.x) * kVectorWarps + static_cast<size_t>(warp);
+  const size_t share = static_cast<size_t>(blockIdx.x) * kWarps + static_cast<size_t>(warp);
   prefetch_l2(args.next + share * args.next_bytes + at, min(kAtOnce, args.next_bytes - at));
 }
 
@@ -338,39 +341,36 @@ __device__ __forceinline__ VectorWalk vector_walk_begin(const VectorArgs& args, 
   return walk;
 }
 
-template <MatrixForm kForm>
-__global__ void __launch_bounds__(kVectorThreads, 1)
+template <MatrixForm kForm, int kWarps>
+__global__ void __launch_bounds__(32 * kWarps, kVectorWarps / kWarps)
     kernel_matrix_vector(const __grid_constant__ VectorArgs args) {
   using Shape = VectorShape<kForm>;
   extern __shared__ __align__(128) uint8_t shared[];
   const int inputs = args.inputs;
-  uint8_t* place = shared + kVectorWarps * Shape::kWarpBytes;
+  uint8_t* place = shared + kWarps * Shape::kWarpBytes;
   float* sums_all = reinterpret_cast<float*>(place);
-  place += vector_sum_bytes(inputs);
-  float* squares = reinterpret_cast<float*>(place);
+  place += vector_sum_bytes(inputs, kWarps);
+  float* squares_all = reinterpret_cast<float*>(place);
   place += kVectorSquareBytes;
   const uint32_t barriers_all = shared_address(place);
   place += kVectorBarrierBytes;
-  const int units = args.steps * Shape::kUnits;
-  uint4* activations = reinterpret_cast<uint4*>(place);
-  float* unit_sums = reinterpret_cast<float*>(activations + units * inputs * 4);
 
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const uint32_t ring = shared_address(shared + warp * Shape::kWarpBytes);
 
-  const VectorPart part = vector_part(args, warp);
+  const VectorPart part = vector_part<kWarps>(args, warp);
   const int step_begin = part.step_begin;
   const int step_end = part.step_end;
   VectorWalk walk = vector_walk_begin<kForm>(args, part, lane);
-  if (walk.left == 0) vector_ask_next(args, warp, lane);
+  if (walk.left == 0) vector_ask_next<kWarps>(args, warp, lane);
   uint32_t fill = ring + static_cast<uint32_t>(lane * 16);
   const uint32_t fill_end = fill + Shape::kWarpBytes;
   auto load_next = [&]() {
     if (walk.left > 0) {
       vector_load<kForm>(args, walk, fill, lane);
       if (--walk.left == 0) {
-        vector_ask_next(args, warp, lane);
+        vector_ask_next<kWarps>(args, warp, lane);
       } else {
         constexpr int kAdvance = Shape::kRowMajor ? Shape::kStep * 2 : Shape::kStageBytes;
         walk.low += kAdvance;
@@ -389,19 +389,24 @@ __global__ void __launch_bounds__(kVectorThreads, 1)
 #pragma unroll 1
   for (int i = 0; i + 1 < Shape::kStages; ++i) load_next();
   // Barriers of a group of warps: kVectorBuffers that say "all sums are there", then as many "may be written again".
-  for (int i = static_cast<int>(threadIdx.x); i < kVectorWarps * kVectorBuffers; i += kVectorThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kWarps * kVectorBuffers; i += 32 * kWarps) {
     const int group = i / kVectorBuffers;  // as if each warp were one
     const uint32_t at = barriers_all + static_cast<uint32_t>((group * 2 * kVectorBuffers + i % kVectorBuffers) * 8);
     barrier_init(at, static_cast<uint32_t>(args.k_warps));
     barrier_init(at + kVectorBuffers * 8, 1);
   }
-  // Each warp has its part of the activations, in whole units, for all of them.
-  const int col_begin = units * warp / kVectorWarps * (kUnitCols / 8);
-  const int col_end = units * (warp + 1) / kVectorWarps * (kUnitCols / 8);
+  __syncthreads();
+  const int units = args.steps * Shape::kUnits;
+  uint4* activations =
+      reinterpret_cast<uint4*>(place + part.group * vector_group_bytes(units, inputs, Shape::kUnitSums));
+  float* unit_sums = reinterpret_cast<float*>(activations + units * inputs * 4);
+  float* squares = squares_all + part.group * args.k_warps * 8;
+  const int col_begin = step_begin * Shape::kStep / 8;
+  const int col_end = step_end * Shape::kStep / 8;
   vector_ask_vectors(args, col_begin, col_end, part.tile_first, part.stride, part.k_warp == 0, lane);
   wait_for_previous_kernel();
-  vector_activations<kForm>(args, col_begin, col_end, activations, unit_sums, squares + warp * 8, lane);
-  __syncthreads();
+  vector_activations<kForm>(args, col_begin, col_end, activations, unit_sums, squares + part.k_warp * 8, lane);
+  __syncwarp();
 
   const int warp_sums = kTileRows * inputs;
   float* group_sums = sums_all + part.group * args.k_warps * warp_sums;
@@ -436,7 +441,7 @@ __global__ void __launch_bounds__(kVectorThreads, 1)
     const int buffer = turn % kVectorBuffers;
     const uint32_t parity = static_cast<uint32_t>(turn / kVectorBuffers) & 1u;
     if (turn >= kVectorBuffers) barrier_wait(empty + buffer * 8, parity ^ 1u);
-    float* tile_sums = group_sums + buffer * (kVectorWarps * warp_sums);
+    float* tile_sums = group_sums + buffer * (kWarps * warp_sums);
     float* own = tile_sums + part.k_warp * warp_sums;
     const int g = lane / 4;
     const int n = lane % 4 * 2;
@@ -462,7 +467,9 @@ __global__ void __launch_bounds__(kVectorThreads, 1)
 template <MatrixForm kForm>
 VectorForm vector_form() {
   using Shape = VectorShape<kForm>;
-  return {kernel_matrix_vector<kForm>, Shape::kStep, Shape::kUnits, kVectorWarps * Shape::kWarpBytes,
+  VectorKernel halves = nullptr;
+  if constexpr (kForm == MatrixForm::kInt4) halves = kernel_matrix_vector<kForm, kVectorHalfWarps>;
+  return {kernel_matrix_vector<kForm, kVectorWarps>, halves, Shape::kStep, Shape::kUnits, Shape::kWarpBytes,
           Shape::kUnitSums};
 }
 

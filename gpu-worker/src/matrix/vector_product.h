@@ -10,7 +10,7 @@
 namespace leanedge::cuda {
 
 inline constexpr int32_t kVectorWarps = 16;
-inline constexpr int32_t kVectorThreads = 32 * kVectorWarps;
+inline constexpr int32_t kVectorHalfWarps = kVectorWarps / 2;  // of a block where a multiprocessor has two
 
 struct VectorArgs {
   const uint8_t* data;
@@ -40,23 +40,24 @@ using VectorKernel = void (*)(VectorArgs);
 
 // What a launch must know of a form's kernels.
 struct VectorForm {
-  VectorKernel kernel;
+  VectorKernel kernel;  // blocks of kVectorWarps
+  VectorKernel halves;  // blocks of kVectorHalfWarps; null: none
   int32_t step_cols;   // columns of a step
   int32_t step_units;  // units of 32 columns of a step
-  int32_t ring_bytes;  // shared memory of all warps' rings
+  int32_t ring_bytes;  // shared memory of a warp's ring
   bool unit_sums;      // whether it needs the activations' sums a unit
 };
 
-// Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations; barriers; then
-// activations and (int4) their sums a unit.
+// Shared memory: rings; sums of warps, kVectorBuffers tiles of them; squares of activations; barriers; then, for
+// each group of warps, activations and (int4) their sums a unit.
 inline constexpr int32_t kVectorBuffers = 2;
-LEANEDGE_MATRIX_FN int32_t vector_sum_bytes(int32_t inputs) {
-  return kVectorBuffers * kVectorWarps * inputs * kTileRows * 4;
+LEANEDGE_MATRIX_FN int32_t vector_sum_bytes(int32_t inputs, int32_t warps) {
+  return kVectorBuffers * warps * inputs * kTileRows * 4;
 }
 inline constexpr int32_t kVectorSquareBytes = kVectorWarps * 8 * 4;
 inline constexpr int32_t kVectorBarrierBytes = 2 * kVectorBuffers * kVectorWarps * 8;
 inline constexpr int32_t kUnitSumBytes = 32;  // of up to 8 inputs
-inline int32_t vector_activation_bytes(int32_t units, int32_t inputs, bool unit_sums) {
+LEANEDGE_MATRIX_FN int32_t vector_group_bytes(int32_t units, int32_t inputs, bool unit_sums) {
   return units * (inputs * 64 + (unit_sums ? kUnitSumBytes : 0));
 }
 

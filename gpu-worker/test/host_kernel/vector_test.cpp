@@ -312,6 +312,11 @@ int main() {
     run({form, 1, 64, 1152, 160, 0, 5, Copies::kLate});
     run({form, 8, 96, 64, 80, 32, 1, Copies::kLate});
   }
+  // int4 with blocks of all warps of a multiprocessor.
+  setenv("LEANEDGE_CUDA_VARIANTS", "halves=0", 1);
+  variants_read();
+  run({MatrixForm::kInt4, 1, 256, 128, 544, 400, 3, Copies::kLate});
+  run({MatrixForm::kInt4, 3, 128, 256, 96, 48, 2, Copies::kEarly});
   printf("%d passed, %d failed   gpu-worker/test/host_kernel/vector_test.cpp\n", passed, failed);
   return failed != 0;
 }
