@@ -1,7 +1,7 @@
 /**
  * Proves the judge before it judges: the oracle against llama.cpp, which nobody here wrote. With
- * weights and cache in F32 or F16-exact types both sides differ by f32 rounding only; with quantised
- * weights llama.cpp also quantises activations, which bounds what can be seen.
+ * weights and cache in F32 both sides differ by f32 rounding only; with other weights llama.cpp also
+ * rounds activations, as its build for the processor likes, which bounds what can be seen.
  */
 import { afterAll, describe, expect, it } from "vitest";
 import { parityCases } from "../oracle/cases.js";
@@ -14,19 +14,20 @@ import { missing, stories260k, temporaryFolder, titled } from "./peers.js";
 
 /**
  * RMS difference of log-probabilities that arithmetic explains, per weight type; logits deviate by 3.
- * Measured: 1e-6 to 4e-6 (F32, F16), 0.03 (BF16: activations in 8 bits of mantissa), 0.06 to 0.12
- * (quantised activations).
+ * Measured: 1e-6 to 4e-6 (F32), 0.003 (F16: activations in 11 bits of mantissa where llama.cpp's build
+ * for the processor multiplies f16 by f16, else as F32), 0.03 (BF16: 8 bits), 0.06 to 0.12 (quantised
+ * activations).
  */
 const rmsMax: Readonly<Record<TensorType, number>> = {
   F32: 2e-5,
-  F16: 2e-5,
+  F16: 0.0075,
   BF16: 0.06,
   Q8_0: 0.2,
   Q4_0: 0.2,
   Q4_1: 0.2,
 };
 
-/** F32 and F16 prove the most, so all of them; of the other types the special cases. */
+/** F32 and F16 prove the most (f16's bound is an eighth of bf16's), so all of them; of the other types the special cases. */
 const cases = parityCases.filter(
   ({ name, spec }) => spec.type === "F32" || spec.type === "F16" || !name.includes("grouped"),
 );

@@ -56,6 +56,13 @@ export function temporaryFolder(name: string): {
 /** The bound: an engine may err this many times as much as llama.cpp does. */
 export const errorRatioMax = 1.5;
 
+/**
+ * The same for the single largest error. It is one sample of 30,000: one activation that is rounded
+ * the other way moves one row, and whether llama.cpp has such a row depends on the processor's kernels.
+ * Measured: 0.9 to 1.2 in 130 comparisons and 1.6 in one, where the RMS errors were 1.02 apart.
+ */
+export const largestErrorRatioMax = 2;
+
 /** Greedy choices against the oracle's; they may differ where its lead is within the error. */
 export type GreedyComparison = {
   /** Positions at which the oracle's lead exceeds the error, so that tokens must agree. */
