@@ -13,12 +13,13 @@ const tiny = { rounds: 1, full: false, tiny: true, log: () => undefined };
 
 describe("the gateway's benchmark", () => {
   it(
-    "measures the gateway in both of its forms against the stub alone",
+    "measures the gateway in both of its forms, and of several processes, against the stub alone",
     async () => {
-      const variants = ["direct", "leanedge", "leanedge-connect"];
+      const variants = ["direct", "leanedge", "leanedge-connect", "leanedge-processes"];
       const { markdown, figures, images } = await runGateway({ ...tiny, variants });
       expect(markdown).toMatch(/^\| leanedge, OpenAI's form \| -?\d/m);
       expect(markdown).toMatch(/^\| leanedge, Connect \| -?\d/m);
+      expect(markdown).toMatch(/^\| leanedge, several processes, OpenAI's form \| -?\d/m);
       expect(figures.find(({ name }) => name.endsWith("found their cache"))?.measured).toBe(1);
       expect(figures.filter(({ unit }) => unit === "ms")).toHaveLength(2);
       expect(markdown).toMatch(/^First turns among them: the stub, no gateway \d/m);

@@ -5,10 +5,13 @@ import { arrivalsPerSecond, measureGateway, tinyPlan, wholePlan } from "./measur
 import { section } from "./report.js";
 import { portkey } from "./serve-portkey.js";
 
+/** Processes of the gateway where there are several: on two cores they tell what they cost, and little of what they bring. */
+const processes = 2;
+
 /** Measures with the programs of this repository. */
 export async function runGateway(options: BenchOptions): Promise<Section> {
   const plan = options.tiny ? tinyPlan : wholePlan;
-  const gateway = await bundledGateway();
+  const gateway = await bundledGateway(processes);
   try {
     const results = await measureGateway(options, plan, {
       gateway,

@@ -137,7 +137,7 @@ async function runRound(name: VariantName, round: number, bench: Bench): Promise
     for (const streams of plan.streams) paced.push(await rate(pacedModel, streams));
     const saturated: LoadResult[] = [];
     const beginMs = performance.now();
-    const pids = { gateway: server.pid, stub: stub.pid, clients: clients.pid };
+    const pids = { gateway: server.pids, stub: [stub.pid], clients: [clients.pid] };
     const before = processorsMs(pids);
     for (const streams of plan.streams) saturated.push(await rate(instantModel, streams));
     const mixed = processorsMs(pids, before);
@@ -151,7 +151,7 @@ async function runRound(name: VariantName, round: number, bench: Bench): Promise
       ...{ arrivals, paced, saturated, openings },
       processorMs: mixedMs / saturated.reduce((sum, one) => sum + one.turns, 0),
       openingProcessorMs: openingsMs / openings.turns,
-      residentMib: residentMib(server.pid),
+      residentMib: residentMib(server.pids),
       cores: {
         ...{ gateway: mixed.gateway / wallMs, stub: mixed.stub / wallMs },
         clients: mixed.clients / wallMs,
@@ -165,7 +165,7 @@ async function runRound(name: VariantName, round: number, bench: Bench): Promise
 async function serve(name: VariantName, { addresses, programs }: Bench): Promise<Server> {
   switch (name) {
     case "direct":
-      return { url: addresses.openAiUrl, pid: 0, stop: () => Promise.resolve() };
+      return { url: addresses.openAiUrl, pids: [], stop: () => Promise.resolve() };
     case "portkey":
       return servePortkey(programs.portkey ?? "", programs.cores?.gateway);
     default:
@@ -180,6 +180,7 @@ async function serve(name: VariantName, { addresses, programs }: Bench): Promise
             .join(","),
           LEANEDGE_DEV_KEY: key,
         },
+        name === "leanedge-processes" ? programs.gateway.processes : 1,
         programs.cores?.gateway,
       );
   }
@@ -200,28 +201,38 @@ function targetOf(name: VariantName, { url }: Server, { openAiUrl }: StubAddress
 const ticksPerSecond = 100;
 
 /** Processes of a round. */
-type Pids = Round["cores"];
+type Pids = Readonly<Record<keyof Round["cores"], readonly number[]>>;
 
-/** Processor time that each process has taken, since `before` if given. */
-function processorsMs(pids: Pids, before: Pids = { gateway: 0, stub: 0, clients: 0 }): Pids {
+/** Processor time that all processes of each part have taken, since `before` if given. */
+function processorsMs(
+  pids: Pids,
+  before: Round["cores"] = { gateway: 0, stub: 0, clients: 0 },
+): Round["cores"] {
   return {
-    gateway: processorMs(pids.gateway) - before.gateway,
-    stub: processorMs(pids.stub) - before.stub,
-    clients: processorMs(pids.clients) - before.clients,
+    gateway: total(pids.gateway, processorMs) - before.gateway,
+    stub: total(pids.stub, processorMs) - before.stub,
+    clients: total(pids.clients, processorMs) - before.clients,
   };
 }
 
-/** Processor time that a process has taken; NaN for none. */
+/** Sum over processes; NaN for none. */
+function total(pids: readonly number[], of: (pid: number) => number): number {
+  return pids.length === 0 ? NaN : pids.reduce((sum, pid) => sum + of(pid), 0);
+}
+
+/** Processor time that a process has taken. */
 function processorMs(pid: number): number {
-  if (pid === 0) return NaN;
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   // Fields from the third on: the second is a name that may hold anything, in brackets.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return ((Number(fields[11]) + Number(fields[12])) * 1000) / ticksPerSecond;
 }
 
-function residentMib(pid: number): number {
-  if (pid === 0) return NaN;
+function residentMib(pids: readonly number[]): number {
+  return total(pids, residentMibOf);
+}
+
+function residentMibOf(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   return Number(/^VmRSS:\s+(?<kib>\d+) kB$/m.exec(status)?.groups?.["kib"]) / 1024;
 }

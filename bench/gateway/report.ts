@@ -10,7 +10,13 @@ const addedMsTailMax = 10;
 const image = "bench-gateway.svg";
 
 /** What is measured, in the order of the tables. */
-export const variantNames = ["direct", "portkey", "leanedge", "leanedge-connect"] as const;
+export const variantNames = [
+  "direct",
+  "portkey",
+  "leanedge",
+  "leanedge-connect",
+  "leanedge-processes",
+] as const;
 /** See variantNames. */
 export type VariantName = (typeof variantNames)[number];
 
@@ -19,6 +25,7 @@ const titles: Readonly<Record<VariantName, string>> = {
   portkey: "Portkey, OpenAI's form",
   leanedge: "leanedge, OpenAI's form",
   "leanedge-connect": "leanedge, Connect",
+  "leanedge-processes": "leanedge, several processes, OpenAI's form",
 };
 
 /** One round of one variant. */
@@ -31,11 +38,11 @@ export type Round = {
   saturated: LoadResult[];
   /** The same with sessions of one turn. */
   openings: LoadResult;
-  /** Processor time of the gateway's process in `saturated`, a turn; NaN without a gateway. */
+  /** Processor time of the gateway's processes in `saturated`, a turn; NaN without a gateway. */
   processorMs: number;
   /** The same in `openings`. */
   openingProcessorMs: number;
-  /** What its process holds at the end; NaN without a gateway. */
+  /** What its processes hold at the end; NaN without a gateway. */
   residentMib: number;
   /** Cores that each process has kept busy in `saturated`: 1 is one core all the time; NaN for none. */
   cores: { gateway: number; stub: number; clients: number };
@@ -271,21 +278,27 @@ function figuresOf(
       });
     }
   }
-  for (const [kind, load] of [
-    ["paced", "of a worker of a fixed rate"],
-    ["saturated", "at saturation"],
+  for (const [name, of] of [
+    ["gateway", ours],
+    ["gateway of several processes", summaries.get("leanedge-processes")],
   ] as const) {
-    for (const [index, streams] of peer === undefined ? [] : streamCounts.entries()) {
-      figures.push({
-        name: `gateway, turns a second ${load} with ${clientsOf(streams)}, against Portkey`,
-        // Each round by itself: its halves had the same machine.
-        measured: median(
-          ours
-            .rates(kind, index)
-            .map((rate, round) => rate / (peer?.rates(kind, index)[round] ?? NaN)),
-        ),
-        ...{ bound: 1, sense: "at least", unit: "x" },
-      });
+    if (of === undefined || peer === undefined) continue;
+    for (const [kind, load] of [
+      ["paced", "of a worker of a fixed rate"],
+      ["saturated", "at saturation"],
+    ] as const) {
+      for (const [index, streams] of streamCounts.entries()) {
+        figures.push({
+          name: `${name}, turns a second ${load} with ${clientsOf(streams)}, against Portkey`,
+          // Each round by itself: its halves had the same machine.
+          measured: median(
+            of
+              .rates(kind, index)
+              .map((rate, round) => rate / (peer.rates(kind, index)[round] ?? NaN)),
+          ),
+          ...{ bound: 1, sense: "at least", unit: "x" },
+        });
+      }
     }
   }
   figures.push({

@@ -2,11 +2,11 @@
  * The gateway as it runs in production on a machine of one's own: workerd with what `leanedge bundle` writes. No development
  * server stands before it.
  */
-import { spawn, type ChildProcess } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort } from "../../test/support/free-port.js";
+import { startGatewayProcesses } from "../../src/cli/gateway-processes.js";
 import { onCores } from "../support/cores.js";
 
 const startMsMax = 60_000;
@@ -23,16 +23,23 @@ export type GatewayVariables = Readonly<Record<(typeof gatewayVariables)[number]
 
 /** What serves. */
 export type GatewayProgram = {
-  /** Folder of the bundle, with its `workerd.capnp`. */
+  /** Folder of the bundle, with a configuration (configOf) for one process and for `processes`. */
   folder: string;
   /** workerd itself. */
   workerd: string;
+  /** How many there are where several serve together. */
+  processes: number;
 };
 
-/** A server in a process of its own. */
+/** Name of the configuration for so many processes. */
+export function configOf(processes: number): string {
+  return processes === 1 ? "workerd.capnp" : `workerd-${processes}.capnp`;
+}
+
+/** A server in processes of its own. */
 export type Server = {
   url: string;
-  pid: number;
+  pids: readonly number[];
   /** Ends it and removes what it stored. */
   stop(): Promise<void>;
 };
@@ -40,51 +47,63 @@ export type Server = {
 /**
  * Serves a bundle on a free port, with storage of its own on the disk.
  *
+ * @param processes one, or as many as the program has a configuration for
  * @param cores cores that it keeps to, as taskset takes them; undefined: all
  */
 export async function serveGateway(
   { folder, workerd }: GatewayProgram,
   vars: GatewayVariables,
+  processes = 1,
   cores?: string,
 ): Promise<Server> {
-  const address = `127.0.0.1:${await freePort()}`;
   const storage = await mkdtemp(join(tmpdir(), "leanedge-objects-"));
-  const places = [`--directory-path=storage=${storage}`, `--directory-path=files=${folder}`];
-  const { command, args } = onCores(cores, workerd, [
-    ...["serve", join(folder, "workerd.capnp"), `--socket-addr=http=${address}`, ...places],
-  ]);
-  const child = spawn(command, args, {
-    stdio: ["ignore", "ignore", process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore"],
+  const { command, args } = onCores(cores, workerd, []);
+  const gateway = await startGatewayProcesses({
+    ...{ workerd: [command, ...args], config: join(folder, configOf(processes)), processes },
+    ...{ host: "127.0.0.1", port: 0, storage, folders: { files: folder } },
     env: { ...process.env, ...vars },
+    output: process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore",
   });
-  return untilReady(child, `http://${address}`, "/livez", () =>
-    rm(storage, { recursive: true, force: true }),
-  );
+  const url = `http://127.0.0.1:${gateway.port}`;
+  const stop = async (): Promise<void> => {
+    await gateway.stop();
+    await rm(storage, { recursive: true, force: true });
+  };
+  try {
+    await untilAnswers(`${url}/livez`, () => true);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { url, pids: gateway.pids, stop };
 }
 
-/** Waits until a server answers anything at all at a path. */
-export async function untilReady(
-  child: ChildProcess,
-  url: string,
-  path: string,
-  remove: () => Promise<unknown>,
-): Promise<Server> {
-  const exited = new Promise((done) => child.once("exit", done));
-  const stop = async (): Promise<void> => {
-    child.kill("SIGKILL");
-    await exited;
-    await remove();
-  };
+/** Waits until a server answers anything at all, or cannot any more. */
+async function untilAnswers(url: string, mayAnswer: () => boolean): Promise<void> {
   const deadlineMs = performance.now() + startMsMax;
-  while (performance.now() < deadlineMs && child.exitCode === null) {
+  while (performance.now() < deadlineMs && mayAnswer()) {
     try {
-      await (await fetch(`${url}${path}`, { signal: AbortSignal.timeout(1_000) })).text();
-      return { url, pid: child.pid ?? 0, stop };
+      await (await fetch(url, { signal: AbortSignal.timeout(1_000) })).text();
+      return;
     } catch {
       await new Promise((done) => setTimeout(done, 20));
     }
   }
-  const status = child.exitCode;
-  await stop();
-  throw new Error(`${url} did not answer within ${startMsMax} ms (status ${status ?? "none"})`);
+  throw new Error(`${url} did not answer within ${startMsMax} ms`);
+}
+
+/** Waits until a server that was started answers at a path. */
+export async function untilReady(child: ChildProcess, url: string, path: string): Promise<Server> {
+  const exited = new Promise((done) => child.once("exit", done));
+  const stop = async (): Promise<void> => {
+    child.kill("SIGKILL");
+    await exited;
+  };
+  try {
+    await untilAnswers(`${url}${path}`, () => child.exitCode === null);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { url, pids: [child.pid ?? 0], stop };
 }

@@ -27,7 +27,7 @@ export async function servePortkey(script: string, cores?: string): Promise<Serv
     stdio: ["ignore", "ignore", process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore"],
     env: { ...process.env, NODE_ENV: "production" },
   });
-  return untilReady(child, `http://127.0.0.1:${port}`, "/", () => Promise.resolve());
+  return untilReady(child, `http://127.0.0.1:${port}`, "/");
 }
 
 /** Headers that lead its requests to an OpenAI-compatible server. */

@@ -191,7 +191,7 @@ function writeModel(): Promise<void> {
 async function openGateway(worker: string): Promise<Server | undefined> {
   if (options.gateway === "") return undefined;
   return serveGateway(
-    { folder: resolve(options.gateway), workerd: resolve(options.workerd) },
+    { folder: resolve(options.gateway), workerd: resolve(options.workerd), processes: 1 },
     {
       LEANEDGE_MODELS: JSON.stringify([{ model: modelId, engines: 0 }]),
       LEANEDGE_WORKERS: `${modelId}=${worker}`,

@@ -1,7 +1,11 @@
 /** `leanedge bundle`: all that workerd needs to serve the gateway on a machine of one's own. */
-import { mkdir } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { build } from "esbuild";
 import { bundleGateway } from "./bundle-gateway.js";
-import { writeWorkerdConfig } from "./workerd-config.js";
+import { packagePath } from "./repository.js";
+import { startFile, type BundleStart } from "./bundle-start.js";
+import { listenedAddress, processVariable, writeWorkerdConfig } from "./workerd-config.js";
 
 /** Options of the command. */
 export interface BundleOptions {
@@ -13,6 +17,8 @@ export interface BundleOptions {
   readonly storage: string;
   /** Host and port that workerd listens on. */
   readonly listen: string;
+  /** Processes that serve together, 1 to 64. */
+  readonly processes: number;
 }
 
 /**
@@ -20,16 +26,38 @@ export interface BundleOptions {
  * `LEANEDGE_`; workerd reads their values when it starts.
  * @returns a line for each thing that was written
  */
-export async function bundle({ out, assets, storage, listen }: BundleOptions): Promise<string[]> {
+export async function bundle(options: BundleOptions): Promise<string[]> {
+  const { out, assets, storage, listen, processes } = options;
   const variables = Object.keys(process.env)
-    .filter((name) => /^LEANEDGE_[A-Z_]+$/.test(name))
+    .filter((name) => /^LEANEDGE_[A-Z_]+$/.test(name) && name !== processVariable)
     .sort();
   await bundleGateway(out);
   await mkdir(storage, { recursive: true });
-  const config = await writeWorkerdConfig({ bundle: out, assets, storage, listen, variables });
-  return [
-    `gateway: ${config}`,
-    `variables: ${variables.join(", ") || "none"}`,
-    `start: npx workerd serve ${config}`,
-  ];
+  const config = await writeWorkerdConfig({ bundle: out, ...options, variables });
+  const start =
+    processes === 1
+      ? `npx workerd serve ${config}`
+      : `npx --package workerd node ${await writeStarter(options)}`;
+  return [`gateway: ${config}`, `variables: ${variables.join(", ") || "none"}`, `start: ${start}`];
+}
+
+/** Writes what starts several processes, and with what (start-bundle.ts). Returns its path. */
+async function writeStarter(options: BundleOptions): Promise<string> {
+  const { out, storage, listen, processes } = options;
+  const start: BundleStart = {
+    ...{ processes, storage: resolve(storage) },
+    ...listenedAddress(listen),
+  };
+  await writeFile(join(out, startFile), `${JSON.stringify(start, null, 2)}\n`);
+  const path = join(out, "start.mjs");
+  await build({
+    entryPoints: [packagePath("src/cli/start-bundle.ts")],
+    outfile: path,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    logLevel: "error",
+  });
+  return path;
 }

@@ -36,21 +36,27 @@ export interface DevOptions {
   readonly adminTokenFile: string | undefined;
   /** Limits of keys that have none of their own, `NAME=NUMBER` separated by commas; empty: none. */
   readonly limits: string;
+  /** Processes that serve together, each with an engine of its own and a part of the sessions, 1 to 64. */
+  readonly processes: number;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
 
 /** Runs until SIGINT or SIGTERM, or until the runtime ends. */
 export async function dev(options: DevOptions): Promise<void> {
+  if (options.watch && options.processes > 1) {
+    throw new Error(`--watch goes with one process, not ${options.processes}`);
+  }
   const state = resolve(options.state);
   const assets = packagePath("dist/public");
   const key = await developmentKey(state);
   for (const line of await build(assets)) console.log(line);
-  const models = await servedModels(options.plan, assets);
+  const models = await servedModels(options.plan, assets, options.processes);
 
   const workers = await startWorkers({
     host: options.host,
     port: options.port,
+    processes: options.processes,
     state,
     assets,
     watch: options.watch,

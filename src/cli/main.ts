@@ -8,6 +8,7 @@ import { addKeyCommands } from "./keys.js";
 import { addPoolCommands } from "./pool.js";
 import { addPullCommands } from "./pull.js";
 import { addWorkerCommand } from "./worker.js";
+import { processesMax } from "../gateway/processes/object-owner.js";
 
 function wholeNumber(what: string, highest: number): (text: string) => number {
   return (text) => {
@@ -20,6 +21,7 @@ function wholeNumber(what: string, highest: number): (text: string) => number {
 }
 
 const port = wholeNumber("a port", 65_535);
+const processes = wholeNumber("a number of processes", processesMax);
 const mebibytes = wholeNumber("a size in MiB", 4_096);
 
 function seconds(text: string): number {
@@ -83,6 +85,12 @@ program
     "limits of keys that have none of their own, as LEANEDGE_LIMITS (docs/operations.md)",
     "",
   )
+  .option(
+    "--processes <count>",
+    "serve with so many processes, a core each (always as many over the same sessions)",
+    processes,
+    1,
+  )
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 
@@ -101,6 +109,12 @@ program
   .option("--assets <folder>", "folder that `leanedge build` wrote", "dist/public")
   .option("--storage <folder>", "where workerd keeps sessions, keys and pools", ".leanedge/objects")
   .option("--listen <host:port>", "where workerd listens", "127.0.0.1:8080")
+  .option(
+    "--processes <count>",
+    "serve with so many processes, a core each (always as many over the same sessions)",
+    processes,
+    1,
+  )
   .action(async (options: BundleOptions) => {
     for (const line of await bundle(options)) console.log(line);
   });

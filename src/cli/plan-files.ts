@@ -87,17 +87,19 @@ async function planFitter(
  *
  * @param files as `leanedge dev --plan` has them
  * @param assets the built folder of static assets, which gets a copy of the plans
+ * @param engines how many serve the model
  * @returns the variable LEANEDGE_MODELS; undefined to leave it as it is
  * @throws Error that names the file and why it is refused
  */
 export async function servedModels(
   files: readonly string[],
   assets: string,
+  engines = 1,
 ): Promise<string | undefined> {
-  if (files.length === 0) return undefined;
   const { model, displayName } = embedded;
   const served = (plans: readonly string[]): string =>
-    JSON.stringify([{ model, displayName, engines: 1, plans }]);
+    JSON.stringify([{ model, displayName, engines, plans }]);
+  if (files.length === 0) return engines === 1 ? undefined : served([`${embedded.plan}.json`]);
   if (files.includes("none")) {
     if (files.length > 1) throw new Error('"--plan none" goes with no other plan');
     return served([]);

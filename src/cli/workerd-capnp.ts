@@ -40,33 +40,51 @@ export interface WorkerdServices {
     readonly path: string;
     readonly writable: boolean;
   }[];
-  /** Hosts and ports that it listens on, and the Worker that answers there. */
+  /** Addresses that it listens on, and the Worker that answers there. */
   readonly sockets: readonly {
     readonly name: string;
     readonly address: string;
     readonly worker: string;
+    /** What of the Worker answers; its default entry if unset. */
+    readonly entrypoint?: string;
+    /** Whether calls of its methods are taken, too, from `processes`. */
+    readonly calls?: boolean;
   }[];
+  /** Workers of other processes, by the addresses that they listen on with `calls`. */
+  readonly processes?: readonly { readonly name: string; readonly address: string }[];
   /** Flags of V8, for all isolates of the process; none by default. */
   readonly v8Flags?: readonly string[];
 }
 
+/** Name of the host that a connection for calls is opened to; it is none of the network. */
+const callsHost = "calls.invalid";
+
 /** Writes the configuration. Workers reach all of the network, private addresses too: other workers are there. */
-export function workerdCapnp({ workers, disks, sockets, v8Flags = [] }: WorkerdServices): string {
-  const services = [
+export function workerdCapnp(services: WorkerdServices): string {
+  const { workers, disks, sockets, processes = [], v8Flags = [] } = services;
+  const named = [
     ...workers.map(({ name }) => `(name = ${quoted(name)}, worker = .${name})`),
     ...disks.map(
       ({ name, path, writable }) =>
         `(name = ${quoted(name)}, disk = (path = ${quoted(path)}${writable ? ", writable = true" : ""}))`,
     ),
+    ...processes.map(
+      ({ name, address }) =>
+        `(name = ${quoted(name)}, external = (address = ${quoted(address)}, http = (capnpConnectHost = ${quoted(callsHost)})))`,
+    ),
     '(name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true)))',
   ];
-  const listening = sockets.map(
-    ({ name, address, worker }) =>
-      `(name = ${quoted(name)}, address = ${quoted(address)}, http = (), service = ${quoted(worker)})`,
-  );
+  const listening = sockets.map(({ name, address, worker, entrypoint, calls = false }) => {
+    const http = calls ? `capnpConnectHost = ${quoted(callsHost)}` : "";
+    const service =
+      entrypoint === undefined
+        ? quoted(worker)
+        : `(name = ${quoted(worker)}, entrypoint = ${quoted(entrypoint)})`;
+    return `(name = ${quoted(name)}, address = ${quoted(address)}, http = (${http}), service = ${service})`;
+  });
   return `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
-  services = ${listed(services)},
+  services = ${listed(named)},
   sockets = ${listed(listening)},
 ${v8Flags.length === 0 ? "" : `  v8Flags = [${v8Flags.map(quoted).join(", ")}],\n`});
 ${workers.map(workerOf).join("")}`;

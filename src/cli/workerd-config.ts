@@ -18,6 +18,10 @@ export interface WorkerdOptions {
   readonly storage: string;
   /** Host and port to listen on; an IPv6 address in brackets. */
   readonly listen: string;
+  /** Name of the configuration in it; `workerd.capnp` if unset. */
+  readonly file?: string;
+  /** How many processes are to serve it together (gateway-processes.ts starts them), 1 to 64; 1 if unset. */
+  readonly processes?: number;
   /** Names of environment variables that become the Worker's, read when workerd starts: no secret is in the file. */
   readonly variables: readonly string[];
 }
@@ -28,6 +32,9 @@ export interface WorkerdOptions {
  * here on it waits for 256 MiB.
  */
 const v8Flags = ["--initial-old-space-size=256"];
+
+/** Which of several processes one is: the gateway reads it (src/gateway/config.ts), gateway-processes.ts sets it. */
+export const processVariable = "LEANEDGE_PROCESS";
 
 /** The page by its own name and with types, as Cloudflare's static assets give them. */
 const assetsWorker = `const types = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", json: "application/json" };
@@ -48,8 +55,23 @@ export default {
 };
 `;
 
+/** Host and port as workerd takes them; an IPv6 address has no brackets yet. */
+export function listenAddress(host: string, port: number): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+/** The host, without brackets, and the port of an address as listenAddress writes it. Throws for anything else. */
+export function listenedAddress(address: string): { host: string; port: number } {
+  const { host = "", ip6 = host, port } = addressPattern.exec(address)?.groups ?? {};
+  if (port === undefined || Number(port) > 65_535) {
+    throw new Error(`"${address}" is not HOST:PORT with a port of at most 65535`);
+  }
+  return { host: ip6, port: Number(port) };
+}
+const addressPattern = /^(?:\[(?<ip6>[0-9A-Fa-f:.]+)\]|(?<host>[^:]+)):(?<port>\d{1,5})$/;
+
 /**
- * Writes `workerd.capnp` and `assets.js` beside the bundle.
+ * Writes the configuration and `assets.js` beside the bundle.
  * @returns the path of the configuration
  * @throws Error where `wrangler.toml` lacks something
  */
@@ -57,7 +79,7 @@ export async function writeWorkerdConfig(options: WorkerdOptions): Promise<strin
   const toml = await readFile(packagePath("wrangler.toml"), "utf8");
   const wasm = (await readdir(options.bundle)).filter((file) => file.endsWith(".wasm")).sort();
   await writeFile(join(options.bundle, "assets.js"), assetsWorker);
-  const path = join(options.bundle, "workerd.capnp");
+  const path = join(options.bundle, options.file ?? "workerd.capnp");
   await writeFile(path, workerdConfig(toml, wasm, options));
   return path;
 }
@@ -66,9 +88,10 @@ export async function writeWorkerdConfig(options: WorkerdOptions): Promise<strin
 export function workerdConfig(
   toml: string,
   wasm: readonly string[],
-  { assets, storage, listen, variables }: Omit<WorkerdOptions, "bundle">,
+  { assets, storage, listen, processes = 1, variables }: Omit<WorkerdOptions, "bundle" | "file">,
 ): string {
   const { compatibilityDate, compatibilityFlags, objects } = gatewaySettings(toml);
+  const peers = processes === 1 ? [] : Array.from({ length: processes }, (_, index) => index);
   return workerdCapnp({
     workers: [
       {
@@ -77,7 +100,11 @@ export function workerdConfig(
         bindings: [
           { name: "ASSETS", service: "assets" },
           ...objects.map(({ name, className }) => ({ name, className })),
-          ...variables.map((name) => ({ name, fromEnvironment: name })),
+          ...peers.map((index) => ({ name: `PEER_${index}`, service: `peer-${index}` })),
+          ...[...variables, ...(peers.length === 0 ? [] : [processVariable])].map((name) => ({
+            name,
+            fromEnvironment: name,
+          })),
         ],
         ...{ objects, storage: "storage" },
       },
@@ -91,7 +118,19 @@ export function workerdConfig(
       { name: "files", path: resolve(assets), writable: false },
       { name: "storage", path: resolve(storage), writable: true },
     ],
-    sockets: [{ name: "http", address: listen, worker: "gateway" }],
+    sockets: [
+      { name: "http", address: listen, worker: "gateway" },
+      // What starts the processes says where.
+      ...(peers.length === 0
+        ? []
+        : [
+            {
+              ...{ name: "objects", address: "unix:objects", worker: "gateway" },
+              ...{ entrypoint: "ObjectServer", calls: true },
+            },
+          ]),
+    ],
+    processes: peers.map((index) => ({ name: `peer-${index}`, address: "unix:objects" })),
     v8Flags,
   });
 }

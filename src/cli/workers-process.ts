@@ -13,6 +13,8 @@ const keptLinesMax = 200;
 export interface WorkersOptions {
   readonly host: string;
   readonly port: number;
+  /** Processes that serve it together, 1 to 64; one where `watch` is set. */
+  readonly processes: number;
   /** Folder for the bundle and for the storage of Durable Objects. */
   readonly state: string;
   /** Variables of the Worker. */

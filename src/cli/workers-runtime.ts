@@ -6,15 +6,13 @@
  * it, which reloads in the middle of a conversation, and does not tell the gateway of a client that leaves before its
  * answer's head has come.
  */
-import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import type { Readable } from "node:stream";
 import workerd from "workerd";
 import { bundleGateway } from "./bundle-gateway.js";
 import { packagePath } from "./repository.js";
-import { writeWorkerdConfig } from "./workerd-config.js";
+import { startGatewayProcesses } from "./gateway-processes.js";
+import { listenAddress, writeWorkerdConfig } from "./workerd-config.js";
 import type { WorkersOptions } from "./workers-process.js";
 
 const options = JSON.parse(process.argv[2] ?? "") as WorkersOptions;
@@ -25,27 +23,23 @@ async function runWorkerd(): Promise<void> {
   const storage = join(options.state, "objects");
   await mkdir(storage, { recursive: true });
   await bundleGateway(bundle);
+  const { host, port, processes, assets, vars } = options;
   const config = await writeWorkerdConfig({
-    ...{ bundle, storage, assets: options.assets },
-    listen: `${options.host.includes(":") ? `[${options.host}]` : options.host}:${options.port}`,
-    variables: Object.keys(options.vars),
+    ...{ bundle, storage, assets, processes, variables: Object.keys(vars) },
+    listen: listenAddress(host, port),
   });
-  const child = spawn(workerd.default, ["serve", "--control-fd=3", config], {
-    stdio: ["ignore", "inherit", "inherit", "pipe"],
-    env: { ...process.env, ...options.vars },
+  const gateway = await startGatewayProcesses({
+    ...{ workerd: workerd.default, config, processes, host, port, storage },
+    env: { ...process.env, ...vars },
+    output: "inherit",
   });
   const end = (): void => {
-    child.kill("SIGKILL");
+    void gateway.stop().then(() => process.exit(0));
   };
   process.once("disconnect", end);
   process.once("SIGTERM", end);
-  child.once("exit", (code) => {
-    process.exit(process.connected && code !== null ? code : 0);
-  });
-  // It says there, a line an event, what it listens on.
-  for await (const line of createInterface({ input: child.stdio[3] as Readable })) {
-    if ((JSON.parse(line) as { event: string }).event === "listen") process.send?.("ready");
-  }
+  void gateway.exited.then((code) => process.exit(code ?? 1));
+  process.send?.("ready");
 }
 
 async function runWrangler(): Promise<void> {

@@ -35,6 +35,8 @@ export interface GatewayVariables {
   readonly LEANEDGE_ADMIN_TOKEN?: string;
   /** Origins whose pages may call from a browser, separated by commas; `*` for all, unset for none. */
   readonly LEANEDGE_CORS_ORIGINS?: string;
+  /** Which process of one gateway this is, `INDEX/COUNT`; what starts several sets it (docs/operations.md). Unset: the only one. */
+  readonly LEANEDGE_PROCESS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
   readonly LEANEDGE_FRONT_PORT?: string;
   /** Lines of the log from this level on: `debug`, `info`, `warn` or `error`; `info` if unset. */

@@ -1,4 +1,4 @@
-/** The Worker: its entry, and the Durable Objects that wrangler.toml names. */
+/** The Worker: its entry, the Durable Objects that wrangler.toml names, and the way to those of other processes. */
 import { errorFields } from "../log/log-line.js";
 import { log } from "./log.js";
 import type { GatewayEnv } from "./bindings.js";
@@ -12,6 +12,7 @@ export { MetricsObject } from "./objects/metrics-object.js";
 export { PoolObject } from "./objects/pool-object.js";
 export { SessionObject } from "./objects/session-object.js";
 export { TenantObject } from "./objects/tenant-object.js";
+export { ObjectServer } from "./processes/object-server.js";
 
 const gateways = new WeakMap<GatewayEnv, ReturnType<typeof createGateway>>();
 

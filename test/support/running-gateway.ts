@@ -11,6 +11,8 @@ import { freePort } from "./free-port.js";
 /** Longest start on a busy machine: assets, bundle, runtime. */
 const startMsMax = 120_000;
 const stopMsMax = 15_000;
+/** Processes of each gateway that does not say it itself: any test of a gateway can be run with several. */
+const processes = process.env["LEANEDGE_TEST_PROCESSES"];
 const root = resolve(import.meta.dirname, "../..");
 
 /** A gateway that runs. */
@@ -21,6 +23,8 @@ export interface RunningGateway {
   readonly grpcAddress: string;
   /** Key of tenant `dev`. */
   readonly key: string;
+  /** Folder of its storage. */
+  readonly state: string;
   /** Ends every process at once, as a crash would; storage stays. */
   kill(): Promise<void>;
   /** Starts it again at the same addresses over the same storage; with other options where some are named. */
@@ -131,11 +135,15 @@ async function killTree(pid: number): Promise<void> {
 export async function startGateway(...options: readonly string[]): Promise<RunningGateway> {
   const [port, grpcPort] = [await freePort(), await freePort()];
   const state = await mkdtemp(join(tmpdir(), "leanedge-test-"));
+  if (processes !== undefined && !options.includes("--processes")) {
+    options = [...options, "--processes", processes];
+  }
   let running = await start(port, grpcPort, state, options);
   return {
     url: `http://127.0.0.1:${port}`,
     grpcAddress: `127.0.0.1:${grpcPort}`,
     key: running.key,
+    state,
     kill: () => running.end("SIGKILL"),
     async restart(...other) {
       await running.end("SIGKILL");

@@ -45,6 +45,9 @@ const { values: options } = parseArgs({
  */
 const plan = { ...wholePlan, settleMs: 11_500, arrivalsMs: 12_000 };
 
+/** Processes of the gateway where there are several, as pack.sh has written their configuration. */
+const processes = 4;
+
 /** A third of the cores for each process. */
 function shares(): Cores | undefined {
   const [gateway, stub, clients] = splitCores(coresOf(options.cores), 3) ?? [];
@@ -117,7 +120,7 @@ await measureGateway(
   },
   plan,
   {
-    gateway: { folder: join(pack, "gateway"), workerd: join(pack, "workerd") },
+    gateway: { folder: join(pack, "gateway"), workerd: join(pack, "workerd"), processes },
     portkey: existsSync(portkey) ? portkey : undefined,
     cores,
   },

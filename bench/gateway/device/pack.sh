@@ -9,6 +9,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 out=${1:-bench/gateway/device/build}
 part_bytes=28000000
+# As main.ts beside this file has it.
+processes=4
 mkdir -p "$out"
 out=$(realpath "$out")
 PATH=$PWD/node_modules/.bin:$PATH
@@ -45,7 +47,7 @@ if [[ -e $portkey ]]; then
 else
   echo "pack: without Portkey's gateway, which needs \`npm run peers\`" >&2
 fi
-node --import tsx bench/gateway/device/write-gateway.ts "$out/gateway"
+node --import tsx bench/gateway/device/write-gateway.ts "$out/gateway" 1 "$processes"
 compressed workerd "$(node -p 'require("workerd").default')"
 if [[ ${LEANEDGE_NODE-} != none ]]; then compressed node node_modules/node/bin/node; fi
 git rev-parse HEAD >"$out/commit"

@@ -9,6 +9,7 @@ import {
 import type { Message } from "../../gen/leanedge/v1/session_pb.js";
 import type { GatewayEnv } from "../bindings.js";
 import { forkDepthMax } from "../limits.js";
+import { newSessionId } from "../objects/new-session-id.js";
 import { checkSessionId, hashMessages } from "../objects/request-rules.js";
 import { SessionClient } from "../objects/session-client.js";
 import type { SessionCaller } from "../objects/session-client.js";
@@ -70,7 +71,7 @@ export async function runChat(
     }
     const { redirect } = answer;
     if (depth === forkDepthMax) {
-      sessionId = `session-${crypto.randomUUID()}`;
+      sessionId = newSessionId(env, caller.tenant);
       continue;
     }
     if (redirect.turn > 0) {

@@ -18,6 +18,7 @@ import type { WorkerState } from "../pool/worker-state.js";
 import { requireToken } from "../services/bearer-token.js";
 import type { GatewayHonoEnv } from "./frame.js";
 import { placementName } from "../objects/placement-name.js";
+import { objectNamed } from "../processes/objects.js";
 
 /** What is known of one pool. */
 export interface PoolFigures {
@@ -40,8 +41,8 @@ export function mountMetrics(app: Hono<GatewayHonoEnv>): void {
 }
 
 /** What all isolates counted; nothing where no object collects it. */
-async function gatewaySums({ METRICS }: GatewayEnv): Promise<Sums> {
-  return METRICS === undefined ? {} : METRICS.getByName(metricsObjectName).sums();
+async function gatewaySums(env: GatewayEnv): Promise<Sums> {
+  return env.METRICS === undefined ? {} : objectNamed(env, "METRICS", metricsObjectName).sums();
 }
 
 function figuresOf(env: GatewayEnv): Promise<PoolFigures[]> {

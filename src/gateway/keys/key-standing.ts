@@ -12,6 +12,7 @@ import { isActive, keyringName } from "../objects/keyring-object.js";
 import type { KeyRecord } from "../objects/keyring-object.js";
 import { effectiveLimits } from "./key-limits.js";
 import type { Caller } from "./caller.js";
+import { objectNamed } from "../processes/objects.js";
 
 /** Tenant of the development key. */
 export const developmentTenant = "dev";
@@ -67,7 +68,12 @@ export async function callerOf(hash: Uint8Array, env: GatewayEnv): Promise<Calle
   let known = fresh(byHash, name);
   if (known === undefined) {
     const askedMs = Date.now();
-    known = remember(byHash, name, await env.KEYRING.getByName(keyringName).find(hash), askedMs);
+    known = remember(
+      byHash,
+      name,
+      await objectNamed(env, "KEYRING", keyringName).find(hash),
+      askedMs,
+    );
     if (known.record !== undefined) {
       remember(byId, known.record.keyId, known.record, askedMs);
     }
@@ -94,7 +100,12 @@ export async function keyEnd(keyId: string, env: GatewayEnv): Promise<string | u
   let known = fresh(byId, keyId);
   if (known === undefined) {
     const askedMs = Date.now();
-    known = remember(byId, keyId, await env.KEYRING.getByName(keyringName).get(keyId), askedMs);
+    known = remember(
+      byId,
+      keyId,
+      await objectNamed(env, "KEYRING", keyringName).get(keyId),
+      askedMs,
+    );
   }
   return endOf(known.record);
 }

@@ -5,6 +5,7 @@ import { log } from "../log.js";
 import { systemClock } from "../objects/clock.js";
 import { errorFields } from "../../log/log-line.js";
 import { Meter } from "./meter.js";
+import { objectNamed } from "../processes/objects.js";
 
 /** Counts of all requests and objects of this isolate. */
 export const meter = new Meter();
@@ -30,15 +31,15 @@ export function flushSoon(env: Pick<GatewayEnv, "METRICS">, lifetime: Lifetime):
     return;
   }
   dueMs = nowMs + 2 * metricsFlushMs;
-  lifetime.waitUntil(flushLater(env.METRICS));
+  lifetime.waitUntil(flushLater(env));
 }
 
-async function flushLater(metrics: NonNullable<GatewayEnv["METRICS"]>): Promise<void> {
+async function flushLater(env: Pick<GatewayEnv, "METRICS">): Promise<void> {
   await systemClock.sleep(metricsFlushMs, new AbortController().signal);
   dueMs = 0;
   const sums = meter.take();
   try {
-    await metrics.getByName(metricsObjectName).add(sums);
+    await objectNamed(env, "METRICS", metricsObjectName).add(sums);
   } catch (error) {
     meter.put(sums);
     log("warn", "metrics.unsent", errorFields(error));

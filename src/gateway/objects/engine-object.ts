@@ -19,6 +19,7 @@ import type { ModelConfig } from "../config.js";
 import type { LoadedEngine } from "../../engine/load-engine.js";
 import { sequenceObjectId } from "./session-name.js";
 import { forgetIfLost, registerWorker, relieveElsewhere, sharedEngine } from "./shared-engine.js";
+import { objectOfId } from "../processes/objects.js";
 
 /** Longest message in bytes: a whole log of a long session, 4 to 5 bytes an id, with room. */
 const requestBytesMax = 8 << 20;
@@ -101,7 +102,7 @@ export class EngineObject extends DurableObject<GatewayEnv> {
 
   /** Lets the session of an idle sequence save its cache, which must go for others. */
   async #keepCache(sequenceId: string): Promise<void> {
-    const id = this.env.SESSION.idFromString(sequenceObjectId(sequenceId));
-    await this.env.SESSION.get(id).saveCache(sequenceId);
+    const session = objectOfId(this.env, "SESSION", sequenceObjectId(sequenceId));
+    await session.saveCache(sequenceId);
   }
 }

@@ -50,6 +50,7 @@ import {
 import type { SessionCall } from "./session-name.js";
 import { FrameReader, ObjectLostError, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
+import { objectNamed } from "../processes/objects.js";
 
 /** The address of every call; it means nothing. */
 const objectUrl = "http://session/";
@@ -290,7 +291,7 @@ export class SessionClient {
     } = {},
   ): Promise<Response> {
     const { tenant, requestId, signal, key } = this.#caller;
-    const stub = this.#env.SESSION.getByName(sessionObjectName(tenant, this.#sessionId));
+    const stub = objectNamed(this.#env, "SESSION", sessionObjectName(tenant, this.#sessionId));
     const { idempotencyKey = "", ...rest } = how;
     const sessionId = this.#sessionId;
     const call = { method, tenant, sessionId, requestId, idempotencyKey, key, ...rest };

@@ -19,6 +19,7 @@ import type { SessionParts } from "./session-parts.js";
 import type { SessionRecord } from "./session-records.js";
 import { sessionView } from "./session-views.js";
 import { Stop } from "./stop.js";
+import { objectNamed } from "../processes/objects.js";
 /** The target of a fork. */
 export interface ForkTarget {
   /** It is the fork that was asked for. */
@@ -84,7 +85,9 @@ export class SessionForks {
     if (running !== undefined && running.number === request.turn) {
       throw failedPrecondition(`turn ${request.turn} has not ended`);
     }
-    const stub = this.#parts.env.SESSION.getByName(
+    const stub = objectNamed(
+      this.#parts.env,
+      "SESSION",
       sessionObjectName(call.tenant, request.newSessionId),
     );
     let result = await stub.forkedFrom(call.sessionId, request.turn);

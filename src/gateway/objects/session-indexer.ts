@@ -12,17 +12,17 @@ import type { TenantObject } from "./tenant-object.js";
 /** See the head of this file. */
 export class SessionIndexer {
   readonly #store: SessionStore;
-  readonly #tenants: DurableObjectNamespace<TenantObject>;
+  readonly #tenants: (tenant: string) => DurableObjectStub<TenantObject>;
   readonly #clock: Pick<Clock, "nowMs" | "sleep">;
   #pushing = false;
   #failures = 0;
   /** What the index last answered was a version that ours had to be raised above. */
   #outbids = false;
 
-  /** Does nothing yet. */
+  /** Does nothing yet. `tenants` finds a tenant's index. */
   constructor(
     store: SessionStore,
-    tenants: DurableObjectNamespace<TenantObject>,
+    tenants: (tenant: string) => DurableObjectStub<TenantObject>,
     clock: Pick<Clock, "nowMs" | "sleep">,
   ) {
     this.#store = store;
@@ -112,7 +112,7 @@ export class SessionIndexer {
     await this.#clock.sleep(indexPushMs);
     const entries = isolateBatches.take(tenant);
     if (entries.length > 0) {
-      const held = await this.#tenants.getByName(tenant).putAll(entries);
+      const held = await this.#tenants(tenant).putAll(entries);
       for (const [index, { sessionId, version }] of entries.entries()) {
         isolateBatches.answered(tenant, sessionId, { version, held: held[index] ?? 0 });
       }
@@ -158,13 +158,13 @@ export class SessionIndexer {
     const session = store.session();
     if (session !== undefined && session.indexVersion > session.indexedVersion) {
       const entry = indexEntry(store, session);
-      const held = await this.#tenants.getByName(session.tenant).put(entry);
+      const held = await this.#tenants(session.tenant).put(entry);
       this.#note({ version: entry.version, held });
       return true;
     }
     if (deletion !== undefined) {
       if (session === undefined) {
-        await this.#tenants.getByName(deletion.tenant).remove(deletion.sessionId, deletion.version);
+        await this.#tenants(deletion.tenant).remove(deletion.sessionId, deletion.version);
       }
       store.forgetDeletion();
       return true;

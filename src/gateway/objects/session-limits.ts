@@ -28,6 +28,7 @@ import type { Clock } from "./clock.js";
 import type { AdmissionRefusal, LimitObject, TurnLease } from "./limit-object.js";
 import type { StopSignal } from "./stop.js";
 import type { TurnTicket } from "./turn-ticket.js";
+import { objectNamed } from "../processes/objects.js";
 
 /** A call that may begin a turn. */
 export interface LimitedCall {
@@ -156,7 +157,11 @@ export class SessionLimits {
     if (key === undefined || bound === undefined) {
       return;
     }
-    const held = await this.#env.TENANT.getByName(tenant).reserve(sessionId, key.keyId, bound);
+    const held = await objectNamed(this.#env, "TENANT", tenant).reserve(
+      sessionId,
+      key.keyId,
+      bound,
+    );
     if (held !== undefined) {
       throw limitExceeded(
         "sessions_exceeded",
@@ -166,7 +171,7 @@ export class SessionLimits {
   }
 
   #object(keyId: string): DurableObjectStub<LimitObject> {
-    return this.#env.LIMIT.getByName(keyId);
+    return objectNamed(this.#env, "LIMIT", keyId);
   }
 }
 

@@ -68,6 +68,7 @@ import { SessionTurns } from "./session-turns.js";
 import { StoreBehind } from "./store-behind.js";
 import { messagesPage, sessionView } from "./session-views.js";
 import { encodeErrorFrame, encodeFrame, frameKind } from "./session-wire.js";
+import { objectNamed } from "../processes/objects.js";
 
 const messagesList = "messages";
 
@@ -88,7 +89,8 @@ export class SessionObject extends DurableObject<GatewayEnv> {
   constructor(ctx: DurableObjectState, env: GatewayEnv) {
     super(ctx, env);
     this.#store = new SessionStore(ctx.storage);
-    this.#indexer = new SessionIndexer(this.#store, env.TENANT, this.#clock);
+    const tenants = (tenant: string) => objectNamed(env, "TENANT", tenant);
+    this.#indexer = new SessionIndexer(this.#store, tenants, this.#clock);
     this.#snapshots = new SessionSnapshots({
       store: this.#store,
       directory: () => engineDirectory(env),

@@ -23,6 +23,7 @@ import type { PoolConfig } from "./pool-config.js";
 import type { Outcome, PlaceAnswer, PlaceRequest, PoolView } from "./pool-calls.js";
 import type { WorkerPlace, WorkerRecord } from "./pool-entry.js";
 import { ServedBatches } from "./served-turns.js";
+import { objectNamed } from "../processes/objects.js";
 
 interface KeptView {
   readonly view: PoolView;
@@ -45,7 +46,7 @@ export function poolObject(
   env: GatewayEnv,
   { name, location }: PoolConfig,
 ): DurableObjectStub<PoolObject> {
-  return env.POOL.getByName(name, location === undefined ? {} : { locationHint: location });
+  return objectNamed(env, "POOL", name, location === undefined ? {} : { locationHint: location });
 }
 
 /** See the head of this file. One a request. */

@@ -25,6 +25,7 @@ import { isActive, keyringName } from "../objects/keyring-object.js";
 import type { KeyPosition, KeyRecord, KeyringObject } from "../objects/keyring-object.js";
 import { readPageToken, writePageToken } from "../objects/page-token.js";
 import { checkPageSize } from "../objects/request-rules.js";
+import { objectNamed } from "../processes/objects.js";
 
 const keysList = "keys";
 const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
@@ -33,7 +34,7 @@ const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
 export function createKeyService(key: CallKey<GatewayEnv>): ServiceImpl<typeof KeyService> {
   function open(context: HandlerContext): Opened {
     const { env } = getCall(context, key);
-    return { env, keyring: env.KEYRING.getByName(keyringName) };
+    return { env, keyring: objectNamed(env, "KEYRING", keyringName) };
   }
   return {
     async createKey(request, context) {

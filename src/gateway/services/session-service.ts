@@ -25,6 +25,8 @@ import type { IndexEntry } from "../objects/index-entry.js";
 import type { IndexPosition } from "../objects/tenant-object.js";
 import { copyRateHeaders } from "../rate/rate-headers.js";
 import { withRetryInfo } from "../connect/retry-info.js";
+import { newSessionId } from "../objects/new-session-id.js";
+import { objectNamed } from "../processes/objects.js";
 
 const sessionsList = "sessions";
 
@@ -48,10 +50,13 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
     };
     return new SessionClient(call.env, caller, sessionId);
   }
+  function newId(context: HandlerContext): string {
+    return newSessionId(getCall(context, key).env, getTenant(context, key));
+  }
 
   return {
     createSession(request, context) {
-      const sessionId = request.sessionId === "" ? newSessionId() : request.sessionId;
+      const sessionId = request.sessionId === "" ? newId(context) : request.sessionId;
       return open(sessionId, context).createSession(
         create(CreateSessionRequestSchema, { ...request, sessionId }),
       );
@@ -63,7 +68,7 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
       const limit = checkPageSize(request.pageSize, sessionsPageSizeDefault);
       const after = request.pageToken === "" ? undefined : readPosition(request.pageToken);
       const { env } = getCall(context, key);
-      const index = env.TENANT.getByName(getTenant(context, key));
+      const index = objectNamed(env, "TENANT", getTenant(context, key));
       // One more than asked for tells whether there is another page.
       const entries = await index.list(limit + 1, after);
       const page = entries.slice(0, limit);
@@ -101,7 +106,7 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
       return open(request.sessionId, context).cancelTurn(request);
     },
     forkSession(request, context) {
-      const forkId = request.newSessionId === "" ? newSessionId() : request.newSessionId;
+      const forkId = request.newSessionId === "" ? newId(context) : request.newSessionId;
       checkSessionId(forkId, "new_session_id");
       return open(request.sessionId, context).forkSession(
         create(ForkSessionRequestSchema, { ...request, newSessionId: forkId }),
@@ -111,11 +116,6 @@ export function createSessionService(key: CallKey<GatewayEnv>): ServiceImpl<type
       return open(request.sessionId, context).deleteSession();
     },
   };
-}
-
-/** An id that nobody can guess or meet by chance. */
-function newSessionId(): string {
-  return `session-${crypto.randomUUID()}`;
 }
 
 function readPosition(token: string): IndexPosition {

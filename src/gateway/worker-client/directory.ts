@@ -17,6 +17,7 @@ import { openWorker } from "./worker-client.js";
 import type { WorkerClient } from "./worker-client.js";
 import { workerNetwork } from "./worker-network.js";
 import { configuredNames, engineNames, parseWorkerName, remoteNames } from "./worker-names.js";
+import { objectNamed } from "../processes/objects.js";
 
 export type { WorkerPlace } from "../pool/pool-entry.js";
 
@@ -113,7 +114,7 @@ function makeDirectory(env: GatewayEnv): WorkerDirectory {
     return client(`engine:${name}`, () =>
       // A stub belongs to the request that got it.
       openWorker(
-        { fetch: (url, init) => env.ENGINE.getByName(name).fetch(url, init) },
+        { fetch: (url, init) => objectNamed(env, "ENGINE", name).fetch(url, init) },
         "http://engine",
       ),
     );

@@ -1,0 +1,28 @@
+/**
+ * Starts the processes of a bundle, in whose folder it lies: `node start.mjs`. It needs Node and `workerd` on the PATH, and
+ * ends, with them, when one of them does: what watches over services starts all of them again.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startFile, type BundleStart } from "./bundle-start.js";
+import { startGatewayProcesses } from "./gateway-processes.js";
+
+const folder = fileURLToPath(new URL(".", import.meta.url));
+const start = JSON.parse(await readFile(join(folder, startFile), "utf8")) as BundleStart;
+const gateway = await startGatewayProcesses({
+  ...start,
+  workerd: process.env["LEANEDGE_WORKERD"] ?? "workerd",
+  config: join(folder, "workerd.capnp"),
+  env: process.env,
+  output: "inherit",
+});
+console.log(
+  `leanedge listens on ${start.host}, port ${gateway.port}, with ${start.processes} processes`,
+);
+for (const name of ["SIGINT", "SIGTERM"] as const) {
+  process.once(name, () => {
+    void gateway.stop().then(() => process.exit(0));
+  });
+}
+process.exitCode = (await gateway.exited) ?? 1;

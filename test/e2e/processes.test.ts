@@ -1,0 +1,193 @@
+/**
+ * One gateway of three processes. Sessions, indexes, engines and keys are spread over them, connections come to any of
+ * them, and a client must not see which.
+ */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
+import type { GatewayStatus } from "../../src/gateway/http/status-figures.js";
+import { FinishReason } from "../../src/gen/leanedge/v1/session_pb.js";
+import { longStory } from "../support/conversation.js";
+import { startGateway, type RunningGateway } from "../support/running-gateway.js";
+import { protocols } from "./protocols.js";
+import { runOne, talk, transcript, type TurnPlan, type TurnSeen } from "./talk.js";
+
+const processes = 3;
+const temperature = 0;
+/** Enough for each process to keep some: that one of three keeps none of twelve has a chance of 2 %, and the ids are fixed. */
+const sessionIds = Array.from({ length: 12 }, (_, index) => `spread-${index}`);
+const plans: readonly TurnPlan[] = [
+  { text: "The special magic number for harbor is 4827193.", maxTokens: 8 },
+  { text: "What is the special magic number for harbor mentioned in the text?", maxTokens: 12 },
+];
+/** Longest wait for engines with nothing to do after a client left; an endless answer takes longer. */
+const idleMsMax = 10_000;
+
+let gateway: RunningGateway;
+let client: LeanedgeClient;
+let seen: TurnSeen[][];
+
+async function workers(): Promise<GatewayStatus["workers"]> {
+  const response = await fetch(`${gateway.url}/v1/status`, {
+    headers: { authorization: `Bearer ${gateway.key}` },
+  });
+  return ((await response.json()) as GatewayStatus).workers;
+}
+
+/** Steps of all engines together, and what runs. */
+async function work(): Promise<{ steps: number; running: number }> {
+  let [steps, running] = [0, 0];
+  for (const worker of await workers()) {
+    if ("error" in worker) throw new Error(`no status: ${JSON.stringify(worker)}`);
+    steps += worker.steps;
+    running += worker.running + worker.queued;
+  }
+  return { steps, running };
+}
+
+/** Objects of a class that each process keeps. */
+async function kept(className: string): Promise<number[]> {
+  const counts: number[] = [];
+  for (let index = 0; index < processes; index++) {
+    const folder = join(
+      gateway.state,
+      "objects",
+      `${index}-of-${processes}`,
+      `leanedge-${className}`,
+    );
+    const files = await readdir(folder).catch(() => []);
+    counts.push(files.filter((file) => /^[0-9a-f]{64}\.sqlite$/.test(file)).length);
+  }
+  return counts;
+}
+
+beforeAll(async () => {
+  gateway = await startGateway("--processes", String(processes));
+  client = createLeanedgeClient({ baseUrl: gateway.url, key: gateway.key });
+  seen = await Promise.all(sessionIds.map((id) => talk(client, id, 1, plans, { temperature })));
+});
+
+afterAll(() => gateway.close());
+
+describe("sessions over three processes", () => {
+  it("are kept by all of them, and answered by an engine of each", async () => {
+    const counts = await kept("SessionObject");
+    expect(counts.reduce((sum, count) => sum + count)).toBe(sessionIds.length);
+    for (const count of counts) expect(count).toBeGreaterThan(0);
+    const engines = await workers();
+    expect(engines).toHaveLength(processes);
+    for (const engine of engines) expect(engine).toMatchObject({ backend: "wasm" });
+  });
+
+  it("find their cache, and answer alike", () => {
+    const [first = []] = seen;
+    for (const turns of seen) {
+      expect(turns.map(({ text }) => text)).toEqual(first.map(({ text }) => text));
+      expect(turns[0]?.cachedTokens).toBe(0);
+      expect(turns[1]?.cachedTokens).toBeGreaterThanOrEqual(turns[0]?.promptTokens ?? NaN);
+    }
+  });
+
+  it("are all in their tenant's one list", async () => {
+    expect((await kept("TenantObject")).reduce((sum, count) => sum + count)).toBe(1);
+    await expect
+      .poll(async () => {
+        const { sessions } = await client.sessions.listSessions({ pageSize: 100 });
+        return sessions.map(({ sessionId }) => sessionId).sort();
+      })
+      .toEqual([...sessionIds].sort());
+  });
+
+  it("are forked from one process to another, and deleted", async () => {
+    const [source = ""] = sessionIds;
+    const before = await kept("SessionObject");
+    const forks = Array.from({ length: 6 }, (_, index) => `fork-${index}`);
+    for (const newSessionId of forks) {
+      await client.sessions.forkSession({ sessionId: source, turn: 2, newSessionId });
+      expect(await transcript(client, newSessionId)).toEqual(await transcript(client, source));
+    }
+    const after = await kept("SessionObject");
+    expect(after.filter((count, index) => count > (before[index] ?? 0)).length).toBeGreaterThan(1);
+    for (const sessionId of forks) await client.sessions.deleteSession({ sessionId });
+    await expect(client.sessions.getSession({ sessionId: forks[0] ?? "" })).rejects.toThrow();
+  });
+});
+
+describe.each(protocols)("%s to three processes", (name, protocol) => {
+  it("streams what a session of each says", async () => {
+    const texts = await Promise.all(
+      Array.from({ length: 4 }, async (_, index) => {
+        let text = "";
+        const ask = { sessionId: `${name} ${index}`, text: longStory, maxTokens: 12 };
+        for await (const piece of protocol(gateway, ask, new AbortController().signal)) {
+          text += piece;
+        }
+        return text;
+      }),
+    );
+    expect(texts[0]).not.toBe("");
+    expect(new Set(texts).size).toBe(1);
+  });
+
+  it("stops the engine when its client leaves, wherever the session is kept", async () => {
+    for (let index = 0; index < 4; index++) {
+      await expect.poll(async () => (await work()).running, { timeout: idleMsMax }).toBe(0);
+      const sessionId = `left ${name} ${index}`;
+      const leaving = new AbortController();
+      const ask = { sessionId, text: longStory, maxTokens: 3_000 };
+      let read = 0;
+      try {
+        for await (const piece of protocol(gateway, ask, leaving.signal)) {
+          read += piece === undefined ? 0 : 1;
+          if (read === 3) leaving.abort();
+        }
+      } catch {
+        // Each client has its own words for a stream that it closed itself.
+      }
+      expect(read).toBeGreaterThanOrEqual(3);
+      await expect.poll(async () => (await work()).running, { timeout: idleMsMax }).toBe(0);
+      const { steps } = await work();
+      await sleep(200);
+      expect((await work()).steps).toBe(steps);
+      const { messages } = await client.sessions.listMessages({ sessionId });
+      expect(messages[1]).toMatchObject({ finishReason: FinishReason.CANCELLED });
+    }
+  });
+});
+
+describe("a gateway of three processes that is killed", () => {
+  it("goes on with every answer, each byte once, and remembers", async () => {
+    const ids = Array.from({ length: 4 }, (_, index) => `killed-${index}`);
+    const plan = { text: longStory, maxTokens: 60 };
+    const calm = await runOne(client, "calm", 1, plan, { temperature });
+    let restarted: Promise<void> | undefined;
+    const begun = new Set<string>();
+    const answers = await Promise.all(
+      ids.map((id) =>
+        runOne(client, id, 1, plan, { temperature }, ({ type }) => {
+          if (type !== "delta") return;
+          begun.add(id);
+          if (begun.size === ids.length) restarted ??= gateway.restart();
+        }),
+      ),
+    );
+    await restarted;
+    expect(answers.map(({ text }) => text)).toEqual(ids.map(() => calm.text));
+    expect(answers.some(({ reconnects }) => reconnects > 0)).toBe(true);
+    for (const [index, id] of sessionIds.entries()) {
+      expect((await transcript(client, id)).map(({ text }) => text)).toEqual(
+        plans.flatMap(({ text }, at) => [text, seen[index]?.[at]?.text ?? ""]),
+      );
+    }
+  });
+
+  it("is not started with another number of processes", async () => {
+    await expect(gateway.restart("--processes", "2")).rejects.toThrow(
+      /the sessions in .* are those of 3 gateway processes, not 2/,
+    );
+    await gateway.restart();
+    expect(await transcript(client, sessionIds[0] ?? "")).toHaveLength(2 * plans.length);
+  });
+});
