@@ -27,7 +27,7 @@ export interface BundleOptions {
  * @returns a line for each thing that was written
  */
 export async function bundle(options: BundleOptions): Promise<string[]> {
-  const { out, assets, storage, listen, processes } = options;
+  const { out, storage, processes } = options;
   const variables = Object.keys(process.env)
     .filter((name) => /^LEANEDGE_[A-Z_]+$/.test(name) && name !== processVariable)
     .sort();

@@ -6,7 +6,7 @@
  * Nothing here but Node itself is needed: `leanedge bundle` puts it beside the gateway.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -138,23 +138,37 @@ export function storageOf(storage: string, index: number, count: number): string
   return count === 1 ? storage : join(storage, `${index}-of-${count}`);
 }
 
+/** A folder in which a process of `count` keeps its objects. */
+export interface StoragePart {
+  readonly count: number;
+  readonly path: string;
+}
+
+/** Those that are there; of one number of processes, unless a move from one to another was interrupted. */
+export async function storageParts(storage: string): Promise<StoragePart[]> {
+  const parts: StoragePart[] = [];
+  for (const entry of await readdir(storage)) {
+    const [, count] = /^\d+-of-(\d+)$/.exec(entry) ?? [];
+    if (count !== undefined) {
+      parts.push({ count: Number(count), path: join(storage, entry) });
+    } else if (entry.startsWith("leanedge-") && parts.every(({ path }) => path !== storage)) {
+      parts.push({ count: 1, path: storage });
+    }
+  }
+  return parts;
+}
+
 /**
  * Refuses storage that another number of processes wrote: which process keeps an object follows from their number, and each
  * would begin anew what another one has.
  */
 async function checkStorage(storage: string, processes: number): Promise<void> {
   await mkdir(storage, { recursive: true });
-  const counts = new Set<number>();
-  for (const entry of await readdir(storage)) {
-    const [, count] = /^\d+-of-(\d+)$/.exec(entry) ?? [];
-    if (count !== undefined) counts.add(Number(count));
-    else if (entry.startsWith("leanedge-")) counts.add(1);
-  }
-  counts.delete(processes);
-  const [other] = counts;
+  const other = (await storageParts(storage)).find(({ count }) => count !== processes);
   if (other !== undefined) {
     throw new Error(
-      `the sessions in ${storage} are those of ${other} gateway process${other === 1 ? "" : "es"}, not ${processes}`,
+      `the sessions in ${storage} are those of ${other.count} gateway process${other.count === 1 ? "" : "es"}, not ${processes}; ` +
+        `"leanedge spread --storage ${storage} --processes ${processes}" moves them`,
     );
   }
 }

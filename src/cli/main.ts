@@ -7,6 +7,7 @@ import { addEvalCommands } from "./eval.js";
 import { addKeyCommands } from "./keys.js";
 import { addPoolCommands } from "./pool.js";
 import { addPullCommands } from "./pull.js";
+import { spread } from "./spread.js";
 import { addWorkerCommand } from "./worker.js";
 import { processesMax } from "../gateway/processes/object-owner.js";
 
@@ -118,6 +119,15 @@ program
   .action(async (options: BundleOptions) => {
     for (const line of await bundle(options)) console.log(line);
   });
+
+program
+  .command("spread")
+  .description("move a gateway's sessions to another number of processes (none may run meanwhile)")
+  .option("--storage <folder>", "where they are kept", ".leanedge/objects")
+  .requiredOption("--processes <count>", "how many will serve them", processes)
+  .action(({ storage, processes: count }: { storage: string; processes: number }) =>
+    spread(storage, count),
+  );
 
 addEvalCommands(program, wholeNumber);
 addKeyCommands(program);

@@ -10,19 +10,24 @@ import { startGatewayProcesses } from "./gateway-processes.js";
 
 const folder = fileURLToPath(new URL(".", import.meta.url));
 const start = JSON.parse(await readFile(join(folder, startFile), "utf8")) as BundleStart;
-const gateway = await startGatewayProcesses({
-  ...start,
-  workerd: process.env["LEANEDGE_WORKERD"] ?? "workerd",
-  config: join(folder, "workerd.capnp"),
-  env: process.env,
-  output: "inherit",
-});
-console.log(
-  `leanedge listens on ${start.host}, port ${gateway.port}, with ${start.processes} processes`,
-);
-for (const name of ["SIGINT", "SIGTERM"] as const) {
-  process.once(name, () => {
-    void gateway.stop().then(() => process.exit(0));
+try {
+  const gateway = await startGatewayProcesses({
+    ...start,
+    workerd: process.env["LEANEDGE_WORKERD"] ?? "workerd",
+    config: join(folder, "workerd.capnp"),
+    env: process.env,
+    output: "inherit",
   });
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.once(name, () => {
+      void gateway.stop().then(() => process.exit(0));
+    });
+  }
+  console.log(
+    `leanedge listens on ${start.host}, port ${gateway.port}, with ${start.processes} processes`,
+  );
+  process.exitCode = (await gateway.exited) ?? 1;
+} catch (error) {
+  console.error(`leanedge: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
 }
-process.exitCode = (await gateway.exited) ?? 1;

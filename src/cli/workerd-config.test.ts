@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { packagePath } from "./repository.js";
-import { workerdConfig } from "./workerd-config.js";
+import { listenAddress, listenedAddress, workerdConfig } from "./workerd-config.js";
 
 const options = {
   assets: "/srv/page",
@@ -26,6 +26,19 @@ describe("workerdConfig", () => {
     expect(config).toContain('v8Flags = ["--initial-old-space-size=256"]');
   });
 
+  it("gives each of several processes the way to all of them", async () => {
+    const toml = await readFile(packagePath("wrangler.toml"), "utf8");
+    expect(workerdConfig(toml, [], options)).not.toContain("PEER_0");
+    const config = workerdConfig(toml, [], { ...options, processes: 2 });
+    for (const index of [0, 1]) {
+      expect(config).toContain(`(name = "PEER_${index}", service = "peer-${index}")`);
+      expect(config).toContain(`(name = "peer-${index}", external = (address = "unix:objects"`);
+    }
+    expect(config).not.toContain("PEER_2");
+    expect(config).toContain('fromEnvironment = "LEANEDGE_PROCESS"');
+    expect(config).toContain('service = (name = "gateway", entrypoint = "ObjectServer")');
+  });
+
   it("quotes what a path may hold", () => {
     const toml =
       'compatibility_date = "2026-01-01"\ncompatibility_flags = []\n{ name = "A", class_name = "B" }';
@@ -38,4 +51,21 @@ describe("workerdConfig", () => {
     const toml = 'compatibility_date = "2026-01-01"\ncompatibility_flags = []';
     expect(() => workerdConfig(toml, [], options)).toThrow("no Durable Objects");
   });
+});
+
+describe("an address to listen on", () => {
+  it.each([
+    ["127.0.0.1", 8080],
+    ["::1", 443],
+    ["example.org", 0],
+  ])("is read as it is written: %s", (host, port) => {
+    expect(listenedAddress(listenAddress(host, port))).toEqual({ host, port });
+  });
+
+  it.each(["8080", ":8080", "127.0.0.1", "::1:80", "[::1]", "a:65536", "a:-1"])(
+    "is refused: %s",
+    (wrong) => {
+      expect(() => listenedAddress(wrong)).toThrow(`"${wrong}" is not HOST:PORT`);
+    },
+  );
 });

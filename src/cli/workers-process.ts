@@ -97,7 +97,7 @@ export async function startWorkers(options: WorkersOptions): Promise<WorkersProc
 }
 
 /** Node 22 or later: this process, or the one that the package brings. */
-function nodeBinary(): string {
+export function nodeBinary(): string {
   if (Number(process.versions.node.split(".")[0]) >= 22) return process.execPath;
   return packagePath("node_modules/node/bin/node");
 }

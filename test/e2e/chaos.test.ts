@@ -2,7 +2,7 @@
  * Sessions of ten turns over four CPU workers, of which one is killed or stopped and started again every five seconds. Every
  * turn ends, once and in order, with the text of an undisturbed run; no session is lost, and no worker keeps a page.
  *
- * LEANEDGE_CHAOS_SECONDS says how long, a minute if unset. 200 sessions take their ten turns in ten minutes; a shorter run
+ * LEANEDGE_TEST_PROCESSES says how many processes the gateway has, one if unset. LEANEDGE_CHAOS_SECONDS says how long, a minute if unset. 200 sessions take their ten turns in ten minutes; a shorter run
  * has as many sessions as keep the turns a second the same, at most 200.
  */
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,6 +18,7 @@ import { transcript, type Sampling, type TurnPlan } from "./talk.js";
 
 const seed = 20_261_122;
 const names = ["one", "two", "three", "four"];
+const processes = Number(process.env["LEANEDGE_TEST_PROCESSES"] ?? "1");
 const seconds = Number(process.env["LEANEDGE_CHAOS_SECONDS"] ?? "60");
 const sessionsMax = 200;
 const sessionCount = Math.min(sessionsMax, Math.ceil(seconds / 3));
@@ -131,7 +132,7 @@ function endsEarly({ sessionId }: Script): boolean {
 
 beforeAll(
   async () => {
-    pool = await startWorkerdPool({ names });
+    pool = await startWorkerdPool({ names, processes });
     client = createLeanedgeClient({ baseUrl: pool.gateway.url, key: pool.gateway.key });
     scripts = Array.from({ length: sessionCount }, (_, index) => scriptOf(index));
     await Promise.all(scripts.slice(0, sampleCount).map(runCalm));

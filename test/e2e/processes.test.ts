@@ -2,9 +2,11 @@
  * One gateway of three processes. Sessions, indexes, engines and keys are spread over them, connections come to any of
  * them, and a client must not see which.
  */
+import { execFile } from "node:child_process";
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
 import type { GatewayStatus } from "../../src/gateway/http/status-figures.js";
@@ -137,16 +139,16 @@ describe.each(protocols)("%s to three processes", (name, protocol) => {
       const sessionId = `left ${name} ${index}`;
       const leaving = new AbortController();
       const ask = { sessionId, text: longStory, maxTokens: 3_000 };
-      let read = 0;
+      const pieces: string[] = [];
       try {
         for await (const piece of protocol(gateway, ask, leaving.signal)) {
-          read += piece === undefined ? 0 : 1;
-          if (read === 3) leaving.abort();
+          pieces.push(piece);
+          if (pieces.length === 3) leaving.abort();
         }
       } catch {
         // Each client has its own words for a stream that it closed itself.
       }
-      expect(read).toBeGreaterThanOrEqual(3);
+      expect(pieces.length).toBeGreaterThanOrEqual(3);
       await expect.poll(async () => (await work()).running, { timeout: idleMsMax }).toBe(0);
       const { steps } = await work();
       await sleep(200);
@@ -183,11 +185,40 @@ describe("a gateway of three processes that is killed", () => {
     }
   });
 
-  it("is not started with another number of processes", async () => {
+  it("is not started with another number of processes, until its sessions were spread over them", async () => {
+    const [first = ""] = sessionIds;
+    const storage = join(gateway.state, "objects");
+    await expect(spread(storage, 2)).rejects.toThrow(/a gateway runs over .*: end it first/);
     await expect(gateway.restart("--processes", "2")).rejects.toThrow(
       /the sessions in .* are those of 3 gateway processes, not 2/,
     );
+    for (const count of [2, 1, 3]) {
+      expect(await spread(storage, count)).toMatch(/^[1-9][0-9]* objects moved in /);
+      await gateway.restart("--processes", String(count));
+      for (const [index, id] of sessionIds.entries()) {
+        const texts = (await transcript(client, id)).map(({ text }) => text);
+        expect(texts).toEqual(
+          plans.flatMap(({ text }, at) => [text, seen[index]?.[at]?.text ?? ""]),
+        );
+      }
+      const { sessions } = await client.sessions.listSessions({ pageSize: 100 });
+      expect(sessions.map(({ sessionId }) => sessionId)).toEqual(
+        expect.arrayContaining([...sessionIds]),
+      );
+      await gateway.kill();
+    }
     await gateway.restart();
-    expect(await transcript(client, sessionIds[0] ?? "")).toHaveLength(2 * plans.length);
+    const [plan] = plans;
+    if (plan === undefined) throw new Error("there is no turn");
+    expect((await runOne(client, first, 3, plan, { temperature })).text).not.toBe("");
   });
 });
+
+/** Runs `leanedge spread`; what it says. Rejects with what it says where it fails. */
+async function spread(storage: string, count: number): Promise<string> {
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    ...["--import", "tsx", resolve(import.meta.dirname, "../../src/cli/main.ts"), "spread"],
+    ...["--storage", storage, "--processes", String(count)],
+  ]);
+  return stdout;
+}

@@ -9,9 +9,12 @@ import { join, resolve } from "node:path";
 import { bundleGateway } from "../../src/cli/bundle-gateway.js";
 import type { WorkerdModule, WorkerdWorker } from "../../src/cli/workerd-capnp.js";
 import { workerdCapnp } from "../../src/cli/workerd-capnp.js";
+import { startGatewayProcesses, type GatewayProcesses } from "../../src/cli/gateway-processes.js";
 import {
   gatewayModules,
   gatewaySettings,
+  listenAddress,
+  writeWorkerdConfig,
   type GatewaySettings,
 } from "../../src/cli/workerd-config.js";
 import { freePort } from "./free-port.js";
@@ -31,6 +34,8 @@ export interface WorkerdGatewayOptions {
   readonly vars: Readonly<Record<string, string>>;
   /** Further Workers of the same code over the same objects, each in an isolate and at an address of its own. */
   readonly others?: number;
+  /** Processes that serve it together, as `leanedge bundle --processes` has them; 1 if unset. Neither with others nor with faults. */
+  readonly processes?: number;
 }
 
 /** A gateway that runs. */
@@ -43,7 +48,7 @@ export interface WorkerdGateway {
   readonly key: string;
   /** Folder of its storage. */
   readonly storage: string;
-  /** What the runtime printed last. */
+  /** What the runtime printed last; nothing of several processes. */
   output(): string;
   /** Ends it at once, as a crash would; storage stays. */
   kill(): Promise<void>;
@@ -63,6 +68,7 @@ const key = "le-dev-workerd-gateway";
 export async function startWorkerdGateway({
   vars,
   others = 0,
+  processes = 1,
 }: WorkerdGatewayOptions): Promise<WorkerdGateway> {
   const folder = await mkdtemp(join(tmpdir(), "leanedge-workerd-"));
   const storage = join(folder, "storage");
@@ -75,9 +81,12 @@ export async function startWorkerdGateway({
   for (let index = 0; index <= others; index++) ports.push(await freePort());
   const urls = ports.map((port) => `http://127.0.0.1:${port}`);
   let child: ChildProcess | undefined;
+  let several: GatewayProcesses | undefined;
   let output = "";
 
   async function end(): Promise<void> {
+    await several?.stop();
+    several = undefined;
     const ended = child;
     child = undefined;
     if (ended === undefined || ended.exitCode !== null || ended.signalCode !== null) return;
@@ -90,6 +99,19 @@ export async function startWorkerdGateway({
     // Beside the bundle, because it embeds relative paths only.
     const config = join(bundle, "config.capnp");
     const texts = { ...vars, LEANEDGE_DEV_KEY: key };
+    if (processes > 1) {
+      const listen = { host: "127.0.0.1", port: ports[0] ?? 0 };
+      several = await startGatewayProcesses({
+        ...{ ...listen, processes, storage, env: { ...process.env, ...texts } },
+        workerd: join(root, "node_modules/.bin/workerd"),
+        config: await writeWorkerdConfig({
+          ...{ bundle, assets: bundle, storage, processes, variables: Object.keys(texts) },
+          listen: listenAddress(listen.host, listen.port),
+        }),
+        output: process.env["LEANEDGE_LOG"] === "debug" ? "inherit" : "ignore",
+      });
+      return;
+    }
     await writeFile(config, configOf({ gateway, modules, storage, ports, texts, fault }));
     const started = spawn(
       join(root, "node_modules/.bin/workerd"),

@@ -27,6 +27,8 @@ export interface WorkerdPoolOptions {
   readonly vars?: Readonly<Record<string, string>>;
   /** Further Workers over the same objects (workerd-gateway.ts). */
   readonly others?: number;
+  /** Processes of the gateway (workerd-gateway.ts). */
+  readonly processes?: number;
   /** Further options of each worker. */
   readonly workerOptions?: readonly string[];
 }
@@ -59,11 +61,12 @@ export async function startWorkerdPool({
   names,
   vars = {},
   others = 0,
+  processes = 1,
   workerOptions = [],
 }: WorkerdPoolOptions): Promise<WorkerdPool> {
   const tokens = await writePoolTokens();
   const model = await writePoolModel(tokens.folder);
-  const gateway = await startWorkerdGateway({ vars: { ...poolVars, ...vars }, others });
+  const gateway = await startWorkerdGateway({ vars: { ...poolVars, ...vars }, others, processes });
   const options = [...poolWorkerOptions(model), ...workerOptions];
   const workers = poolWorkers(gateway.url, tokens, options);
   const pool: WorkerdPool = {

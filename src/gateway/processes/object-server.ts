@@ -29,7 +29,7 @@ export class ObjectServer extends WorkerEntrypoint<GatewayEnv> {
 
   /** It is this process's: who asks has seen to that. */
   #object(address: ObjectAddress): DurableObjectStub {
-    const namespace = this.env[address.kind] as DurableObjectNamespace | undefined;
+    const namespace = this.env[address.kind];
     if (namespace === undefined) {
       throw new Error(`the gateway has no binding ${address.kind}`);
     }

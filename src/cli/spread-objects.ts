@@ -1,0 +1,109 @@
+/**
+ * Moves what a gateway's Durable Objects stored from one number of processes to another: which process keeps an object
+ * follows from their number (src/gateway/processes/object-owner.ts). No gateway may run over it meanwhile.
+ *
+ * workerd has, in a folder a class, a database an object, named by its id, and one with the times of their alarms. A move
+ * that was interrupted goes on where it was: all that lies in the wrong place is moved, wherever it came from.
+ */
+import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { ownerOfId } from "../gateway/processes/object-owner.js";
+import { storageOf, storageParts } from "./gateway-processes.js";
+
+const objectFile = /^(?<id>[0-9a-f]{64})\.sqlite(?<kind>|-wal|-shm)$/;
+const alarmsFile = "metadata.sqlite";
+const alarmsTable = `CREATE TABLE IF NOT EXISTS _cf_ALARM (
+  actor_id TEXT PRIMARY KEY,
+  scheduled_time INTEGER,
+  actor_name TEXT
+) WITHOUT ROWID`;
+
+/**
+ * Moves all of it.
+ * @param storage folder that keeps the objects
+ * @param processes how many will serve them, 1 to 64
+ * @returns how many objects were moved
+ * @throws Error where a gateway runs over it, or the file system or a database refuses
+ */
+export async function spreadObjects(storage: string, processes: number): Promise<number> {
+  const sources = (await storageParts(storage)).filter(({ count }) => count !== processes);
+  const folders: { readonly className: string; readonly path: string }[] = [];
+  for (const { path } of sources) {
+    for (const { name } of await readdir(path, { withFileTypes: true })) {
+      if (name.startsWith("leanedge-")) folders.push({ className: name, path: join(path, name) });
+    }
+  }
+  for (const { path } of folders) checkUnused(join(path, alarmsFile), await readdir(path));
+  let moved = 0;
+  for (const { className, path } of folders) {
+    const target = async (id: string): Promise<string> => {
+      const part = storageOf(storage, ownerOfId(id, processes), processes);
+      const folder = join(part, className);
+      await mkdir(folder, { recursive: true });
+      return folder;
+    };
+    moved += await moveDatabases(path, target);
+    if ((await readdir(path)).includes(alarmsFile)) {
+      await moveAlarms(join(path, alarmsFile), target);
+    }
+    await rmdir(path);
+  }
+  for (const { path } of sources) if (path !== storage) await rmdir(path);
+  return moved;
+}
+
+/** Refuses a database that somebody has open: in its mode one that is opened for oneself alone has no others. */
+function checkUnused(path: string, files: readonly string[]): void {
+  if (!files.includes(alarmsFile)) return;
+  const database = new DatabaseSync(path);
+  try {
+    database.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT");
+  } catch (cause) {
+    throw new Error(`a gateway runs over ${path}: end it first`, { cause });
+  } finally {
+    database.close();
+  }
+}
+
+/** Moves an object's log before its database: a database without its log would be one that has lost what is in there. */
+async function moveDatabases(
+  folder: string,
+  target: (id: string) => Promise<string>,
+): Promise<number> {
+  let moved = 0;
+  const files = (await readdir(folder)).sort().reverse();
+  for (const file of files) {
+    const { id, kind } = objectFile.exec(file)?.groups ?? {};
+    if (id === undefined) continue;
+    if (kind === "-shm") {
+      // It is made anew from the log.
+      await rm(join(folder, file));
+      continue;
+    }
+    await rename(join(folder, file), join(await target(id), file));
+    if (kind === "") moved++;
+  }
+  return moved;
+}
+
+async function moveAlarms(path: string, target: (id: string) => Promise<string>): Promise<void> {
+  const database = new DatabaseSync(path);
+  database.exec(alarmsTable);
+  const alarms = database.prepare("SELECT actor_id, scheduled_time, actor_name FROM _cf_ALARM");
+  // Times are nanoseconds since 1970, more than a number holds.
+  alarms.setReadBigInts(true);
+  const rows = alarms.all();
+  database.close();
+  for (const row of rows) {
+    const id = row["actor_id"];
+    if (typeof id !== "string") throw new Error(`${path} has an alarm without an object`);
+    const other = new DatabaseSync(join(await target(id), alarmsFile));
+    other.exec(alarmsTable);
+    other
+      .prepare("INSERT OR REPLACE INTO _cf_ALARM VALUES (?, ?, ?)")
+      .run(id, row["scheduled_time"] ?? null, row["actor_name"] ?? null);
+    other.close();
+  }
+  for (const suffix of ["", "-wal", "-shm"]) await rm(`${path}${suffix}`, { force: true });
+}
