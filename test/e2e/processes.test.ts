@@ -24,8 +24,8 @@ const plans: readonly TurnPlan[] = [
   { text: "The special magic number for harbor is 4827193.", maxTokens: 8 },
   { text: "What is the special magic number for harbor mentioned in the text?", maxTokens: 12 },
 ];
-/** Longest wait for engines with nothing to do after a client left; an endless answer takes longer. */
-const idleMsMax = 10_000;
+/** Longest wait for an index that is told, and for engines with nothing to do after a client left; how its answer ended tells whether it was stopped. */
+const idleMsMax = 30_000;
 
 let gateway: RunningGateway;
 let client: LeanedgeClient;
@@ -95,10 +95,13 @@ describe("sessions over three processes", () => {
   it("are all in their tenant's one list", async () => {
     expect((await kept("TenantObject")).reduce((sum, count) => sum + count)).toBe(1);
     await expect
-      .poll(async () => {
-        const { sessions } = await client.sessions.listSessions({ pageSize: 100 });
-        return sessions.map(({ sessionId }) => sessionId).sort();
-      })
+      .poll(
+        async () => {
+          const { sessions } = await client.sessions.listSessions({ pageSize: 100 });
+          return sessions.map(({ sessionId }) => sessionId).sort();
+        },
+        { timeout: idleMsMax },
+      )
       .toEqual([...sessionIds].sort());
   });
 
