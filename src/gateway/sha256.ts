@@ -1,15 +1,10 @@
-/** SHA-256, synchronous: by the runtime's own code, but for what is short. */
+/** SHA-256 by the runtime's own code, synchronous. */
 import { createHash, hash } from "node:crypto";
-import { shortSha256 } from "./short-sha256.js";
 
 const encoder = new TextEncoder();
 
 /** SHA-256 of all parts, one after the other; a string counts as UTF-8. 32 bytes. */
 export function sha256(...parts: readonly (string | Uint8Array)[]): Uint8Array {
-  const short = shortSha256(...parts);
-  if (short !== undefined) {
-    return short;
-  }
   // One call for what lies in one piece: a hash that is fed is a stream of Node's, five objects and three calls more.
   const [first = "", ...others] = parts;
   return new Uint8Array(hash("sha256", others.length === 0 ? first : joined(parts), "buffer"));
