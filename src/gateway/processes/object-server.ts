@@ -6,35 +6,27 @@ import { WorkerEntrypoint } from "cloudflare:workers";
 import type { GatewayEnv } from "../bindings.js";
 import { objectHeader, readObjectAddress } from "./object-address.js";
 import type { ObjectAddress } from "./object-address.js";
+import { ownObject } from "./objects.js";
 
-/** See the head of this file. */
+type Method = (...args: readonly unknown[]) => Promise<unknown>;
+
+/**
+ * See the head of this file. Who asks has seen to it that an object is this process's.
+ */
 export class ObjectServer extends WorkerEntrypoint<GatewayEnv> {
   /** A request to an object, which objectHeader names. */
   override fetch(request: Request): Promise<Response> {
     const address = readObjectAddress(request.headers.get(objectHeader) ?? "");
-    return this.#object(address).fetch(request);
+    return ownObject(this.env, address).fetch(request);
   }
 
   /** A call of an object's method. Arguments and what comes back cross by structured clone. */
   call(address: ObjectAddress, method: string, args: readonly unknown[]): Promise<unknown> {
-    const object = this.#object(address) as unknown as Readonly<
-      Record<string, (...args: readonly unknown[]) => Promise<unknown>>
-    >;
-    const called = object[method];
+    const object: unknown = ownObject(this.env, address);
+    const called = (object as Readonly<Record<string, Method | undefined>>)[method];
     if (called === undefined) {
       throw new Error(`${address.kind} has no method ${method}`);
     }
     return called(...args);
-  }
-
-  /** It is this process's: who asks has seen to that. */
-  #object(address: ObjectAddress): DurableObjectStub {
-    const namespace = this.env[address.kind];
-    if (namespace === undefined) {
-      throw new Error(`the gateway has no binding ${address.kind}`);
-    }
-    return "name" in address
-      ? namespace.getByName(address.name)
-      : namespace.get(namespace.idFromString(address.id));
   }
 }

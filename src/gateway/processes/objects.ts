@@ -23,18 +23,7 @@ export function objectNamed<Kind extends ObjectKind>(
   name: string,
   options: DurableObjectNamespaceGetDurableObjectOptions = {},
 ): ObjectStub<Kind> {
-  const namespace = namespaceOf(env, kind);
-  const processes = processesOf(env);
-  if (processes !== undefined) {
-    const owner =
-      kind === "ENGINE"
-        ? ownerOfEngine(name, processes.count)
-        : ownerOfId(namespace.idFromName(name).toString(), processes.count);
-    if (owner !== processes.index) {
-      return remoteObject(env, owner, { kind, name });
-    }
-  }
-  return namespace.getByName(name, options) as ObjectStub<Kind>;
+  return stubOf(env, { kind, name }, options) as ObjectStub<Kind>;
 }
 
 /** An object that has a name by the id which that gave it. Not for engines. */
@@ -43,36 +32,55 @@ export function objectOfId<Kind extends Exclude<ObjectKind, "ENGINE">>(
   kind: Kind,
   id: string,
 ): ObjectStub<Kind> {
-  const namespace = namespaceOf(env, kind);
-  const processes = processesOf(env);
-  if (processes !== undefined) {
-    const owner = ownerOfId(id, processes.count);
-    if (owner !== processes.index) {
-      return remoteObject(env, owner, { kind, id });
-    }
-  }
-  return namespace.get(namespace.idFromString(id)) as ObjectStub<Kind>;
+  return stubOf(env, { kind, id }) as ObjectStub<Kind>;
 }
 
 /** Whether this process keeps the object of a name. */
-export function isOwn<Kind extends Exclude<ObjectKind, "ENGINE">>(
-  env: Pick<GatewayEnv, Kind>,
-  kind: Kind,
-  name: string,
-): boolean {
-  const processes = processesOf(env);
-  return (
-    processes === undefined ||
-    ownerOfId(namespaceOf(env, kind).idFromName(name).toString(), processes.count) ===
-      processes.index
-  );
+export function isOwn(env: Partial<GatewayEnv>, kind: ObjectKind, name: string): boolean {
+  return otherOwner(env, { kind, name }) === undefined;
 }
 
-/** The binding of a class; what it takes and gives is the caller's. */
-function namespaceOf<Kind extends ObjectKind>(
-  env: Pick<GatewayEnv, Kind>,
-  kind: Kind,
-): DurableObjectNamespace {
+/** An object that this process keeps. */
+export function ownObject(
+  env: Partial<GatewayEnv>,
+  address: ObjectAddress,
+  options: DurableObjectNamespaceGetDurableObjectOptions = {},
+): DurableObjectStub {
+  const namespace = namespaceOf(env, address.kind);
+  return "name" in address
+    ? namespace.getByName(address.name, options)
+    : namespace.get(namespace.idFromString(address.id));
+}
+
+function stubOf(
+  env: Partial<GatewayEnv>,
+  address: ObjectAddress,
+  options?: DurableObjectNamespaceGetDurableObjectOptions,
+): unknown {
+  const owner = otherOwner(env, address);
+  return owner === undefined ? ownObject(env, address, options) : remoteObject(env, owner, address);
+}
+
+/** The process that keeps an object; undefined where it is this one. */
+function otherOwner(env: Partial<GatewayEnv>, address: ObjectAddress): number | undefined {
+  const processes = processesOf(env);
+  if (processes === undefined) {
+    return undefined;
+  }
+  const { count, index } = processes;
+  let owner: number;
+  if ("id" in address) {
+    owner = ownerOfId(address.id, count);
+  } else if (address.kind === "ENGINE") {
+    owner = ownerOfEngine(address.name, count);
+  } else {
+    owner = ownerOfId(namespaceOf(env, address.kind).idFromName(address.name).toString(), count);
+  }
+  return owner === index ? undefined : owner;
+}
+
+/** The binding of a class; what its objects are is the caller's to know. */
+function namespaceOf(env: Partial<GatewayEnv>, kind: ObjectKind): DurableObjectNamespace {
   const namespace: unknown = env[kind];
   if (namespace === undefined) {
     throw new Error(`the gateway has no binding ${kind}`);
@@ -96,16 +104,12 @@ function processesOf(env: Partial<GatewayEnv>): GatewayProcesses | undefined {
 type PeerEnv = Readonly<Record<string, Service<typeof ObjectServer> | undefined>>;
 
 /** Calls an object of another process: `fetch` as a request, everything else as a call of its method. */
-function remoteObject<Kind extends ObjectKind>(
-  env: object,
-  owner: number,
-  address: ObjectAddress,
-): ObjectStub<Kind> {
+function remoteObject(env: object, owner: number, address: ObjectAddress): unknown {
   const peer = (env as PeerEnv)[`PEER_${owner}`];
   if (peer === undefined) {
     throw new Error(`the gateway has no binding PEER_${owner}`);
   }
-  const stub = new Proxy(
+  return new Proxy(
     {},
     {
       get(_, method) {
@@ -124,5 +128,4 @@ function remoteObject<Kind extends ObjectKind>(
       },
     },
   );
-  return stub as ObjectStub<Kind>;
 }
