@@ -5,7 +5,8 @@ import { build } from "esbuild";
 import { bundleGateway } from "./bundle-gateway.js";
 import { packagePath } from "./repository.js";
 import { startFile, type BundleStart } from "./bundle-start.js";
-import { listenedAddress, processVariable, writeWorkerdConfig } from "./workerd-config.js";
+import { processVariable } from "./gateway-processes.js";
+import { listenedAddress, writeWorkerdConfig } from "./workerd-config.js";
 
 /** Options of the command. */
 export interface BundleOptions {

@@ -46,6 +46,9 @@ export interface GatewayProcesses {
   stop(): Promise<void>;
 }
 
+/** Variable that tells a process which of how many it is; the gateway reads it (src/gateway/config.ts). */
+export const processVariable = "LEANEDGE_PROCESS";
+
 /** Longest start, in milliseconds. */
 const startMsMax = 60_000;
 /** How the streams of a process are numbered: what it says of itself, and the socket that clients come to. */
@@ -61,19 +64,20 @@ export async function startGatewayProcesses(
 ): Promise<GatewayProcesses> {
   const { processes, storage, folders = {}, env, output } = options;
   await checkStorage(storage, processes);
-  const sockets = await mkdtemp(join(tmpdir(), "leanedge-"));
   const [command, ...before] =
     typeof options.workerd === "string" ? [options.workerd] : options.workerd;
   const parts = Array.from({ length: processes }, (_, index) =>
     storageOf(storage, index, processes),
   );
   await Promise.all(parts.map((folder) => mkdir(folder, { recursive: true })));
-  const addresses = parts.map((_, index) => `unix:${join(sockets, String(index))}`);
-  const peers =
-    processes === 1
-      ? []
-      : addresses.map((address, peer) => `--external-addr=peer-${peer}=${address}`);
-  const clients = await listen(options.host, options.port);
+  const sockets = processes === 1 ? undefined : await mkdtemp(join(tmpdir(), "leanedge-"));
+  const removeSockets = async (): Promise<void> => {
+    if (sockets !== undefined) await rm(sockets, { recursive: true, force: true });
+  };
+  const clients = await listen(options.host, options.port).catch(async (error: unknown) => {
+    await removeSockets();
+    throw error;
+  });
   const children = parts.map((folder, index) => {
     const places = Object.entries({ ...folders, storage: folder });
     return spawn(
@@ -81,12 +85,12 @@ export async function startGatewayProcesses(
       [
         ...[...before, "serve", `--control-fd=${controlFd}`, `--socket-fd=http=${clientsFd}`],
         ...places.map(([name, path]) => `--directory-path=${name}=${path}`),
-        ...(processes === 1 ? [] : [`--socket-addr=objects=${addresses[index]}`, ...peers]),
+        ...(sockets === undefined ? [] : objectPlaces(sockets, index, processes)),
         options.config,
       ],
       {
         stdio: ["ignore", output, output, "pipe", clients.fd],
-        env: { ...env, LEANEDGE_PROCESS: `${index}/${processes}` },
+        env: { ...env, [processVariable]: `${index}/${processes}` },
       },
     );
   });
@@ -106,7 +110,7 @@ export async function startGatewayProcesses(
     stopping = true;
     for (const child of children) child.kill("SIGKILL");
     await Promise.all(ends);
-    await rm(sockets, { recursive: true, force: true });
+    await removeSockets();
   }
   const exited = new Promise<number | null>((resolve) => {
     for (const end of ends) {
@@ -131,6 +135,18 @@ export async function startGatewayProcesses(
   }
   const pids = children.map(({ pid }) => pid ?? 0);
   return { port: clients.port, pids, exited, stop };
+}
+
+/** Where process `index` of `count` serves its objects, and where it finds those of all. */
+function objectPlaces(sockets: string, index: number, count: number): string[] {
+  const addresses = Array.from(
+    { length: count },
+    (_, peer) => `unix:${join(sockets, String(peer))}`,
+  );
+  return [
+    `--socket-addr=objects=${addresses[index]}`,
+    ...addresses.map((address, peer) => `--external-addr=peer-${peer}=${address}`),
+  ];
 }
 
 /** The folder in which one of `count` processes keeps its objects: all of it for the only one. */

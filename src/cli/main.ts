@@ -7,6 +7,7 @@ import { addEvalCommands } from "./eval.js";
 import { addKeyCommands } from "./keys.js";
 import { addPoolCommands } from "./pool.js";
 import { addPullCommands } from "./pull.js";
+import { runProgram } from "./run-program.js";
 import { spread } from "./spread.js";
 import { addWorkerCommand } from "./worker.js";
 import { processesMax } from "../gateway/processes/object-owner.js";
@@ -135,9 +136,4 @@ addPoolCommands(program);
 addPullCommands(program);
 addWorkerCommand(program, wholeNumber);
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  console.error(`leanedge: ${error instanceof Error ? error.message : String(error)}`);
-  process.exitCode = 1;
-}
+await runProgram(() => program.parseAsync());

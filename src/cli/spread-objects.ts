@@ -7,7 +7,7 @@
  */
 import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import { DatabaseSync, type SQLOutputValue } from "node:sqlite";
 import { ownerOfId } from "../gateway/processes/object-owner.js";
 import { storageOf, storageParts } from "./gateway-processes.js";
 
@@ -37,12 +37,11 @@ export async function spreadObjects(storage: string, processes: number): Promise
   for (const { path } of folders) checkUnused(join(path, alarmsFile), await readdir(path));
   let moved = 0;
   for (const { className, path } of folders) {
-    const target = async (id: string): Promise<string> => {
-      const part = storageOf(storage, ownerOfId(id, processes), processes);
-      const folder = join(part, className);
-      await mkdir(folder, { recursive: true });
-      return folder;
-    };
+    const targets = Array.from({ length: processes }, (_, index) =>
+      join(storageOf(storage, index, processes), className),
+    );
+    for (const folder of targets) await mkdir(folder, { recursive: true });
+    const target = (id: string): string => targets[ownerOfId(id, processes)] ?? "";
     moved += await moveDatabases(path, target);
     if ((await readdir(path)).includes(alarmsFile)) {
       await moveAlarms(join(path, alarmsFile), target);
@@ -67,10 +66,7 @@ function checkUnused(path: string, files: readonly string[]): void {
 }
 
 /** Moves an object's log before its database: a database without its log would be one that has lost what is in there. */
-async function moveDatabases(
-  folder: string,
-  target: (id: string) => Promise<string>,
-): Promise<number> {
+async function moveDatabases(folder: string, target: (id: string) => string): Promise<number> {
   let moved = 0;
   const files = (await readdir(folder)).sort().reverse();
   for (const file of files) {
@@ -81,28 +77,37 @@ async function moveDatabases(
       await rm(join(folder, file));
       continue;
     }
-    await rename(join(folder, file), join(await target(id), file));
+    await rename(join(folder, file), join(target(id), file));
     if (kind === "") moved++;
   }
   return moved;
 }
 
-async function moveAlarms(path: string, target: (id: string) => Promise<string>): Promise<void> {
+/** Moves the times of alarms: all of a target in one transaction. */
+async function moveAlarms(path: string, target: (id: string) => string): Promise<void> {
   const database = new DatabaseSync(path);
   database.exec(alarmsTable);
   const alarms = database.prepare("SELECT actor_id, scheduled_time, actor_name FROM _cf_ALARM");
   // Times are nanoseconds since 1970, more than a number holds.
   alarms.setReadBigInts(true);
-  const rows = alarms.all();
-  database.close();
-  for (const row of rows) {
+  const byTarget = new Map<string, Record<string, SQLOutputValue>[]>();
+  for (const row of alarms.all()) {
     const id = row["actor_id"];
     if (typeof id !== "string") throw new Error(`${path} has an alarm without an object`);
-    const other = new DatabaseSync(join(await target(id), alarmsFile));
-    other.exec(alarmsTable);
-    other
-      .prepare("INSERT OR REPLACE INTO _cf_ALARM VALUES (?, ?, ?)")
-      .run(id, row["scheduled_time"] ?? null, row["actor_name"] ?? null);
+    const folder = target(id);
+    const rows = byTarget.get(folder) ?? [];
+    rows.push(row);
+    byTarget.set(folder, rows);
+  }
+  database.close();
+  for (const [folder, rows] of byTarget) {
+    const other = new DatabaseSync(join(folder, alarmsFile));
+    other.exec(`${alarmsTable}; BEGIN`);
+    const insert = other.prepare("INSERT OR REPLACE INTO _cf_ALARM VALUES (?, ?, ?)");
+    for (const row of rows) {
+      insert.run(row["actor_id"] ?? null, row["scheduled_time"] ?? null, row["actor_name"] ?? null);
+    }
+    other.exec("COMMIT");
     other.close();
   }
   for (const suffix of ["", "-wal", "-shm"]) await rm(`${path}${suffix}`, { force: true });

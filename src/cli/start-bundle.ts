@@ -7,10 +7,11 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startFile, type BundleStart } from "./bundle-start.js";
 import { startGatewayProcesses } from "./gateway-processes.js";
+import { runProgram } from "./run-program.js";
 
 const folder = fileURLToPath(new URL(".", import.meta.url));
 const start = JSON.parse(await readFile(join(folder, startFile), "utf8")) as BundleStart;
-try {
+await runProgram(async () => {
   const gateway = await startGatewayProcesses({
     ...start,
     workerd: process.env["LEANEDGE_WORKERD"] ?? "workerd",
@@ -27,7 +28,4 @@ try {
     `leanedge listens on ${start.host}, port ${gateway.port}, with ${start.processes} processes`,
   );
   process.exitCode = (await gateway.exited) ?? 1;
-} catch (error) {
-  console.error(`leanedge: ${error instanceof Error ? error.message : String(error)}`);
-  process.exitCode = 1;
-}
+});

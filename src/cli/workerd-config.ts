@@ -5,6 +5,7 @@
  */
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { processVariable } from "./gateway-processes.js";
 import { packagePath } from "./repository.js";
 import { workerdCapnp, type WorkerdModule } from "./workerd-capnp.js";
 
@@ -32,9 +33,6 @@ export interface WorkerdOptions {
  * here on it waits for 256 MiB.
  */
 const v8Flags = ["--initial-old-space-size=256"];
-
-/** Which of several processes one is: the gateway reads it (src/gateway/config.ts), gateway-processes.ts sets it. */
-export const processVariable = "LEANEDGE_PROCESS";
 
 /** The page by its own name and with types, as Cloudflare's static assets give them. */
 const assetsWorker = `const types = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", json: "application/json" };

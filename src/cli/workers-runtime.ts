@@ -6,7 +6,6 @@
  * it, which reloads in the middle of a conversation, and does not tell the gateway of a client that leaves before its
  * answer's head has come.
  */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import workerd from "workerd";
 import { bundleGateway } from "./bundle-gateway.js";
@@ -21,7 +20,6 @@ await (options.watch ? runWrangler() : runWorkerd());
 async function runWorkerd(): Promise<void> {
   const bundle = join(options.state, "gateway");
   const storage = join(options.state, "objects");
-  await mkdir(storage, { recursive: true });
   await bundleGateway(bundle);
   const { host, port, processes, assets, vars } = options;
   const config = await writeWorkerdConfig({

@@ -58,6 +58,9 @@ async function start(
       "--state",
       state,
       ...options,
+      ...(processes === undefined || options.includes("--processes")
+        ? []
+        : ["--processes", processes]),
     ],
     { cwd: root, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, CI: "1" } },
   );
@@ -135,9 +138,6 @@ async function killTree(pid: number): Promise<void> {
 export async function startGateway(...options: readonly string[]): Promise<RunningGateway> {
   const [port, grpcPort] = [await freePort(), await freePort()];
   const state = await mkdtemp(join(tmpdir(), "leanedge-test-"));
-  if (processes !== undefined && !options.includes("--processes")) {
-    options = [...options, "--processes", processes];
-  }
   let running = await start(port, grpcPort, state, options);
   return {
     url: `http://127.0.0.1:${port}`,
