@@ -24,7 +24,10 @@ export type Plan = {
   settleMs: number;
   arrivalsMs: number;
   rateMs: number;
-  /** Turns of each client at least, however long they take: first turns cost more, and a few of many clients are mostly those. */
+  /**
+   * Turns at least, all clients together, for each of them, however long they take: first turns cost more, and a few turns of many
+   * clients are mostly those.
+   */
   turnsOfClientMin: number;
   streams: readonly number[];
   openingStreams: number;

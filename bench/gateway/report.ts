@@ -278,27 +278,11 @@ function figuresOf(
       });
     }
   }
-  for (const [name, of] of [
-    ["gateway", ours],
-    ["gateway of several processes", summaries.get("leanedge-processes")],
-  ] as const) {
-    if (of === undefined || peer === undefined) continue;
-    for (const [kind, load] of [
-      ["paced", "of a worker of a fixed rate"],
-      ["saturated", "at saturation"],
-    ] as const) {
-      for (const [index, streams] of streamCounts.entries()) {
-        figures.push({
-          name: `${name}, turns a second ${load} with ${clientsOf(streams)}, against Portkey`,
-          // Each round by itself: its halves had the same machine.
-          measured: median(
-            of
-              .rates(kind, index)
-              .map((rate, round) => rate / (peer.rates(kind, index)[round] ?? NaN)),
-          ),
-          ...{ bound: 1, sense: "at least", unit: "x" },
-        });
-      }
+  if (peer !== undefined) {
+    const several = summaries.get("leanedge-processes");
+    figures.push(...ratesAgainst("gateway", ours, peer, streamCounts));
+    if (several !== undefined) {
+      figures.push(...ratesAgainst("gateway of several processes", several, peer, streamCounts));
     }
   }
   figures.push({
@@ -312,6 +296,31 @@ function figuresOf(
     ...{ bound: 1, sense: "exactly", unit: "share" },
   });
   return figures;
+}
+
+const loads = [
+  ["paced", "of a worker of a fixed rate"],
+  ["saturated", "at saturation"],
+] as const;
+
+/** Turns a second of a gateway next to another one's. */
+function ratesAgainst(
+  name: string,
+  of: Summary,
+  peer: Summary,
+  streamCounts: readonly number[],
+): Figure[] {
+  return loads.flatMap(([kind, load]) =>
+    streamCounts.map((streams, index): Figure => {
+      const rates = peer.rates(kind, index);
+      return {
+        name: `${name}, turns a second ${load} with ${clientsOf(streams)}, against Portkey`,
+        // Each round by itself: its halves had the same machine.
+        measured: median(of.rates(kind, index).map((rate, round) => rate / (rates[round] ?? NaN))),
+        ...{ bound: 1, sense: "at least", unit: "x" },
+      };
+    }),
+  );
 }
 
 function chart(summaries: Summaries, streamCounts: readonly number[]): string {
