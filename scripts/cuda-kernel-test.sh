@@ -23,7 +23,7 @@ sanitize=(-fsanitize=address,undefined -fno-sanitize-recover=all)
 build() {
   local test=$1
   shift
-  g++ "${flags[@]}" "${sanitize[@]}" "gpu-worker/test/host_kernel/$test.cpp" gpu-worker/test/host_kernel/host_threads.cpp \
+  g++ "${flags[@]}" "${sanitize[@]}" gpu-worker/test/host_kernel/{"$test",host_threads,host_runtime}.cpp \
     "$out/src/kernels/variants.cpp" "$@" -o "$out/$test"
 }
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0

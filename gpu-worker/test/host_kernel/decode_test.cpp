@@ -349,14 +349,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   }
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
-const char* cudaGetErrorString(cudaError_t) { return "an error"; }
-const char* cudaGetErrorName(cudaError_t) { return "error"; }
-
-struct HostCall {
-  DecodeKernel kernel;
-  const DecodeParams* params;
-};
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel,
                                 void** arguments) {
@@ -367,15 +359,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* ke
       shape.cluster = last_cluster = static_cast<int32_t>(config->attrs[i].val.clusterDim.x);
     }
   }
-  const HostCall call = {reinterpret_cast<DecodeKernel>(const_cast<void*>(kernel)),
-                         static_cast<const DecodeParams*>(arguments[0])};
-  host::launch_run(
-      shape,
-      [](const void* argument) {
-        const HostCall& of = *static_cast<const HostCall*>(argument);
-        of.kernel(*of.params);
-      },
-      &call);
+  host::kernel_launch<DecodeParams>(shape, kernel, arguments);
   return cudaSuccess;
 }
 

@@ -40,6 +40,23 @@ void block_barrier();
 void cluster_barrier();
 void previous_kernel_wait();
 
+// What cudaLaunchKernelExC does with a kernel of one argument: `shape`'s blocks call it with the first of `arguments`.
+template <typename Args>
+void kernel_launch(const LaunchShape& shape, const void* kernel, void** arguments) {
+  struct Call {
+    void (*kernel)(Args);
+    const Args* args;
+  };
+  const Call call = {reinterpret_cast<void (*)(Args)>(const_cast<void*>(kernel)), static_cast<const Args*>(arguments[0])};
+  launch_run(
+      shape,
+      [](const void* with) {
+        const Call& of = *static_cast<const Call*>(with);
+        of.kernel(*of.args);
+      },
+      &call);
+}
+
 // All 32 lanes of a warp call it: each gives `count` words, at most 12, and gets all lanes' words, (32, 12), until its
 // next call.
 const uint32_t* warp_exchange(const uint32_t* words, int32_t count);

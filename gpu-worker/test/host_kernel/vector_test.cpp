@@ -280,24 +280,10 @@ void run(const Case& c) {
 
 extern "C" {
 
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
-const char* cudaGetErrorString(cudaError_t) { return "an error"; }
-const char* cudaGetErrorName(cudaError_t) { return "error"; }
-
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void** arguments) {
-  struct Call {
-    VectorKernel kernel;
-    const VectorArgs* args;
-  };
-  const Call call = {reinterpret_cast<VectorKernel>(const_cast<void*>(kernel)),
-                     static_cast<const VectorArgs*>(arguments[0])};
-  host::launch_run({static_cast<int32_t>(config->gridDim.x), static_cast<int32_t>(config->blockDim.x), 1,
-                    config->dynamicSmemBytes},
-                   [](const void* with) {
-                     const Call& of = *static_cast<const Call*>(with);
-                     of.kernel(*of.args);
-                   },
-                   &call);
+  host::kernel_launch<VectorArgs>({static_cast<int32_t>(config->gridDim.x),
+                                   static_cast<int32_t>(config->blockDim.x), 1, config->dynamicSmemBytes},
+                                  kernel, arguments);
   return cudaSuccess;
 }
 
