@@ -9,7 +9,7 @@ bring most, as many pairs as are better on prompts that nothing was chosen by. T
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -105,7 +105,7 @@ def layer_trials(
         """Last hidden states of x, the rows of each of `masks` (n, layers, KV, D), from a layer."""
         times = masks.shape[0]
         wide = masks.transpose(0, 1).repeat_interleave(count, 1)  # (layers, n * B, KV, D)
-        own = Reading(**{**vars(reading), "factors": wide, "alive": wide.sum(-1) > 0})
+        own = replace(reading, factors=wide, alive=wide.sum(-1) > 0)
         reader = TailReader(_repeated(teacher.cache, times) if times > 1 else teacher.cache, own)
         positions = reader.cache.lengths[:, None] + torch.arange(rows, device=x.device)
         reader.begin_rows(positions, batch.zone_positions.repeat(times, 1))

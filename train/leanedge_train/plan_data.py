@@ -7,7 +7,7 @@ from random import Random
 from tokenizers import Tokenizer
 
 from .conversation import conversation
-from .corpus import paragraphs_of, read_corpus
+from .corpus import Corpus, paragraphs_of, read_corpus
 from .retrieval import Haystack, retrieval_task
 from .rows import CHARS_PER_TOKEN
 from .tokenizer import Messages
@@ -17,11 +17,14 @@ CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
 TEXT_CHARS_PER_TOKEN = 5  # of English prose, a little more than in the mean
 
 
+def _haystack(corpus: Corpus, books_max: int) -> Haystack:
+    return Haystack(tuple(p for book in corpus.books[:books_max] for p in paragraphs_of(book)))
+
+
 def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, int], Messages]:
     """make_chat of tails.TailSource over a corpus: retrieval tasks, conversations or both."""
     corpus = read_corpus(corpus_folder)
-    books = corpus.books[:books_max]
-    haystack = Haystack(tuple(p for book in books for p in paragraphs_of(book)))
+    haystack = _haystack(corpus, books_max)
 
     def make_chat(random: Random, tokens: int) -> Messages:
         chars = round(tokens * CHARS_PER_TOKEN * 1.1)
@@ -36,11 +39,7 @@ def texts(
     corpus_folder: Path, books_max: int, tokenizer: Tokenizer
 ) -> Callable[[Random, int], list[int]]:
     """make_text of tails.TailSource: passages of books."""
-    haystack = Haystack(
-        tuple(
-            p for book in read_corpus(corpus_folder).books[:books_max] for p in paragraphs_of(book)
-        )
-    )
+    haystack = _haystack(read_corpus(corpus_folder), books_max)
 
     def make_text(random: Random, tokens: int) -> list[int]:
         chars = TEXT_CHARS_PER_TOKEN * tokens
