@@ -22,6 +22,12 @@ struct Random {
   float uniform() {
     return static_cast<float>(static_cast<int64_t>(next() >> 40) - (1 << 23)) * 0x1p-23f;
   }
+  // Near enough to a normal distribution: mean 0, deviation 1.
+  float normal() {
+    float sum = 0;
+    for (int i = 0; i < 4; ++i) sum += static_cast<float>(next() >> 40) * 0x1p-24f - 0.5f;
+    return 1.7f * sum;
+  }
 };
 
 }  // namespace leanedge::test

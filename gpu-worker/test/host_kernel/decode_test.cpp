@@ -65,12 +65,6 @@ int32_t last_cluster;  // blocks of a cluster of the last launch
 int passed = 0;
 int failed = 0;
 
-float normal(test::Random& random) {  // near enough
-  float sum = 0;
-  for (int i = 0; i < 4; ++i) sum += static_cast<float>(random.next() >> 40) * 0x1p-24f - 0.5f;
-  return 1.7f * sum;
-}
-
 struct Case {
   PageStorage storage;
   int32_t group;
@@ -182,7 +176,7 @@ void run(const Case& c) {
   vector<int32_t> tiles = {0}, pages_before = {0};
   const size_t head_count = static_cast<size_t>(row_count * heads);
   Previous previous = {vector<float>(head_count * kDim), nullptr, &all, kv_heads};
-  for (float& x : previous.q) x = 2 * normal(random);
+  for (float& x : previous.q) x = 2 * random.normal();
   vector<float> want(head_count * kDim);
   uint32_t number = 0;
   for (int32_t i = 0; i < row_count; ++i) {
@@ -206,8 +200,8 @@ void run(const Case& c) {
       for (int32_t at = 0; at < tokens; ++at) {
         uint16_t k[kDim], v[kDim];
         for (int32_t d = 0; d < kDim; ++d) {
-          k[d] = f32_to_f16(normal(random));
-          v[d] = f32_to_f16(normal(random));
+          k[d] = f32_to_f16(random.normal());
+          v[d] = f32_to_f16(random.normal());
         }
         const int32_t in = at - kSink;
         if (in >= 0 && in < pages * kPageSlots) {

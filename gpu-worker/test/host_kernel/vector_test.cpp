@@ -31,18 +31,12 @@ using std::vector;
 
 namespace {
 
-constexpr int32_t kSharedMax = 232448;
+constexpr int32_t kSharedMax = static_cast<int32_t>(host::kSharedBytes);
 constexpr double kBound = 2e-3;  // relative error of an output, in the Euclidean norm: one rounding to bf16 may fall otherwise
 constexpr float kEps = 1e-5f;
 
 int passed = 0;
 int failed = 0;
-
-float normal(test::Random& random) {  // near enough
-  float sum = 0;
-  for (int i = 0; i < 4; ++i) sum += static_cast<float>(random.next() >> 40) * 0x1p-24f - 0.5f;
-  return 1.7f * sum;
-}
 
 uint16_t to_bf16(float x) {
   const uint32_t bits = f32_bits(x);
@@ -72,7 +66,7 @@ struct Weights {
   float put(uint8_t* data, int32_t row, int32_t col, test::Random& random) const {
     const MatrixForm form = matrix.form;
     if (form_row_major(form)) {
-      const float x = 0.1f * normal(random);
+      const float x = 0.1f * random.normal();
       const uint16_t code = form == MatrixForm::kBf16 ? to_bf16(x) : f32_to_f16(x);
       memcpy(data + 2 * (row * matrix.cols + col), &code, 2);
       return form == MatrixForm::kBf16 ? from_bf16(code) : f16_to_f32(code);
@@ -206,12 +200,12 @@ void run(const Case& c) {
   const Weights down(c.form, c.dim, c.ff, random);
   const Weights next(c.form, c.qkv > 0 ? c.qkv : 16, c.dim, random);
   vector<uint16_t> attended(inputs * static_cast<size_t>(c.attended));
-  for (uint16_t& x : attended) x = to_bf16(normal(random));
+  for (uint16_t& x : attended) x = to_bf16(random.normal());
   vector<float> x(inputs * dim), ffn_norm(dim), attn_norm(dim), bias(static_cast<size_t>(next.matrix.rows));
-  for (float& value : x) value = normal(random);
-  for (float& value : ffn_norm) value = 0.05f * (1 + 0.3f * normal(random));
-  for (float& value : attn_norm) value = 1 + 0.3f * normal(random);
-  for (float& value : bias) value = normal(random);
+  for (float& value : x) value = random.normal();
+  for (float& value : ffn_norm) value = 0.05f * (1 + 0.3f * random.normal());
+  for (float& value : attn_norm) value = 1 + 0.3f * random.normal();
+  for (float& value : bias) value = random.normal();
 
   vector<float> read(attended.size());
   for (size_t i = 0; i < read.size(); ++i) read[i] = activation(c.form, from_bf16(attended[i]));
