@@ -11,7 +11,7 @@ import { DatabaseSync, type SQLOutputValue } from "node:sqlite";
 import { ownerOfId } from "../gateway/processes/object-owner.js";
 import { storageOf, storageParts } from "./gateway-processes.js";
 
-const objectFile = /^(?<id>[0-9a-f]{64})\.sqlite(?<kind>|-wal|-shm)$/;
+const objectFile = /^(?<id>[0-9a-f]{64})\.sqlite(?<kind>|-wal|-shm|-journal)$/;
 const alarmsFile = "metadata.sqlite";
 const alarmsTable = `CREATE TABLE IF NOT EXISTS _cf_ALARM (
   actor_id TEXT PRIMARY KEY,
@@ -65,7 +65,10 @@ function checkUnused(path: string, files: readonly string[]): void {
   }
 }
 
-/** Moves an object's log before its database: a database without its log would be one that has lost what is in there. */
+/**
+ * Moves an object's log, or the journal of a commit that was interrupted before it had one, before its database: without them that
+ * would have lost what is in there.
+ */
 async function moveDatabases(folder: string, target: (id: string) => string): Promise<number> {
   let moved = 0;
   const files = (await readdir(folder)).sort().reverse();
@@ -110,5 +113,6 @@ async function moveAlarms(path: string, target: (id: string) => string): Promise
     other.exec("COMMIT");
     other.close();
   }
-  for (const suffix of ["", "-wal", "-shm"]) await rm(`${path}${suffix}`, { force: true });
+  for (const suffix of ["", "-wal", "-shm", "-journal"])
+    await rm(`${path}${suffix}`, { force: true });
 }

@@ -1,0 +1,75 @@
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ownerOfId } from "../gateway/processes/object-owner.js";
+import { packagePath } from "./repository.js";
+
+const className = "leanedge-SessionObject";
+const ids = Array.from({ length: 9 }, (_, index) =>
+  createHash("sha256").update(`${index}`).digest("hex"),
+);
+/** An object's database, and what may lie beside it after a crash. */
+const kinds = ["", "-wal", "-journal"];
+
+let storage: string;
+
+beforeAll(async () => {
+  storage = await mkdtemp(join(tmpdir(), "leanedge-spread-"));
+});
+
+afterAll(() => rm(storage, { recursive: true, force: true }));
+
+/** Writes files of objects into the folder of process `index` of two. */
+async function write(index: number, files: readonly string[]): Promise<void> {
+  const folder = join(storage, `${index}-of-2`, className);
+  await mkdir(folder, { recursive: true });
+  for (const file of files) await writeFile(join(folder, file), file);
+}
+
+async function spread(processes: number): Promise<string> {
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    ...["--import", "tsx", packagePath("src/cli/main.ts"), "spread"],
+    ...["--storage", storage, "--processes", String(processes)],
+  ]);
+  return stdout;
+}
+
+describe("leanedge spread", () => {
+  it("moves each object with what a crash left beside its database, also where it was interrupted", async () => {
+    const files = ids.flatMap((id) => kinds.map((kind) => `${id}.sqlite${kind}`));
+    // A move that was broken off in the middle of an object: its database went, and its journal did not.
+    const [moved = ""] = ids;
+    const there = join(storage, `${ownerOfId(moved, 3)}-of-3`, className);
+    await mkdir(there, { recursive: true });
+    await writeFile(join(there, `${moved}.sqlite`), `${moved}.sqlite`);
+    await write(0, [...files.filter((file) => file !== `${moved}.sqlite`), `${moved}.sqlite-shm`]);
+    await write(1, []);
+
+    expect(await spread(3)).toContain("8 objects moved");
+    expect((await readdir(storage)).sort()).toEqual(["0-of-3", "1-of-3", "2-of-3"]);
+    for (const id of ids) {
+      const folder = join(storage, `${ownerOfId(id, 3)}-of-3`, className);
+      for (const kind of kinds) {
+        const file = `${id}.sqlite${kind}`;
+        expect(await readFile(join(folder, file), "utf8")).toBe(file);
+      }
+    }
+    const left = await readdir(storage, { recursive: true });
+    expect(left.filter((name) => name.endsWith("-shm"))).toEqual([]);
+  });
+
+  it("leaves all where it is for as many processes as before", async () => {
+    const before = (await readdir(storage, { recursive: true })).sort();
+    expect(await spread(3)).toContain("0 objects moved");
+    expect((await readdir(storage, { recursive: true })).sort()).toEqual(before);
+  });
+
+  it("says what a folder has that is no object's", async () => {
+    await write(0, ["notes.txt"]);
+    await expect(spread(3)).rejects.toThrow(/ENOTEMPTY.*0-of-2/);
+  });
+});
