@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .cache import Reading, exact_enough
+from .corpus import read_corpus
 from .exchange import ExchangeConfig, exchange_blocks
 from .leank import (
     LOSSES,
@@ -31,7 +32,7 @@ from .leank import (
 from .load import open_model
 from .masks import block_mask, candidates_for
 from .plan import CachePlan, kept_of
-from .plan_data import CONVERSATION_SHARES, chats, texts
+from .plan_data import CONVERSATION_SHARES, chats, haystack_of, texts
 from .tails import TailSource, tail_batches
 from .tokenizer import renderer, tokenizer_of
 
@@ -72,11 +73,12 @@ class PlanMaker:
             sink=arguments.sink, recent=arguments.recent, storage_k=arguments.storage_k,
             storage_v=arguments.storage_v,
         )  # fmt: skip
+        corpus = read_corpus(arguments.corpus)
+        haystack = haystack_of(corpus, arguments.books)
         source = TailSource(
             arguments.samples, (arguments.min_tokens, arguments.max_tokens), arguments.recent,
-            chats(arguments.corpus, arguments.books, arguments.data), renderer(file.vocabulary),
-            texts(arguments.corpus, arguments.books, tokenizer_of(file.vocabulary)),
-            arguments.text_share,
+            chats(corpus, haystack, arguments.data), renderer(file.vocabulary),
+            texts(haystack, tokenizer_of(file.vocabulary)), arguments.text_share,
         )  # fmt: skip
         # The streams' first batches are made here: processes fork before the GPU starts.
         later = arguments.refine_steps + arguments.exchange_rounds > 0

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from .cache import prefill
+from .corpus import read_corpus
 from .learn_plan import file_name
-from .load import fingerprint, open_measured
-from .methods import THINK_QUERIES, Scores, parse_method, think_scores
+from .load import Measured, fingerprint, open_measured
+from .methods import THINK_QUERIES, Scores, parse_method, read_scores, think_scores
 from .model import Transformer
-from .plan_data import chats
+from .plan_data import chats, haystack_of
 from .tails import tail_of
 from .tokenizer import renderer
 
@@ -56,11 +57,45 @@ def default_methods(scores: Scores) -> list[str]:
     return [f"{name}-{share}" for name in names for share in SHARES]
 
 
+def compute_scores(arguments: argparse.Namespace, measured: Measured) -> Scores:
+    """Magnitudes of a forward pass, with what was learned beside; all of it goes to scores.json."""
+    model, file = measured.model, measured.file
+    corpus = read_corpus(arguments.corpus)
+    make_chat = chats(corpus, haystack_of(corpus, arguments.books), "mixed")
+    render_chat, random = renderer(file.vocabulary), Random("calibration")
+    prompts = [
+        tail_of(make_chat(random, arguments.tokens), render_chat, False).context
+        for _ in range(arguments.prompts)
+    ]
+    found: dict[str, Tensor] = {"magnitude": calibrate(model, prompts)}
+    if arguments.factors:
+        state = torch.load(arguments.factors, map_location="cpu")
+        found["factors"] = state["factors"][arguments.factor_set].float()
+        if "gates" in state:
+            found["gates"] = state["gates"].float()
+    by_task = {}
+    for pair in arguments.task_factors:
+        task, path = pair.split("=", 1)
+        state = torch.load(path, map_location="cpu")
+        by_task[task] = rounded(state["factors"][arguments.factor_set].float())
+    listed = {
+        "model": file.name, "model_fingerprint": fingerprint(arguments.model),
+        "rope_base": model.config.rope_base, "calibration_prompts": arguments.prompts,
+        **{name: rounded(values) for name, values in found.items()}, "factors_by_task": by_task,
+    }  # fmt: skip
+    path = arguments.out / "scores.json"
+    path.write_text(json.dumps(listed, separators=(",", ":")) + "\n")
+    # Masks are those of the file, digit for digit.
+    return read_scores(path)
+
+
 def main() -> None:
     """The command."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", type=Path, required=True)
-    options.add_argument("--corpus", type=Path, required=True, help="calibration prompts come from")
+    source = options.add_mutually_exclusive_group(required=True)
+    source.add_argument("--corpus", type=Path, help="calibration prompts come from")
+    source.add_argument("--scores", type=Path, help="scores.json that is there")
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--factors", type=Path, help="factors.pt of learn_plan")
     options.add_argument("--factor-set", type=int, default=1, help="which L1 weight's")
@@ -76,33 +111,10 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     measured = open_measured(arguments.model)
     model, file = measured.model, measured.file
-    make_chat = chats(arguments.corpus, arguments.books, "mixed")
-    render_chat, random = renderer(file.vocabulary), Random("calibration")
-    prompts = [
-        tail_of(make_chat(random, arguments.tokens), render_chat, False).context
-        for _ in range(arguments.prompts)
-    ]
-    found: dict[str, Tensor] = {"magnitude": calibrate(model, prompts)}
-    if arguments.factors:
-        state = torch.load(arguments.factors, map_location="cpu")
-        found["factors"] = state["factors"][arguments.factor_set].float()
-        if "gates" in state:
-            found["gates"] = state["gates"].float()
-    lists = {name: rounded(values) for name, values in found.items()}
-    # Masks are those of the file, digit for digit.
-    scores = Scores(**{name: torch.tensor(values) for name, values in lists.items()})  # type: ignore[arg-type]
-    by_task = {}
-    for pair in arguments.task_factors:
-        task, path = pair.split("=", 1)
-        state = torch.load(path, map_location="cpu")
-        by_task[task] = rounded(state["factors"][arguments.factor_set].float())
-    listed = {
-        "model": file.name, "model_fingerprint": fingerprint(arguments.model),
-        "rope_base": model.config.rope_base, "calibration_prompts": arguments.prompts, **lists,
-        "factors_by_task": by_task,
-    }  # fmt: skip
-    text = json.dumps(listed, separators=(",", ":"))
-    (arguments.out / "scores.json").write_text(text + "\n")
+    if arguments.scores:
+        scores = read_scores(arguments.scores)
+    else:
+        scores = compute_scores(arguments, measured)
     for name in arguments.methods or default_methods(scores):
         plan = parse_method(name, model.config, scores).plan
         path = arguments.out / file_name(file.name, plan.name)

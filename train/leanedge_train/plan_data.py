@@ -1,13 +1,12 @@
 """What plans are learned from and calibrated on: chats and passages of books, from a corpus."""
 
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 from tokenizers import Tokenizer
 
 from .conversation import conversation
-from .corpus import Corpus, paragraphs_of, read_corpus
+from .corpus import Corpus, paragraphs_of
 from .retrieval import Haystack, retrieval_task
 from .rows import CHARS_PER_TOKEN
 from .tokenizer import Messages
@@ -17,14 +16,13 @@ CONVERSATION_SHARES = {"mixed": 0.35, "retrieval": 0.0, "conversations": 1.0}
 TEXT_CHARS_PER_TOKEN = 5  # of English prose, a little more than in the mean
 
 
-def _haystack(corpus: Corpus, books_max: int) -> Haystack:
+def haystack_of(corpus: Corpus, books_max: int) -> Haystack:
+    """Paragraphs of a corpus's first books, in their order."""
     return Haystack(tuple(p for book in corpus.books[:books_max] for p in paragraphs_of(book)))
 
 
-def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, int], Messages]:
+def chats(corpus: Corpus, haystack: Haystack, data: str) -> Callable[[Random, int], Messages]:
     """make_chat of tails.TailSource over a corpus: retrieval tasks, conversations or both."""
-    corpus = read_corpus(corpus_folder)
-    haystack = _haystack(corpus, books_max)
 
     def make_chat(random: Random, tokens: int) -> Messages:
         chars = round(tokens * CHARS_PER_TOKEN * 1.1)
@@ -35,11 +33,8 @@ def chats(corpus_folder: Path, books_max: int, data: str) -> Callable[[Random, i
     return make_chat
 
 
-def texts(
-    corpus_folder: Path, books_max: int, tokenizer: Tokenizer
-) -> Callable[[Random, int], list[int]]:
+def texts(haystack: Haystack, tokenizer: Tokenizer) -> Callable[[Random, int], list[int]]:
     """make_text of tails.TailSource: passages of books."""
-    haystack = _haystack(read_corpus(corpus_folder), books_max)
 
     def make_text(random: Random, tokens: int) -> list[int]:
         chars = TEXT_CHARS_PER_TOKEN * tokens

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import ROOT, tiny_model
 from test_cache import batch
 
 from leanedge_train.cache import Reading, TailReader, prefill, tail_pass
 from leanedge_train.config import EMBEDDED
 from leanedge_train.leank import LeankConfig, learn_gates
 from leanedge_train.masks import even_width
-from leanedge_train.methods import Scores, parse_method
-from leanedge_train.plan import CachePlan, kept_of
+from leanedge_train.methods import Scores, parse_method, read_scores
+from leanedge_train.plan import CachePlan, kept_of, read_plan
 from leanedge_train.results import sample_hash
 from leanedge_train.tasks_file import EvalTask
 
@@ -26,6 +26,18 @@ def test_names_have_the_fingerprints_that_the_engines_evaluation_computes() -> N
     assert found == ["621bc162", "6456b2b1", "c0d9993c", "6a8d78bc"]  # src/eval/methods.test.ts
     text = EvalTask("perplexity", 8, [1, 2, 3, 4, 5, 6, 7, 8], [], "loss", 0, 3)
     assert sample_hash(text) == "f5826e82ad6fdc89"  # src/eval/samples-file.test.ts
+
+
+def test_the_evaluations_plans_are_those_of_its_masks() -> None:
+    folder = ROOT / "docs" / "evaluation"
+    scores = read_scores(folder / "masks" / "leanedge-29m.json")
+    read = [read_plan(path) for path in sorted((folder / "plans").glob("leanedge-29m.*.json"))]
+    # Those of learn_plan have channels of whichever L1 weight was best.
+    made = [plan for plan in read if not plan.source.startswith("LeanK, ")]
+    assert len(made) == 20
+    for plan in made:
+        found = parse_method(plan.name, EMBEDDED, scores).plan
+        assert found.fingerprint() == plan.fingerprint(), plan.name
 
 
 def test_each_method_keeps_its_share() -> None:

@@ -220,6 +220,12 @@ def test_every_method_is_scored_on_the_same_tasks(
         "--factor-set 0 --prompts 2 --tokens 200")  # fmt: skip
     names = {read_plan(path).name for path in plans.glob("tiny.*.json")}
     assert len(names) == 8 * len(make_plans.SHARES) and "duo-50" in names
+    same = trained / "same"
+    run(monkeypatch, make_plans.main,
+        f"--model {exported} --scores {plans / 'scores.json'} --out {same}")  # fmt: skip
+    for path in same.iterdir():
+        assert path.read_bytes() == (plans / path.name).read_bytes(), path.name
+    assert len(list(same.iterdir())) == len(names)
     lines = ("full", "leank-50", "leank-even-50", "heads-50", "duo-50", "leank-50+duo-50",
              "think-50", "magnitude-50", "magnitude-even-50", "low-50", "random-50", "sink",
              "full+k4+v2", "leank-50+k8+quest-2")  # fmt: skip
