@@ -149,11 +149,12 @@ export function maskChart({ name, plan }: NamedPlan): TopLevelSpec {
   const rows = plan.kept.flatMap((heads, layer) =>
     heads.map((channels, head) => ({ row: `${layer}.${head}`, channels })),
   );
+  const isLong = rows.length > 64;
   return {
     ...look,
     title: `${name}: channels kept of each RoPE pair`,
     width: 480,
-    height: { step: rows.length > 64 ? 8 : 12 },
+    height: { step: isLong ? 9 : 12 },
     data: { values: rows.flatMap(({ row, channels }) => runsOf(row, channels, plan.headDim)) },
     mark: { type: "bar", height: { band: 0.85 } },
     encoding: {
@@ -168,6 +169,7 @@ export function maskChart({ name, plan }: NamedPlan): TopLevelSpec {
         field: "row",
         type: "ordinal",
         title: "layer.head",
+        axis: { labelFontSize: isLong ? 8 : 10 },
         scale: { domain: rows.map(({ row }) => row) },
       },
       color: {
