@@ -7,18 +7,14 @@ learned factor; and no full attention matrix ever exists.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from .model import Transformer, causal_attention
+from .model import Transformer, causal_attention, in_pieces
 from .pages import PAGE_SLOTS, page_bounds, stored_k, stored_v
 
-# Scores (B, H, rows, T) computed at once: 512 MiB in f32. Rows beyond are computed in turn.
-SCORES_AT_ONCE_MAX = 1 << 27
 NOWHERE = 1 << 30  # position of a padding slot: after every row
 
 
@@ -190,17 +186,12 @@ class TailReader:
         self.tail_k[layer], self.tail_v[layer] = k, v
         batch, heads, rows, _ = q.shape
         slots = self._slots()
-        at_once = max(1, SCORES_AT_ONCE_MAX // (batch * heads * slots.shape[1]))
-        pieces = []
-        for first in range(0, rows, at_once):
-            piece = slice(first, first + at_once)
-            run: Callable[..., Tensor] = self._read
-            arguments = (layer, q[:, :, piece], k, v, slots, piece)
-            if torch.is_grad_enabled():
-                pieces.append(checkpoint(run, *arguments, use_reentrant=False))
-            else:
-                pieces.append(run(*arguments))
-        return torch.cat(pieces, 2).to(v.dtype)
+
+        def read(piece: slice) -> Tensor:
+            return self._read(layer, q[:, :, piece], k, v, slots, piece)
+
+        scores_of_row = batch * heads * slots.shape[1]
+        return in_pieces(read, rows, scores_of_row, again=True).to(v.dtype)
 
     def _read(
         self, layer: int, q: Tensor, tail_k: Tensor, tail_v: Tensor, slots: Tensor, piece: slice

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import ModelConfig
 
@@ -32,16 +33,37 @@ def expand_heads(x: Tensor, groups: int) -> Tensor:
     return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
 
+# Scores (B, H, rows, T) computed at once: 512 MiB in f32. Rows beyond are computed in turn.
+SCORES_AT_ONCE_MAX = 1 << 27
+
+
+def in_pieces(
+    read: Callable[[slice], Tensor], rows: int, scores_of_row: int, again: bool = False
+) -> Tensor:
+    """What read(some rows) gives (B, H, some rows, D), for all rows: so many at a time that memory
+    stays bounded at any length. Several pieces are computed again for the gradient, or one, too."""
+    at_once = max(1, SCORES_AT_ONCE_MAX // scores_of_row)
+    pieces = [slice(first, min(first + at_once, rows)) for first in range(0, rows, at_once)]
+    if torch.is_grad_enabled() and (again or len(pieces) > 1):
+        return torch.cat([checkpoint(read, piece, use_reentrant=False) for piece in pieces], 2)
+    return torch.cat([read(piece) for piece in pieces], 2)
+
+
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Dense causal attention: a fused kernel where torch has it, plain arithmetic elsewhere."""
     groups = q.shape[1] // k.shape[1]
     if hasattr(F, "scaled_dot_product_attention"):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
     k, v = expand_heads(k, groups), expand_heads(v, groups)
-    rows = q.shape[2]
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, H, T, T)
-    future = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(future, -math.inf).softmax(-1) @ v
+    batch, heads, rows, _ = q.shape
+
+    def read(piece: slice) -> Tensor:
+        size, end = piece.stop - piece.start, piece.stop
+        scores = q[:, :, piece] @ k[:, :, :end].transpose(-1, -2) / math.sqrt(q.shape[-1])
+        future = torch.ones(size, end, dtype=torch.bool, device=q.device).triu(1 + piece.start)
+        return scores.masked_fill(future, -math.inf).softmax(-1) @ v[:, :, :end]
+
+    return in_pieces(read, rows, batch * heads * rows)
 
 
 def rope_table(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from conftest import tiny_model
+from torch.overrides import TorchFunctionMode
 
+from leanedge_train import model as model_module
 from leanedge_train.cache import (
     ArchiveRows,
     Reading,
@@ -46,6 +49,39 @@ def test_a_tail_in_pieces_is_the_tail_at_once() -> None:
         for i in range(0, 10, 3)
     ]
     assert float((torch.cat(pieces, 1) - at_once).abs().max()) < 1e-4
+
+
+class Largest(TorchFunctionMode):
+    """Remembers how many elements the largest tensor has that anything computes."""
+
+    elements = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def test_no_attention_matrix_is_larger_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, made = tiny_model(), batch((600,))
+
+    def learned() -> tuple[torch.Tensor, torch.Tensor, int]:
+        factors = torch.full((2, 1, 2, 32), 0.5, requires_grad=True)
+        with Largest() as largest:
+            teacher, reference = reference_pass(model, made)
+            reader = TailReader(teacher.cache, Reading(sink=4, recent=40, factors=factors))
+            hidden = tail_pass(model, reader, made.tail, made.zone_positions)
+            (hidden - reference).square().sum().backward()
+        return hidden.detach(), factors.grad, largest.elements
+
+    at_once, gradient, _ = learned()
+    bound = 5 * 4 * 610  # scores of five rows of four heads
+    monkeypatch.setattr(model_module, "SCORES_AT_ONCE_MAX", bound)
+    hidden, again, elements = learned()
+    assert elements <= max(bound, 600 * 4 * 32)  # all queries of the prompt
+    assert float((hidden - at_once).abs().max()) < 1e-5
+    assert float((again - gradient).abs().max()) < 1e-5 * float(gradient.abs().max())
 
 
 def test_borders_are_those_of_the_page_format() -> None:
