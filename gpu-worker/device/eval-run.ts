@@ -95,7 +95,7 @@ async function madeSamples(path: string, folder: string): Promise<string> {
     out: `${out}.${at}`,
     choice: {
       ...choice,
-      firstSeed: at * each,
+      firstSeed: (choice.firstSeed ?? 0) + at * each,
       count: Math.min(each, choice.count - at * each),
     },
   }));
