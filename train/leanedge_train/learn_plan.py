@@ -1,9 +1,9 @@
 """Learns cache plans: python3 -m leanedge_train.learn_plan --model FILE --corpus DIR --out DIR.
 
-One stage 1 gives raw factors (factors.pt), a plan for each share of K that is to go, the best plan
-for each byte target with a page budget, and a report (report.json). Plans for ranges of context
-are several runs: --min-tokens and --max-tokens say what is learned from, --context what the plans
-say that they are for.
+One stage 1 gives raw factors (factors.pt), a plan for each share of K that is to go, the best plans
+for each byte target with and without a page budget, and a report (report.json). Plans for ranges of
+context are several runs: --min-tokens and --max-tokens say what is learned from, --context what the
+plans say that they are for.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from .leank import (
     refine_factors,
 )
 from .load import open_model
-from .masks import block_mask, candidates_for
+from .masks import block_mask, candidates_for, fewest_bytes_read, with_page_budgets
 from .plan import CachePlan, kept_of
 from .plan_data import CONVERSATION_SHARES, chats, haystack_of, texts
 from .tails import TailSource, tail_batches
@@ -38,9 +38,6 @@ from .tokenizer import renderer, tokenizer_of
 
 MEASURED_BATCHES = 6
 GATE_L1 = 0.05  # DuoAttention's
-# Page budgets that are tried for a byte target, and how much worse one may be than reading all.
-PAGE_BUDGETS = (8, 16, 32, 64)
-PAGE_BUDGET_SLACK = 1.05
 
 
 def file_name(model: str, plan: str) -> str:
@@ -207,8 +204,8 @@ class PlanMaker:
         self.write(plan, distillation=costs[best], by_candidate=costs)
 
     def plan_for_bytes(self, factors: Tensor, target: float) -> None:
-        """The plan whose answers are closest, of all that take at most `target` bytes a token; and
-        the smallest page budget that costs it next to nothing."""
+        """The plan whose answers are closest, of all that take at most `target` bytes a token; and,
+        of the closest ones under page budgets, the one that reads least."""
         zones = {"sink": self.reading.sink, "recent": self.reading.recent}
         # Small shares of K are best chosen by a larger L1 weight: each set has its candidates.
         found = [
@@ -216,29 +213,27 @@ class PlanMaker:
             for one in factors
             for candidate in candidates_for(one.cpu(), target, align=self.arguments.align, **zones)
         ]
-        candidates = list({candidate.plan.fingerprint(): candidate for candidate in found}.values())
-        if not candidates:
+        plans = list({one.plan.fingerprint(): one.plan for one in found}.values())
+        if not plans:
             raise ValueError(f"no plan takes {target} bytes a token")
-        costs = self.costs([reading_of(one.plan, self.device) for one in candidates])
+        costs = self.costs([reading_of(plan, self.device) for plan in plans])
         best = costs.index(min(costs))
-        plan = replace(
-            candidates[best].plan, name=f"bytes-{round(target)}",
-            source=f"LeanK, K and V bits and channels chosen for {target} bytes a token",
+        name, source = f"bytes-{round(target)}", "LeanK, K and V bits and channels"
+        self.write(
+            replace(plans[best], name=name, source=f"{source} chosen for {target} bytes a token"),
+            distillation=costs[best], candidates=len(plans),
         )  # fmt: skip
-        self.write(plan, distillation=costs[best], candidates=len(candidates))
-        if plan.storage_k == "f16":
-            return  # its pages would need bounds beside them, and be larger
-        limited = [
-            replace(
-                plan, pages_per_step=pages, pages_floor=pages, name=f"{plan.name}-pages-{pages}"
-            )
-            for pages in PAGE_BUDGETS
-        ]
-        page_costs = self.costs([reading_of(one, self.device) for one in limited])
-        for one, cost in zip(limited, page_costs, strict=True):
-            if cost <= PAGE_BUDGET_SLACK * costs[best]:
-                self.write(one, distillation=cost, by_candidate=page_costs)
-                return
+        limited = with_page_budgets(plans, costs, target)
+        page_costs = self.costs([reading_of(plan, self.device) for plan in limited])
+        chosen = fewest_bytes_read(limited, page_costs, costs[best])
+        if chosen is None:
+            return
+        name = f"{name}-pages-{chosen.pages_per_step}"
+        source = f"{source} and pages chosen for {target} bytes a token"
+        self.write(
+            replace(chosen, name=name, source=source),
+            distillation=page_costs[limited.index(chosen)], candidates=len(limited),
+        )  # fmt: skip
 
 
 def learn(arguments: argparse.Namespace) -> dict[str, object]:

@@ -4,7 +4,7 @@ All functions take values (layers, kv_heads, head_dim): learned factors, or any 
 they keep is widths that are multiples of `align`, so that the result is a legal cache plan.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -100,3 +100,37 @@ def candidates_for(
         if (1 - slack) * bytes_per_token <= size <= bytes_per_token:
             found.append(Candidate(candidate, size))
     return found
+
+
+# Pages that a step may read, of each head.
+PAGE_BUDGETS = (8, 16, 32, 64)
+# How much further from the whole cache a plan with a page budget may be than the best without.
+PAGE_BUDGET_SLACK = 1.05
+BUDGETED_MAX = 4  # plans that page budgets are tried with
+
+
+def with_page_budgets(
+    plans: list[CachePlan], costs: list[float], bytes_per_token: float
+) -> list[CachePlan]:
+    """The best plans of a byte target under each page budget, where what they then take (f16 pages
+    need bounds beside them) is still within the target."""
+    order = sorted(range(len(plans)), key=costs.__getitem__)
+    near = [index for index in order if costs[index] <= PAGE_BUDGET_SLACK * costs[order[0]]]
+    limited = [
+        replace(plans[index], pages_per_step=pages, pages_floor=pages)
+        for index in near[:BUDGETED_MAX]
+        for pages in PAGE_BUDGETS
+    ]
+    return [plan for plan in limited if plan.archive_bytes_per_token() <= bytes_per_token]
+
+
+def fewest_bytes_read(
+    limited: list[CachePlan], costs: list[float], cost_best: float
+) -> CachePlan | None:
+    """Of plans with page budgets that cost next to nothing, the one whose steps read least."""
+    fitting = [
+        (plan.pages_per_step * plan.page_bytes(), cost, index)
+        for index, (plan, cost) in enumerate(zip(limited, costs, strict=True))
+        if cost <= PAGE_BUDGET_SLACK * cost_best
+    ]
+    return limited[min(fitting)[2]] if fitting else None

@@ -1,6 +1,7 @@
 """Stage 1 finds what matters, stage 2 keeps it, and masks meet their budget."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,8 +26,10 @@ from leanedge_train.masks import (
     block_mask,
     candidates_for,
     even_mask,
+    fewest_bytes_read,
     head_mask,
     untied,
+    with_page_budgets,
 )
 from leanedge_train.model import Transformer
 
@@ -188,6 +191,24 @@ def test_candidates_meet_a_byte_target() -> None:
     coarse = candidates_for(values, 400, align=32)
     widths = {len(kept) for c in coarse for heads in c.plan.kept for kept in heads}
     assert coarse and widths <= {0, 32, 64}
+
+
+def test_page_budgets_are_tried_with_the_best_plans_of_a_target() -> None:
+    values = torch.rand(4, 2, 64, generator=torch.Generator().manual_seed(4))
+    plans = [candidate.plan for candidate in candidates_for(values, 400)]
+    costs = [1.2] * len(plans)
+    costs[2], costs[5] = 1.0, 1.04
+    limited = with_page_budgets(plans, costs, 400)
+    assert {plan.kept for plan in limited} == {plans[2].kept, plans[5].kept}
+    assert [plan.pages_per_step for plan in limited] == [8, 16, 32, 64] * 2
+    assert all(plan.pages_floor == plan.pages_per_step for plan in limited)
+    # 8 pages of the best cost too much; of the other they read less than 16 of the best would.
+    found = fewest_bytes_read(limited, [1.5, 1.0, 1.0, 1.0, 1.05, 1.0, 1.0, 1.0], 1.0)
+    assert found == limited[4]
+    assert fewest_bytes_read(limited, [1.06] * 8, 1.0) is None
+    # Pages in f16 need bounds beside them, and the target has no room for these.
+    f16 = replace(plans[0], storage_k="f16", storage_v="f16")
+    assert with_page_budgets([f16], [1.0], f16.archive_bytes_per_token()) == []
 
 
 def test_factors_of_two_tasks_are_compared_by_value_rank_and_mask() -> None:
