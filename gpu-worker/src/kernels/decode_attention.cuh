@@ -19,7 +19,7 @@ namespace leanedge::cuda {
 
 // Attends for one head and one row (shared.row) over units [begin, end) of the pair and leaves each
 // warp's results in shared memory.
-template <PageStorage K, PageStorage V, int D, int kWarps>
+template <PageStorage K, PageStorage V, int D, int kWarps, bool kBoth>
 __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, int full_rows,
                                              int kv_head, int begin, int end, uint8_t* ring,
                                              DecodeShared<D, kWarps>& shared, const float* q) {
@@ -92,7 +92,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   // A warp without pages asks for its rows at once.
   const bool rows_only = stream.count <= 0;
   if (rows_only && begin < tiles) issue_tiles();
-  load_query<D, kWarps>(q, p.group, p.scale, shared);
+  load_query<D, kWarps, kBoth>(q, p.group, p.scale, shared);
   __syncthreads();
 
   const float scale[2] = {shared.q_scale[2 * t], shared.q_scale[2 * t + 1]};
@@ -110,20 +110,11 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   float minima[4] = {};
   int use = 0;
   int fill = kStages - 1;
-  // Where a block has a multiprocessor to itself, its warps meet now and then: the scheduler would let some of them run
-  // ahead, and the last ones, alone at the end, have too little in flight.
-  constexpr bool kMeets = kWarps != decode_warps(K, V);
-  const int meet = kMeets ? p.wide_meet : 0;
-  const int rounds = meet > 0 ? (page_end - page_begin + kWarps - 1) / kWarps : stream.count;
-  for (int i = 0; i < rounds; ++i) {
-    if constexpr (kMeets) {
-      if (meet > 0 && i > 0 && i % meet == 0) __syncthreads();
-      if (i >= stream.count) continue;
-    }
+  for (int i = 0; i < stream.count; ++i) {
     issue_page(i + kStages - 1, fill);
     copy_async_wait_for<kStages - 1>();
     __syncwarp();
-    page_attend<K, V, D>(ring + use * stage_bytes, head.width, stream.v_stage, at,
+    page_attend<K, V, D, kBoth>(ring + use * stage_bytes, head.width, stream.v_stage, at,
                          &shared.q_pairs[0][0], scale, softmax, out, minima);
     __syncwarp();
     use = use + 1 == kStages ? 0 : use + 1;
@@ -143,7 +134,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
       issue_tile(first + (p.tile_stages - 1) * kWarps * kRows, fill);
       copy_async_wait(p.tile_stages - 1);
       __syncwarp();
-      tile_attend<V, D, kRows>(ring + use * kTileBytes, row_end - first, lane, &shared.q[0][0],
+      tile_attend<V, D, kRows, kBoth>(ring + use * kTileBytes, row_end - first, lane, &shared.q[0][0],
                                scale, softmax, out, minima);
       __syncwarp();
       use = use + 1 == p.tile_stages ? 0 : use + 1;
@@ -154,7 +145,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   __syncwarp();
 
   // The ring is drained: its start takes the outputs.
-  leave_results<V, D>(softmax, out, minima, p.group, warp, lane, reinterpret_cast<float*>(ring),
+  leave_results<V, D, kBoth>(softmax, out, minima, p.group, warp, lane, reinterpret_cast<float*>(ring),
                       shared.results);
   __syncthreads();
 }
@@ -173,8 +164,9 @@ __device__ __forceinline__ int find_row(int rows, Reached reached) {
   }
 }
 
-// One layer for all rows of a step. kWarps: of a block, decode_warps(K, V), or those of a whole multiprocessor.
-template <PageStorage K, PageStorage V, int D, int kWarps>
+// One layer for all rows of a step. kWarps: of a block, decode_warps(K, V), or those of a whole multiprocessor. kBoth: for
+// groups of at most 4 query heads, each of which stands in two columns of a product (page_outputs()).
+template <PageStorage K, PageStorage V, int D, int kWarps, bool kBoth = false>
 __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                                                    ? kDecodeThreadsPerSm / 32 / kWarps
                                                    : 1)
@@ -186,11 +178,11 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                                                                 : kWideSharedStatic),
                 "the launcher leaves room for it");
 
-  uint8_t* ring = rings + (threadIdx.x >> 5) * p.warp_bytes;
+  uint8_t* ring = rings + opaque((threadIdx.x >> 5) * static_cast<uint32_t>(p.warp_bytes));
   const int rows = p.step.row_count;
   auto page_cost = [&](int h) -> int {
     const DecodeHead& head = p.head[h];
-    return (head.k_bytes + head.v_bytes) >> 4;
+    return head.width ? ((head.k_bytes + head.v_bytes) >> 4) + p.page_cost : 0;
   };
   int page_costs = 0;
   for (int h = 0; h < p.kv_heads; ++h) page_costs += page_cost(h);
@@ -201,9 +193,10 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                p.kv_heads +
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
-  const SplitShare split = split_share(row_begin(rows), gridDim.x, p.share_min);
-  const int64_t begin = blockIdx.x * split.share;
-  const int64_t end = min(begin + split.share, split.total);
+  const SplitShare split = split_share(row_begin(rows), static_cast<int32_t>(gridDim.x), p.share_min, p.wave, p.late_share);
+  const int32_t block = static_cast<int32_t>(blockIdx.x);
+  const int64_t begin = split_begin(split, block);
+  const int64_t end = min(split_begin(split, block + 1), split.total);
   if (begin >= end) return;
 
   // The pair in which the share begins.
@@ -248,7 +241,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
     __syncthreads();
     int full_rows = 0;
     for (int s = 0; s < shared.row.span_count; ++s) full_rows += shared.row.spans[s].rows;
-    attend_units<K, V, D, kWarps>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
+    attend_units<K, V, D, kWarps, kBoth>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
                           split_units(pair, end), ring, shared, p.q + first_head * D);
 
     const int part = split_part(blockIdx.x, first_owner);

@@ -45,6 +45,11 @@ DecodeKernel decode_wide_kernel() {
   return kernel_decode_attention<PageStorage::kF16, PageStorage::kF16, 128, kWideWarps>;
 }
 
+DecodeKernel decode_both_kernel() {
+  return kernel_decode_attention<PageStorage::kInt2, PageStorage::kInt2, 128,
+                                 decode_warps(PageStorage::kInt2, PageStorage::kInt2), true>;
+}
+
 }  // namespace leanedge::cuda
 
 using namespace leanedge;
@@ -364,7 +369,7 @@ int main() {
   constexpr DecodeForm kClusters = DecodeForm::kClusters;
   constexpr DecodeForm kShares = DecodeForm::kShares;
   constexpr DecodeForm kWide = DecodeForm::kWide;
-  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,share_wide=64,wide_meet=2", 1);
+  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,share_wide=64", 1);
   for (PageStorage storage :
        {PageStorage::kF16, PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
     // Unequal heads; rows of every length; clusters of eight, four, two and one block, the last with several pages a warp.
@@ -378,6 +383,18 @@ int main() {
     if (storage != PageStorage::kF16) continue;
     run({storage, 4, {32, 80}, {900, 70}, 3, kWide, Copies::kLate, 0});
     run({storage, 7, {128}, {500}, 2, kWide, Copies::kEarly, 0});
+  }
+  // Shares that fall from wave to wave, or grow; pages that count more than their bytes; query heads twice in a product.
+  for (const char* forms : {"share_min=64,late_share=60,page_cost=40,both_runs=1",
+                            "share_min=64,late_share=150,page_cost=7"}) {
+    setenv("LEANEDGE_CUDA_VARIANTS", forms, 1);
+    variants_read();
+    for (PageStorage storage : {PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
+      run({storage, 4, {48, 128}, {700, 33}, 3, kShares, Copies::kLate, 0});
+      run({storage, 3, {0, 112}, {300, 64, 2}, 2, kShares, Copies::kEarly, 0});
+    }
+    run({PageStorage::kInt2, 1, {64, 16, 96}, {900}, 4, kShares, Copies::kEarly, 0});
+    run({PageStorage::kInt2, 7, {32}, {600}, 3, kShares, Copies::kLate, 0});
   }
   printf("%d passed, %d failed   gpu-worker/test/host_kernel/decode_test.cpp\n", passed, failed);
   return failed != 0;
