@@ -5,12 +5,14 @@
 // blocks, in order.
 #pragma once
 
+#include "clock_marks.cuh"
 #include "decode_kernels.h"
 #include "decode_merge.cuh"
 #include "decode_shared.cuh"
 #include "full_rows.cuh"
 #include "leanedge_cuda/decode_attention.h"
 #include "page_stream.cuh"
+#include "share_claim.cuh"
 #include "split.h"
 #include "warp_attend.cuh"
 #include "warp_ops.cuh"
@@ -22,7 +24,8 @@ namespace leanedge::cuda {
 template <PageStorage K, PageStorage V, int D, int kWarps, bool kBoth>
 __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, int full_rows,
                                              int kv_head, int begin, int end, uint8_t* ring,
-                                             DecodeShared<D, kWarps>& shared, const float* q) {
+                                             DecodeShared<D, kWarps>& shared, const float* q,
+                                             ClockSheet& marks) {
   const int warp = threadIdx.x >> 5;
   const PageLane at = page_lane<K, V, D>(threadIdx.x & 31);
   const int lane = at.lane;
@@ -73,6 +76,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   // What was read so far was written long before this step. From here on the results of the kernel
   // before this one count: q, the newest rows, the scratch that it shares with the last layer.
   wait_for_previous_kernel();
+  marks.put_first(kMarkWait);
 
   // Full rows pass through the ring as pages do, in tiles.
   constexpr int kRows = decode_tile_rows(K, V);
@@ -104,6 +108,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   }
   __syncthreads();
 
+  marks.put_first(kMarkQuery);
+
   Softmax softmax;
   softmax_reset(softmax);
   float out[D / 16][4] = {};
@@ -120,6 +126,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
     use = use + 1 == kStages ? 0 : use + 1;
     fill = fill + 1 == kStages ? 0 : fill + 1;
   }
+
+  marks.warp_done();
 
   // The drained ring takes tiles instead.
   if (begin < tiles) {
@@ -148,6 +156,8 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   leave_results<V, D, kBoth>(softmax, out, minima, p.group, warp, lane, reinterpret_cast<float*>(ring),
                       shared.results);
   __syncthreads();
+  marks.put(kMarkPages);
+  marks.pair_done(page_end - page_begin);
 }
 
 // The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All
@@ -178,6 +188,10 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                                                                 : kWideSharedStatic),
                 "the launcher leaves room for it");
 
+  ClockSheet marks;
+#ifdef LEANEDGE_CLOCK_MARKS
+  marks.begin(p.marks);
+#endif
   uint8_t* ring = rings + opaque((threadIdx.x >> 5) * static_cast<uint32_t>(p.warp_bytes));
   const int rows = p.step.row_count;
   auto page_cost = [&](int h) -> int {
@@ -194,7 +208,14 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
   const SplitShare split = split_share(row_begin(rows), static_cast<int32_t>(gridDim.x), p.share_min, p.wave, p.late_share);
-  const int32_t block = static_cast<int32_t>(blockIdx.x);
+  if (p.late_by == 0 || split.less == 0) {
+    if (threadIdx.x == 0) shared.block = static_cast<int>(blockIdx.x);
+  } else if (threadIdx.x < 32) {
+    shared.block = share_claim(p.claims, split, static_cast<int>(gridDim.x),
+                               p.late_by == 1 ? -1 : warp_slot() / kWarps);
+  }
+  __syncthreads();
+  const int32_t block = shared.block;
   const int64_t begin = split_begin(split, block);
   const int64_t end = min(split_begin(split, block + 1), split.total);
   if (begin >= end) return;
@@ -242,9 +263,9 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
     int full_rows = 0;
     for (int s = 0; s < shared.row.span_count; ++s) full_rows += shared.row.spans[s].rows;
     attend_units<K, V, D, kWarps, kBoth>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
-                          split_units(pair, end), ring, shared, p.q + first_head * D);
+                          split_units(pair, end), ring, shared, p.q + first_head * D, marks);
 
-    const int part = split_part(blockIdx.x, first_owner);
+    const int part = split_part(shared.block, first_owner);
     float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
     for (int i = threadIdx.x; i < p.group * D / 4; i += kThreads) {
       const int n = i / (D / 4);
@@ -261,13 +282,15 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
         }
       }
     }
+    marks.put(kMarkPart);
     if (owners > 1) {
-      merge_pair<D, kWarps>(p, part_sums, this_row * p.kv_heads + this_head, first_owner, owners,
-                            shared.results, shared.last);
+      merge_pair<D, kWarps>(p, part_sums, this_row * p.kv_heads + this_head, shared.block,
+                            first_owner, owners, shared.results, shared.last);
     }
     // The results lie in the rings, which the next pair fills.
     __syncthreads();
   }
+  marks.end(shared.block);
 }
 
 }  // namespace leanedge::cuda

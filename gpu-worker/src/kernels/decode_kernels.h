@@ -47,6 +47,8 @@ struct DecodeParams {
   int32_t share_min;         // chunks, split.h
   int32_t wave;              // blocks, split.h
   int32_t late_share;        // percent, split.h
+  int32_t late_by;           // how blocks claim shares; 0: a block takes that of its index
+  uint32_t* claims;          // share_claim.cuh; 0 between launches
   int32_t merge_group;       // blocks of a group; 0: no groups; 1: as many as are best
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
@@ -61,6 +63,9 @@ struct DecodeParams {
   int32_t tile_cost;   // chunks, split.h
   int32_t start_cost;  // chunks, split.h
   float scale;         // log2(e) / sqrt(head_dim)
+#ifdef LEANEDGE_CLOCK_MARKS
+  unsigned long long* marks;  // (grid, kMarks), clock_marks.cuh; null: none
+#endif
 };
 static_assert(sizeof(DecodeParams) <= 4096, "kernel parameters");
 

@@ -119,4 +119,11 @@ LEANEDGE_DEVICE SplitGroup split_group(int32_t block, int32_t first_owner, int32
   return {first, rest < size ? rest : size, (owners + size - 1) / size};
 }
 
+// Where blocks claim shares (share_claim.cuh): words of device memory, 0 between launches: blocks that came, of each
+// multiprocessor; shares taken, of each wave; shares taken in all.
+inline constexpr int32_t kClaimWaves = 8;
+LEANEDGE_DEVICE constexpr int32_t claim_words(int32_t processors) {
+  return processors + kClaimWaves + 1;
+}
+
 }  // namespace leanedge::cuda

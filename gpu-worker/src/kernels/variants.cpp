@@ -35,6 +35,7 @@ void variants_read() {
   values.wide_pairs = value_of(text, "wide_pairs", 1 << 16, values.wide_pairs);
   values.late_share = value_of(text, "late_share", 190, values.late_share);
   if (values.late_share < 10) values.late_share = 10;
+  values.late_by = value_of(text, "late_by", 2, values.late_by);
   values.page_cost = value_of(text, "page_cost", 1024, values.page_cost);
   values.both_runs = value_of(text, "both_runs", 1, values.both_runs);
   values.cluster_pages = value_of(text, "cluster_pages", 1 << 16, values.cluster_pages);

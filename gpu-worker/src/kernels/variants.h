@@ -21,6 +21,9 @@ struct Variants {
   // Decode attention over quantised pages: share of the blocks that start last, in percent (10 .. 190) of that of the first
   // ones; the waves between get what lies between. A multiprocessor prefers some of its warps.
   int32_t late_share = 100;
+  // Which block takes which share where late_share is not 100: 0: by its index; 1: by the order in which the blocks of its
+  // multiprocessor began; 2: by the places of its warps there.
+  int32_t late_by = 0;
   // Decode attention over quantised pages: chunks that a page counts beside its bytes where work is divided: narrow heads
   // take longer than their bytes tell.
   int32_t page_cost = 0;
