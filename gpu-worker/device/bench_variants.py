@@ -43,14 +43,15 @@ BOTH = (
     "both_runs=1,late_share=80,page_cost=32",
 )
 CLAIMED = tuple(f"late_share={x},late_by={by}" for by in (1, 2) for x in (85, 70, 125))
+START = ("start_cost=50", "start_cost=150", "start_cost=200")
 MERGE = ("merge_group=0", "merge_group=8", "merge_group=16")
 FEW = (
     ((LLAMA, True, 3, 8, 32768), (*BOTH, *LATE, *CLAIMED, *COST)),
-    ((LLAMA, True, 3, 1, 131072), (*BOTH, *LATE, *CLAIMED, *COST, *MERGE)),
-    ((LLAMA, True, 2, 1, 131072), (*LATE, *CLAIMED, *COST, *MERGE)),
-    ((LLAMA, True, 1, 1, 131072), (*LATE, *COST, *MERGE)),
-    ((QWEN, True, 0, 1, 131072), ("wide_pairs=0", "share_wide=10240", *MERGE)),
-    ((QWEN, True, 0, 8, 32768), ("wide_pairs=0", *MERGE)),
+    ((LLAMA, True, 3, 1, 131072), (*BOTH, *LATE, *CLAIMED, *COST, *START, *MERGE)),
+    ((LLAMA, True, 2, 1, 131072), (*LATE, *CLAIMED, *COST, *START, *MERGE)),
+    ((LLAMA, True, 1, 1, 131072), (*LATE, *COST, *START, *MERGE)),
+    ((QWEN, True, 0, 1, 131072), ("wide_pairs=0", *START, *MERGE)),
+    ((QWEN, True, 0, 8, 32768), ("wide_pairs=0", *START, *MERGE)),
     ((LLAMA, True, 3, 32, 16384), ("both_runs=1", *LATE[1:4:2], "both_runs=1,late_share=80", *COST[1:])),
     ((LLAMA, True, 2, 8, 32768), (*LATE, *COST)),
     ((LLAMA, True, 1, 8, 32768), (*LATE[1:5], *COST[1:])),

@@ -37,6 +37,7 @@ void variants_read() {
   if (values.late_share < 10) values.late_share = 10;
   values.late_by = value_of(text, "late_by", 2, values.late_by);
   values.page_cost = value_of(text, "page_cost", 1024, values.page_cost);
+  values.start_cost = value_of(text, "start_cost", 1000, values.start_cost);
   values.both_runs = value_of(text, "both_runs", 1, values.both_runs);
   values.cluster_pages = value_of(text, "cluster_pages", 1 << 16, values.cluster_pages);
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);

@@ -27,6 +27,9 @@ struct Variants {
   // Decode attention over quantised pages: chunks that a page counts beside its bytes where work is divided: narrow heads
   // take longer than their bytes tell.
   int32_t page_cost = 0;
+  // Decode attention: what beginning and ending a pair of row and KV head counts where work is divided, in percent of what
+  // the launcher says.
+  int32_t start_cost = 100;
   // Decode attention over pages of int2 of which a KV head has at most 4 query heads: 1: they stand in both halves of a
   // product's 8 columns, each half of which takes one of the two runs of a chunk of V.
   int32_t both_runs = 0;

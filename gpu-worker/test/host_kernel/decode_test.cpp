@@ -390,7 +390,7 @@ int main() {
   }
   // Shares that fall from wave to wave, or grow; pages that count more than their bytes; query heads twice in a product.
   for (const char* forms : {"share_min=64,late_share=60,page_cost=40,both_runs=1",
-                            "share_min=64,late_share=150,page_cost=7"}) {
+                            "share_min=64,late_share=150,page_cost=7,start_cost=20"}) {
     setenv("LEANEDGE_CUDA_VARIANTS", forms, 1);
     variants_read();
     for (PageStorage storage : {PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
