@@ -140,7 +140,15 @@ class Bench:
             "shape": layers[1].shape(),
         }
         # `order` lies behind the step's page tables.
-        return {"run": run, "out": out, "line": line, "layers": plan.layers, "kv_heads": kv_heads, "keep": order}
+        return {
+            "run": run,
+            "out": out,
+            "line": line,
+            "layers": plan.layers,
+            "shapes": [layer.shape() for layer in layers],
+            "kv_heads": kv_heads,
+            "keep": order,
+        }
 
     def timed(self, case):
         """Measures a case as the kernels are now, keeps its line and prints it."""

@@ -25,10 +25,10 @@ MARKS = 16
 START, QUERY, PAGES, PART, END, PLACE, COUNT, START_NS, WARP, END_NS, WAIT = (*range(9), 12, 13)
 
 
-def sheets(case, grid):
-    """(launches, grid, MARKS) of one replay of a case's graph, after three that warm up."""
-    run, launches = case["run"], case["layers"]
-    marks = torch.zeros((launches, grid, MARKS), dtype=torch.int64, device="cuda")
+def sheets(case, grids):
+    """(launches, blocks of the largest grid, MARKS) of one replay of a case's graph, after three that warm up."""
+    run = case["run"]
+    marks = torch.zeros((sum(grids), MARKS), dtype=torch.int64, device="cuda")
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         run()
@@ -41,7 +41,10 @@ def sheets(case, grid):
     for _ in range(4):
         graph.replay()
     torch.cuda.synchronize()
-    return marks.cpu().numpy()
+    out = np.zeros((len(grids), max(grids), MARKS), dtype=np.int64)
+    for launch, of in enumerate(np.split(marks.cpu().numpy(), np.cumsum(grids)[:-1])):
+        out[launch, : len(of)] = of
+    return out
 
 
 def aligned(all_marks):
@@ -76,8 +79,8 @@ def percentiles(values):
     return [round(float(x), 2) for x in np.percentile(values, (0, 10, 50, 90, 100))]
 
 
-def summed_up(case, grid, processors):
-    raw = sheets(case, grid)
+def summed_up(case, grids, processors):
+    raw = sheets(case, grids)
     times, place, idle = aligned(raw)
     marks = {name: [] for name in ("start", "wait", "query", "pages", "part", "end")}
     leave, merge = [], []
@@ -161,13 +164,13 @@ def main():
         (case,) = prepared(bench, (shape,))
         model, _, k, batch, tokens = shape
         wide = k == 0 and batch * case["kv_heads"] <= 128
-        grid = processors * (1 if wide else case["line"]["shape"][0])
+        grids = [processors * (1 if wide else blocks) for blocks, *_ in case["shapes"]]
         for variant in variants:
             if time.monotonic() - begun > arguments.seconds:
                 return
             choose(variant)
             library.harness_variants_read()
-            line = summed_up(case, grid, processors)
+            line = summed_up(case, grids, processors)
             name = f"{model} {case['line']['k']} {batch} x {tokens}"
             lines.append({"case": name, "variant": variant or "as it is", **line})
             show(lines[-1])
