@@ -58,13 +58,14 @@ def cudnn_us(batch, tokens, heads, kv_heads):
 
 
 class Bench:
-    def __init__(self, masks):
+    def __init__(self, masks, rate=None):
+        """`rate`: GB/s of a device copy, measured where none is given."""
         self.masks = masks
         # f16 values that make sense as values, scales and minima alike; as codes any bits do.
         self.arena = torch.empty(ARENA_BYTES // 2, dtype=torch.float16, device="cuda")
         for part in self.arena.split(1 << 28):
             part.copy_(torch.randn(part.numel(), device="cuda") * 0.05)
-        self.rate = copy_rate(4 << 30)
+        self.rate = rate or copy_rate(4 << 30)
         self.cudnn = {}
         self.lines = []
         self.flushes = []
@@ -139,7 +140,15 @@ class Bench:
             "shape": layers[1].shape(),
         }
         # `order` lies behind the step's page tables.
-        return {"run": run, "out": out, "line": line, "layers": plan.layers, "keep": order}
+        return {
+            "run": run,
+            "out": out,
+            "line": line,
+            "layers": plan.layers,
+            "shapes": [layer.shape() for layer in layers],
+            "kv_heads": kv_heads,
+            "keep": order,
+        }
 
     def timed(self, case):
         """Measures a case as the kernels are now, keeps its line and prints it."""

@@ -1,9 +1,10 @@
 """Forms of kernels against each other (gpu-worker/src/kernels/variants.h), so that one run says which becomes the
-default. `attention`: decode attention alone where it misses its aims, through the harness; `matrix`: all products of a
+default. `attention`: decode attention alone where it misses its aims, through the harness; `attention-few`: the same for
+few long sequences, all forms that are for them; `matrix`: all products of a
 step at batch 1, likewise; `engine`: whole steps; `tune-attention` and `tune`: which forms are faster, for the steps behind
 this one. Most telling cases come first. Prints a line a case and keeps variants-PART.json and .md in $OUT up to date.
 
-    python3 bench_variants.py attention|matrix|engine|tune-attention|tune [--forms q4_0,fp8,bf16] [--seconds N]"""
+    python3 bench_variants.py attention|attention-few|matrix|engine|tune-attention|tune [--forms q4_0,fp8,bf16] [--seconds N]"""
 
 import argparse
 import os
@@ -11,7 +12,7 @@ import os
 from engine_bench import DEVICE, BenchEngine, Report, decode, fill, kept_channels, late, plan
 
 LLAMA, QWEN = "llama-3.1-8b", "qwen2.5-7b"
-WIDE = ("wide_pairs=0", "wide_meet=0", "wide_meet=16")
+WIDE = ("wide_pairs=0",)
 CLUSTERS = ("cluster_pages=0", "cluster_pages=1", "cluster_pages=8")
 # Shapes that decode attention is measured at alone: model, mask, storage, batch, tokens; and forms to compare there.
 LONG = ((QWEN, True, 0, 1, 131072), (LLAMA, True, 0, 1, 131072))
@@ -31,6 +32,38 @@ ATTENTION = (
         ((LLAMA, True, 3, 1, 131072), (LLAMA, True, 2, 1, 131072), (LLAMA, True, 3, 8, 32768)),
         ("share_min=1024", "share_min=4096", "merge_group=8"),
     ),
+)
+# Few long sequences: each shape and the forms to compare there.
+LATE = tuple(f"late_share={x}" for x in (95, 90, 85, 80, 70, 60, 110, 125))
+COST = ("page_cost=16", "page_cost=32", "page_cost=64")
+BOTH = (
+    "both_runs=1",
+    *(f"both_runs=1,{late}" for late in LATE),
+    *(f"both_runs=1,{cost}" for cost in COST),
+    "both_runs=1,late_share=80,page_cost=32",
+)
+CLAIMED = tuple(f"late_share={x},late_by={by}" for by in (1, 2) for x in (85, 70, 125))
+START = ("start_cost=50", "start_cost=150", "start_cost=200")
+MERGE = ("merge_group=0", "merge_group=8", "merge_group=16")
+FEW = (
+    ((LLAMA, True, 3, 8, 32768), (*BOTH, *LATE, *CLAIMED, *COST)),
+    ((LLAMA, True, 3, 1, 131072), (*BOTH, *LATE, *CLAIMED, *COST, *START, *MERGE)),
+    ((LLAMA, True, 2, 1, 131072), (*LATE, *CLAIMED, *COST, *START, *MERGE)),
+    ((LLAMA, True, 1, 1, 131072), (*LATE, *COST, *START, *MERGE)),
+    ((QWEN, True, 0, 1, 131072), ("wide_pairs=0", *START, *MERGE)),
+    ((QWEN, True, 0, 8, 32768), ("wide_pairs=0", *START, *MERGE)),
+    ((LLAMA, True, 3, 32, 16384), ("both_runs=1", *LATE[1:4:2], "both_runs=1,late_share=80", *COST[1:])),
+    ((LLAMA, True, 2, 8, 32768), (*LATE, *COST)),
+    ((LLAMA, True, 1, 8, 32768), (*LATE[1:5], *COST[1:])),
+)
+# Shapes and forms whose blocks leave clock marks (decode_marks.py).
+FEW_MARKS = (
+    ((LLAMA, True, 3, 8, 32768), ("", "late_share=80", "late_share=80,late_by=1", "both_runs=1")),
+    ((LLAMA, True, 3, 1, 131072), ("", "both_runs=1")),
+    ((LLAMA, True, 2, 1, 131072), ("", "late_share=80")),
+    ((LLAMA, True, 1, 1, 131072), ("",)),
+    ((QWEN, True, 0, 1, 131072), ("",)),
+    ((QWEN, True, 0, 8, 32768), ("",)),
 )
 MATRIX = ("halves=0", "balance=0", "halves=0,balance=0")
 MIB = 1 << 20
@@ -84,6 +117,20 @@ def attention(report, arguments):
                 choose(variant)
                 for line in attention_us(bench, cases, variant):
                     report.show(**line)
+
+
+def attention_few(report, arguments):
+    from bench import Bench
+
+    bench = Bench(os.environ["LEANEDGE_MASKS"], report.copy / 1e9)
+    for shape, variants in FEW:
+        cases = prepared(bench, (shape,))
+        for variant in ("", *variants, ""):  # the last one again: what differs from the first is noise
+            if late(arguments.seconds):
+                return
+            choose(variant)
+            for line in attention_us(bench, cases, variant):
+                report.show(**line)
 
 
 def matrix(report, arguments):
@@ -227,6 +274,7 @@ def tune(report, arguments):
 
 PARTS = {
     "attention": attention,
+    "attention-few": attention_few,
     "matrix": matrix,
     "engine": engine,
     "tune-attention": tune_attention,
@@ -245,4 +293,5 @@ def main():
     PARTS[arguments.part](report, arguments)
 
 
-main()
+if __name__ == "__main__":
+    main()

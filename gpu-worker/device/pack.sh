@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what a machine with a GPU needs that has neither Node nor npm nor network, for `run.sh --pack`:
 #   gpu-worker/device/pack.sh [--masks FOLDER] [FOLDER]      default: gpu-worker/build/pack
-# Into it go the engine, the harness of the kernels and the reference as libraries (scripts/build-cuda.sh, for
+# Into it go the engine, the harness of the kernels, with and without clock marks, and the reference as libraries (scripts/build-cuda.sh, for
 # sm_90a), the addon, Node, stripped (node.xz, 26 MB), the programs that run in it as one file each, and the
 # published masks (default ../shared/plans) where they are. What is newer than its sources is kept.
 set -euo pipefail
@@ -15,7 +15,7 @@ fi
 out=${1:-gpu-worker/build/pack}
 mkdir -p "$out"
 built=gpu-worker/build/cuda-90a
-scripts/build-cuda.sh --architectures 90a --harness "$built"
+scripts/build-cuda.sh --architectures 90a --marks "$built"
 scripts/build-addon.sh "$built"
 cp "$built/leanedge.node" "$out/"
 for library in "$built"/*.so; do xz --stdout "$library" >"$out/$(basename "$library").xz"; done

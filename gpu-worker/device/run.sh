@@ -7,7 +7,7 @@
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
 #   racecheck-FAMILY, check-forms, sanitize-forms, sessions, serving-model, serving, serving-gateway, node, eval, peers-warm,
-#   peers, variants, latency, profile, tune, and any of the above. STEP+STEP+...: these run side by side. device/plan.md says what each takes and gives.
+#   peers, variants, attention-few, latency, profile, tune, and any of the above. STEP+STEP+...: these run side by side. device/plan.md says what each takes and gives.
 # --minutes: no step begins later, and none runs beyond (default 30; may be a fraction).
 # --pack: what pack.sh has packed: libraries, Node, masks. Without it the libraries are built here (--build: or taken from
 #   that folder), with nvcc 13.0, cmake and ninja; steps in Node are left out.
@@ -85,6 +85,7 @@ limit() {
     eval) echo 560 ;;
     peers-warm | peers) echo 200 ;;
     variants) echo 150 ;;
+    attention-few) echo 120 ;;
     latency) echo 150 ;;
     profile) echo 120 ;;
     tune) echo 75 ;;
@@ -188,14 +189,15 @@ command_of() {
   case $1 in
     *-engine | sessions | peers-warm | peers | latency | profile | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-forms | serving-model | serving-gateway) ;;
+    attention-few) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" decode-attention) ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
   [[ $family == engine ]] && small=(--quick --only "plan f16")
   # Limits of their own end before the step's, so that a case under way is written.
   local seconds=$(($2 * 3 / 4))
-  # Forms of decode attention that are off, wherever they serve; wide blocks get small shares of few pages, which meet often.
-  local wide=wide_pairs=65536,wide_meet=3,share_min=64,share_wide=64
+  # Forms of decode attention that are off, wherever they serve; wide blocks get small shares of few pages.
+  local wide=wide_pairs=65536,share_min=64,share_wide=64
   case $1 in
     check-forms)
       run=(bash -c "LEANEDGE_CUDA_VARIANTS=cluster_pages=65536 $python check.py & a=\$!
@@ -242,6 +244,15 @@ command_of() {
         $python bench_variants.py attention --seconds $((seconds / 2)); c=\$?
         $python bench_variants.py matrix --seconds $((seconds / 4)); d=\$?
         echo checks \$a \$b, benchmarks \$c \$d; exit \$((a + b + c + d))")
+      ;;
+    attention-few)
+      # The forms for few long sequences: whether they are right, how fast they are, and when blocks do what.
+      run=(bash -c "check() { LEANEDGE_CUDA_VARIANTS=share_min=64,\$1 timeout 25 $python check.py --small; }
+        check late_share=70,late_by=2,page_cost=32,both_runs=1 & a=\$!; check late_share=130,late_by=1,both_runs=1 & b=\$!
+        wait \$a; a=\$?; wait \$b; b=\$?
+        $python bench_variants.py attention-few --seconds $((seconds * 2 / 3)); c=\$?
+        LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_marks.so $python decode_marks.py --seconds $((seconds / 4)); d=\$?
+        echo checks \$a \$b, benchmark \$c, marks \$d; exit \$((a + b + c + d))")
       ;;
     # What torch has compiled once on a machine it finds again.
     peers-warm) run=(env OUT="$build" "$python" bench_peers.py --steps 1 --seconds "$seconds") ;;

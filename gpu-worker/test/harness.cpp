@@ -10,6 +10,11 @@
 #include "leanedge_cuda/decode_attention.h"
 #include "leanedge_cuda/page_flush.h"
 
+#ifdef LEANEDGE_CLOCK_MARKS
+#include "../src/kernels/clock_marks.h"
+unsigned long long* leanedge::cuda::decode_marks = nullptr;
+#endif
+
 using namespace leanedge;
 
 namespace {
@@ -108,6 +113,11 @@ int32_t harness_decode(const cuda::DecodeLayer* layer, const void* rows, const v
   call.form = cuda::decode_form(*layer, row_count, pages_most);
   return cuda::decode_attention_launch(*layer, call, static_cast<cudaStream_t>(stream));
 }
+
+#ifdef LEANEDGE_CLOCK_MARKS
+// Launches from now on leave their sheets of clock marks (src/kernels/clock_marks.h) in `sheets`, one behind the other; null: nowhere.
+void harness_decode_marks(void* sheets) { cuda::decode_marks = static_cast<unsigned long long*>(sheets); }
+#endif
 
 // Reads LEANEDGE_CUDA_VARIANTS again (src/kernels/variants.h).
 void harness_variants_read() { cuda::variants_read(); }

@@ -79,8 +79,7 @@ struct DecodeLayer {
   int32_t warps;          // of a thread block
   int32_t grid;           // thread blocks of a launch
   int32_t processors;     // of the device
-  int32_t wide_warps;          // of a wide block; 0: such blocks do not serve this layer
-  int32_t wide_warp_bytes;     // shared memory of such a warp
+  int32_t wide_warp_bytes;     // shared memory of a wide block's warp; 0: such blocks do not serve this layer
   int32_t wide_tile_stages;
   int32_t cluster_stages;      // pages in the ring of a cluster's warp; 0: clusters do not serve this layer
   int32_t cluster_warp_bytes;  // shared memory of such a warp

@@ -5,12 +5,14 @@
 // blocks, in order.
 #pragma once
 
+#include "clock_marks.cuh"
 #include "decode_kernels.h"
 #include "decode_merge.cuh"
 #include "decode_shared.cuh"
 #include "full_rows.cuh"
 #include "leanedge_cuda/decode_attention.h"
 #include "page_stream.cuh"
+#include "share_claim.cuh"
 #include "split.h"
 #include "warp_attend.cuh"
 #include "warp_ops.cuh"
@@ -19,10 +21,11 @@ namespace leanedge::cuda {
 
 // Attends for one head and one row (shared.row) over units [begin, end) of the pair and leaves each
 // warp's results in shared memory.
-template <PageStorage K, PageStorage V, int D, int kWarps>
+template <PageStorage K, PageStorage V, int D, int kWarps, bool kBoth>
 __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, int full_rows,
                                              int kv_head, int begin, int end, uint8_t* ring,
-                                             DecodeShared<D, kWarps>& shared, const float* q) {
+                                             DecodeShared<D, kWarps>& shared, const float* q,
+                                             ClockSheet& marks) {
   const int warp = threadIdx.x >> 5;
   const PageLane at = page_lane<K, V, D>(threadIdx.x & 31);
   const int lane = at.lane;
@@ -73,6 +76,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   // What was read so far was written long before this step. From here on the results of the kernel
   // before this one count: q, the newest rows, the scratch that it shares with the last layer.
   wait_for_previous_kernel();
+  marks.put_first(kMarkWait);
 
   // Full rows pass through the ring as pages do, in tiles.
   constexpr int kRows = decode_tile_rows(K, V);
@@ -92,7 +96,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   // A warp without pages asks for its rows at once.
   const bool rows_only = stream.count <= 0;
   if (rows_only && begin < tiles) issue_tiles();
-  load_query<D, kWarps>(q, p.group, p.scale, shared);
+  load_query<D, kWarps, kBoth>(q, p.group, p.scale, shared);
   __syncthreads();
 
   const float scale[2] = {shared.q_scale[2 * t], shared.q_scale[2 * t + 1]};
@@ -104,31 +108,26 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   }
   __syncthreads();
 
+  marks.put_first(kMarkQuery);
+
   Softmax softmax;
   softmax_reset(softmax);
   float out[D / 16][4] = {};
   float minima[4] = {};
   int use = 0;
   int fill = kStages - 1;
-  // Where a block has a multiprocessor to itself, its warps meet now and then: the scheduler would let some of them run
-  // ahead, and the last ones, alone at the end, have too little in flight.
-  constexpr bool kMeets = kWarps != decode_warps(K, V);
-  const int meet = kMeets ? p.wide_meet : 0;
-  const int rounds = meet > 0 ? (page_end - page_begin + kWarps - 1) / kWarps : stream.count;
-  for (int i = 0; i < rounds; ++i) {
-    if constexpr (kMeets) {
-      if (meet > 0 && i > 0 && i % meet == 0) __syncthreads();
-      if (i >= stream.count) continue;
-    }
+  for (int i = 0; i < stream.count; ++i) {
     issue_page(i + kStages - 1, fill);
     copy_async_wait_for<kStages - 1>();
     __syncwarp();
-    page_attend<K, V, D>(ring + use * stage_bytes, head.width, stream.v_stage, at,
+    page_attend<K, V, D, kBoth>(ring + use * stage_bytes, head.width, stream.v_stage, at,
                          &shared.q_pairs[0][0], scale, softmax, out, minima);
     __syncwarp();
     use = use + 1 == kStages ? 0 : use + 1;
     fill = fill + 1 == kStages ? 0 : fill + 1;
   }
+
+  marks.warp_done();
 
   // The drained ring takes tiles instead.
   if (begin < tiles) {
@@ -143,7 +142,7 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
       issue_tile(first + (p.tile_stages - 1) * kWarps * kRows, fill);
       copy_async_wait(p.tile_stages - 1);
       __syncwarp();
-      tile_attend<V, D, kRows>(ring + use * kTileBytes, row_end - first, lane, &shared.q[0][0],
+      tile_attend<V, D, kRows, kBoth>(ring + use * kTileBytes, row_end - first, lane, &shared.q[0][0],
                                scale, softmax, out, minima);
       __syncwarp();
       use = use + 1 == p.tile_stages ? 0 : use + 1;
@@ -154,9 +153,11 @@ __device__ __forceinline__ void attend_units(const DecodeParams& p, int tiles, i
   __syncwarp();
 
   // The ring is drained: its start takes the outputs.
-  leave_results<V, D>(softmax, out, minima, p.group, warp, lane, reinterpret_cast<float*>(ring),
+  leave_results<V, D, kBoth>(softmax, out, minima, p.group, warp, lane, reinterpret_cast<float*>(ring),
                       shared.results);
   __syncthreads();
+  marks.put(kMarkPages);
+  marks.pair_done(page_end - page_begin);
 }
 
 // The last of `rows` rows for which `reached` holds: it holds for row 0, and up to some row. All
@@ -173,8 +174,9 @@ __device__ __forceinline__ int find_row(int rows, Reached reached) {
   }
 }
 
-// One layer for all rows of a step. kWarps: of a block, decode_warps(K, V), or those of a whole multiprocessor.
-template <PageStorage K, PageStorage V, int D, int kWarps>
+// One layer for all rows of a step. kWarps: of a block, decode_warps(K, V), or those of a whole multiprocessor. kBoth: for
+// groups of at most 4 query heads, each of which stands in two columns of a product (page_outputs()).
+template <PageStorage K, PageStorage V, int D, int kWarps, bool kBoth = false>
 __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                                                    ? kDecodeThreadsPerSm / 32 / kWarps
                                                    : 1)
@@ -186,11 +188,15 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                                                                 : kWideSharedStatic),
                 "the launcher leaves room for it");
 
-  uint8_t* ring = rings + (threadIdx.x >> 5) * p.warp_bytes;
+  ClockSheet marks;
+#ifdef LEANEDGE_CLOCK_MARKS
+  marks.begin(p.marks);
+#endif
+  uint8_t* ring = rings + opaque((threadIdx.x >> 5) * static_cast<uint32_t>(p.warp_bytes));
   const int rows = p.step.row_count;
   auto page_cost = [&](int h) -> int {
     const DecodeHead& head = p.head[h];
-    return (head.k_bytes + head.v_bytes) >> 4;
+    return head.width ? ((head.k_bytes + head.v_bytes) >> 4) + p.page_cost : 0;
   };
   int page_costs = 0;
   for (int h = 0; h < p.kv_heads; ++h) page_costs += page_cost(h);
@@ -201,9 +207,17 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                p.kv_heads +
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
-  const SplitShare split = split_share(row_begin(rows), gridDim.x, p.share_min);
-  const int64_t begin = blockIdx.x * split.share;
-  const int64_t end = min(begin + split.share, split.total);
+  const SplitShare split = split_share(row_begin(rows), static_cast<int32_t>(gridDim.x), p.share_min, p.wave, p.late_share);
+  if (p.late_by == 0 || split.less == 0) {
+    if (threadIdx.x == 0) shared.block = static_cast<int>(blockIdx.x);
+  } else if (threadIdx.x < 32) {
+    shared.block = share_claim(p.claims, split, static_cast<int>(gridDim.x),
+                               p.late_by == 1 ? -1 : warp_slot() / kWarps);
+  }
+  __syncthreads();
+  const int32_t block = shared.block;
+  const int64_t begin = split_begin(split, block);
+  const int64_t end = min(split_begin(split, block + 1), split.total);
   if (begin >= end) return;
 
   // The pair in which the share begins.
@@ -248,10 +262,10 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
     __syncthreads();
     int full_rows = 0;
     for (int s = 0; s < shared.row.span_count; ++s) full_rows += shared.row.spans[s].rows;
-    attend_units<K, V, D, kWarps>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
-                          split_units(pair, end), ring, shared, p.q + first_head * D);
+    attend_units<K, V, D, kWarps, kBoth>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
+                          split_units(pair, end), ring, shared, p.q + first_head * D, marks);
 
-    const int part = split_part(blockIdx.x, first_owner);
+    const int part = split_part(shared.block, first_owner);
     float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
     for (int i = threadIdx.x; i < p.group * D / 4; i += kThreads) {
       const int n = i / (D / 4);
@@ -268,13 +282,15 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
         }
       }
     }
+    marks.put(kMarkPart);
     if (owners > 1) {
-      merge_pair<D, kWarps>(p, part_sums, this_row * p.kv_heads + this_head, first_owner, owners,
-                            shared.results, shared.last);
+      merge_pair<D, kWarps>(p, part_sums, this_row * p.kv_heads + this_head, shared.block,
+                            first_owner, owners, shared.results, shared.last);
     }
     // The results lie in the rings, which the next pair fills.
     __syncthreads();
   }
+  marks.end(shared.block);
 }
 
 }  // namespace leanedge::cuda

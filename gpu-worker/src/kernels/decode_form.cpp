@@ -12,7 +12,7 @@ DecodeForm decode_form(const DecodeLayer& layer, int32_t rows, int32_t pages) {
       cluster_units(pages, 0, blocks * kClusterWarps) <= variants().cluster_pages) {
     return DecodeForm::kClusters;
   }
-  const bool wide = layer.wide_warps > 0 && pairs <= variants().wide_pairs;
+  const bool wide = layer.wide_warp_bytes > 0 && pairs <= variants().wide_pairs;
   return wide ? DecodeForm::kWide : DecodeForm::kShares;
 }
 

@@ -45,6 +45,10 @@ struct DecodeParams {
   uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered; 0 between launches
   uint32_t* group_arrivals;  // (2 * grid) the same of a group of blocks, at the part of its first one
   int32_t share_min;         // chunks, split.h
+  int32_t wave;              // blocks, split.h
+  int32_t late_share;        // percent, split.h
+  int32_t late_by;           // how blocks claim shares; 0: a block takes that of its index
+  uint32_t* claims;          // share_claim.cuh; 0 between launches
   int32_t merge_group;       // blocks of a group; 0: no groups; 1: as many as are best
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
@@ -54,11 +58,14 @@ struct DecodeParams {
   int32_t warp_bytes;
   int32_t tile_stages;  // tiles of full rows in flight of a warp
   int32_t page_stages;  // pages in flight of a cluster's warp
-  int32_t wide_meet;    // pages after which a wide block's warps meet; 0: never
   int32_t table_pitch;  // entries between the page tables of a row's heads; 0: they share one
+  int32_t page_cost;   // chunks beside those of its bytes, split.h
   int32_t tile_cost;   // chunks, split.h
   int32_t start_cost;  // chunks, split.h
   float scale;         // log2(e) / sqrt(head_dim)
+#ifdef LEANEDGE_CLOCK_MARKS
+  unsigned long long* marks;  // (grid, kMarks), clock_marks.cuh; null: none
+#endif
 };
 static_assert(sizeof(DecodeParams) <= 4096, "kernel parameters");
 
@@ -75,6 +82,10 @@ inline constexpr int32_t kOwnHeadDim = 128;
 
 // The one of f16 whose blocks have a multiprocessor to themselves.
 DecodeKernel decode_wide_kernel();
+
+// The one of int2 whose products take each query head twice, for groups of at most kBothGroupMax.
+DecodeKernel decode_both_kernel();
+inline constexpr int32_t kBothGroupMax = 4;
 
 // One whose pairs have clusters.
 DecodeKernel decode_cluster_kernel_f16();

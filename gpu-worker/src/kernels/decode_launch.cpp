@@ -10,7 +10,11 @@
 #include "cluster_split.h"
 #include "decode_kernels.h"
 #include "leanedge_cuda/decode_attention.h"
+#include "split.h"
 #include "variants.h"
+#ifdef LEANEDGE_CLOCK_MARKS
+#include "clock_marks.h"
+#endif
 
 namespace leanedge::cuda {
 namespace {
@@ -50,6 +54,12 @@ DecodeKernel wide_kernel_of(const DecodeLayer& layer) {
   return f16 && layer.head_dim == kOwnHeadDim ? decode_wide_kernel() : nullptr;
 }
 
+// Whether the kernel that takes each query head twice serves a layer.
+bool both_serves(const DecodeLayer& layer, int32_t group) {
+  return layer.k_storage == PageStorage::kInt2 && layer.v_storage == PageStorage::kInt2 &&
+         layer.head_dim == kOwnHeadDim && group <= kBothGroupMax;
+}
+
 // Bytes of K or V of a head's page that attention reads: values, and scales and minima where there
 // are any (`min` is their last section, kNoSection for f16).
 uint16_t section_bytes(uint32_t values, uint32_t min, uint32_t value_bytes, uint32_t min_bytes) {
@@ -68,7 +78,7 @@ size_t parts_floats(int32_t blocks, int32_t group, int32_t head_dim) {
 // H100.
 int32_t start_bytes(PageStorage k, PageStorage v) {
   const int32_t bits = storage_bits(k) + storage_bits(v);
-  return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024;
+  return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024 * variants().start_cost / 100;
 }
 
 // Chunks of a share at least.
@@ -100,7 +110,6 @@ cudaError_t prepare_wide(int32_t tile, int32_t results, int32_t shared_block, De
   const int32_t bytes =
       ring_bytes(layer->k_storage, layer->v_storage, layer->stage_bytes, tile, results, room);
   if (!kernel || bytes == 0) return cudaSuccess;
-  layer->wide_warps = kWideWarps;
   layer->wide_warp_bytes = bytes;
   layer->wide_tile_stages = tile_stages(bytes, tile);
   return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
@@ -243,6 +252,12 @@ Status decode_layer(const CachePlan& plan, int32_t layer, int32_t heads, DecodeL
                                            cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            shared_block - kDecodeSharedStatic),
                       detail);
+    if (both_serves(*out, group)) {
+      LEANEDGE_CUDA_TRY(cudaFuncSetAttribute(reinterpret_cast<const void*>(decode_both_kernel()),
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             shared_block - kDecodeSharedStatic),
+                        detail);
+    }
     LEANEDGE_CUDA_TRY(prepare_wide(tile, results, shared_block, out), detail);
     LEANEDGE_CUDA_TRY(prepare_cluster(device, group, shared_block, out), detail);
     return Status::kOk;
@@ -261,7 +276,8 @@ size_t decode_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t head_dim
   }
   const int32_t blocks_max = processors * kBlocksPerSmMax;
   return parts_floats(blocks_max, kDecodeGroupMax, head_dim) * sizeof(float) +
-         2 * static_cast<size_t>(blocks_max) * sizeof(uint32_t) +
+         (static_cast<size_t>(claim_words(processors)) + 2 * static_cast<size_t>(blocks_max)) *
+             sizeof(uint32_t) +
          static_cast<size_t>(rows_max) * static_cast<size_t>(kv_heads) * sizeof(uint32_t);
 }
 
@@ -281,10 +297,16 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   // Behind the parts of the largest grid and group, where decode_scratch_bytes() counts them: every
   // layer finds the same counters.
   const int32_t blocks_max = layer.processors * kBlocksPerSmMax;
-  params.group_arrivals = reinterpret_cast<uint32_t*>(
+  params.claims = reinterpret_cast<uint32_t*>(
       params.parts + parts_floats(blocks_max, kDecodeGroupMax, layer.head_dim));
+  params.group_arrivals = params.claims + claim_words(layer.processors);
   params.arrivals = params.group_arrivals + 2 * blocks_max;
   params.share_min = share_min(layer.k_storage, layer.v_storage);
+  const bool quantised = layer.k_storage != PageStorage::kF16 || layer.v_storage != PageStorage::kF16;
+  params.wave = layer.processors;
+  params.late_share = quantised ? variants().late_share : 100;
+  params.late_by = variants().late_by;
+  params.page_cost = quantised ? variants().page_cost : 0;
   params.merge_group = variants().merge_group;
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
   params.block_bytes = layer.block_bytes;
@@ -293,11 +315,15 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   params.scale = static_cast<float>(1.4426950408889634 / sqrt(layer.head_dim));
   params.tile_stages = layer.tile_stages;
   params.page_stages = layer.cluster_stages;
-  params.wide_meet = variants().wide_meet;
   params.table_pitch = call.table_pitch;
   // Tiles of full rows take a quarter longer than pages of as many bytes.
   params.tile_cost = kDecodeTileRows * layer.head_dim / 4 * 5 / 4;
   params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16 / layer.blocks_per_sm;
+
+#ifdef LEANEDGE_CLOCK_MARKS
+  params.marks = decode_marks;
+  if (decode_marks) decode_marks += kMarks * (call.form == DecodeForm::kWide ? layer.processors : layer.grid);
+#endif
 
   if (call.form == DecodeForm::kClusters) {
     const int32_t pairs = call.step.row_count * layer.kv_heads;
@@ -309,17 +335,19 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
                            call.overlap != 0, params, stream);
   }
   if (call.form == DecodeForm::kWide) {
-    if (layer.wide_warps == 0) return cudaErrorInvalidValue;
+    if (layer.wide_warp_bytes == 0) return cudaErrorInvalidValue;
     params.warp_bytes = layer.wide_warp_bytes;
     params.tile_stages = layer.wide_tile_stages;
     params.start_cost = start_bytes(layer.k_storage, layer.v_storage) / 16;
     return launch({reinterpret_cast<const void*>(wide_kernel_of(layer)),
-                   layer.processors, 32 * layer.wide_warps,
-                   static_cast<size_t>(layer.wide_warp_bytes) * static_cast<size_t>(layer.wide_warps),
+                   layer.processors, 32 * kWideWarps,
+                   static_cast<size_t>(layer.wide_warp_bytes) * kWideWarps,
                    call.overlap != 0},
                   params, stream);
   }
-  const DecodeKernel kernel = kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
+  const bool both = variants().both_runs && both_serves(layer, params.group);
+  const DecodeKernel kernel =
+      both ? decode_both_kernel() : kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
   return launch({reinterpret_cast<const void*>(kernel), layer.grid, 32 * layer.warps,
                  static_cast<size_t>(layer.warp_bytes * layer.warps), call.overlap != 0},
                 params, stream);

@@ -24,26 +24,28 @@ struct alignas(16) DecodeShared {
   DecodeRow row;
   WarpResults<kWarps> results;
   float q_scale[kDecodeGroupMax];    // takes that back, and gives scores in units of log2
+  int block;  // whose share this block has
   bool last;
 };
 
 // q as f16, each head scaled by a power of two so that its largest channel lies in [0.5, 1):
 // folding a page's scale into it can then neither overflow nor, in earnest, underflow. q (group, D)
-// f32.
-template <int D, int kWarps>
+// f32. kBoth: group is at most 4, and heads 4 to 7 are heads 0 to 3 once more.
+template <int D, int kWarps, bool kBoth = false>
 __device__ __forceinline__ void load_query(const float* q, int group, float scale,
                                            DecodeShared<D, kWarps>& shared) {
   constexpr int kLanes = kWarps < 8 ? 4 * kWarps : 32;  // of a head
   constexpr int kValues = D / kLanes;
   const int n = threadIdx.x / kLanes;
+  const int head = kBoth ? n & 3 : n;
   const int part = threadIdx.x % kLanes;
   if (n >= kDecodeGroupMax) return;  // whole warps
   float values[kValues];
   float largest = 0;
-  const float4* from = reinterpret_cast<const float4*>(q + n * D + part * kValues);
+  const float4* from = reinterpret_cast<const float4*>(q + head * D + part * kValues);
 #pragma unroll
   for (int i = 0; i < kValues / 4; ++i) {
-    const float4 four = n < group ? __ldcg(from + i) : make_float4(0, 0, 0, 0);
+    const float4 four = head < group ? __ldcg(from + i) : make_float4(0, 0, 0, 0);
     values[4 * i] = four.x;
     values[4 * i + 1] = four.y;
     values[4 * i + 2] = four.z;

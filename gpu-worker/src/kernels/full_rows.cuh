@@ -64,7 +64,7 @@ __device__ __forceinline__ void tile_issue(const DecodeRow& row, int first, int 
 // Folds a tile of `valid` rows into the state.
 //   q    (8, D + 8) f16 in shared memory, query heads beyond the group zero
 //   out  in the layout and units of pages with V storage V
-template <PageStorage V, int D, int kRows>
+template <PageStorage V, int D, int kRows, bool kBoth = false>
 __device__ __forceinline__ void tile_attend(const uint8_t* stage, int valid, int lane,
                                             const __half* q, const float (&scale)[2],
                                             Softmax& softmax, float (&out)[D / 16][4],
@@ -114,7 +114,7 @@ __device__ __forceinline__ void tile_attend(const uint8_t* stage, int valid, int
   }
 
   // A channel is 8 chunk + within; lane r's part of it, then what depends on the output tile only.
-  const int own = output_channel<V>(0, 0, r);
+  const int own = output_channel<V, kBoth>(0, 0, r);
   const uint32_t v_base = base + kRows * D * 2 + 2 * (own & 7);
   const uint32_t even = swizzle(static_cast<uint32_t>(2 * t * kChunks + (own >> 3))) << 4;
   const uint32_t odd = swizzle(static_cast<uint32_t>((2 * t + 1) * kChunks + (own >> 3))) << 4;
@@ -125,7 +125,7 @@ __device__ __forceinline__ void tile_attend(const uint8_t* stage, int valid, int
     for (int part = 0; part < kParts; ++part) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int channel = output_channel<V>(tile, half, 0);
+        const int channel = output_channel<V, kBoth>(tile, half, 0);
         const uint32_t chunk =
             swizzle(static_cast<uint32_t>((channel >> 3) + 8 * kChunks * part)) << 4;
         const uint32_t within = 2 * (channel & 7);

@@ -215,9 +215,13 @@ __device__ __forceinline__ void page_scores(const uint8_t* section, int width, c
   }
 }
 
-// Channel of row r (half 0) or r + 8 (half 1) of output tile `tile`.
-template <PageStorage V>
+// Channel of row r (half 0) or r + 8 (half 1) of output tile `tile`. With kBoth (int2), where rows r < 4 count for
+// columns 0 to 3 only and the others for columns 4 to 7: rows r >= 4 are the chunk's second run.
+template <PageStorage V, bool kBoth = false>
 __device__ __forceinline__ constexpr int output_channel(int tile, int half, int r) {
+  if constexpr (kBoth) {
+    return 64 * (tile >> 2) + 32 * (r >> 2) + 16 * (tile & 1) + 8 * half + 2 * (r & 3) + (tile >> 1 & 1);
+  }
   if constexpr (V == PageStorage::kF16) return 16 * tile + 8 * half + r;
   if constexpr (V == PageStorage::kInt8) return 16 * tile + 2 * r + half;
   if constexpr (V == PageStorage::kInt4) {
@@ -239,8 +243,9 @@ __device__ __forceinline__ constexpr float v_factor(int tile, int half) {
 //   section  V section in shared memory: (32, D) values, swizzled, then scales, minima (D / 32, 32)
 //   p        probabilities as pairs: p[b] = rows 2t, 2t + 1 of block b, of query head r
 //   out      (D / 16 tiles): output_channel() and v_factor() say what they hold
-//   minima   what V's minima add: row r is group r (r < D / 32), columns are query heads
-template <PageStorage K, PageStorage V, int D>
+//   minima   what V's minima add: row r is group r (r < D / 32), columns are query heads; other rows mean nothing
+// With kBoth, which is for V of int2, columns 4 to 7 of p are those of columns 0 to 3.
+template <PageStorage K, PageStorage V, int D, bool kBoth = false>
 __device__ __forceinline__ void page_outputs(const uint8_t* section, const PageLane& at,
                                              const uint32_t (&p)[4], float (&out)[D / 16][4],
                                              float (&minima)[4]) {
@@ -267,7 +272,6 @@ __device__ __forceinline__ void page_outputs(const uint8_t* section, const PageL
     {
       uint32_t m[4];
       slot_pairs<K>(min + 32 * (r & (kGroups - 1)), t, m);
-      if (r >= kGroups) m[0] = m[1] = m[2] = m[3] = 0;
       multiply_add(minima, m[0], 0, m[1], 0, p[0], p[1]);
       multiply_add(minima, m[2], 0, m[3], 0, p[2], p[3]);
     }
@@ -275,6 +279,27 @@ __device__ __forceinline__ void page_outputs(const uint8_t* section, const PageL
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       uint32_t a[4];
       load_matrices_transposed(a, base + (at.v_row ^ (swizzle(chunk) << 4)));
+      if constexpr (kBoth) {
+        // Lanes r < 4 hold the first run and the others the second: so do the columns' scales, and what the one run
+        // gives with the scales of the other is not looked at.
+        uint32_t fold[4];
+        slot_pairs<K>(scale + 32 * (2 * chunk + (r >> 2)), t, fold);
+#pragma unroll
+        for (int b = 0; b < 4; ++b) fold[b] = multiply_half2(fold[b], p[b]);
+#pragma unroll
+        for (int s = 0; s < 2; ++s) {
+#pragma unroll
+          for (int byte = 0; byte < 2; ++byte) {
+            const uint32_t low = a[2 * s] >> (8 * byte);
+            const uint32_t high = a[2 * s + 1] >> (8 * byte);
+            multiply_add(out[4 * chunk + 2 * byte], low & 0x00030003u, low & 0x000c000cu,
+                         high & 0x00030003u, high & 0x000c000cu, fold[2 * s], fold[2 * s + 1]);
+            multiply_add(out[4 * chunk + 2 * byte + 1], low & 0x00300030u, low & 0x00c000c0u,
+                         high & 0x00300030u, high & 0x00c000c0u, fold[2 * s], fold[2 * s + 1]);
+          }
+        }
+        continue;
+      }
       constexpr int kRuns = V == PageStorage::kInt2 ? 2 : 1;
       uint32_t runs[kRuns][4];
       if constexpr (V == PageStorage::kInt2) {

@@ -10,7 +10,7 @@
 namespace leanedge::cuda {
 
 // One page in shared memory, folded into the warp's state.
-template <PageStorage K, PageStorage V, int D>
+template <PageStorage K, PageStorage V, int D, bool kBoth = false>
 __device__ __forceinline__ void page_attend(const uint8_t* stage, int width, uint32_t v_stage,
                                             const PageLane& lane, const uint2* q,
                                             const float (&scale)[2],
@@ -42,7 +42,7 @@ __device__ __forceinline__ void page_attend(const uint8_t* stage, int width, uin
     softmax.sum[1] += p1;
     p[b] = transpose_matrix(pack_half2(p0, p1));
   }
-  page_outputs<K, V, D>(stage + v_stage, lane, p, out, minima);
+  page_outputs<K, V, D, kBoth>(stage + v_stage, lane, p, out, minima);
 }
 
 // Channel pairs of q that meet the kept channels of step `step` (of 16) of a head: what a lane will put into
@@ -67,7 +67,7 @@ __device__ __forceinline__ uint2 gather_pairs(const __half* query, uint2 pairs) 
 }
 
 // Leaves a warp's results: (group, D) f32 in `outputs`, in shared memory, references and sums in `to`.
-template <PageStorage V, int D, int kWarps>
+template <PageStorage V, int D, bool kBoth = false, int kWarps>
 __device__ __forceinline__ void leave_results(const Softmax& softmax, const float (&out)[D / 16][4],
                                               const float (&minima)[4], int group, int warp,
                                               int lane, float* outputs, WarpResults<kWarps>& to) {
@@ -77,14 +77,16 @@ __device__ __forceinline__ void leave_results(const Softmax& softmax, const floa
   for (int tile = 0; tile < D / 16; ++tile) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int n = 2 * t + (i & 1);
-      const int channel = output_channel<V>(tile, i >> 1, r);
+      const int column = 2 * t + (i & 1);
+      const int n = kBoth ? column & 3 : column;
+      const bool counts = n < group && (!kBoth || column >> 2 == r >> 2);
+      const int channel = output_channel<V, kBoth>(tile, i >> 1, r);
       float value = out[tile][i];
       if constexpr (V != PageStorage::kF16) {
         value = fmaf(value, v_factor<V>(tile, i >> 1),
-                     __shfl_sync(0xffffffffu, minima[i & 1], 4 * (tile >> 1) + t));
+                     __shfl_sync(0xffffffffu, minima[i & 1], 4 * (channel >> 5) + t));
       }
-      if (n < group) outputs[n * D + channel] = value;
+      if (counts) outputs[n * D + channel] = value;
     }
   }
 #pragma unroll

@@ -126,6 +126,18 @@ __device__ __forceinline__ void release_next_kernel() {
 #endif
 }
 
+// The multiprocessor that this thread runs on, and its warp's place there.
+__device__ __forceinline__ int processor_id() {
+  uint32_t x;
+  asm volatile("mov.u32 %0, %%smid;\n" : "=r"(x));
+  return static_cast<int>(x);
+}
+__device__ __forceinline__ int warp_slot() {
+  uint32_t x;
+  asm volatile("mov.u32 %0, %%warpid;\n" : "=r"(x));
+  return static_cast<int>(x);
+}
+
 // 2^x, relative error 2^-22; -infinity gives 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
