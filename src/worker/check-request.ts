@@ -12,6 +12,7 @@ import {
   sequenceIdBytesMax,
   stopStringBytesMax,
   stopStringsMax,
+  textIntervalMsMax,
 } from "./limits.js";
 import { segmentKindFromWire } from "./sequence-table.js";
 import type { ChatMessage } from "./text-codec.js";
@@ -26,6 +27,14 @@ export function checkSequenceId(id: string): void {
   if (bytes < 1 || bytes > sequenceIdBytesMax) {
     throw invalid(`sequence_id has ${bytes} bytes, it must have 1 to ${sequenceIdBytesMax}`);
   }
+}
+
+/** @throws ConnectError InvalidArgument above the longest interval */
+export function checkTextInterval(ms: number): number {
+  if (ms > textIntervalMsMax) {
+    throw invalid(`text_interval_ms is ${ms}, it must be at most ${textIntervalMsMax}`);
+  }
+  return ms;
 }
 
 const roles = new Map<Role, ChatMessage["role"]>([

@@ -20,6 +20,7 @@ import {
   checkSampling,
   checkSegments,
   checkStop,
+  checkTextInterval,
 } from "./check-request.js";
 import type { EngineGate } from "./engine-gate.js";
 import type { EngineLoop } from "./engine-loop.js";
@@ -96,6 +97,7 @@ export async function* generate(
 ): AsyncGenerator<GenerateResponse> {
   const { config, table, gate } = context;
   const named = checkFingerprints(context, request);
+  const intervalMs = checkTextInterval(request.textIntervalMs);
   let prompt: NewPrompt;
   try {
     prompt = newPrompt(context, request);
@@ -111,7 +113,7 @@ export async function* generate(
   const plan = named ?? choosePlan(context, request, prompt);
   const fingerprints = fingerprintsOf(context, plan);
   const held = takeOver(context, request, plan);
-  const mailbox = new EventMailbox();
+  const mailbox = new EventMailbox(intervalMs, () => config.nowUs() / 1000);
   let jobId: number | undefined;
   const release = (): void => {
     if (jobId !== undefined) context.loop.cancel(jobId);
@@ -404,7 +406,8 @@ class GenerateJob {
   }
 
   onSend(): void {
-    this.#mailbox.wake();
+    if (this.answer.finishReason === FinishReason.UNSPECIFIED) this.#mailbox.wake();
+    else this.#mailbox.end();
   }
 
   /** Takes note of the sequence as the answer leaves it, while the engine may be asked. */

@@ -18,6 +18,12 @@ export const queueWaitMsMax = 60_000;
  */
 export const progressIntervalMs = 250;
 
+/**
+ * Longest time between two events of tokens that a request may ask for: a reader's connection that is closed shows with the
+ * second write, and 1,000 ms is what people take for standing still.
+ */
+export const textIntervalMsMax = 1_000;
+
 /** Messages of one request, as leanedge.v1.GenerateRequest.messages bounds a first turn. */
 export const messagesMax = 256;
 
