@@ -80,6 +80,18 @@ describe("parseConfig()", () => {
     }
   });
 
+  it("reads the longest interval between events of tokens", () => {
+    const read = (value?: string) =>
+      parseConfig(value === undefined ? {} : { LEANEDGE_TEXT_INTERVAL_MS_MAX: value })
+        .textIntervalMsMax;
+    expect([read(), read(""), read("0"), read("1000")]).toEqual([50, 50, 0, 1000]);
+    for (const ms of ["-1", "1001", "1.5", "soon"]) {
+      expect(() => read(ms)).toThrow(
+        `LEANEDGE_TEXT_INTERVAL_MS_MAX is "${ms}"; it must be a whole number from 0 to 1000`,
+      );
+    }
+  });
+
   it("reads fallbacks, which answer unasked unless the configuration says otherwise", () => {
     const { models } = parseConfig({
       LEANEDGE_MODELS: [

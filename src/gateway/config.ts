@@ -1,12 +1,18 @@
 /** The Worker's variables, parsed and checked once per set of bindings. */
 import { embedded } from "../embedded-model.js";
 import { parseRemoteWorkers, type RemoteWorkers } from "./remote-workers.js";
-import { engineMemoryBytesDefault, snapshotIdleMsDefault } from "./limits.js";
+import {
+  engineMemoryBytesDefault,
+  snapshotIdleMsDefault,
+  textIntervalMsMax,
+  textIntervalMsMaxDefault,
+} from "./limits.js";
 import { parseKeyLimits } from "./keys/key-limits.js";
 import type { KeyLimits } from "./keys/key-limits.js";
 import { parseLogLevel } from "../log/log-line.js";
 import type { LogLevel } from "../log/log-line.js";
 import { setLogLevel } from "./log.js";
+import { setTextIntervalMax } from "./objects/text-interval.js";
 import { parsePools, parseToken, type PoolConfig } from "./pool/pool-config.js";
 
 /** Variables and secrets of the Worker. */
@@ -23,6 +29,8 @@ export interface GatewayVariables {
   readonly LEANEDGE_ENGINE_MEMORY_MIB?: string;
   /** Seconds after its last turn at which a session's cache is saved, 0 to 3600; 10 if unset. */
   readonly LEANEDGE_SNAPSHOT_IDLE_SECONDS?: string;
+  /** Longest time that tokens of a busy gateway wait to be told together, 0 to 1000 ms; 50 if unset, 0: they never do. */
+  readonly LEANEDGE_TEXT_INTERVAL_MS_MAX?: string;
   /** Workers that serve a model in the place of embedded engines: `MODEL=URL`, separated by commas. */
   readonly LEANEDGE_WORKERS?: string;
   /** Token that all workers ask for, registered ones included. */
@@ -88,6 +96,8 @@ export interface GatewayConfig {
   readonly engineMemoryBytesMax: number;
   /** Time from a session's last turn to when its cache is saved, milliseconds. */
   readonly snapshotIdleMs: number;
+  /** Longest time between two events of tokens that a busy gateway asks workers for, milliseconds; 0: it never does. */
+  readonly textIntervalMsMax: number;
   /** Workers of models that no embedded engine serves. */
   readonly workers: RemoteWorkers;
   /** Token that all workers ask for; undefined: none. */
@@ -141,6 +151,7 @@ export function gatewayConfig(env: GatewayVariables): GatewayConfig {
   }
   const config = parseConfig(env);
   setLogLevel(config.logLevel);
+  setTextIntervalMax(config.textIntervalMsMax);
   parsed.set(env, config);
   return config;
 }
@@ -158,6 +169,7 @@ export function parseConfig(env: GatewayVariables): GatewayConfig {
     devKey: nonEmpty(env.LEANEDGE_DEV_KEY),
     engineMemoryBytesMax: parseMemory(nonEmpty(env.LEANEDGE_ENGINE_MEMORY_MIB)),
     snapshotIdleMs: parseIdle(nonEmpty(env.LEANEDGE_SNAPSHOT_IDLE_SECONDS)),
+    textIntervalMsMax: parseTextInterval(nonEmpty(env.LEANEDGE_TEXT_INTERVAL_MS_MAX)),
     keys: parseKeys(nonEmpty(env.LEANEDGE_KEYS)),
     keyLimits: parseKeyLimits("LEANEDGE_LIMITS", nonEmpty(env.LEANEDGE_LIMITS)),
     corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
@@ -301,6 +313,19 @@ function parseIdle(value: string | undefined): number {
     );
   }
   return seconds * 1_000;
+}
+
+function parseTextInterval(value: string | undefined): number {
+  if (value === undefined) {
+    return textIntervalMsMaxDefault;
+  }
+  const ms = Number(value);
+  if (!Number.isInteger(ms) || ms < 0 || ms > textIntervalMsMax) {
+    throw new Error(
+      `LEANEDGE_TEXT_INTERVAL_MS_MAX is "${value}"; it must be a whole number from 0 to ${textIntervalMsMax}`,
+    );
+  }
+  return ms;
 }
 
 function parseMemory(value: string | undefined): number {

@@ -115,6 +115,16 @@ export const attemptBackoffMsMax = 2_000;
 /** Requests of one attempt: the named prefix, what the worker says it has, everything. */
 export const prefixRoundsMax = 3;
 
+/** Turns of an isolate from which on workers are asked to tell tokens together: below, no event is too many. */
+export const textIntervalTurnsMin = 8;
+/**
+ * Longest time between two events of tokens where the configuration names none: 20 pieces a second still read as a flow, and
+ * reach no reader noticeably late. It takes 50 turns in one isolate.
+ */
+export const textIntervalMsMaxDefault = 50;
+/** Longest that a configuration may name: what workers take (leanedge.worker.v1). */
+export const textIntervalMsMax = 1_000;
+
 /** Alarm while a turn runs: an object that lost its memory notices after at most this. */
 export const turnWatchMs = 3_000;
 

@@ -28,6 +28,7 @@ import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { Stop } from "./stop.js";
 import type { StopSignal } from "./stop.js";
+import { textIntervalMs, turnBegins, turnEnds } from "./text-interval.js";
 import { WorkerFault } from "./worker-fault.js";
 import type { WorkerSilence } from "./worker-silence.js";
 
@@ -61,6 +62,8 @@ export class WorkerAttempt {
   #events: WorkerEvents | undefined;
   #iterator: AsyncIterator<GenerateResponse> | undefined;
   #next: Promise<GenerateResponse> | undefined;
+  /** Between `open` and `close`. */
+  #counts = false;
   /** The prompt renders the whole transcript. */
   readonly rebuilt: boolean;
 
@@ -82,6 +85,8 @@ export class WorkerAttempt {
   /** Sends the request, with more of the log as often as the worker asks. Resolves when it is accepted. */
   async open(): Promise<Accepted> {
     let held: number | undefined;
+    this.#counts = true;
+    turnBegins();
     if (this.rebuilt) {
       this.#options.snapshots.discardStale();
     }
@@ -129,6 +134,10 @@ export class WorkerAttempt {
 
   /** Ends the stream, if it still runs: the worker stops before its next step. */
   close(): void {
+    if (this.#counts) {
+      this.#counts = false;
+      turnEnds();
+    }
     this.#options.signal.removeEventListener("abort", this.#onStop);
     this.#closed.stop();
     // A read that is under way rejects now, and nobody waits for it any more.
@@ -207,6 +216,7 @@ export class WorkerAttempt {
       sampling,
       requestId: turn.requestId,
       snapshotStale: this.#options.snapshots.takeStale(),
+      textIntervalMs: textIntervalMs(),
     });
     if (this.rebuilt) {
       request.messages = this.#messages(0);

@@ -73,6 +73,7 @@ export interface ScriptedCall {
   readonly resumedTokens: number | undefined;
   readonly requestId: string;
   readonly seed: string;
+  readonly textIntervalMs: number;
   /** What it began with: `accepted`, `missing`, or the name of an error. */
   outcome: string;
   /** Tokens that were drawn before it ended. */
@@ -178,6 +179,7 @@ export class ScriptedEngine extends DurableObject {
       resumedTokens: request.resume?.generatedTokens,
       requestId: request.requestId,
       seed: String(request.sampling?.seed ?? "unset"),
+      textIntervalMs: request.textIntervalMs,
       outcome: "",
       drawn: 0,
       end: "running",
