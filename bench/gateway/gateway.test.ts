@@ -20,6 +20,8 @@ describe("the gateway's benchmark", () => {
       expect(markdown).toMatch(/^\| leanedge, OpenAI's form \| -?\d/m);
       expect(markdown).toMatch(/^\| leanedge, Connect \| -?\d/m);
       expect(markdown).toMatch(/^\| leanedge, several processes, OpenAI's form \| -?\d/m);
+      // Time added to tokens, and processor time, with the most clients.
+      expect(markdown).toMatch(/^\| leanedge, OpenAI's form \| -?\d\S* \| -?\d\S* \| \d\S* \|$/m);
       expect(figures.find(({ name }) => name.endsWith("found their cache"))?.measured).toBe(1);
       expect(figures.filter(({ unit }) => unit === "ms")).toHaveLength(2);
       expect(markdown).toMatch(/^First turns among them: the stub, no gateway \d/m);

@@ -140,11 +140,17 @@ async function runRound(name: VariantName, round: number, bench: Bench): Promise
       await load({ model: pacedModel, arrivalsPerSecond, ms: plan.settleMs });
     }
     const arrivals = await load({ model: pacedModel, arrivalsPerSecond, ms: plan.arrivalsMs });
+    const pids = { gateway: server.pids, stub: [stub.pid], clients: [clients.pid] };
     const paced: LoadResult[] = [];
-    for (const streams of plan.streams) paced.push(await rate(pacedModel, streams));
+    const pacedProcessorMs: number[] = [];
+    for (const streams of plan.streams) {
+      const begun = processorsMs(pids);
+      const seen = await rate(pacedModel, streams);
+      paced.push(seen);
+      pacedProcessorMs.push(processorsMs(pids, begun).gateway / seen.turns);
+    }
     const saturated: LoadResult[] = [];
     const beginMs = performance.now();
-    const pids = { gateway: server.pids, stub: [stub.pid], clients: [clients.pid] };
     const before = processorsMs(pids);
     for (const streams of plan.streams) saturated.push(await rate(instantModel, streams));
     const mixed = processorsMs(pids, before);
@@ -155,7 +161,7 @@ async function runRound(name: VariantName, round: number, bench: Bench): Promise
     });
     const openingsMs = processorsMs(pids, before).gateway - mixedMs;
     return {
-      ...{ arrivals, paced, saturated, openings },
+      ...{ arrivals, paced, pacedProcessorMs, saturated, openings },
       processorMs: mixedMs / saturated.reduce((sum, one) => sum + one.turns, 0),
       openingProcessorMs: openingsMs / openings.turns,
       residentMib: residentMib(server.pids),

@@ -1,4 +1,5 @@
 /** What the rounds of this benchmark come to: tables, figures with a target, and a picture. */
+import { textIntervalMsMaxDefault } from "../../src/gateway/limits.js";
 import type { Figure } from "../support/figures.js";
 import { barChart } from "../support/plot.js";
 import type { Section } from "../support/section.js";
@@ -34,6 +35,8 @@ export type Round = {
   arrivals: LoadResult;
   /** The same model, by numbers of clients. */
   paced: LoadResult[];
+  /** Processor time of the gateway's processes in each of these, a turn; NaN without a gateway. */
+  pacedProcessorMs: number[];
   /** The model that answers at once, by numbers of clients. */
   saturated: LoadResult[];
   /** The same with sessions of one turn. */
@@ -70,6 +73,19 @@ class Summary {
       this.#rounds.flatMap(({ arrivals }) => arrivals.tokenLagMs),
       share,
     );
+  }
+
+  /** From sent to seen, of all tokens of the paced model but the first, with the index-th number of clients. */
+  pacedLagMs(index: number, share: number): number {
+    return quantile(
+      this.#rounds.flatMap(({ paced }) => paced[index]?.tokenLagMs ?? []),
+      share,
+    );
+  }
+
+  /** Processor time of a turn of the paced model, with the index-th number of clients. */
+  pacedProcessorMs(index: number): number {
+    return median(this.#rounds.map((round) => round.pacedProcessorMs[index] ?? NaN));
   }
 
   /** First tokens at saturation, with the index-th number of clients: times of a queue. */
@@ -154,6 +170,9 @@ export function section(
     "In brackets: what the stub takes without a gateway; the others count from its median.",
     "Turns a second of the same worker, by clients at once.",
     rateTable(summaries, "paced", streamCounts),
+    `The same with ${clientsOf(streamCounts.at(-1) ?? 0)}: a gateway that is busy asks its workers for text in pieces of up to ` +
+      `${textIntervalMsMaxDefault} ms, so that a token comes later by up to that; Portkey's passes on what comes.`,
+    busyTable(summaries, streamCounts.length - 1),
     "Saturated: a worker that answers at once, by clients at once; times to the first token are those of a queue.",
     saturationTable(summaries, streamCounts),
     `Cores that they keep busy (gateway, stub, clients): ${busyCores(summaries)}.`,
@@ -207,6 +226,17 @@ function addedTable(summaries: Summaries): string {
           ...[0.5, 0.99].map((share) => cell(addedFirstMs(summaries, of, share))),
           ...[0.5, 0.99].map((share) => cell(of.lagMs(share) - directLagMs)),
         ],
+  );
+}
+
+function busyTable(summaries: Summaries, index: number): string {
+  const directLagMs = summaries.get("direct")?.pacedLagMs(index, 0.5) ?? NaN;
+  const heads = ["each token, ms added: p50", "p99", "processor, ms a turn"];
+  return table(heads, summaries, (of, name) =>
+    [0.5, 0.99]
+      .map((share) => of.pacedLagMs(index, share))
+      .map((ms) => (name === "direct" ? `(${cell(ms)})` : cell(ms - directLagMs)))
+      .concat(cell(of.pacedProcessorMs(index))),
   );
 }
 

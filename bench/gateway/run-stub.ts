@@ -20,6 +20,7 @@ import {
 import { namePrefix, packIds, samePrefix } from "../../src/gateway/worker-client/segments.js";
 import type { PackedSegment } from "../../src/gateway/worker-client/segments.js";
 import { startHttpServer } from "../../src/worker/process/http-server.js";
+import { EventMailbox } from "../../src/worker/event-mailbox.js";
 import { writeTogether } from "../../src/worker/process/write-together.js";
 import { isProgram } from "../support/child.js";
 import { takeTurns, type Turns } from "../support/turns.js";
@@ -39,6 +40,8 @@ const tokensDefault = 16;
 const charsPerId = 4;
 /** Logs that it keeps; the oldest go first. */
 const sequencesMax = 20_000;
+/** Longest wait for a token; what ends a turn comes long before. */
+const tokenMsMax = 60_000;
 /** Largest body in OpenAI's form. */
 const bodyBytesMax = 1 << 20;
 const fingerprints = create(FingerprintsSchema, { model: "m", template: "t", plan: "p" });
@@ -55,6 +58,33 @@ async function* answer(model: string, tokens: number): AsyncGenerator<string, vo
       .toString(36)
       .padStart(tokenChars - 1, "0")}`;
   }
+}
+
+/** An answer's texts as events tell them: those together that the interval holds, as a worker does. */
+async function* pieces(
+  texts: AsyncIterable<string>,
+  intervalMs: number,
+): AsyncGenerator<readonly string[], void, undefined> {
+  if (intervalMs === 0) {
+    for await (const text of texts) yield [text];
+    return;
+  }
+  const mailbox = new EventMailbox(intervalMs);
+  const waiting = { texts: Array<string>(), ended: false };
+  const drawing = (async (): Promise<void> => {
+    for await (const text of texts) {
+      waiting.texts.push(text);
+      mailbox.wake();
+    }
+    waiting.ended = true;
+    mailbox.end();
+  })();
+  while (!waiting.ended || waiting.texts.length > 0) {
+    await mailbox.wait(tokenMsMax);
+    const piece = waiting.texts.splice(0);
+    if (piece.length > 0) yield piece;
+  }
+  await drawing;
 }
 
 /** Logs of sequences, as a worker holds them. */
@@ -128,10 +158,12 @@ async function* generate(
   });
   const drawn: number[] = [];
   let offset = 0;
-  for await (const text of answer(request.model, request.sampling?.maxTokens ?? tokensDefault)) {
-    drawn.push(drawn.length);
-    const value = { ids: drawn.slice(-1), text, offset: BigInt(offset) };
-    yield event({ case: "tokens", value });
+  const texts = answer(request.model, request.sampling?.maxTokens ?? tokensDefault);
+  for await (const piece of pieces(texts, request.textIntervalMs)) {
+    const text = piece.join("");
+    const ids = piece.map((_, index) => drawn.length + index);
+    yield event({ case: "tokens", value: { ids, text, offset: BigInt(offset) } });
+    drawn.push(...ids);
     offset += text.length;
   }
   log.push({ kind: SegmentKind.GENERATED, ids: packIds(drawn) });
