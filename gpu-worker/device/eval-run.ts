@@ -219,5 +219,6 @@ if (options.choice !== undefined) {
 } else {
   const scratch = await mkdtemp(join(tmpdir(), "leanedge-eval-"));
   const failed = await runStages(scratch).finally(() => rm(scratch, { recursive: true }));
-  process.exit(failed > 0 ? 1 : 0);
+  // The process ends by itself, once engines that were closed have given back their memory.
+  process.exitCode = failed > 0 ? 1 : 0;
 }
