@@ -205,7 +205,10 @@ done
 # history cannot say.
 for results in $(find docs/results -name '*.json' | sort); do
   family=$(basename "$results" .json | sed 's/^[0-9-]*-[a-z0-9]*-//')
-  case $family in sessions | serving | peers | node | profile | *-forms) family=engine ;; esac
+  case $family in
+    sessions | serving | peers | peers-llama-cpp | node | profile | *-forms) family=engine ;;
+    peers-flashinfer) family=decode-attention ;;
+  esac
   commit=$(field commit "$results")
   measured=$(field kernels "$results")
   if ! checkout "$commit"; then

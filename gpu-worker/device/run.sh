@@ -2,7 +2,7 @@
 # Checks and measures the CUDA backend on a machine with a GPU, one call, step after step, each under a limit.
 #   OUT=<folder> gpu-worker/device/run.sh [--families "<family> ..."] [--steps "<step> ..."] [--minutes N]
 #     [--pack <folder>] [--build <folder>] [--masks <folder>] [--commit <hash>] [--dry]
-#     [--eval <folder>] [--model <file>] [--plans <folder>]
+#     [--eval <folder>] [--model <file>] [--plans <folder>] [--peers <folder>]
 # --families: for each of decode-attention, matrix, prefill-attention, page-selection, rows, engine (default: all)
 #   its checks, and where they pass its benchmark: `check-FAMILY` and `bench-FAMILY`.
 # --steps: further steps, or the only ones where --families is "": sanitize-FAMILY (memcheck over the small checks),
@@ -14,6 +14,7 @@
 # --eval: what the step eval does: a folder with `stages`, a line each: SAMPLES METHODS [WINDOW], as eval-run.ts has them, and the
 #   samples (default: gpu-worker/device/eval; or SAMPLES.xz in the pack's folder `eval`, where eval-NAME.jsonl.xz of an earlier
 #   call is gone on with). --model and --plans: what answers them, instead of the embedded model and its plans.
+# --peers: where the pieces of pack-peers.sh lie (default gpu-worker/build/peers-*).
 # --masks: the published channel masks (default: of the pack, else ../shared/plans); --commit: what the results name where
 #   the tree has no git.
 # --dry: no GPU: the steps that can run at a tiny shape over the reference engine do, and the others are named.
@@ -36,6 +37,7 @@ dry=
 eval=$root/gpu-worker/device/eval
 model=$root/models/leanedge-29m-q4_0.gguf
 plans=$root/models
+peers=
 python=${LEANEDGE_PYTHON:-python3}
 command="gpu-worker/device/run.sh $*"
 while (($# > 0)); do
@@ -50,6 +52,7 @@ while (($# > 0)); do
     --eval) eval=$(realpath "$2") ;;
     --model) model=$(realpath "$2") ;;
     --plans) plans=$(realpath "$2") ;;
+    --peers) peers=$(realpath "$2") ;;
     --dry)
       dry=1
       shift
@@ -84,6 +87,8 @@ limit() {
     node) echo 60 ;;
     eval) echo 560 ;;
     peers-warm | peers) echo 200 ;;
+    peers-flashinfer) echo 90 ;;
+    peers-llama-cpp) echo 130 ;;
     variants) echo 150 ;;
     attention-few) echo 120 ;;
     latency) echo 150 ;;
@@ -178,6 +183,22 @@ has_gateway() {
   cat "$from"/workerd.xz* | xz --decompress >"$workerd" && chmod +x "$workerd"
 }
 
+# has_peer NAME: what pack-peers.sh has packed of it, unpacked to $build/NAME.
+has_peer() {
+  local from=${peers:-$root/gpu-worker/build/peers-$1}
+  compgen -G "$from/$1.tar.xz.*" >/dev/null || return 1
+  [[ -d $build/$1 ]] && return
+  mkdir "$build/$1" && cat "$from/$1".tar.xz.* | tar xJ -C "$build/$1"
+}
+
+# models_folder: where models of 16 GB are written: in memory where that has room.
+models_folder() {
+  local at=/dev/shm/leanedge free
+  free=$(df --output=avail -B 1G /dev/shm 2>/dev/null | tail -n 1)
+  ((${free:-0} >= $1)) || [[ -d $at ]] || at=$build/models
+  echo "$at"
+}
+
 # script FAMILY: the name that its scripts end in.
 script() { if [[ $1 == decode-attention ]]; then echo ""; else echo "_${1//-/_}"; fi; }
 
@@ -187,7 +208,7 @@ command_of() {
   export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_harness.so
   LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" engine)
   case $1 in
-    *-engine | sessions | peers-warm | peers | latency | profile | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
+    *-engine | sessions | peers-warm | peers | peers-llama-cpp | latency | profile | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-forms | serving-model | serving-gateway) ;;
     attention-few) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" decode-attention) ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
@@ -257,6 +278,20 @@ command_of() {
     # What torch has compiled once on a machine it finds again.
     peers-warm) run=(env OUT="$build" "$python" bench_peers.py --steps 1 --seconds "$seconds") ;;
     peers) run=("$python" bench_peers.py --seconds "$seconds") ;;
+    peers-flashinfer)
+      has_peer flashinfer || return 1
+      # What is not compiled ahead of time is compiled here.
+      run=(env PYTHONPATH="$build/flashinfer" PATH="$build/flashinfer/bin:$PATH" FLASHINFER_WORKSPACE_BASE="$build"
+        FLASHINFER_CUDA_ARCH_LIST=9.0a "$python" bench_flashinfer.py --seconds "$seconds")
+      ;;
+    peers-llama-cpp)
+      has_node && has_peer llama-cpp || return 1
+      # Models of both forms are written side by side; one that is there stays.
+      run=(bash -c "at=\$1; shift
+        for type in Q4_0 BF16; do \"\$@\" --folder \"\$at\" --type \$type --role model & done; wait
+        exec $python bench_peers_llama.py --libraries $build/llama-cpp --models \"\$at\" --seconds $seconds"
+        - "$(models_folder 24)" "$node" "$pack/worker-bench.mjs")
+      ;;
     serving | serving-model | serving-gateway)
       has_node || return 1
       local gateway=()
@@ -269,11 +304,7 @@ command_of() {
           --shape tiny --sessions 4 --prompt 60 --generate 30 --memory 512 --rounds 1 "${gateway[@]}")
         return
       fi
-      # A model of 16 GB: in memory where that has room.
-      local at=/dev/shm/leanedge free
-      free=$(df --output=avail -B 1G /dev/shm 2>/dev/null | tail -n 1)
-      ((${free:-0} >= 20)) || [[ -d $at ]] || at=$build/models
-      run=("$node" "$pack/worker-bench.mjs" --addon "$build/leanedge.node" --folder "$at" --seconds "$seconds" "${gateway[@]}")
+      run=("$node" "$pack/worker-bench.mjs" --addon "$build/leanedge.node" --folder "$(models_folder 20)" --seconds "$seconds" "${gateway[@]}")
       if [[ $1 == serving-model ]]; then run+=(--role model); fi
       ;;
     node)
