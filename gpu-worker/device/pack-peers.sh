@@ -35,8 +35,6 @@ pack() {
   local out=gpu-worker/build/peers-$2
   rm -rf "$out" && mkdir -p "$out"
   tar c -C "$1" --exclude __pycache__ . | xz -T "$jobs" -6 | split --bytes=$piece_bytes - "$out/$2.tar.xz."
-  # What results name.
-  git rev-parse HEAD >"$out/commit"
   du -b "$out"/*
 }
 
