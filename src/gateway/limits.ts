@@ -117,6 +117,8 @@ export const prefixRoundsMax = 3;
 
 /** Turns of an isolate from which on workers are asked to tell tokens together: below, no event is too many. */
 export const textIntervalTurnsMin = 8;
+/** Turns that began longer ago do not count among those that run: the objects of some were lost. */
+export const countedTurnMsMax = 10 * 60_000;
 /**
  * Longest time between two events of tokens where the configuration names none: 20 pieces a second still read as a flow, and
  * reach no reader noticeably late. It takes 50 turns in one isolate.

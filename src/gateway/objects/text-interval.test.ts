@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { textIntervalMs } from "./text-interval.js";
+import { countedTurnMsMax } from "../limits.js";
+import { textIntervalMs, turnBegins, turnEnds, turnsRunning } from "./text-interval.js";
 
 describe("textIntervalMs()", () => {
   it("asks for none while few turns run, then for a millisecond a turn, up to the longest", () => {
@@ -21,5 +22,27 @@ describe("textIntervalMs()", () => {
       expect((running * 1_000) / textIntervalMs(running, 50)).toBe(1_000);
     }
     expect(1_000 / textIntervalMs(10_000, 50)).toBe(20);
+  });
+});
+
+describe("turnsRunning()", () => {
+  it("counts turns between their beginning and their end", () => {
+    const [first, second] = [turnBegins(0), turnBegins(1_000)];
+    expect(turnsRunning(1_000)).toBe(2);
+    turnEnds(first);
+    turnEnds(first);
+    expect(turnsRunning(1_000)).toBe(1);
+    turnEnds(second);
+    expect(turnsRunning(1_000)).toBe(0);
+  });
+
+  it("forgets turns whose end nobody told", () => {
+    const lost = turnBegins(0);
+    const later = turnBegins(1);
+    expect(turnsRunning(countedTurnMsMax)).toBe(2);
+    expect(turnsRunning(countedTurnMsMax + 1)).toBe(1);
+    turnEnds(lost);
+    turnEnds(later);
+    expect(turnsRunning(countedTurnMsMax + 1)).toBe(0);
   });
 });

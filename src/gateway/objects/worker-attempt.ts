@@ -28,7 +28,7 @@ import type { SessionSnapshots } from "./session-snapshots.js";
 import type { SessionStore } from "./session-store.js";
 import { Stop } from "./stop.js";
 import type { StopSignal } from "./stop.js";
-import { textIntervalMs, turnBegins, turnEnds } from "./text-interval.js";
+import { textIntervalMs, turnBegins, turnEnds, turnsRunning } from "./text-interval.js";
 import { WorkerFault } from "./worker-fault.js";
 import type { WorkerSilence } from "./worker-silence.js";
 
@@ -62,8 +62,8 @@ export class WorkerAttempt {
   #events: WorkerEvents | undefined;
   #iterator: AsyncIterator<GenerateResponse> | undefined;
   #next: Promise<GenerateResponse> | undefined;
-  /** Between `open` and `close`. */
-  #counts = false;
+  /** Counts it among those that run, between `open` and `close`. */
+  #running: symbol | undefined;
   /** The prompt renders the whole transcript. */
   readonly rebuilt: boolean;
 
@@ -85,8 +85,7 @@ export class WorkerAttempt {
   /** Sends the request, with more of the log as often as the worker asks. Resolves when it is accepted. */
   async open(): Promise<Accepted> {
     let held: number | undefined;
-    this.#counts = true;
-    turnBegins();
+    this.#running = turnBegins(this.#options.clock.nowMs());
     if (this.rebuilt) {
       this.#options.snapshots.discardStale();
     }
@@ -134,9 +133,8 @@ export class WorkerAttempt {
 
   /** Ends the stream, if it still runs: the worker stops before its next step. */
   close(): void {
-    if (this.#counts) {
-      this.#counts = false;
-      turnEnds();
+    if (this.#running !== undefined) {
+      turnEnds(this.#running);
     }
     this.#options.signal.removeEventListener("abort", this.#onStop);
     this.#closed.stop();
@@ -216,7 +214,7 @@ export class WorkerAttempt {
       sampling,
       requestId: turn.requestId,
       snapshotStale: this.#options.snapshots.takeStale(),
-      textIntervalMs: textIntervalMs(),
+      textIntervalMs: textIntervalMs(turnsRunning(this.#options.clock.nowMs())),
     });
     if (this.rebuilt) {
       request.messages = this.#messages(0);
