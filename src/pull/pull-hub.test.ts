@@ -114,7 +114,8 @@ describe("a pull from a hub", () => {
     test.hub.hubFaults.push({ kind: "status", status });
     test.hub.storageFaults.push({ kind: "status", status });
     await test.pull();
-    expect(test.heard.notes.filter((note) => note.includes(String(status)))).toHaveLength(2);
+    const said = test.heard.notes.filter((note) => note.includes(` answered ${status} `));
+    expect(said).toHaveLength(2);
   });
 
   it("ends after the last attempt", async () => {
