@@ -81,11 +81,15 @@ class Answer {
   }
 }
 
-/** Sends a request, and resolves with the head of its answer. */
+/**
+ * Sends a request, and resolves with the head of its answer. A server may close a connection that was idle just when it is used
+ * again: the request goes out once more then, as those of browsers do.
+ */
 function post(
   url: string,
   headers: Record<string, string>,
   body: string | Uint8Array,
+  again = false,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const bytes = typeof body === "string" ? Buffer.from(body) : body;
@@ -99,7 +103,11 @@ function post(
       },
       resolve,
     );
-    request.once("error", reject);
+    request.once("error", (error: NodeJS.ErrnoException) => {
+      const closed = request.reusedSocket && error.code === "ECONNRESET";
+      if (closed && !again) resolve(post(url, headers, body, true));
+      else reject(error);
+    });
     request.once("timeout", () => request.destroy(new Error(`${url} was silent for a minute`)));
     request.end(bytes);
   });
