@@ -315,30 +315,30 @@ function parseIdle(value: string | undefined): number {
   return seconds * 1_000;
 }
 
+/** The whole number of a variable. Throws where it is no such number, or outside of its bounds. */
+function wholeNumber(
+  name: keyof GatewayVariables,
+  value: string,
+  { min, max }: { readonly min: number; readonly max: number },
+): number {
+  const number = Number(value);
+  if (!Number.isInteger(number) || number < min || number > max) {
+    throw new Error(`${name} is "${value}"; it must be a whole number from ${min} to ${max}`);
+  }
+  return number;
+}
+
 function parseTextInterval(value: string | undefined): number {
-  if (value === undefined) {
-    return textIntervalMsMaxDefault;
-  }
-  const ms = Number(value);
-  if (!Number.isInteger(ms) || ms < 0 || ms > textIntervalMsMax) {
-    throw new Error(
-      `LEANEDGE_TEXT_INTERVAL_MS_MAX is "${value}"; it must be a whole number from 0 to ${textIntervalMsMax}`,
-    );
-  }
-  return ms;
+  return value === undefined
+    ? textIntervalMsMaxDefault
+    : wholeNumber("LEANEDGE_TEXT_INTERVAL_MS_MAX", value, { min: 0, max: textIntervalMsMax });
 }
 
 function parseMemory(value: string | undefined): number {
-  if (value === undefined) {
-    return engineMemoryBytesDefault;
-  }
-  const mib = Number(value);
-  if (!Number.isInteger(mib) || mib < 1 || mib > engineMemoryMibMax) {
-    throw new Error(
-      `LEANEDGE_ENGINE_MEMORY_MIB is "${value}"; it must be a whole number from 1 to ${engineMemoryMibMax}`,
-    );
-  }
-  return mib * mibBytes;
+  return value === undefined
+    ? engineMemoryBytesDefault
+    : wholeNumber("LEANEDGE_ENGINE_MEMORY_MIB", value, { min: 1, max: engineMemoryMibMax }) *
+        mibBytes;
 }
 
 function parseKeys(value: string | undefined): readonly ConfiguredKey[] {
