@@ -4,9 +4,9 @@ import { parseRemoteWorkers, type RemoteWorkers } from "./remote-workers.js";
 import {
   engineMemoryBytesDefault,
   snapshotIdleMsDefault,
-  textIntervalMsMax,
   textIntervalMsMaxDefault,
 } from "./limits.js";
+import { textIntervalMsMax } from "../worker/limits.js";
 import { parseKeyLimits } from "./keys/key-limits.js";
 import type { KeyLimits } from "./keys/key-limits.js";
 import { parseLogLevel } from "../log/log-line.js";

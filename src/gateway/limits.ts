@@ -124,8 +124,6 @@ export const countedTurnMsMax = 10 * 60_000;
  * reach no reader noticeably late. It takes 50 turns in one isolate.
  */
 export const textIntervalMsMaxDefault = 50;
-/** Longest that a configuration may name: what workers take (leanedge.worker.v1). */
-export const textIntervalMsMax = 1_000;
 
 /** Alarm while a turn runs: an object that lost its memory notices after at most this. */
 export const turnWatchMs = 3_000;
