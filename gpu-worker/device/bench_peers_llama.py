@@ -57,6 +57,11 @@ def llama(arguments, form, report):
 
 def own(form, report):
     """The same with the engine of this repository."""
+
+    def show(case, ms, tokens_made, **what):
+        line = {"case": case, "engine": "leanedge", "form": form, **what}
+        report.show(**line, ms=ms, tokens_s=1e3 * tokens_made / ms)
+
     engine = BenchEngine(form, [], sequences=max(SEQUENCES))
     try:
         sequences = []
@@ -65,16 +70,7 @@ def own(form, report):
             fill(engine, more, BEHIND)
             sequences += more
             ms = 1e3 * decode(engine, sequences, STEPS)
-            report.show(
-                case="decode",
-                engine="leanedge",
-                form=form,
-                sequences=count,
-                behind=BEHIND,
-                steps=STEPS - 5,
-                ms=ms,
-                tokens_s=1e3 * count / ms,
-            )
+            show("decode", ms, count, sequences=count, behind=BEHIND, steps=STEPS - 5)
         for sequence in sequences:
             engine.free(sequence)
         times = []
@@ -83,14 +79,7 @@ def own(form, report):
             times.append(1e3 * fill(engine, [sequence], PROMPT))
             engine.free(sequence)
         ms = sorted(times[1:])[1]
-        report.show(
-            case="prompt",
-            engine="leanedge",
-            form=form,
-            tokens=PROMPT,
-            ms=ms,
-            tokens_s=1e3 * PROMPT / ms,
-        )
+        show("prompt", ms, PROMPT, tokens=PROMPT)
     finally:
         engine.close()
 

@@ -9,17 +9,30 @@ import shutil
 import sys
 
 import torch
-from flashinfer.jit.attention import gen_batch_decode_module, gen_batch_prefill_module
 
 DIM = 128
-h = torch.float16
-for spec in (
-    gen_batch_decode_module(h, h, h, torch.int32, DIM, DIM, 0, False, False),
-    gen_batch_prefill_module("fa2", h, h, h, torch.int32, DIM, DIM, 0, False, False, False),
-):
-    if not spec.is_aot:
-        spec.build(verbose=False)
-        folder = os.path.join(sys.argv[1], "flashinfer", "data", "aot", spec.name)
-        os.makedirs(folder, exist_ok=True)
-        shutil.copy(spec.jit_library_path, folder)
-    print(spec.name)
+
+
+def kernels():
+    """What FlashInfer compiles: without tensor cores and with."""
+    from flashinfer.jit.attention import gen_batch_decode_module, gen_batch_prefill_module
+
+    h = torch.float16
+    return (
+        gen_batch_decode_module(h, h, h, torch.int32, DIM, DIM, 0, False, False),
+        gen_batch_prefill_module("fa2", h, h, h, torch.int32, DIM, DIM, 0, False, False, False),
+    )
+
+
+def main():
+    for spec in kernels():
+        if not spec.is_aot:
+            spec.build(verbose=False)
+            folder = os.path.join(sys.argv[1], "flashinfer", "data", "aot", spec.name)
+            os.makedirs(folder, exist_ok=True)
+            shutil.copy(spec.jit_library_path, folder)
+        print(spec.name)
+
+
+if __name__ == "__main__":
+    main()

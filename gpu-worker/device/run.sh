@@ -191,7 +191,7 @@ has_peer() {
   mkdir "$build/$1" && cat "$from/$1".tar.xz.* | tar xJ -C "$build/$1"
 }
 
-# models_folder: where models of 16 GB are written: in memory where that has room.
+# models_folder GB: where models of that size are written: in memory where that has room.
 models_folder() {
   local at=/dev/shm/leanedge free
   free=$(df --output=avail -B 1G /dev/shm 2>/dev/null | tail -n 1)
