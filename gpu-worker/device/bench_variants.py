@@ -34,37 +34,23 @@ ATTENTION = (
     ),
 )
 # Few long sequences: each shape and the forms to compare there.
-LATE = tuple(f"late_share={x}" for x in (95, 90, 85, 80, 70, 60, 110, 125))
-COST = ("page_cost=16", "page_cost=32", "page_cost=64")
-BOTH = (
-    "both_runs=1",
-    *(f"both_runs=1,{late}" for late in LATE),
-    *(f"both_runs=1,{cost}" for cost in COST),
-    "both_runs=1,late_share=80,page_cost=32",
-)
-CLAIMED = tuple(f"late_share={x},late_by={by}" for by in (1, 2) for x in (85, 70, 125))
 START = ("start_cost=50", "start_cost=150", "start_cost=200")
 MERGE = ("merge_group=0", "merge_group=8", "merge_group=16")
 FEW = (
-    ((LLAMA, True, 3, 8, 32768), (*BOTH, *LATE, *CLAIMED, *COST)),
-    ((LLAMA, True, 3, 1, 131072), (*BOTH, *LATE, *CLAIMED, *COST, *START, *MERGE)),
-    ((LLAMA, True, 2, 1, 131072), (*LATE, *CLAIMED, *COST, *START, *MERGE)),
-    ((LLAMA, True, 1, 1, 131072), (*LATE, *COST, *START, *MERGE)),
+    ((LLAMA, True, 3, 8, 32768), START),
+    ((LLAMA, True, 3, 1, 131072), (*START, *MERGE)),
+    ((LLAMA, True, 2, 1, 131072), (*START, *MERGE)),
+    ((LLAMA, True, 1, 1, 131072), (*START, *MERGE)),
     ((QWEN, True, 0, 1, 131072), ("wide_pairs=0", *START, *MERGE)),
     ((QWEN, True, 0, 8, 32768), ("wide_pairs=0", *START, *MERGE)),
-    ((LLAMA, True, 3, 32, 16384), ("both_runs=1", *LATE[1:4:2], "both_runs=1,late_share=80", *COST[1:])),
-    ((LLAMA, True, 2, 8, 32768), (*LATE, *COST)),
-    ((LLAMA, True, 1, 8, 32768), (*LATE[1:5], *COST[1:])),
+    ((LLAMA, True, 3, 32, 16384), START),
+    ((LLAMA, True, 2, 8, 32768), START),
+    ((LLAMA, True, 1, 8, 32768), START),
 )
-# Shapes and forms whose blocks leave clock marks (decode_marks.py).
-FEW_MARKS = (
-    ((LLAMA, True, 3, 8, 32768), ("", "late_share=80", "late_share=80,late_by=1", "both_runs=1")),
-    ((LLAMA, True, 3, 1, 131072), ("", "both_runs=1")),
-    ((LLAMA, True, 2, 1, 131072), ("", "late_share=80")),
-    ((LLAMA, True, 1, 1, 131072), ("",)),
-    ((QWEN, True, 0, 1, 131072), ("",)),
-    ((QWEN, True, 0, 8, 32768), ("",)),
-)
+# Shapes whose blocks leave clock marks (decode_marks.py), with the forms as they are.
+FEW_MARKS = tuple((shape, ("",)) for shape, _ in FEW[:6])
+# Where `tune` compares what a pair's beginning and end count: quantised pages of few and of many sequences.
+STORED = ((LLAMA, True, 1, 1, 131072), (LLAMA, True, 2, 1, 131072), (LLAMA, True, 3, 8, 32768), (LLAMA, True, 2, 64, 8192))
 MATRIX = ("halves=0", "balance=0", "halves=0,balance=0")
 MIB = 1 << 20
 # Whole steps: forms to compare, and the (weights, sequences) that they are compared with.
@@ -236,21 +222,24 @@ def keep_tuned(chosen):
 
 
 def tune_attention(report, arguments):
-    """Long zones of one sequence, through the harness: begins $OUT/tuned."""
+    """Attention alone, long zones first, through the harness: begins $OUT/tuned."""
     from bench import Bench
 
     bench = Bench(os.environ["LEANEDGE_MASKS"])
-    cases = prepared(bench, LONG)
+    chosen = []
+    for shapes, variants in ((LONG, WIDE), (STORED, START[1:])):
+        cases = prepared(bench, shapes)
 
-    def measure(*variants):
-        choose(*variants)
-        lines = list(attention_us(bench, cases, ",".join(variants)))
-        for line in lines:
-            report.show(**line)
-        return [line["us"] for line in lines]
+        def measure(*variants, cases=cases):
+            choose(*variants)
+            lines = list(attention_us(bench, cases, ",".join(variants)))
+            for line in lines:
+                report.show(**line)
+            return [line["us"] for line in lines]
 
-    best = best_of(WIDE, measure, ())
-    keep_tuned([best] if best else [])
+        best = best_of(variants, measure, chosen)
+        chosen += [best] if best else []
+    keep_tuned(chosen)
 
 
 def tune(report, arguments):

@@ -269,11 +269,10 @@ command_of() {
     attention-few)
       # The forms for few long sequences: whether they are right, how fast they are, and when blocks do what.
       run=(bash -c "check() { LEANEDGE_CUDA_VARIANTS=share_min=64,\$1 timeout 25 $python check.py --small; }
-        check late_share=70,late_by=2,page_cost=32,both_runs=1 & a=\$!; check late_share=130,late_by=1,both_runs=1 & b=\$!
-        wait \$a; a=\$?; wait \$b; b=\$?
+        check start_cost=20,merge_group=2; a=\$?
         $python bench_variants.py attention-few --seconds $((seconds * 2 / 3)); c=\$?
         LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_marks.so $python decode_marks.py --seconds $((seconds / 4)); d=\$?
-        echo checks \$a \$b, benchmark \$c, marks \$d; exit \$((a + b + c + d))")
+        echo checks \$a, benchmark \$c, marks \$d; exit \$((a + c + d))")
       ;;
     # What torch has compiled once on a machine it finds again.
     peers-warm) run=(env OUT="$build" "$python" bench_peers.py --steps 1 --seconds "$seconds") ;;

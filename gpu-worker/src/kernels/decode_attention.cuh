@@ -12,7 +12,6 @@
 #include "full_rows.cuh"
 #include "leanedge_cuda/decode_attention.h"
 #include "page_stream.cuh"
-#include "share_claim.cuh"
 #include "split.h"
 #include "warp_attend.cuh"
 #include "warp_ops.cuh"
@@ -196,7 +195,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
   const int rows = p.step.row_count;
   auto page_cost = [&](int h) -> int {
     const DecodeHead& head = p.head[h];
-    return head.width ? ((head.k_bytes + head.v_bytes) >> 4) + p.page_cost : 0;
+    return head.width ? (head.k_bytes + head.v_bytes) >> 4 : 0;
   };
   int page_costs = 0;
   for (int h = 0; h < p.kv_heads; ++h) page_costs += page_cost(h);
@@ -207,17 +206,9 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
                p.kv_heads +
            static_cast<int64_t>(p.step.pages_before[row]) * page_costs;
   };
-  const SplitShare split = split_share(row_begin(rows), static_cast<int32_t>(gridDim.x), p.share_min, p.wave, p.late_share);
-  if (p.late_by == 0 || split.less == 0) {
-    if (threadIdx.x == 0) shared.block = static_cast<int>(blockIdx.x);
-  } else if (threadIdx.x < 32) {
-    shared.block = share_claim(p.claims, split, static_cast<int>(gridDim.x),
-                               p.late_by == 1 ? -1 : warp_slot() / kWarps);
-  }
-  __syncthreads();
-  const int32_t block = shared.block;
-  const int64_t begin = split_begin(split, block);
-  const int64_t end = min(split_begin(split, block + 1), split.total);
+  const SplitShare split = split_share(row_begin(rows), gridDim.x, p.share_min);
+  const int64_t begin = blockIdx.x * split.share;
+  const int64_t end = min(begin + split.share, split.total);
   if (begin >= end) return;
 
   // The pair in which the share begins.
@@ -232,7 +223,6 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
     row_pages = p.step.pages_before[row + 1] - p.step.pages_before[row];
   };
   load_row();
-
   while (pair_begin < end) {
     SplitPair pair;
     pair.begin = pair_begin;
@@ -265,7 +255,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
     attend_units<K, V, D, kWarps, kBoth>(p, pair.tiles, full_rows, this_head, split_units(pair, begin),
                           split_units(pair, end), ring, shared, p.q + first_head * D, marks);
 
-    const int part = split_part(shared.block, first_owner);
+    const int part = split_part(blockIdx.x, first_owner);
     float* part_sums = p.parts + static_cast<size_t>(2 * gridDim.x) * p.group * D;
     for (int i = threadIdx.x; i < p.group * D / 4; i += kThreads) {
       const int n = i / (D / 4);
@@ -284,13 +274,13 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == decode_warps(K, V)
     }
     marks.put(kMarkPart);
     if (owners > 1) {
-      merge_pair<D, kWarps>(p, part_sums, this_row * p.kv_heads + this_head, shared.block,
-                            first_owner, owners, shared.results, shared.last);
+      merge_pair<D, kWarps>(p, part_sums, this_row * p.kv_heads + this_head, first_owner, owners,
+                            shared.results, shared.last);
     }
     // The results lie in the rings, which the next pair fills.
     __syncthreads();
   }
-  marks.end(shared.block);
+  marks.end(blockIdx.x);
 }
 
 }  // namespace leanedge::cuda

@@ -45,10 +45,6 @@ struct DecodeParams {
   uint32_t* arrivals;  // (row_count * kv_heads) blocks that delivered; 0 between launches
   uint32_t* group_arrivals;  // (2 * grid) the same of a group of blocks, at the part of its first one
   int32_t share_min;         // chunks, split.h
-  int32_t wave;              // blocks, split.h
-  int32_t late_share;        // percent, split.h
-  int32_t late_by;           // how blocks claim shares; 0: a block takes that of its index
-  uint32_t* claims;          // share_claim.cuh; 0 between launches
   int32_t merge_group;       // blocks of a group; 0: no groups; 1: as many as are best
   size_t zone_offset;  // f16 elements from layer 0 to this layer in a span
   uint32_t block_bytes;
@@ -59,7 +55,6 @@ struct DecodeParams {
   int32_t tile_stages;  // tiles of full rows in flight of a warp
   int32_t page_stages;  // pages in flight of a cluster's warp
   int32_t table_pitch;  // entries between the page tables of a row's heads; 0: they share one
-  int32_t page_cost;   // chunks beside those of its bytes, split.h
   int32_t tile_cost;   // chunks, split.h
   int32_t start_cost;  // chunks, split.h
   float scale;         // log2(e) / sqrt(head_dim)

@@ -10,7 +10,6 @@
 #include "cluster_split.h"
 #include "decode_kernels.h"
 #include "leanedge_cuda/decode_attention.h"
-#include "split.h"
 #include "variants.h"
 #ifdef LEANEDGE_CLOCK_MARKS
 #include "clock_marks.h"
@@ -276,8 +275,7 @@ size_t decode_scratch_bytes(int32_t rows_max, int32_t kv_heads, int32_t head_dim
   }
   const int32_t blocks_max = processors * kBlocksPerSmMax;
   return parts_floats(blocks_max, kDecodeGroupMax, head_dim) * sizeof(float) +
-         (static_cast<size_t>(claim_words(processors)) + 2 * static_cast<size_t>(blocks_max)) *
-             sizeof(uint32_t) +
+         2 * static_cast<size_t>(blocks_max) * sizeof(uint32_t) +
          static_cast<size_t>(rows_max) * static_cast<size_t>(kv_heads) * sizeof(uint32_t);
 }
 
@@ -297,16 +295,10 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
   // Behind the parts of the largest grid and group, where decode_scratch_bytes() counts them: every
   // layer finds the same counters.
   const int32_t blocks_max = layer.processors * kBlocksPerSmMax;
-  params.claims = reinterpret_cast<uint32_t*>(
+  params.group_arrivals = reinterpret_cast<uint32_t*>(
       params.parts + parts_floats(blocks_max, kDecodeGroupMax, layer.head_dim));
-  params.group_arrivals = params.claims + claim_words(layer.processors);
   params.arrivals = params.group_arrivals + 2 * blocks_max;
   params.share_min = share_min(layer.k_storage, layer.v_storage);
-  const bool quantised = layer.k_storage != PageStorage::kF16 || layer.v_storage != PageStorage::kF16;
-  params.wave = layer.processors;
-  params.late_share = quantised ? variants().late_share : 100;
-  params.late_by = variants().late_by;
-  params.page_cost = quantised ? variants().page_cost : 0;
   params.merge_group = variants().merge_group;
   params.zone_offset = call.zone_layer * static_cast<size_t>(call.layer);
   params.block_bytes = layer.block_bytes;
@@ -345,9 +337,9 @@ cudaError_t decode_attention_launch(const DecodeLayer& layer, const DecodeAttent
                    call.overlap != 0},
                   params, stream);
   }
-  const bool both = variants().both_runs && both_serves(layer, params.group);
-  const DecodeKernel kernel =
-      both ? decode_both_kernel() : kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
+  const DecodeKernel kernel = both_serves(layer, params.group)
+                                  ? decode_both_kernel()
+                                  : kernel_of(layer.k_storage, layer.v_storage, layer.head_dim);
   return launch({reinterpret_cast<const void*>(kernel), layer.grid, 32 * layer.warps,
                  static_cast<size_t>(layer.warp_bytes * layer.warps), call.overlap != 0},
                 params, stream);

@@ -139,17 +139,16 @@ __device__ __forceinline__ bool last_to_arrive(uint32_t* arrivals, int expected,
   return last;
 }
 
-// Merges the parts of a pair (row * kv_heads + KV head) that `owners` blocks share, where this block, which has the share of
-// `block`, is the last to come. Not
+// Merges the parts of a pair (row * kv_heads + KV head) that `owners` blocks share, where this block is the last to come. Not
 // inlined, for the registers.
 template <int D, int kWarps>
 __device__ __noinline__ void merge_pair(const DecodeParams& p, float* part_sums, int pair,
-                                        int block, int first_owner, int owners,
-                                        WarpResults<kWarps>& results, bool& last) {
+                                        int first_owner, int owners, WarpResults<kWarps>& results,
+                                        bool& last) {
   MergeRange range = {first_owner, first_owner, owners, 1};
   const int size = merge_group_size(p.merge_group, owners);
   if (size > 1 && owners > size) {
-    const SplitGroup group = split_group(block, first_owner, owners, size);
+    const SplitGroup group = split_group(blockIdx.x, first_owner, owners, size);
     uint32_t* arrivals = p.group_arrivals + split_part(group.first, first_owner);
     if (!last_to_arrive(arrivals, group.count, last)) return;
     merge_parts<D, kWarps>(p.parts, part_sums, {first_owner, group.first, group.count, 1}, p.group,

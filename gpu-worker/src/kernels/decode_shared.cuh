@@ -24,7 +24,6 @@ struct alignas(16) DecodeShared {
   DecodeRow row;
   WarpResults<kWarps> results;
   float q_scale[kDecodeGroupMax];    // takes that back, and gives scores in units of log2
-  int block;  // whose share this block has
   bool last;
 };
 

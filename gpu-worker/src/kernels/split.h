@@ -1,5 +1,5 @@
-// Who reads what: the cache of all sequences, laid out as one line of bytes, is cut into
-// shares, one for each thread block, equal ones or such that fall from wave to wave. So no block waits for another's longer sequence or wider head,
+// Who reads what: the cache of all sequences, laid out as one line of bytes, is cut into equal
+// shares, one for each thread block. So no block waits for another's longer sequence or wider head,
 // and the division needs no list: it follows from two running sums over the sequences.
 //
 // The line is ordered by row, then by KV head (a pair), then by unit: first the pair's tiles of
@@ -20,51 +20,18 @@ namespace leanedge::cuda {
 
 struct SplitShare {
   int64_t total;  // chunks of all pairs
-  int64_t share;  // chunks of a block of the first wave
-  int64_t less;   // chunks by which a block of each further wave has less; below 0: more
-  int32_t wave;   // blocks of a wave
-  int32_t waves;
+  int64_t share;  // chunks of one block
 };
 
 // `least`: chunks of a share at least; below some number merging costs more than reading.
-// `wave`: blocks that start first, one a multiprocessor, and so on. Blocks of the last wave get `late` percent (10 .. 190)
-// of what those of the first one get, the others what lies between; 100: all the same.
-LEANEDGE_DEVICE SplitShare split_share(int64_t total, int32_t blocks, int32_t least, int32_t wave,
-                                       int32_t late) {
+LEANEDGE_DEVICE SplitShare split_share(int64_t total, int32_t blocks, int32_t least) {
   const int64_t even = (total + blocks - 1) / blocks;
-  const int32_t waves = (blocks + wave - 1) / wave;
-  if (late == 100 || waves < 2 || even <= least) {
-    return {total, even > least ? even : least, 0, wave, waves};
-  }
-  // In parts of 1 / whole of the first wave's share: a block of wave w has whole - w (100 - late).
-  const int64_t whole = 100 * (waves - 1);
-  const int64_t full = waves - 1;  // waves of `wave` blocks; the last one may have fewer
-  const int64_t weights = whole * blocks - (100 - late) * (wave * (full * (full - 1) / 2) +
-                                                           (blocks - full * wave) * full);
-  const int64_t share = (total * whole + weights - 1) / weights;
-  // Rounded down, so that the shares reach to the end of the line.
-  const int64_t steps = share * (100 - late);
-  return {total, share, steps >= 0 ? steps / whole : (steps - whole + 1) / whole, wave, waves};
-}
-
-// First chunk of a block's share; it may lie beyond the end of the line.
-LEANEDGE_DEVICE int64_t split_begin(const SplitShare& split, int32_t block) {
-  const int64_t wave = block / split.wave;
-  const int64_t in = block - wave * split.wave;
-  return block * split.share - split.less * (split.wave * (wave * (wave - 1) / 2) + in * wave);
+  return {total, even > least ? even : least};
 }
 
 // Block that owns chunk `at`.
 LEANEDGE_DEVICE int32_t split_owner(const SplitShare& split, int64_t at) {
-  if (split.less == 0) return static_cast<int32_t>(at / split.share);
-  int64_t share = split.share;
-  for (int32_t wave = 0;; ++wave) {
-    if (at < split.wave * share || wave + 1 == split.waves) {
-      return wave * split.wave + static_cast<int32_t>(at / share);
-    }
-    at -= split.wave * share;
-    share -= split.less;
-  }
+  return static_cast<int32_t>(at / split.share);
 }
 
 // One pair of KV head and row on the line.
@@ -117,13 +84,6 @@ LEANEDGE_DEVICE SplitGroup split_group(int32_t block, int32_t first_owner, int32
   const int32_t first = first_owner + (block - first_owner) / size * size;
   const int32_t rest = first_owner + owners - first;
   return {first, rest < size ? rest : size, (owners + size - 1) / size};
-}
-
-// Where blocks claim shares (share_claim.cuh): words of device memory, 0 between launches: blocks that came, of each
-// multiprocessor; shares taken, of each wave; shares taken in all.
-inline constexpr int32_t kClaimWaves = 8;
-LEANEDGE_DEVICE constexpr int32_t claim_words(int32_t processors) {
-  return processors + kClaimWaves + 1;
 }
 
 }  // namespace leanedge::cuda

@@ -33,12 +33,7 @@ void variants_read() {
   if (values.share_wide < 1) values.share_wide = 1;
   values.merge_group = value_of(text, "merge_group", 256, values.merge_group);
   values.wide_pairs = value_of(text, "wide_pairs", 1 << 16, values.wide_pairs);
-  values.late_share = value_of(text, "late_share", 190, values.late_share);
-  if (values.late_share < 10) values.late_share = 10;
-  values.late_by = value_of(text, "late_by", 2, values.late_by);
-  values.page_cost = value_of(text, "page_cost", 1024, values.page_cost);
   values.start_cost = value_of(text, "start_cost", 1000, values.start_cost);
-  values.both_runs = value_of(text, "both_runs", 1, values.both_runs);
   values.cluster_pages = value_of(text, "cluster_pages", 1 << 16, values.cluster_pages);
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);

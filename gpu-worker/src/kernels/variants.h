@@ -18,21 +18,9 @@ struct Variants {
   int32_t merge_group = 1;
   // Decode attention over pages of f16: pairs of row and KV head up to which a block has a multiprocessor to itself; 0: never.
   int32_t wide_pairs = 128;
-  // Decode attention over quantised pages: share of the blocks that start last, in percent (10 .. 190) of that of the first
-  // ones; the waves between get what lies between. A multiprocessor prefers some of its warps.
-  int32_t late_share = 100;
-  // Which block takes which share where late_share is not 100: 0: by its index; 1: by the order in which the blocks of its
-  // multiprocessor began; 2: by the places of its warps there.
-  int32_t late_by = 0;
-  // Decode attention over quantised pages: chunks that a page counts beside its bytes where work is divided: narrow heads
-  // take longer than their bytes tell.
-  int32_t page_cost = 0;
   // Decode attention: what beginning and ending a pair of row and KV head counts where work is divided, in percent of what
   // the launcher says.
   int32_t start_cost = 100;
-  // Decode attention over pages of int2 of which a KV head has at most 4 query heads: 1: they stand in both halves of a
-  // product's 8 columns, each half of which takes one of the two runs of a chunk of V.
-  int32_t both_runs = 0;
   // Decode attention: pages of a warp up to which each pair of row and KV head has a cluster of blocks of its own
   // (decode_form.h); 0: never.
   int32_t cluster_pages = 4;

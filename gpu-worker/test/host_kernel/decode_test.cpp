@@ -67,7 +67,6 @@ constexpr uint16_t kPoison = 0x7e00;
 
 int32_t processors = 132;
 int32_t last_cluster;  // blocks of a cluster of the last launch
-vector<float> last_out;
 int passed = 0;
 int failed = 0;
 
@@ -323,7 +322,6 @@ void run(const Case& c) {
     const double distance = sqrt(off / all_of);
     worst = distance <= worst ? worst : distance;  // NaN counts
   }
-  last_out = out;
   const bool ok = error == cudaSuccess && worst < kBound && last_cluster == c.blocks;
   ++(ok ? passed : failed);
   printf("%s storage %d group %d widths %d %d rows %d tokens %d %s copies %s: cluster %d, error %.1e\n",
@@ -388,31 +386,14 @@ int main() {
     run({storage, 4, {32, 80}, {900, 70}, 3, kWide, Copies::kLate, 0});
     run({storage, 7, {128}, {500}, 2, kWide, Copies::kEarly, 0});
   }
-  // Shares that fall from wave to wave, or grow; pages that count more than their bytes; query heads twice in a product.
-  for (const char* forms : {"share_min=64,late_share=60,page_cost=40,both_runs=1",
-                            "share_min=64,late_share=150,page_cost=7,start_cost=20"}) {
-    setenv("LEANEDGE_CUDA_VARIANTS", forms, 1);
-    variants_read();
-    for (PageStorage storage : {PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
-      run({storage, 4, {48, 128}, {700, 33}, 3, kShares, Copies::kLate, 0});
-      run({storage, 3, {0, 112}, {300, 64, 2}, 2, kShares, Copies::kEarly, 0});
-    }
-    run({PageStorage::kInt2, 1, {64, 16, 96}, {900}, 4, kShares, Copies::kEarly, 0});
-    run({PageStorage::kInt2, 7, {32}, {600}, 3, kShares, Copies::kLate, 0});
-  }
-  // Whoever takes which share: the same bits.
-  const Case claimed = {PageStorage::kInt2, 4, {48, 128, 16}, {900, 400}, 3, kShares, Copies::kLate, 0};
-  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,late_share=60", 1);
+  // Pairs whose beginning counts little in the division; query heads once in a product of int2 (more than four), and twice.
+  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,start_cost=20", 1);
   variants_read();
-  run(claimed);
-  const vector<float> by_index = last_out;
-  for (const char* forms : {"share_min=64,late_share=60,late_by=1", "share_min=64,late_share=60,late_by=2"}) {
-    setenv("LEANEDGE_CUDA_VARIANTS", forms, 1);
-    variants_read();
-    run(claimed);
-    const bool same = memcmp(by_index.data(), last_out.data(), by_index.size() * sizeof(float)) == 0;
-    ++(same ? passed : failed);
-    printf("%s %s gives the same bits\n", same ? "ok  " : "FAIL", forms);
+  for (PageStorage storage : {PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
+    run({storage, 4, {48, 128}, {700, 33}, 3, kShares, Copies::kLate, 0});
+    run({storage, 3, {0, 112}, {300, 64, 2}, 2, kShares, Copies::kEarly, 0});
+    run({storage, 1, {64, 16, 96}, {900}, 4, kShares, Copies::kEarly, 0});
+    run({storage, 7, {32}, {600}, 3, kShares, Copies::kLate, 0});
   }
   printf("%d passed, %d failed   gpu-worker/test/host_kernel/decode_test.cpp\n", passed, failed);
   return failed != 0;

@@ -171,9 +171,6 @@ inline uint32_t transpose_matrix(uint32_t x) {
   return at(2 * t) | at(2 * t + 1) << 16;
 }
 
-// Blocks lie on multiprocessors in no order, on some of them more than on others.
-inline int processor_id() { return static_cast<int>(blockIdx.x * blockIdx.x % 7); }
-inline int warp_slot() { return static_cast<int>(blockIdx.x * 5 % 16); }
 inline void wait_for_previous_kernel() { host::previous_kernel_wait(); }
 
 inline float exp2_fast(float x) { return exp2f(x); }
