@@ -6,6 +6,7 @@ import type { MethodLine } from "../samples-file.js";
 import { correlation, rankCorrelation, type MaskScores } from "./masks.js";
 import { evaluatorOf, pairsWanted, points, signed, table, wholeCacheRatio } from "./tables.js";
 import {
+  contentKey,
   lengthsOf,
   mean,
   perplexityTask,
@@ -261,10 +262,7 @@ function sharedValues({ replies }: Section): Map<string, number> {
   return new Map(
     replies
       .filter(({ method, sample }) => method === fullMethod && sample !== undefined)
-      .map(({ task, length, seed, sample, score }) => [
-        `${task}/${length}/${seed}/${sample ?? ""}`,
-        score,
-      ]),
+      .map((reply) => [contentKey(reply), reply.score]),
   );
 }
 

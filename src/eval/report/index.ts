@@ -8,17 +8,10 @@ import { resultText } from "../pack-results.js";
 import { readResults } from "../samples-file.js";
 import { readMaskScores, type MaskScores, type PublishedRates } from "./masks.js";
 import { claimsNote, embeddedClaims, pretrainedClaims, renderClaims } from "./claims.js";
-import {
-  bandsChart,
-  bytesChart,
-  factorsChart,
-  lengthChart,
-  maskChart,
-  svgOf,
-  widthChart,
-  type NamedPlan,
-} from "./plots.js";
+import { bandsChart, factorsChart, maskChart, svgOf, widthChart, type NamedPlan } from "./plots.js";
+import { renderCheck, splitSections } from "./cross-check.js";
 import { renderHead, renderSection } from "./render.js";
+import { bytesChart, lengthChart } from "./score-plots.js";
 import { sectionsOf, type Section } from "./sections.js";
 
 /** Files of a report by their path in its folder. */
@@ -34,7 +27,10 @@ const publishedFile = "published.json";
 const pretrainedModel = "smollm2-135m-instruct";
 
 /** Most plans of a section whose masks are compared by frequency. */
-const plansMax = 4;
+const plansMax = 6;
+
+/** The method whose mask is drawn head by head, where a section has it. */
+const drawnMethod = "leank-70";
 
 /** A model's name as part of a file's. */
 function fileStem(model: string): string {
@@ -78,7 +74,7 @@ export async function reportOf(folder: string, plansFolder?: string): Promise<Re
     else masks.push(readMaskScores(text, path));
   }
   const files = new Map<string, string>();
-  const sections = sectionsOf(results);
+  const { sections, checks } = splitSections(sectionsOf(results));
   const page = [
     ...renderHead(),
     "## What it must show",
@@ -104,6 +100,7 @@ export async function reportOf(folder: string, plansFolder?: string): Promise<Re
       lines.push(`![${words}](${path})`);
     }
     page.push(...renderSection(section, lines));
+    for (const check of checks) if (check.other === section) page.push(...renderCheck(check));
   }
   files.set("results.md", `${page.join("\n\n")}\n`);
   return files;
@@ -124,12 +121,12 @@ function scoreCharts(section: Section): NamedChart[] {
     {
       name: "bytes",
       chart: has ? bytesChart(section) : undefined,
-      words: "Score against archive bytes a token, a line a method",
+      words: "Score against archive bytes a token, a line a family of methods",
     },
     {
       name: "lengths",
       chart: has ? lengthChart(section) : undefined,
-      words: "Score by length, a line a method",
+      words: "Score by length, a panel a family of methods",
     },
   ];
 }
@@ -148,11 +145,11 @@ function maskCharts(
       return plan === undefined ? [] : [{ name: method, plan }];
     })
     .slice(0, plansMax);
-  const middle = learned[Math.floor(learned.length / 2)];
+  const drawn = learned.find(({ name }) => name === drawnMethod) ?? learned[0];
   return [
     {
       name: "mask",
-      chart: middle && maskChart(middle),
+      chart: drawn && maskChart(drawn),
       words: "Channels kept by layer, head and RoPE pair",
     },
     {
@@ -162,7 +159,7 @@ function maskCharts(
     },
     {
       name: "widths",
-      chart: middle && scores && widthChart(middle, scores.magnitude),
+      chart: drawn && scores && widthChart(drawn, scores.magnitude),
       words: "Width of each head against its high-frequency ratio",
     },
     {

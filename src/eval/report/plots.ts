@@ -2,7 +2,6 @@
 import { parse, View } from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
 import type { CachePlan } from "../../engine/plan/plan.js";
-import { fullMethod } from "../methods.js";
 import {
   bandCount,
   correlation,
@@ -14,7 +13,6 @@ import {
   type PublishedRates,
   type Scores,
 } from "./masks.js";
-import { alikeLengths, common, lengthsOf, mean, unique, type Section } from "./sections.js";
 
 /** A plan with its name. */
 export interface NamedPlan {
@@ -30,7 +28,8 @@ export async function svgOf(spec: TopLevelSpec): Promise<string> {
   return `${svg}\n`;
 }
 
-const look = {
+/** What all charts have in common. */
+export const look = {
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
   background: "white",
   config: {
@@ -41,89 +40,6 @@ const look = {
     legend: { labelLimit: 0 },
   },
 } as const;
-
-/** What a line of charts is named after: leank for leank-70+k4+v4, pages for k4+v4. */
-export function familyOf(method: string): string {
-  const parts = method
-    .split("+")
-    .filter((part) => !/^[kv][248]$/.test(part) && part !== fullMethod);
-  if (parts.length === 0) return method === fullMethod ? fullMethod : "pages only (KIVI)";
-  return unique(parts.map((part) => part.replace(/-\d+$/, ""))).join(" + ");
-}
-
-/** Accuracy against archive bytes, a line a family of methods, on the samples that all of them answered. */
-export function bytesChart({ methods, replies }: Section): TopLevelSpec {
-  const asked = new Set(replies.map(({ method }) => method));
-  const shared = common(replies, [...asked]);
-  const values = methods.flatMap(({ method, bytesPerToken }) => {
-    const scores = shared.filter((one) => one.method === method).map(({ score }) => score);
-    return scores.length === 0
-      ? []
-      : [{ method, family: familyOf(method), bytes: bytesPerToken, points: 100 * mean(scores) }];
-  });
-  const samples = unique(shared.map(({ sampleKey }) => sampleKey)).length;
-  return {
-    ...look,
-    title: `Score against archive bytes, ${samples} samples`,
-    width: 560,
-    height: 340,
-    data: { values },
-    layer: [{ mark: { type: "line" } }, { mark: { type: "point", filled: true, size: 60 } }],
-    encoding: {
-      x: { field: "bytes", type: "quantitative", title: "archive bytes a token, scales counted" },
-      y: {
-        field: "points",
-        type: "quantitative",
-        title: "score, points of 100",
-        scale: { domain: [0, 100] },
-      },
-      color: { field: "family", type: "nominal", title: null },
-      order: { field: "bytes" },
-    },
-  };
-}
-
-/** Accuracy by length, a line a method, of those that were asked the same tasks at two lengths or more. */
-export function lengthChart({ methods, replies }: Section): TopLevelSpec | undefined {
-  const all = replies.filter(({ task }) => task !== "session");
-  const lengths = alikeLengths(all);
-  const asked = all.filter(({ length }) => lengths.includes(length));
-  const names = methods
-    .map(({ method }) => method)
-    .filter((name) => lengthsOf(asked.filter((one) => one.method === name)).length >= 2);
-  if (names.length === 0) return undefined;
-  const values = names.flatMap((method) =>
-    lengthsOf(asked).flatMap((length) => {
-      const own = asked.filter((one) => one.method === method && one.length === length);
-      const points = 100 * mean(own.map(({ score }) => score));
-      return own.length === 0 ? [] : [{ method, length, points }];
-    }),
-  );
-  return {
-    ...look,
-    title: "Score by length",
-    width: 460,
-    height: 300,
-    data: { values },
-    mark: { type: "line", point: true },
-    encoding: {
-      x: {
-        field: "length",
-        type: "quantitative",
-        title: "tokens, the reply included",
-        scale: { type: "log", base: 2 },
-        axis: { values: lengthsOf(asked) },
-      },
-      y: {
-        field: "points",
-        type: "quantitative",
-        title: "score, points of 100",
-        scale: { domain: [0, 100] },
-      },
-      color: { field: "method", type: "nominal", title: null, sort: names },
-    },
-  };
-}
 
 /** Neighbouring pairs of a head of which as many channels stay: a cell of the chart of masks. */
 interface MaskRun {

@@ -1,5 +1,5 @@
 /** The report's Markdown: what methods are, what they score and lose, by length, task and turn. */
-import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
+import { bootstrapMean, pairedBootstrap } from "../bootstrap.js";
 import { fullMethod } from "../methods.js";
 import type { MethodLine } from "../samples-file.js";
 import { sessionTask } from "../sample.js";
@@ -12,18 +12,19 @@ import {
   type NamedResult,
   type Section,
 } from "./sections.js";
-import { evaluatorOf, pairsWanted, points, signed, table, wholeCacheRatio } from "./tables.js";
+import {
+  evaluatorOf,
+  pairsWanted,
+  points,
+  signed,
+  signedInterval,
+  table,
+  wholeCacheRatio,
+  withInterval,
+} from "./tables.js";
 
 /** Contexts that whole caches are compared at, in tokens. */
 const wholeCacheTokens = [4_096, 16_384] as const;
-
-function withInterval({ mean, low, high }: Interval): string {
-  return `${points(mean)} (${points(low)} to ${points(high)})`;
-}
-
-function signedInterval({ mean, low, high }: Interval): string {
-  return `${signed(mean)} (${signed(low)} to ${signed(high)})`;
-}
 
 /** The head of a report. */
 export function renderHead(): string[] {
@@ -49,6 +50,7 @@ export function renderSection(section: Section, charts: readonly string[]): stri
   ];
   if (replies.length > 0) parts.push("### Scores", scoreTable(methods, replies));
   parts.push(...answeredTasks(methods, replies));
+  parts.push(...shareTable(methods, replies));
   parts.push(...charts);
   const asked = replies.filter(({ task }) => task !== sessionTask);
   const session = replies.filter(({ task }) => task === sessionTask);
@@ -127,11 +129,64 @@ function scoreTable(methods: readonly MethodLine[], results: readonly NamedResul
     const score = withInterval(bootstrapMean([...own.values()]));
     return [[method, bytesPerToken.toFixed(0), score, difference, String(own.size)]];
   });
+  const notes = [
+    ...(pairs < pairsWanted
+      ? [
+          `A first look: ${pairs} pairs at least, ${pairsWanted} are wanted before a difference is called settled.`,
+        ]
+      : []),
+    ...(unique(rows.map((cells) => cells.at(-1))).length > 1
+      ? [
+          "Methods that were asked more have scores that are means over other samples: compare their differences, each of which is of the same samples.",
+        ]
+      : []),
+  ];
   const text = table(["method", "archive bytes a token", "score", "against full", "samples"], rows);
-  return pairs < pairsWanted
-    ? `${text}\n\nA first look: ${pairs} pairs at least, ${pairsWanted} are wanted before a difference is called settled. ` +
-        "Scores of methods that were asked at more lengths are means over more samples; differences are not."
-    : text;
+  return notes.length > 0 ? `${text}\n\n${notes.join(" ")}` : text;
+}
+
+/** The first and the last of rising numbers. */
+function rangeOf(rising: readonly number[]): string {
+  return unique([rising[0], rising.at(-1)]).join(" to ");
+}
+
+/** A family of methods, and the per cent of K that one of them cuts: leank-70, magnitude-even-50. */
+const shareName = /^(leank|leank-even|duo|heads|magnitude|magnitude-even|think|low|random)-(\d+)$/;
+
+/**
+ * What pruning costs by the share of K that goes, a line a family of methods: differences to the full cache on the same
+ * samples, prompts only. Nothing where no family has two shares.
+ */
+function shareTable(methods: readonly MethodLine[], replies: readonly NamedResult[]): string[] {
+  const asked = replies.filter(({ task }) => task !== sessionTask);
+  const full = valuesOf(asked, fullMethod);
+  const found = methods.flatMap(({ method, bytesPerToken }) => {
+    const [, family, share] = shareName.exec(method) ?? [];
+    const own = valuesOf(asked, method);
+    if (family === undefined || ![...own.keys()].some((sample) => full.has(sample))) return [];
+    const difference = pairedBootstrap(full, own);
+    return [{ family, share: Number(share), bytes: bytesPerToken.toFixed(0), difference }];
+  });
+  const families = unique(found.map(({ family }) => family));
+  const shares = unique(found.map(({ share }) => share)).sort((a, b) => a - b);
+  if (found.length === families.length) return [];
+  const pairs = unique(found.map(({ difference }) => difference.count)).sort((a, b) => a - b);
+  return [
+    "### By the share of K that goes",
+    `Points against the full cache on the same prompts (${rangeOf(pairs)} pairs), sessions left out; behind a semicolon archive bytes a token. ` +
+      "Widths are multiples of 16 channels: " +
+      "methods with the same width in every head cut what comes closest to their name, and bytes say how much that is.",
+    table(
+      ["method", ...shares.map((share) => `${share} %`)],
+      families.map((family) => [
+        family,
+        ...shares.map((share) => {
+          const cell = found.find((one) => one.family === family && one.share === share);
+          return cell === undefined ? "" : `${signedInterval(cell.difference)}; ${cell.bytes}`;
+        }),
+      ]),
+    ),
+  ];
 }
 
 /** From this mean score on the whole cache answers a task: 0 .. 1. */

@@ -5,35 +5,14 @@ import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { packagePath } from "../../cli/repository.js";
 import { parsePlan } from "../../engine/plan/parse.js";
-import type { MethodLine, ResultLine, Results } from "../samples-file.js";
+import type { ResultLine, Results } from "../samples-file.js";
 import { reportOf, writeReport } from "./index.js";
 import { keptByBand, type PublishedRates } from "./masks.js";
-import { familyOf, lengthChart } from "./plots.js";
 import { renderSection } from "./render.js";
+import { lengthChart } from "./score-plots.js";
 import { common, sectionsOf } from "./sections.js";
+import { method, results } from "./testing/results.js";
 import { wholeCacheRatio } from "./tables.js";
-
-function method(name: string, bytesPerToken: number): MethodLine {
-  return {
-    method: name,
-    model: "seed",
-    modelFingerprint: "ab",
-    planFingerprint: name,
-    backend: "wasm",
-    bytesPerToken,
-    denseBytesPerToken: 1_000,
-    keptFraction: bytesPerToken / 1_000,
-    sink: 16,
-    recent: 112,
-    pagesPerStep: 0,
-    origin: "learned",
-    series: "a",
-  };
-}
-
-function results(name: string, task: string, length: number, scores: number[]): ResultLine[] {
-  return scores.map((score, seed) => ({ method: name, task, length, seed, score, text: "" }));
-}
 
 function losses(name: string, values: number[]): ResultLine[] {
   return results(name, "perplexity", 1_024, values).map((line) => ({
@@ -162,6 +141,42 @@ describe("report", () => {
     expect(report).toContain("+50.0 (+50.0 to +50.0)");
   });
 
+  it("shows what pruning costs by the share of K that goes, a line a family", () => {
+    const names = ["full", "leank-50", "leank-90", "leank-even-50", "leank-70+k4+v4", "bytes-80"];
+    const report = render([
+      {
+        methods: names.map((name, at) => method(name, 1_000 - 100 * at)),
+        results: [
+          ...names.flatMap((name) => results(name, "t", 1_024, [name === "leank-90" ? 0 : 1, 1])),
+          // Sessions do not count.
+          ...results("full", "session", 1, [1]),
+          ...results("leank-50", "session", 1, [0]),
+        ],
+      },
+    ]);
+    const [, part = ""] = report.split("### By the share of K that goes");
+    expect(part).toContain("(2 pairs)");
+    expect(part).toContain("| method | 50 % | 90 % |");
+    expect(part).toMatch(/^\| leank \| 0\.0 \(.*\); 900 \| -50\.0 \(.*\); 800 \|$/m);
+    expect(part).toMatch(/^\| leank-even \| 0\.0 \(.*\); 700 \| {2}\|$/m);
+    expect(part.split("\n\n")[2]).not.toMatch(/k4|bytes-80/);
+  });
+
+  it("says where scores are means over other samples", () => {
+    const asked = (count: number): string =>
+      render([
+        {
+          methods,
+          results: [
+            ...results("full", "t", 1_024, [1, 1, 1]),
+            ...results("half", "t", 1_024, Array<number>(count).fill(1)),
+          ],
+        },
+      ]);
+    expect(asked(2)).toContain("means over other samples");
+    expect(asked(3)).not.toContain("means over other samples");
+  });
+
   it("has perplexities, and what they grow by on the same texts", () => {
     const report = render([
       {
@@ -201,16 +216,7 @@ describe("report", () => {
     );
   });
 
-  it("names the line of a chart by the method without its numbers", () => {
-    const names = ["full", "leank-70+k4+v4", "leank-80", "k4+v2", "leank-70+quest-8", "sink"];
-    expect(names.map(familyOf)).toEqual([
-      "full",
-      "leank",
-      "leank",
-      "pages only (KIVI)",
-      "leank + quest",
-      "sink",
-    ]);
+  it("takes a cache as large as it is where nothing is archived", () => {
     expect(wholeCacheRatio(method("x", 100), 100)).toBe(1);
   });
 });

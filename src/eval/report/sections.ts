@@ -29,6 +29,11 @@ export interface Section {
   readonly texts: readonly NamedResult[];
 }
 
+/** A sample by what it is, whatever series names it: the hash is that of its ids and answers. */
+export function contentKey({ task, length, seed, sample }: ResultLine): string {
+  return `${task}/${length}/${seed}/${sample ?? ""}`;
+}
+
 /** Values in the order in which they come first. */
 export function unique<T>(values: Iterable<T>): T[] {
   return [...new Set(values)];

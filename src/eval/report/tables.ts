@@ -1,5 +1,6 @@
 /** Tables of a report, and how they write numbers. */
 import { archivePages, pageSlots } from "../../engine/plan/plan.js";
+import type { Interval } from "../bootstrap.js";
 import type { MethodLine } from "../samples-file.js";
 import type { Section } from "./sections.js";
 
@@ -16,6 +17,16 @@ export function points(share: number): string {
 export function signed(share: number): string {
   const text = points(share);
   return share > 0 && text !== "0.0" ? `+${text}` : text;
+}
+
+/** Points of a hundred with their interval. */
+export function withInterval({ mean, low, high }: Interval): string {
+  return `${points(mean)} (${points(low)} to ${points(high)})`;
+}
+
+/** A difference in points of a hundred with its interval. */
+export function signedInterval({ mean, low, high }: Interval): string {
+  return `${signed(mean)} (${signed(low)} to ${signed(high)})`;
 }
 
 function row(cells: readonly string[]): string {
