@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { MethodLine, ResultLine, Results } from "../samples-file.js";
-import { embeddedClaims, pretrainedClaims, renderClaims, verdictOf, type Claim } from "./claims.js";
+import { verdictOf, type Claim } from "./claim.js";
+import { embeddedClaims, pretrainedClaims, renderClaims } from "./claims.js";
 import { sectionsOf } from "./sections.js";
 
 function line(method: string, bytesPerToken: number, model = "m-q4_0", series = "a"): MethodLine {
@@ -107,6 +108,28 @@ describe("claims of the embedded model", () => {
       /^an archive 11\.1 times smaller, `leank-80\+k4\+v2` \(the whole cache: \d\.\d times at 4K, \d+\.\d times at 16K\)$/,
     );
     expect(claim?.verdict).toBe("not settled");
+  });
+
+  it("tell what other methods cost at about the bytes of the archive that is ten times smaller", () => {
+    const methods = [
+      line("full", 1_000),
+      line("bytes-90", 90),
+      line("duo-90", 110),
+      line("magnitude-95", 70),
+      line("k2+v2", 150),
+    ];
+    const results = methods.flatMap(({ method }) =>
+      replies(method, "single-1", 1_024, [1, method === "duo-90" ? 0 : 1]),
+    );
+    const claims = embeddedOf({ methods, results });
+    expect(claimOf(claims, "at about its bytes")).toMatchObject({
+      figure: "other methods at about its bytes, 69 to 117 a token",
+      found: "`magnitude-95` (70) 0.0 (0.0 to 0.0); `duo-90` (110) -50.0 (-100.0 to 0.0)",
+      count: 2,
+      verdict: "reported",
+    });
+    const alone = embeddedOf({ methods: methods.slice(0, 2), results: results.slice(0, 4) });
+    expect(claimOf(alone, "at about its bytes")?.verdict).toBe("not measured");
   });
 });
 

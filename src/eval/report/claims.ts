@@ -1,36 +1,25 @@
 /** What a model and its plans are held against: a line a figure, with what was measured and whether that is enough. */
-import { bootstrapMean, pairedBootstrap, type Interval } from "../bootstrap.js";
+import { bootstrapMean } from "../bootstrap.js";
 import { fullMethod } from "../methods.js";
 import { sessionTask } from "../sample.js";
-import type { MethodLine } from "../samples-file.js";
-import { correlation, rankCorrelation, type MaskScores } from "./masks.js";
-import { evaluatorOf, pairsWanted, points, signed, table, wholeCacheRatio } from "./tables.js";
+import { most, told, unmeasured, type Claim } from "./claim.js";
 import {
-  contentKey,
+  archiveClaims,
+  costClaim,
+  longPromptTokens,
+  storageClaim,
+  textClaim,
+} from "./cost-claims.js";
+import { correlation, rankCorrelation, type MaskScores } from "./masks.js";
+import { evaluatorOf, pairsWanted, points, table } from "./tables.js";
+import {
   lengthsOf,
   mean,
   perplexityTask,
   unique,
-  valuesOf,
   type NamedResult,
   type Section,
 } from "./sections.js";
-
-/** What stands in the column of verdicts. */
-export type Verdict = "met" | "not met" | "not settled" | "not measured" | "reported";
-
-/** A line of the table. */
-export interface Claim {
-  readonly figure: string;
-  /** What it must be; empty where it is only told. */
-  readonly wanted: string;
-  readonly found: string;
-  /** Samples or pairs; 0: none. */
-  readonly count: number;
-  /** Who measured. */
-  readonly by: string;
-  readonly verdict: Verdict;
-}
 
 /** Lengths at which the embedded model must answer, in tokens. */
 const levelLengths: readonly number[] = [1_024, 2_048, 4_096];
@@ -38,36 +27,6 @@ const needleTasks: readonly string[] = [
   ...["single-1", "single-2", "single-3"],
   ...["multi-key-1", "multi-key-2", "multi-key-3", "multi-query"],
 ];
-/** From this factor on an archive counts as ten times smaller. */
-const smallArchive = 10;
-/** Shortest prompts of a pretrained model that count, in tokens. */
-const longPromptTokens = 1_900;
-
-const unmeasured = { found: "", count: 0, by: "", verdict: "not measured" } as const;
-
-/** Whether the whole of an interval of costs, larger being worse, lies below a bound. */
-export function verdictOf({ low, high }: Pick<Interval, "low" | "high">, bound: number): Verdict {
-  if (high <= bound) return "met";
-  return low > bound ? "not met" : "not settled";
-}
-
-/** The same of differences of scores, which are settled from 2,000 pairs on. */
-function scoreVerdict({ low, high, count }: Interval, bound: number): Verdict {
-  const found = verdictOf({ low: -high, high: -low }, bound);
-  return found === "met" && count < pairsWanted ? "not settled" : found;
-}
-
-function told({ mean: middle, low, high }: Interval, show: (share: number) => string): string {
-  return `${show(middle)} (${show(low)} to ${show(high)})`;
-}
-
-/** Of several evaluators of a model the one with the most to say. */
-function most<T extends { readonly count: number }>(found: readonly T[]): T | undefined {
-  return found.reduce<T | undefined>(
-    (best, one) => (best === undefined || one.count > best.count ? one : best),
-    undefined,
-  );
-}
 
 /** The lowest mean score of some tasks at each length, under the full cache. */
 export function levelClaim(
@@ -165,126 +124,6 @@ function perplexityClaim(sections: readonly Section[], bound: number): Claim {
   };
 }
 
-/** What a method costs in points, on all samples that some replies have in common with the full cache. */
-export function costClaim(
-  sections: readonly Section[],
-  figure: string,
-  method: string,
-  bound: number | undefined,
-  counts: (reply: NamedResult) => boolean = () => true,
-): Claim {
-  const wanted = bound === undefined ? "" : `at most ${points(bound)} points worse`;
-  const best = most(
-    sections.flatMap((section) => {
-      const replies = section.replies.filter(counts);
-      const [full, own] = [valuesOf(replies, fullMethod), valuesOf(replies, method)];
-      if (![...own.keys()].some((key) => full.has(key))) return [];
-      const difference = pairedBootstrap(full, own);
-      return [{ section, difference, count: difference.count }];
-    }),
-  );
-  if (best === undefined) return { figure, wanted, ...unmeasured };
-  return {
-    figure,
-    wanted,
-    found: told(best.difference, signed),
-    count: best.count,
-    by: evaluatorOf(best.section),
-    verdict: bound === undefined ? "reported" : scoreVerdict(best.difference, bound),
-  };
-}
-
-/** How much larger a method makes the perplexity of texts. */
-export function textClaim(
-  sections: readonly Section[],
-  figure: string,
-  method: string,
-  bound: number | undefined,
-): Claim {
-  const wanted = bound === undefined ? "" : `at most ${points(bound)} % more`;
-  const loss = (result: NamedResult): number => result.loss ?? NaN;
-  const best = most(
-    sections.flatMap((section) => {
-      const texts = section.texts.filter(({ length }) => length >= longPromptTokens);
-      const [full, own] = [valuesOf(texts, fullMethod, loss), valuesOf(texts, method, loss)];
-      if (![...own.keys()].some((key) => full.has(key))) return [];
-      const difference = pairedBootstrap(full, own);
-      return [{ section, difference, count: difference.count }];
-    }),
-  );
-  if (best === undefined) return { figure, wanted, ...unmeasured };
-  const percent = (difference: number): string => `${signed(Math.expm1(difference))} %`;
-  return {
-    figure,
-    wanted,
-    found: told(best.difference, percent),
-    count: best.count,
-    by: evaluatorOf(best.section),
-    verdict: bound === undefined ? "reported" : verdictOf(best.difference, Math.log1p(bound)),
-  };
-}
-
-/**
- * Weights of two storages on the same samples, whichever series name them: pairs are made by task, length, seed and the
- * hash of a sample's ids and answers.
- */
-export function storageClaim(sections: readonly Section[], model: string): Claim {
-  const figure = "Q4_0 weights against F16 ones, all tasks, full cache";
-  const bound = 0.005;
-  const wanted = `at most ${points(bound)} points worse`;
-  const best = most(
-    sections
-      .filter((section) => section.model === `${model}-f16`)
-      .flatMap((exact) =>
-        sections
-          .filter((section) => section.model === `${model}-q4_0`)
-          .flatMap((rounded) => {
-            const [before, after] = [sharedValues(exact), sharedValues(rounded)];
-            if (![...after.keys()].some((key) => before.has(key))) return [];
-            const difference = pairedBootstrap(before, after);
-            return [{ exact, rounded, difference, count: difference.count }];
-          }),
-      ),
-  );
-  if (best === undefined) return { figure, wanted, ...unmeasured };
-  return {
-    figure,
-    wanted,
-    found: told(best.difference, signed),
-    count: best.count,
-    by: unique([evaluatorOf(best.exact), evaluatorOf(best.rounded)]).join(" and "),
-    verdict: scoreVerdict(best.difference, bound),
-  };
-}
-
-/** Scores under the full cache of the samples that have a hash, by what they are in every series. */
-function sharedValues({ replies }: Section): Map<string, number> {
-  return new Map(
-    replies
-      .filter(({ method, sample }) => method === fullMethod && sample !== undefined)
-      .map((reply) => [contentKey(reply), reply.score]),
-  );
-}
-
-/** An archive ten times smaller: of the learned plans of that size the largest. */
-function archiveClaim(sections: readonly Section[]): Claim {
-  const times = ({ denseBytesPerToken, bytesPerToken }: MethodLine): number =>
-    denseBytesPerToken / bytesPerToken;
-  const methods = unique(sections.flatMap((section) => section.methods))
-    .filter((line) => /^(leank|bytes)-/.test(line.method) && line.bytesPerToken > 0)
-    .filter((line) => times(line) >= smallArchive)
-    .sort((a, b) => times(a) - times(b));
-  const claims = methods.map((line) => {
-    const ratios = [4_096, 16_384].map(
-      (tokens) => `${wholeCacheRatio(line, tokens).toFixed(1)} times at ${tokens / 1_024}K`,
-    );
-    const figure = `an archive ${times(line).toFixed(1)} times smaller, \`${line.method}\` (the whole cache: ${ratios.join(", ")})`;
-    return costClaim(sections, figure, line.method, 0.015);
-  });
-  const figure = "an archive 10 times smaller";
-  return most(claims) ?? { figure, wanted: "at most 1.5 points worse", ...unmeasured };
-}
-
 /** How alike factors are that were learned from two kinds of data. */
 function factorsClaim(masks: MaskScores | undefined): Claim {
   const figure = "factors learned from two kinds of data";
@@ -344,7 +183,7 @@ export function embeddedClaims(
     storageClaim(sections, model),
     costClaim(own, "LeanK at 70 % of K, `leank-70`", "leank-70", 0.005),
     costClaim(own, "LeanK at 80 % of K, `leank-80`", "leank-80", 0.015),
-    archiveClaim(own),
+    ...archiveClaims(own),
     othersClaim(own),
     factorsClaim(scores),
   ];
