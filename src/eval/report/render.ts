@@ -12,6 +12,7 @@ import {
   type NamedResult,
   type Section,
 } from "./sections.js";
+import { shareTable } from "./share-table.js";
 import {
   evaluatorOf,
   pairsWanted,
@@ -62,6 +63,8 @@ export function renderSection(section: Section, charts: readonly string[]): stri
       );
     }
     parts.push(lengthTable(methods, asked));
+    const differences = differenceTable(methods, asked);
+    if (differences !== undefined) parts.push("Against the full cache:", differences);
     for (const length of lengthsOf(asked)) {
       parts.push(`### By task, ${length} tokens`, taskTable(methods, asked, length));
     }
@@ -145,50 +148,6 @@ function scoreTable(methods: readonly MethodLine[], results: readonly NamedResul
   return notes.length > 0 ? `${text}\n\n${notes.join(" ")}` : text;
 }
 
-/** The first and the last of rising numbers. */
-function rangeOf(rising: readonly number[]): string {
-  return unique([rising[0], rising.at(-1)]).join(" to ");
-}
-
-/** A family of methods, and the per cent of K that one of them cuts: leank-70, magnitude-even-50. */
-const shareName = /^(leank|leank-even|duo|heads|magnitude|magnitude-even|think|low|random)-(\d+)$/;
-
-/**
- * What pruning costs by the share of K that goes, a line a family of methods: differences to the full cache on the same
- * samples, prompts only. Nothing where no family has two shares.
- */
-function shareTable(methods: readonly MethodLine[], replies: readonly NamedResult[]): string[] {
-  const asked = replies.filter(({ task }) => task !== sessionTask);
-  const full = valuesOf(asked, fullMethod);
-  const found = methods.flatMap(({ method, bytesPerToken }) => {
-    const [, family, share] = shareName.exec(method) ?? [];
-    const own = valuesOf(asked, method);
-    if (family === undefined || ![...own.keys()].some((sample) => full.has(sample))) return [];
-    const difference = pairedBootstrap(full, own);
-    return [{ family, share: Number(share), bytes: bytesPerToken.toFixed(0), difference }];
-  });
-  const families = unique(found.map(({ family }) => family));
-  const shares = unique(found.map(({ share }) => share)).sort((a, b) => a - b);
-  if (found.length === families.length) return [];
-  const pairs = unique(found.map(({ difference }) => difference.count)).sort((a, b) => a - b);
-  return [
-    "### By the share of K that goes",
-    `Points against the full cache on the same prompts (${rangeOf(pairs)} pairs), sessions left out; behind a semicolon archive bytes a token. ` +
-      "Widths are multiples of 16 channels: " +
-      "methods with the same width in every head cut what comes closest to their name, and bytes say how much that is.",
-    table(
-      ["method", ...shares.map((share) => `${share} %`)],
-      families.map((family) => [
-        family,
-        ...shares.map((share) => {
-          const cell = found.find((one) => one.family === family && one.share === share);
-          return cell === undefined ? "" : `${signedInterval(cell.difference)}; ${cell.bytes}`;
-        }),
-      ]),
-    ),
-  ];
-}
-
 /** From this mean score on the whole cache answers a task: 0 .. 1. */
 const answeredMin = 0.5;
 
@@ -227,6 +186,25 @@ function lengthTable(methods: readonly MethodLine[], results: readonly NamedResu
       return own.length === 0 ? [] : [[method, ...cells]];
     }),
   );
+}
+
+/** Differences from the full cache at each length; undefined where no other method was asked. */
+function differenceTable(
+  methods: readonly MethodLine[],
+  results: readonly NamedResult[],
+): string | undefined {
+  const lengths = lengthsOf(results);
+  const rows = methods.flatMap(({ method }) => {
+    const cells = lengths.map((length) => {
+      const there = results.filter((one) => one.length === length);
+      const [full, own] = [valuesOf(there, fullMethod), valuesOf(there, method)];
+      const hasPairs = [...own.keys()].some((sample) => full.has(sample));
+      return hasPairs ? signedInterval(pairedBootstrap(full, own)) : "";
+    });
+    const isOther = method !== fullMethod && cells.some((cell) => cell !== "");
+    return isOther ? [[method, ...cells]] : [];
+  });
+  return rows.length === 0 ? undefined : table(["method", ...lengths.map(String)], rows);
 }
 
 function taskTable(

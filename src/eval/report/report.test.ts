@@ -51,6 +51,7 @@ describe("report", () => {
     expect(report).toMatch(/^\| half \| 500 \| 88\.9 \(.*\) \| 0\.0 \(0\.0 to 0\.0\) \| 9 \|$/m);
     expect(report).toContain("| method | 1024 | 2048 |");
     expect(report).toMatch(/^\| full \| 100\.0 \(100\.0 to 100\.0\) \| 75\.0 \(.*\) \|$/m);
+    expect(report).toMatch(/^\| half \| 0\.0 \(0\.0 to 0\.0\) \| 0\.0 \(0\.0 to 0\.0\) \|$/m);
     expect(report).toContain("### By task, 2048 tokens");
     expect(report).toContain("| full | 75.0 | 4 |");
     expect(report).toContain("### Sessions, by turns between telling and asking");
