@@ -30,27 +30,21 @@ ATTENTION = (
     ),
     (
         ((LLAMA, True, 3, 1, 131072), (LLAMA, True, 2, 1, 131072), (LLAMA, True, 3, 8, 32768)),
-        ("share_min=1024", "share_min=4096", "merge_group=8"),
+        ("share_min=1024", "share_min=4096", "merge_group=9"),
     ),
 )
 # Few long sequences: each shape and the forms to compare there.
-START = ("start_cost=50", "start_cost=150", "start_cost=200")
-MERGE = ("merge_group=0", "merge_group=8", "merge_group=16")
+MERGE = ("merge_group=0", "merge_group=9", "merge_group=18")
 FEW = (
-    ((LLAMA, True, 3, 8, 32768), START),
-    ((LLAMA, True, 3, 1, 131072), (*START, *MERGE)),
-    ((LLAMA, True, 2, 1, 131072), (*START, *MERGE)),
-    ((LLAMA, True, 1, 1, 131072), (*START, *MERGE)),
-    ((QWEN, True, 0, 1, 131072), ("wide_pairs=0", *START, *MERGE)),
-    ((QWEN, True, 0, 8, 32768), ("wide_pairs=0", *START, *MERGE)),
-    ((LLAMA, True, 3, 32, 16384), START),
-    ((LLAMA, True, 2, 8, 32768), START),
-    ((LLAMA, True, 1, 8, 32768), START),
+    ((LLAMA, True, 3, 1, 131072), MERGE),
+    ((LLAMA, True, 2, 1, 131072), MERGE),
+    ((LLAMA, True, 1, 1, 131072), MERGE),
+    ((QWEN, True, 0, 1, 131072), ("wide_pairs=0", *MERGE)),
+    ((LLAMA, True, 3, 8, 32768), MERGE),
+    ((QWEN, True, 0, 8, 32768), ("wide_pairs=0", *MERGE)),
 )
 # Shapes whose blocks leave clock marks (decode_marks.py), with the forms as they are.
-FEW_MARKS = tuple((shape, ("",)) for shape, _ in FEW[:6])
-# Where `tune` compares what a pair's beginning and end count: quantised pages of few and of many sequences.
-STORED = ((LLAMA, True, 1, 1, 131072), (LLAMA, True, 2, 1, 131072), (LLAMA, True, 3, 8, 32768), (LLAMA, True, 2, 64, 8192))
+FEW_MARKS = tuple((shape, ("",)) for shape, _ in FEW)
 MATRIX = ("halves=0", "balance=0", "halves=0,balance=0")
 MIB = 1 << 20
 # Whole steps: forms to compare, and the (weights, sequences) that they are compared with.
@@ -222,24 +216,21 @@ def keep_tuned(chosen):
 
 
 def tune_attention(report, arguments):
-    """Attention alone, long zones first, through the harness: begins $OUT/tuned."""
+    """Long zones of one sequence, through the harness: begins $OUT/tuned."""
     from bench import Bench
 
     bench = Bench(os.environ["LEANEDGE_MASKS"])
-    chosen = []
-    for shapes, variants in ((LONG, WIDE), (STORED, START[1:])):
-        cases = prepared(bench, shapes)
+    cases = prepared(bench, LONG)
 
-        def measure(*variants, cases=cases):
-            choose(*variants)
-            lines = list(attention_us(bench, cases, ",".join(variants)))
-            for line in lines:
-                report.show(**line)
-            return [line["us"] for line in lines]
+    def measure(*variants):
+        choose(*variants)
+        lines = list(attention_us(bench, cases, ",".join(variants)))
+        for line in lines:
+            report.show(**line)
+        return [line["us"] for line in lines]
 
-        best = best_of(variants, measure, chosen)
-        chosen += [best] if best else []
-    keep_tuned(chosen)
+    best = best_of(WIDE, measure, ())
+    keep_tuned([best] if best else [])
 
 
 def tune(report, arguments):

@@ -269,7 +269,7 @@ command_of() {
     attention-few)
       # The forms for few long sequences: whether they are right, how fast they are, and when blocks do what.
       run=(bash -c "check() { LEANEDGE_CUDA_VARIANTS=share_min=64,\$1 timeout 25 $python check.py --small; }
-        check start_cost=20,merge_group=2; a=\$?
+        check merge_group=2; a=\$?
         $python bench_variants.py attention-few --seconds $((seconds * 2 / 3)); c=\$?
         LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda_marks.so $python decode_marks.py --seconds $((seconds / 4)); d=\$?
         echo checks \$a, benchmark \$c, marks \$d; exit \$((a + c + d))")

@@ -77,7 +77,7 @@ size_t parts_floats(int32_t blocks, int32_t group, int32_t head_dim) {
 // H100.
 int32_t start_bytes(PageStorage k, PageStorage v) {
   const int32_t bits = storage_bits(k) + storage_bits(v);
-  return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024 * variants().start_cost / 100;
+  return (bits >= 16 ? 320 : bits >= 8 ? 224 : 112) * 1024;
 }
 
 // Chunks of a share at least.

@@ -42,14 +42,17 @@ struct MergeTarget {
   uint16_t* out_bf16;
 };
 
-// Merges what blocks of a pair left, in the order of the blocks. Loads of kAtOnce blocks are in
+// Parts whose loads are in flight at a time.
+inline constexpr int kMergeAtOnce = 9;
+
+// Merges what blocks of a pair left, in the order of the blocks. Loads of kMergeAtOnce blocks are in
 // flight at a time: one multiprocessor reads alone what up to all of them wrote. Not inlined: it
 // needs the registers that the loop over pages keeps.
 template <int D, int kWarps>
 __device__ __noinline__ void merge_parts(float* parts, float* part_sums, MergeRange range,
                                          int group, MergeTarget target,
                                          WarpResults<kWarps>& results) {
-  constexpr int kAtOnce = 8;
+  constexpr int kAtOnce = kMergeAtOnce;
   const bool partial = !target.out && !target.out_bf16;
   const size_t own = static_cast<size_t>(split_part(range.first, range.first_owner));
   for (int i = threadIdx.x; i < group * D / 4; i += 32 * kWarps) {
@@ -122,20 +125,19 @@ __device__ __forceinline__ int merge_group_size(int wanted, int owners) {
   if (wanted != 1) return wanted;
   // To come together once more takes longer than to merge so many parts at once.
   constexpr int kAtOncePays = 48;
-  return owners <= kAtOncePays ? 0 : owners <= 64 ? 8 : owners <= 384 ? 16 : 32;
+  constexpr int kSquare = kMergeAtOnce * kMergeAtOnce;
+  return owners <= kAtOncePays ? 0 : (owners <= kSquare ? 1 : owners <= 2 * kSquare ? 2 : 3) * kMergeAtOnce;
 }
 
 // Whether this block is the last of `expected` to come here; all of its threads ask. What the others wrote before
 // may be read then.
 __device__ __forceinline__ bool last_to_arrive(uint32_t* arrivals, int expected, bool& last) {
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    last = atomicAdd(arrivals, 1u) == static_cast<uint32_t>(expected - 1);
+    last = count_arrival(arrivals) == static_cast<uint32_t>(expected - 1);
     if (last) *arrivals = 0;  // for the next launch
   }
   __syncthreads();
-  if (last) __threadfence();
   return last;
 }
 

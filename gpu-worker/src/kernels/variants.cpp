@@ -33,7 +33,6 @@ void variants_read() {
   if (values.share_wide < 1) values.share_wide = 1;
   values.merge_group = value_of(text, "merge_group", 256, values.merge_group);
   values.wide_pairs = value_of(text, "wide_pairs", 1 << 16, values.wide_pairs);
-  values.start_cost = value_of(text, "start_cost", 1000, values.start_cost);
   values.cluster_pages = value_of(text, "cluster_pages", 1 << 16, values.cluster_pages);
   values.next_bytes = value_of(text, "next_bytes", 1 << 26, values.next_bytes);
   values.next_far_bytes = value_of(text, "next_far_bytes", 1 << 26, values.next_far_bytes);

@@ -18,9 +18,6 @@ struct Variants {
   int32_t merge_group = 1;
   // Decode attention over pages of f16: pairs of row and KV head up to which a block has a multiprocessor to itself; 0: never.
   int32_t wide_pairs = 128;
-  // Decode attention: what beginning and ending a pair of row and KV head counts where work is divided, in percent of what
-  // the launcher says.
-  int32_t start_cost = 100;
   // Decode attention: pages of a warp up to which each pair of row and KV head has a cluster of blocks of its own
   // (decode_form.h); 0: never.
   int32_t cluster_pages = 4;

@@ -126,6 +126,17 @@ __device__ __forceinline__ void release_next_kernel() {
 #endif
 }
 
+// Adds 1 and returns what was there. Releases what all threads of the block wrote before the __syncthreads() ahead of it,
+// and after the one behind it all of them see what those released who added before: one fence a block, no thread's own.
+__device__ __forceinline__ uint32_t count_arrival(uint32_t* arrivals) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.add.u32 %0, [%1], 1;\n"
+               : "=r"(before)
+               : "l"(arrivals)
+               : "memory");
+  return before;
+}
+
 // The multiprocessor that this thread runs on, and its warp's place there.
 __device__ __forceinline__ int processor_id() {
   uint32_t x;

@@ -386,8 +386,8 @@ int main() {
     run({storage, 4, {32, 80}, {900, 70}, 3, kWide, Copies::kLate, 0});
     run({storage, 7, {128}, {500}, 2, kWide, Copies::kEarly, 0});
   }
-  // Pairs whose beginning counts little in the division; query heads once in a product of int2 (more than four), and twice.
-  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,start_cost=20", 1);
+  // Merges in groups of two; query heads once in a product of int2 (more than four), and twice.
+  setenv("LEANEDGE_CUDA_VARIANTS", "share_min=64,merge_group=2", 1);
   variants_read();
   for (PageStorage storage : {PageStorage::kInt8, PageStorage::kInt4, PageStorage::kInt2}) {
     run({storage, 4, {48, 128}, {700, 33}, 3, kShares, Copies::kLate, 0});

@@ -35,15 +35,10 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
-inline void __threadfence() {}
 inline uint32_t __float_as_uint(float x) { return leanedge::f32_bits(x); }
 inline float __int_as_float(int x) { return leanedge::f32_from_bits(static_cast<uint32_t>(x)); }
 inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
-inline uint32_t atomicAdd(uint32_t* at, uint32_t x) {
-  const uint32_t before = *at;
-  *at += x;
-  return before;
-}
+inline uint32_t count_arrival(uint32_t* arrivals) { return (*arrivals)++; }
 
 inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t select) {
   const uint64_t bytes = static_cast<uint64_t>(y) << 32 | x;
