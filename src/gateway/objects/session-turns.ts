@@ -10,7 +10,7 @@ import { findModel, gatewayConfig } from "../config.js";
 import { orphanedTurnMs } from "../limits.js";
 import { flushSoon } from "../metrics/isolate-meter.js";
 import { turnEnded, turnRefused } from "../metrics/turn-end.js";
-import { engineDirectory } from "../worker-client/directory.js";
+import { engineDirectory, refreshBeside } from "../worker-client/directory.js";
 import { writtenAs } from "./answer-forms.js";
 import { ChangeBell, streamAnswer } from "./answer-stream.js";
 import type { AnswerStreamOptions } from "./answer-stream.js";
@@ -212,17 +212,13 @@ export class SessionTurns {
   #run({ number, requestId, ticket: ticketText }: TurnRecord, fresh: boolean): void {
     const ticket = readTicket(ticketText);
     const directory = engineDirectory(this.#parts.env);
-    const refreshed = directory.refresh();
-    if (refreshed !== undefined) {
-      // Beside the turn: a bound session waits for no pool.
-      this.#parts.ctx.waitUntil(refreshed);
-    }
+    const background = (work: Promise<unknown>): void => this.#parts.ctx.waitUntil(work);
     const runner = new TurnRunner({
       store: this.#parts.store,
       turn: number,
       fresh,
       directory,
-      background: (work) => this.#parts.ctx.waitUntil(work),
+      background,
       sequenceId: this.#parts.sequenceId(),
       samplingDefaults: async (model) => ({
         ...(await modelDefaults(this.#parts.env, model, this.#parts.store.binding())),
@@ -247,6 +243,8 @@ export class SessionTurns {
         this.#settle(number, ticket);
         this.#noteEnd(runner, requestId);
         this.#ran(runner);
+        // A turn that was answered at once has not asked.
+        refreshBeside(directory, background);
       }),
     );
   }

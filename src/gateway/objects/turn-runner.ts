@@ -20,6 +20,7 @@ import {
   turnAttemptsMax,
   workerUnaryTimeoutMs,
 } from "../limits.js";
+import { refreshBeside } from "../worker-client/directory.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { samePrefix } from "../worker-client/segments.js";
 import { unavailableReason } from "../worker-client/unavailable.js";
@@ -198,6 +199,7 @@ export class TurnRunner {
         this.#stop.throwIfAborted();
         // What came together with the failure is shown now: another attempt may take its time.
         this.#options.onChange();
+        refreshBeside(this.#options.directory, this.#options.background);
         const verdict = judge(error, {
           accepted: this.#turn().accepted,
           rebuilt: rebuild,
@@ -286,6 +288,8 @@ export class TurnRunner {
       });
       if (!attempt.ready) {
         this.#options.onChange();
+        // Not before: what a pool is asked takes milliseconds of this thread, and the worker has something to do now.
+        refreshBeside(directory, background);
       }
       this.#releaseLeft(choice);
       const finished = await this.#read(attempt, silence);

@@ -47,6 +47,8 @@ interface Bench {
   readonly stored: () => SessionStore;
   /** Commits so far. */
   readonly commits: () => number;
+  /** How often the pools were looked at so far. */
+  readonly looks: () => number;
   readonly calls: Call[];
   readonly runner: TurnRunner;
   /** The call of an attempt, counted from 0. */
@@ -69,6 +71,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
     let commits = 0;
     const clock = new SteeredClock();
     const calls: Call[] = [];
+    let looks = 0;
     const bell = new ChangeBell();
     const behind = new StoreBehind({
       store,
@@ -107,7 +110,10 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
       open: (name) => (name === "w" ? worker : undefined),
       standing: () => workerWithoutPool,
       report: () => Promise.resolve(),
-      refresh: () => Promise.resolve(),
+      refresh: () => {
+        looks++;
+        return Promise.resolve();
+      },
     };
     const runner = new TurnRunner({
       store,
@@ -138,6 +144,7 @@ function onBench(test: (bench: Bench) => Promise<void>): Promise<void> {
       store,
       stored: () => new SessionStore(state.storage),
       commits: () => commits,
+      looks: () => looks,
       clock,
       calls,
       runner,
@@ -475,6 +482,19 @@ describe("streamAnswer()", () => {
         if (beat === 0) await call(0).send(accepted);
         if (beat === 0) expect((await next(stream)).event.case).toBe("started");
       }
+    }));
+
+  it("looks at the pools once a worker has the turn, or failed it, and not before", () =>
+    onBench(async ({ call, clock, looks }) => {
+      expect(call(0).request.requestId).toBe("r");
+      expect(looks()).toBe(0);
+      await call(0).fail(new ConnectError("gone", Code.Unavailable));
+      expect(looks()).toBe(1);
+      await clock.advance(attemptBackoffMsMax);
+      await call(1).send(accepted);
+      expect(looks()).toBe(2);
+      await call(1).send(tokens([10], "a", 0));
+      expect(looks()).toBe(2);
     }));
 
   it("sends heartbeats to a client whose turn waits in a queue, however often the worker says so", () =>

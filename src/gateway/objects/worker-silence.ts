@@ -5,6 +5,7 @@
  * waits: their timer stays from wait to wait, and is made anew only where the next look comes earlier.
  */
 import { workerDoubtAskMs, workerDoubtMs, workerSilenceMsMax } from "../limits.js";
+import { refreshBeside } from "../worker-client/directory.js";
 import type { WorkerDirectory } from "../worker-client/directory.js";
 import { timeIsUp } from "./clock.js";
 import type { Clock } from "./clock.js";
@@ -106,9 +107,6 @@ export class WorkerSilence {
       );
     }
     this.#asked = true;
-    const refreshed = directory.refresh(workerDoubtAskMs);
-    if (refreshed !== undefined) {
-      background(refreshed);
-    }
+    refreshBeside(directory, background, workerDoubtAskMs);
   }
 }

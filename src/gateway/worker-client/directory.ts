@@ -68,6 +68,18 @@ export interface WorkerDirectory {
   refresh(ageMs?: number): Promise<unknown> | undefined;
 }
 
+/** Renews what this isolate knows of the pools beside other work, if it is older than `ageMs` (poolViewMs if unset). */
+export function refreshBeside(
+  directory: Pick<WorkerDirectory, "refresh">,
+  background: (work: Promise<unknown>) => void,
+  ageMs?: number,
+): void {
+  const refreshed = directory.refresh(ageMs);
+  if (refreshed !== undefined) {
+    background(refreshed);
+  }
+}
+
 /** Directories of this isolate; nothing of them belongs to a request. */
 const directories = new WeakMap<GatewayEnv, WorkerDirectory>();
 
