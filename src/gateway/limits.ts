@@ -179,6 +179,8 @@ export const catalogueAsksMax = 3;
 export const keyCacheTtlMs = 2_000;
 /** Keys that an isolate remembers. */
 export const keyCacheEntriesMax = 1_024;
+/** Headers with keys that an isolate remembers the hashes of. */
+export const keyHashesMax = 256;
 /** Longest API key, in characters. */
 export const apiKeyCharsMax = 256;
 /**

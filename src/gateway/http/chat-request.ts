@@ -31,6 +31,8 @@ export interface ChatRequest {
 
 type Fields = Readonly<Record<string, unknown>>;
 
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+
 /** Parameters that are refused unless they have one of these values, which mean nothing. */
 const neutralValues: Record<string, (value: unknown) => boolean> = {
   n: (value) => value === 1,
@@ -78,7 +80,7 @@ export function parseChatRequest(body: Uint8Array): ChatRequest {
 function parseJson(body: Uint8Array): Fields {
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(body);
+    text = utf8.decode(body);
   } catch {
     throw new ParamError(null, "the body is not valid UTF-8", "invalid_json");
   }

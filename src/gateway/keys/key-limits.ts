@@ -49,11 +49,14 @@ export function parseKeyLimits(what: string, text: string | undefined): KeyLimit
 
 /** A key's own limits over the defaults; limits of 0 fall away. */
 export function effectiveLimits(defaults: KeyLimits, own: KeyLimits): KeyLimits {
-  return Object.fromEntries(
-    fields
-      .map((field) => [field, own[field] ?? defaults[field]] as const)
-      .filter(([, value]) => value !== undefined && value > 0),
-  );
+  const limits: Partial<Record<KeyLimitField, number>> = {};
+  for (const field of fields) {
+    const value = own[field] ?? defaults[field] ?? 0;
+    if (value > 0) {
+      limits[field] = value;
+    }
+  }
+  return limits;
 }
 
 /** Limits of a request. Throws INVALID_ARGUMENT for one out of range. */
