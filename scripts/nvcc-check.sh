@@ -206,8 +206,8 @@ done
 for results in $(find docs/results -name '*.json' | sort); do
   family=$(basename "$results" .json | sed 's/^[0-9-]*-[a-z0-9]*-//')
   case $family in
+    peers-flashinfer | attention-few-forms | merge-forms) family=decode-attention ;;
     sessions | serving | peers | peers-llama-cpp | node | profile | *-forms) family=engine ;;
-    peers-flashinfer) family=decode-attention ;;
   esac
   commit=$(field commit "$results")
   measured=$(field kernels "$results")

@@ -210,7 +210,7 @@ command_of() {
   case $1 in
     *-engine | sessions | peers-warm | peers | peers-llama-cpp | latency | profile | tune) export LEANEDGE_CUDA_LIBRARY=$build/libleanedge_cuda.so ;;
     *-forms | serving-model | serving-gateway) ;;
-    attention-few) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" decode-attention) ;;
+    attention-few | peers-flashinfer) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" decode-attention) ;;
     *-*) LEANEDGE_KERNELS=$("$root/gpu-worker/device/kernels-hash.sh" "$family") ;;
   esac
   export LEANEDGE_KERNELS
