@@ -33,7 +33,6 @@ export function frame(
   exposedHeaders: readonly string[],
 ): void {
   app.use(identify);
-  app.use(boundHeaders);
   if (corsOrigins !== undefined) {
     const origin = corsOrigins === "*" ? "*" : [...corsOrigins];
     app.use("/v1/*", cors({ origin, exposeHeaders: [...exposedHeaders], maxAge: 7200 }));
@@ -62,24 +61,17 @@ export function frame(
 }
 
 const identify: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
-  const given = c.req.header("x-request-id") ?? "";
+  const { headers } = c.req.raw;
+  const given = headers.get("x-request-id") ?? "";
   const usable = given.length <= requestIdCharsMax && requestIdPattern.test(given);
   const requestId = usable ? given : crypto.randomUUID();
   c.set("requestId", requestId);
-  c.header("x-request-id", requestId);
-  await next();
-  // An answer that was not made by this context lacks it; a header that comes late makes the answer anew.
-  if (c.res.headers.get("x-request-id") !== requestId) {
-    c.header("x-request-id", requestId);
-  }
-};
-
-const boundHeaders: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
   let bytes = 0;
-  for (const [name, value] of c.req.raw.headers) {
+  headers.forEach((value, name) => {
     bytes += name.length + value.length;
-  }
+  });
   if (bytes > headerBytesMax) {
+    c.header("x-request-id", requestId);
     return httpError(c, 431, {
       message: `the headers have ${bytes} bytes, at most ${headerBytesMax} are allowed`,
       type: "invalid_request_error",
@@ -88,6 +80,10 @@ const boundHeaders: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
     });
   }
   await next();
+  // Answers of turns bring it along. A header that comes late makes the others anew, which are not in such a hurry.
+  if (c.res.headers.get("x-request-id") !== requestId) {
+    c.header("x-request-id", requestId);
+  }
   return undefined;
 };
 
