@@ -9,6 +9,7 @@ FOLDER of models: random-SHAPE-q4_0.gguf and random-SHAPE-bf16.gguf (shape-model
 import argparse
 import json
 import os
+import re
 import subprocess
 import time
 from functools import partial
@@ -51,7 +52,9 @@ def llama(arguments, form, report):
             report.show(**{"case": said.pop("case"), "engine": "llama.cpp", "form": form, **said})
         if program.wait() != 0:
             with open(log) as lines:
-                end = " ".join(lines.read().split()[-40:])
+                # Folders are those of the machine that built llama.cpp.
+                words = [re.sub(r"^/\S*/", "", word) for word in lines.read().split()]
+                end = " ".join(words[-40:])
             report.failed(f"llama.cpp {form}", f"ended with {program.returncode}: {end}")
 
 
