@@ -28,20 +28,11 @@ export interface WorkerdOptions {
 }
 
 /**
- * Flags of V8, for all isolates; workerd refuses those that it does not know.
- *
  * A collection of all of V8's heap stops workerd, and with it every answer, for 70 to 100 ms where 10 MB are alive: more than the
  * gateway adds to a token otherwise. Left to itself V8 collects whenever some 40 MB have gathered, every few seconds under load. From
  * here on it waits for 256 MiB.
- *
- * What a turn runs through once is compiled by the optimizing compiler after 30 turns instead of 400, so that a gateway is soon as fast
- * as it gets after some thousand turns.
  */
-const v8Flags = [
-  "--initial-old-space-size=256",
-  "--invocation-count-for-maglev=30",
-  "--minimum-invocations-after-ic-update=30",
-];
+const v8Flags = ["--initial-old-space-size=256"];
 
 /** The page by its own name and with types, as Cloudflare's static assets give them. */
 const assetsWorker = `const types = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", json: "application/json" };
