@@ -92,6 +92,16 @@ describe("parseConfig()", () => {
     }
   });
 
+  it("reads how many objects share the sessions", () => {
+    const read = (LEANEDGE_SESSION_OBJECTS: string) =>
+      parseConfig({ LEANEDGE_SESSION_OBJECTS }).sessionObjects;
+    expect(parseConfig({}).sessionObjects).toBe(0);
+    expect([read(""), read("0"), read("16"), read("1024")]).toEqual([0, 0, 16, 1024]);
+    expect(() => read("1025")).toThrow(
+      'LEANEDGE_SESSION_OBJECTS is "1025"; it must be a whole number from 0 to 1024',
+    );
+  });
+
   it("reads fallbacks, which answer unasked unless the configuration says otherwise", () => {
     const { models } = parseConfig({
       LEANEDGE_MODELS: [

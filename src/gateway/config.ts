@@ -12,6 +12,7 @@ import type { KeyLimits } from "./keys/key-limits.js";
 import { parseLogLevel } from "../log/log-line.js";
 import type { LogLevel } from "../log/log-line.js";
 import { setLogLevel } from "./log.js";
+import { parseSessionObjects } from "./objects/shared-name.js";
 import { setTextIntervalMax } from "./objects/text-interval.js";
 import { parsePools, parseToken, type PoolConfig } from "./pool/pool-config.js";
 
@@ -45,6 +46,11 @@ export interface GatewayVariables {
   readonly LEANEDGE_CORS_ORIGINS?: string;
   /** Which process of one gateway this is, `INDEX/COUNT`; what starts several sets it (docs/operations.md). Unset: the only one. */
   readonly LEANEDGE_PROCESS?: string;
+  /**
+   * How many objects share the sessions, 0 to 1024; each session has one of its own where it is unset or 0. Always the same
+   * over the same storage (docs/operations.md).
+   */
+  readonly LEANEDGE_SESSION_OBJECTS?: string;
   /** TCP port of the gRPC front, for the hint that native gRPC gets. */
   readonly LEANEDGE_FRONT_PORT?: string;
   /** Lines of the log from this level on: `debug`, `info`, `warn` or `error`; `info` if unset. */
@@ -112,6 +118,8 @@ export interface GatewayConfig {
   readonly keys: readonly ConfiguredKey[];
   /** Limits of keys that have none of their own. */
   readonly keyLimits: KeyLimits;
+  /** Objects that share the sessions; 0: each session has one of its own. */
+  readonly sessionObjects: number;
   /** Allowed origins of browsers. */
   readonly corsOrigins: readonly string[] | "*" | undefined;
   /** Port of the gRPC front. */
@@ -172,6 +180,7 @@ export function parseConfig(env: GatewayVariables): GatewayConfig {
     textIntervalMsMax: parseTextInterval(nonEmpty(env.LEANEDGE_TEXT_INTERVAL_MS_MAX)),
     keys: parseKeys(nonEmpty(env.LEANEDGE_KEYS)),
     keyLimits: parseKeyLimits("LEANEDGE_LIMITS", nonEmpty(env.LEANEDGE_LIMITS)),
+    sessionObjects: parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS),
     corsOrigins: parseOrigins(nonEmpty(env.LEANEDGE_CORS_ORIGINS)),
     frontPort: parsePort(nonEmpty(env.LEANEDGE_FRONT_PORT)),
     logLevel: parseLogLevel(env.LEANEDGE_LOG_LEVEL),

@@ -1,6 +1,12 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { ownerOfEngine, ownerOfId, parseProcesses, processesMax } from "./object-owner.js";
+import {
+  ownerOfEngine,
+  ownerOfId,
+  ownerOfShared,
+  parseProcesses,
+  processesMax,
+} from "./object-owner.js";
 
 describe("parseProcesses()", () => {
   it("reads an index and a count, and takes one process for none", () => {
@@ -47,5 +53,12 @@ describe("ownerOfEngine()", () => {
 
   it("knows only engines", () => {
     expect(() => ownerOfEngine("model", 2)).toThrow('"model" is no name of an engine');
+  });
+});
+
+describe("ownerOfShared()", () => {
+  it("gives each process as many shared objects as any other, or one less", () => {
+    const owners = Array.from({ length: 7 }, (_, index) => ownerOfShared(index, 3));
+    expect(owners).toEqual([0, 1, 2, 0, 1, 2, 0]);
   });
 });

@@ -45,3 +45,8 @@ export function ownerOfEngine(name: string, count: number): number {
   }
   return Number(index) % count;
 }
+
+/** The process that keeps the object of an index among those that sessions share: each has as many as any other, or one less. */
+export function ownerOfShared(index: number, count: number): number {
+  return index % count;
+}

@@ -6,9 +6,10 @@
 import type { GatewayEnv } from "../bindings.js";
 import { objectHeader, writeObjectAddress } from "./object-address.js";
 import type { ObjectAddress, ObjectKind } from "./object-address.js";
-import { ownerOfEngine, ownerOfId, parseProcesses } from "./object-owner.js";
+import { ownerOfEngine, ownerOfId, ownerOfShared, parseProcesses } from "./object-owner.js";
 import type { GatewayProcesses } from "./object-owner.js";
 import type { ObjectServer } from "./object-server.js";
+import { parseSessionObjects, sharedIndex, sharedName } from "../objects/shared-name.js";
 
 /** What calls an object of a binding. */
 export type ObjectStub<Kind extends ObjectKind> =
@@ -68,15 +69,45 @@ function otherOwner(env: Partial<GatewayEnv>, address: ObjectAddress): number | 
     return undefined;
   }
   const { count, index } = processes;
-  let owner: number;
-  if ("id" in address) {
-    owner = ownerOfId(address.id, count);
-  } else if (address.kind === "ENGINE") {
-    owner = ownerOfEngine(address.name, count);
-  } else {
-    owner = ownerOfId(namespaceOf(env, address.kind).idFromName(address.name).toString(), count);
-  }
+  const owner = ownerOf(env, address, count);
   return owner === index ? undefined : owner;
+}
+
+/** The process, of `count`, that keeps an object. */
+function ownerOf(env: Partial<GatewayEnv>, address: ObjectAddress, count: number): number {
+  const { kind } = address;
+  if (kind === "ENGINE" && "name" in address) {
+    return ownerOfEngine(address.name, count);
+  }
+  if (kind === "SESSION") {
+    const shared = "name" in address ? sharedIndex(address.name) : sharedIndexOfId(env, address.id);
+    if (shared !== undefined) {
+      return ownerOfShared(shared, count);
+    }
+  }
+  return ownerOfId(
+    "id" in address ? address.id : namespaceOf(env, kind).idFromName(address.name).toString(),
+    count,
+  );
+}
+
+const sharedIds = new WeakMap<object, ReadonlyMap<string, number>>();
+
+/** The index of the object of an id among those that sessions share; undefined where it is none of them. */
+function sharedIndexOfId(env: Partial<GatewayEnv>, id: string): number | undefined {
+  let ids = sharedIds.get(env);
+  if (ids === undefined) {
+    const namespace = namespaceOf(env, "SESSION");
+    const count = parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS);
+    ids = new Map(
+      Array.from({ length: count }, (_, index) => [
+        namespace.idFromName(sharedName(index)).toString(),
+        index,
+      ]),
+    );
+    sharedIds.set(env, ids);
+  }
+  return ids.get(id);
 }
 
 /** The binding of a class; what its objects are is the caller's to know. */
