@@ -78,7 +78,7 @@ limit() {
     bench-prefill-attention) echo 90 ;;
     bench-page-selection | bench-rows) echo 60 ;;
     bench-engine) echo 200 ;;
-    sanitize-prefill-attention) echo 160 ;;
+    sanitize-prefill-attention) echo 220 ;;
     sanitize-*) echo 90 ;;
     racecheck-*) echo 220 ;;
     sessions) echo 190 ;;
