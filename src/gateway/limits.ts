@@ -148,6 +148,17 @@ export const bindingSlackMs = 60_000;
 
 /** First pause before a failed update of the tenant's index is tried again; it doubles up to the maximum. */
 export const indexRetryMs = 1_000;
+/** How long a session that shares its object stays in memory after it was last called for: as long as workerd keeps an object. */
+export const sharedIdleMs = 10_000;
+/** Sessions that one object keeps in memory: of more, those that nothing is under way of are forgotten sooner. */
+export const sharedIdleMax = 512;
+/** Sessions of one object whose alarms are called at once. */
+export const sharedAlarmsMax = 8;
+/** How long an object's alarm waits for those of its sessions before it looks who is due next. */
+export const sharedAlarmMs = 5_000;
+/** Sessions of one object that one alarm is for; what else is due comes with the next, at once. */
+export const sharedDueMax = 256;
+
 /**
  * How late the tenant's index hears of a session whose object was lost between a turn's end and what it had to tell, a
  * second. No earlier: the alarm for it is stored with every session's first turn, and would come only to find that all was told.

@@ -5,6 +5,7 @@ import {
   newTenant,
   scriptedEngine,
   send,
+  sequenceOf,
   sessionClient,
   sessionObject,
   testUrl,
@@ -101,7 +102,7 @@ function eventsOf(text: string): unknown[] {
 }
 
 async function callsOf(tenant: string, sessionId: string): Promise<ScriptedCall[]> {
-  const sequenceId = await sessionObject(tenant, sessionId).sequenceId();
+  const sequenceId = await sequenceOf(tenant, sessionId);
   return (await scriptedEngine().seenCalls()).filter((call) => call.sequenceId === sequenceId);
 }
 

@@ -57,6 +57,11 @@ export class AnswerStreams {
     this.#onLastLeft = onLastLeft;
   }
 
+  /** How many are open. */
+  get count(): number {
+    return this.#open.size;
+  }
+
   /** An answer for one client, who listens from now on. */
   open(turn: number, options: AnswerOptions): OpenAnswer {
     const answer = new OpenAnswer(options, (left) => {

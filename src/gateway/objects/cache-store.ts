@@ -129,7 +129,7 @@ export class CacheStore {
 
   /** The saved snapshot; undefined if there is none. */
   snapshot(): SnapshotRecord | undefined {
-    const row = this.#writes.first("snapshot", "SELECT * FROM snapshot");
+    const row = this.#writes.first("snapshot", "SELECT * FROM snapshot WHERE session = ?");
     return row === undefined
       ? undefined
       : {
@@ -151,7 +151,7 @@ export class CacheStore {
     for (let position = 0; ; position++) {
       const row = this.#writes.first(
         "snapshot_row",
-        "SELECT bytes FROM snapshot_row WHERE number = ? AND position = ?",
+        "SELECT bytes FROM snapshot_row WHERE session = ? AND number = ? AND position = ?",
         number,
         position,
       );
@@ -167,7 +167,7 @@ export class CacheStore {
     const current = this.snapshot()?.number ?? 0;
     const last = this.#writes.first(
       "snapshot_row",
-      "SELECT COALESCE(MAX(number), 0) AS n FROM snapshot_row",
+      "SELECT COALESCE(MAX(number), 0) AS n FROM snapshot_row WHERE session = ?",
     );
     this.#writes.delete("snapshot_row", "number <> ?", current);
     return Math.max(current, last === undefined ? 0 : int(last, "n")) + 1;
@@ -177,7 +177,7 @@ export class CacheStore {
   appendSnapshotRow(number: number, position: number, data: Uint8Array): void {
     this.#writes.exec(
       "snapshot_row",
-      "INSERT INTO snapshot_row (number, position, bytes) VALUES (?, ?, ?)",
+      "INSERT INTO snapshot_row (session, number, position, bytes) VALUES (?, ?, ?, ?)",
       number,
       position,
       blob(data),
@@ -189,8 +189,8 @@ export class CacheStore {
     this.#writes.atomically(() => {
       this.#writes.exec(
         "snapshot",
-        `INSERT OR REPLACE INTO snapshot (one, number, tokens, sha256, fingerprint_model, fingerprint_template,
-          fingerprint_plan, engine_version, bytes) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT OR REPLACE INTO snapshot (session, number, tokens, sha256, fingerprint_model, fingerprint_template,
+          fingerprint_plan, engine_version, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         snapshot.number,
         snapshot.tokens,
         blob(snapshot.sha256),

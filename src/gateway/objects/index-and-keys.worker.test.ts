@@ -1,11 +1,14 @@
-import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
 import {
+  inStorage,
   newTenant,
+  ringAlarm,
   runTurn,
   scripted,
   sessionClient,
   sessionObject,
+  setAlarm,
   testEnv,
 } from "../testing/gateway-clients.js";
 import { sessionReserveMs } from "../limits.js";
@@ -129,14 +132,13 @@ describe("TenantObject", () => {
     }, waitMs);
     // Those whose entries others carried learn of it from their alarms, and tell nothing again.
     for (const sessionId of sessions) {
-      await runDurableObjectAlarm(sessionObject(tenant, sessionId));
+      await ringAlarm(tenant, sessionId);
     }
     const versions = await testEnv.TENANT.getByName(tenant).list(100, undefined);
     for (const { sessionId, version } of versions) {
-      await runInDurableObject(sessionObject(tenant, sessionId), (_instance, state) => {
-        expect(state.storage.sql.exec("SELECT index_version FROM session").one()).toEqual({
-          index_version: version,
-        });
+      await inStorage(tenant, sessionId, ({ sql }, number) => {
+        const stored = sql.exec("SELECT index_version FROM session WHERE session = ?", number);
+        expect(stored.one()).toEqual({ index_version: version });
       });
     }
   });
@@ -153,12 +155,12 @@ describe("TenantObject", () => {
     await runInDurableObject(index, (_instance, state) => {
       state.storage.sql.exec("DELETE FROM session");
     });
-    await runInDurableObject(sessionObject(tenant, "s"), async (_instance, state) => {
-      state.storage.sql.exec("UPDATE session SET indexed_version = 0");
-      await state.storage.setAlarm(Date.now() + 60_000);
+    await inStorage(tenant, "s", async (storage, number) => {
+      storage.sql.exec("UPDATE session SET indexed_version = 0 WHERE session = ?", number);
+      await setAlarm(storage, number, Date.now() + 60_000);
     });
     await evictDurableObject(sessionObject(tenant, "s"));
-    expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
+    expect(await ringAlarm(tenant, "s")).toBe(true);
     expect((await client.listSessions({})).sessions[0]).toMatchObject({
       sessionId: "s",
       messageCount: 2,

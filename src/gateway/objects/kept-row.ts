@@ -1,4 +1,4 @@
-/** The one row of a table that has one at most, kept in memory (store-writes.ts). */
+/** The one row of a session in a table that has one at most, kept in memory (store-writes.ts). */
 import type { SessionTable } from "./session-schema.js";
 import type { Row } from "./sql-row.js";
 import type { KeptTable, StoreWrites } from "./store-writes.js";
@@ -24,7 +24,7 @@ export class KeptRow<T> implements KeptTable {
   constructor(writes: StoreWrites, kind: RowKind<T>) {
     this.#writes = writes;
     this.#kind = kind;
-    this.#columns = new StoredColumns(kind.table, { one: () => 1, ...kind.columns });
+    this.#columns = new StoredColumns(kind.table, kind.columns);
     writes.register(this);
   }
 
@@ -32,7 +32,7 @@ export class KeptRow<T> implements KeptTable {
   get record(): T | undefined {
     if (this.#kept === undefined) {
       const { read, table } = this.#kind;
-      const row = this.#writes.first(table, `SELECT * FROM ${table}`);
+      const row = this.#writes.first(table, `SELECT * FROM ${table} WHERE session = ?`);
       this.#kept = { record: row === undefined ? undefined : read(row) };
     }
     return this.#kept.record;

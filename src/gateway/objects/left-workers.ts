@@ -67,11 +67,14 @@ export class LeftWorkers implements KeptTable {
     if (this.#kept === undefined) {
       return;
     }
-    this.#writes.run("left_worker", "DELETE FROM left_worker");
-    for (const { worker, address, generation, tries } of this.#kept) {
+    const { number } = this.#writes.key;
+    this.#writes.run("left_worker", "DELETE FROM left_worker WHERE session = ?", number);
+    for (const [position, { worker, address, generation, tries }] of this.#kept.entries()) {
       this.#writes.run(
         "left_worker",
-        "INSERT INTO left_worker (worker, address, generation, tries) VALUES (?, ?, ?, ?)",
+        "INSERT INTO left_worker (session, position, worker, address, generation, tries) VALUES (?, ?, ?, ?, ?, ?)",
+        number,
+        position,
         worker,
         address,
         generation,
@@ -86,7 +89,7 @@ export class LeftWorkers implements KeptTable {
 
   get #rows(): readonly LeftRow[] {
     this.#kept ??= this.#writes
-      .all("left_worker", "SELECT * FROM left_worker ORDER BY rowid")
+      .all("left_worker", "SELECT * FROM left_worker WHERE session = ? ORDER BY position")
       .map((row) => ({
         worker: text(row, "worker"),
         address: text(row, "address"),

@@ -33,7 +33,8 @@ const segmentColumns = new StoredColumns<PlacedSegment>("segment", {
   ids: ({ ids }) => blob(ids),
 });
 
-const pieceColumns = new StoredColumns<PieceRecord>("piece", {
+const pieceColumns = new StoredColumns<PieceRecord & { readonly number: number }>("piece", {
+  number: ({ number }) => number,
   byte_offset: ({ byteOffset }) => byteOffset,
   byte_length: ({ byteLength }) => byteLength,
   tokens_end: ({ tokensEnd }) => tokensEnd,
@@ -55,6 +56,8 @@ export class LogTable implements KeptTable {
   #pieces: PieceRecord[] | undefined;
   /** Those of them, from the first on, that are stored: in fewer rows, since what came between two commits is one. */
   #piecesStored = 0;
+  /** Number of the next row of pieces. */
+  #pieceNumber = 0;
 
   /** Reads nothing yet. */
   constructor(writes: StoreWrites) {
@@ -72,7 +75,7 @@ export class LogTable implements KeptTable {
       return this.#segments;
     }
     const segments = this.#writes
-      .all("segment", "SELECT turn, kind, ids FROM segment ORDER BY position")
+      .all("segment", "SELECT turn, kind, ids FROM segment WHERE session = ? ORDER BY position")
       .map(segmentOf);
     this.#bytes = segments.reduce((sum, { ids }) => sum + ids.byteLength, 0);
     if (this.#bytes <= keptIdsBytesMax) {
@@ -130,8 +133,11 @@ export class LogTable implements KeptTable {
   get pieces(): readonly PieceRecord[] {
     if (this.#pieces === undefined) {
       this.#pieces = this.#writes
-        .all("piece", "SELECT * FROM piece ORDER BY number")
-        .map(pieceRecord);
+        .all("piece", "SELECT * FROM piece WHERE session = ? ORDER BY number")
+        .map((row) => {
+          this.#pieceNumber = int(row, "number") + 1;
+          return pieceRecord(row);
+        });
       this.#piecesStored = this.#pieces.length;
     }
     return this.#pieces;
@@ -200,6 +206,7 @@ export class LogTable implements KeptTable {
     const last = pieces.at(-1);
     pieceColumns.append(this.#writes, [
       {
+        number: this.#pieceNumber++,
         byteOffset: first.byteOffset,
         byteLength: endOf(last) - first.byteOffset,
         tokensEnd: last?.tokensEnd ?? 0,

@@ -44,7 +44,7 @@ import {
   callHeader,
   countedHeader,
   passHeader,
-  sessionObjectName,
+  sessionPlace,
   writeSessionCall,
 } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
@@ -291,7 +291,8 @@ export class SessionClient {
     } = {},
   ): Promise<Response> {
     const { tenant, requestId, signal, key } = this.#caller;
-    const stub = objectNamed(this.#env, "SESSION", sessionObjectName(tenant, this.#sessionId));
+    const place = sessionPlace(this.#env, tenant, this.#sessionId);
+    const stub = objectNamed(this.#env, "SESSION", place);
     const { idempotencyKey = "", ...rest } = how;
     const sessionId = this.#sessionId;
     const call = { method, tenant, sessionId, requestId, idempotencyKey, key, ...rest };

@@ -12,7 +12,7 @@ import type { WorkerPlace } from "../worker-client/directory.js";
 import { namePrefix } from "../worker-client/segments.js";
 import { copySession, storeCopy } from "./session-copy.js";
 import type { SessionCopy } from "./session-copy.js";
-import { sessionObjectName } from "./session-name.js";
+import { sessionPlace } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { existingSession } from "./session-parts.js";
 import type { SessionParts } from "./session-parts.js";
@@ -85,12 +85,12 @@ export class SessionForks {
     if (running !== undefined && running.number === request.turn) {
       throw failedPrecondition(`turn ${request.turn} has not ended`);
     }
-    const stub = objectNamed(
-      this.#parts.env,
-      "SESSION",
-      sessionObjectName(call.tenant, request.newSessionId),
-    );
-    let result = await stub.forkedFrom(call.sessionId, request.turn);
+    const { env } = this.#parts;
+    const { sessionId, tenant } = call;
+    const place = sessionPlace(env, tenant, request.newSessionId);
+    const stub = objectNamed(env, "SESSION", place);
+    const from = { sessionId, turn: request.turn };
+    let result = await stub.forkedFrom(tenant, request.newSessionId, from);
     if (result === undefined) {
       await this.#parts.limits.reserveSession(call.key, call.tenant, request.newSessionId);
       const copy = copySession(

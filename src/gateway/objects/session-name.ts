@@ -1,7 +1,9 @@
 /** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
+import type { GatewayVariables } from "../config.js";
 import { readCallerKey, writeCallerKey } from "../keys/caller.js";
 import type { CallerKey } from "../keys/caller.js";
 import type { AnswerForm } from "./answer-format.js";
+import { parseSessionObjects, sharedName, sharedOf } from "./shared-name.js";
 
 /** One call to a SessionObject. */
 export interface SessionCall {
@@ -33,6 +35,21 @@ export function sessionObjectName(tenant: string, sessionId: string): string {
   return `${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`;
 }
 
+/** What says whether sessions share objects. */
+type SharingEnv = Pick<GatewayVariables, "LEANEDGE_SESSION_OBJECTS">;
+
+/** Whether sessions share objects in this gateway. */
+export function sharesObjects(env: SharingEnv): boolean {
+  return parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS) > 0;
+}
+
+/** Name of the object that keeps a tenant's session: its own, or one that it shares. */
+export function sessionPlace(env: SharingEnv, tenant: string, sessionId: string): string {
+  const name = sessionObjectName(tenant, sessionId);
+  const objects = parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS);
+  return objects === 0 ? name : sharedName(sharedOf(name, objects));
+}
+
 type WrittenCall = Omit<SessionCall, "key"> & { readonly caller?: string };
 
 /** Header of a request that is a call. */
@@ -56,12 +73,22 @@ export function readSessionCall(text: string): SessionCall {
   return { ...call, key: readCallerKey(caller), again, form };
 }
 
-/** Name of a session's sequence on workers; another one for each life of a session id. */
-export function sequenceName(objectId: string, createMs: number): string {
-  return `${objectId}.${createMs.toString(36)}`;
+/**
+ * Name of a session's sequence on workers; another one for each life of a session id.
+ *
+ * @param prefix the id of its object; behind it `.` and its number where others share that
+ */
+export function sequenceName(prefix: string, createMs: number): string {
+  return `${prefix}.${createMs.toString(36)}`;
 }
 
 /** Id of the object whose session a sequence is. */
 export function sequenceObjectId(sequenceId: string): string {
   return sequenceId.slice(0, sequenceId.indexOf("."));
+}
+
+/** Number of the session whose sequence it is, in the object that it shares; NaN where it shares none. */
+export function sequenceNumber(sequenceId: string): number {
+  const [, number, createMs] = sequenceId.split(".");
+  return createMs === undefined ? NaN : Number(number);
 }

@@ -1,4 +1,4 @@
-import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { Code } from "@connectrpc/connect";
 import { describe, expect, it, vi } from "vitest";
 import { FinishReason, Role } from "../../gen/leanedge/v1/session_pb.js";
@@ -9,21 +9,24 @@ import {
   beginTurn,
   collect,
   errorOf,
+  inStorage,
+  inStore,
   newTenant,
+  ringAlarm,
   runTurn,
   scripted,
   scriptedEngine,
+  sequenceOf,
   sessionClient,
   sessionObject,
   user,
   words,
 } from "../testing/gateway-clients.js";
 import type { ScriptedCall } from "../testing/scripted-engine.js";
-import { SessionStore } from "./session-store.js";
 
 /** Calls of one session that the scripted worker saw. */
 async function callsOf(tenant: string, sessionId: string): Promise<ScriptedCall[]> {
-  const sequenceId = await sessionObject(tenant, sessionId).sequenceId();
+  const sequenceId = await sequenceOf(tenant, sessionId);
   return (await scriptedEngine().seenCalls()).filter((call) => call.sequenceId === sequenceId);
 }
 
@@ -38,12 +41,7 @@ async function crash(tenant: string, sessionId: string): Promise<void> {
 /** Resolves once something of the running answer is stored. */
 async function answerStored(tenant: string, sessionId: string): Promise<void> {
   await expect
-    .poll(() =>
-      runInDurableObject(
-        sessionObject(tenant, sessionId),
-        (_instance, { storage }) => new SessionStore(storage).pieces().length,
-      ),
-    )
+    .poll(() => inStore(tenant, sessionId, (store) => store.pieces().length))
     .toBeGreaterThan(0);
 }
 
@@ -253,7 +251,7 @@ describe("a worker that fails", () => {
     const { tenant, key } = await newTenant();
     const client = sessionClient(key);
     await runTurn(client, { sessionId: "s", turn: 1, messages: [scripted({})] });
-    await scriptedEngine().forgetSequence(await sessionObject(tenant, "s").sequenceId());
+    await scriptedEngine().forgetSequence(await sequenceOf(tenant, "s"));
     const turn = await runTurn(client, { sessionId: "s", turn: 2, messages: [scripted({})] });
     expect(turn.text).toBe(words(5));
     expect(turn.finished?.usage?.cachedTokens).toBe(0);
@@ -272,7 +270,7 @@ describe("a worker that fails", () => {
     await scriptedEngine(name).changeTemplate("template-2");
     const turn = await runTurn(client, { sessionId: "s", turn: 2, messages: [user("two")] });
     expect(turn.text).toBe(words(5));
-    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const sequenceId = await sequenceOf(tenant, "s");
     const calls = (await scriptedEngine(name).seenCalls()).filter(
       (call) => call.sequenceId === sequenceId,
     );
@@ -320,7 +318,7 @@ describe("a worker that fails", () => {
     });
     expect(turn.text).toBe(words(5));
     expect((await client.getSession({ sessionId: "s" })).session?.worker).toBe("");
-    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const sequenceId = await sequenceOf(tenant, "s");
     await vi.waitFor(async () => expect(await scriptedEngine().released()).toContain(sequenceId));
     const next = await runTurn(client, { sessionId: "s", turn: 2, messages: [scripted({})] });
     expect(next.finished?.usage?.cachedTokens).toBe(0);
@@ -429,7 +427,7 @@ describe("an object that loses its memory", () => {
     await answerStored(tenant, "s");
     await crash(tenant, "s");
     expect((await client.getSession({ sessionId: "s" })).session?.runningTurn).toBe(1);
-    expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
+    expect(await ringAlarm(tenant, "s")).toBe(true);
     await vi.waitFor(
       async () => {
         const { messages } = await client.listMessages({ sessionId: "s" });
@@ -456,14 +454,13 @@ describe("an object that loses its memory", () => {
     );
     await readBytes(stream[Symbol.asyncIterator](), 12);
     leave.abort();
-    const stub = sessionObject(tenant, "s");
     await answerStored(tenant, "s");
     await crash(tenant, "s");
     // As if its client had left while the object was down.
-    await runInDurableObject(stub, (_instance, state) => {
-      state.storage.sql.exec("UPDATE turn SET detach = 0");
+    await inStorage(tenant, "s", ({ sql }, number) => {
+      sql.exec("UPDATE turn SET detach = 0 WHERE session = ?", number);
     });
-    await runDurableObjectAlarm(stub);
+    await ringAlarm(tenant, "s");
     const refused = await errorOf(
       runTurn(client, { sessionId: "s", turn: 2, messages: [user("next")] }),
     );
@@ -472,7 +469,7 @@ describe("an object that loses its memory", () => {
     const realNow = Date.now;
     try {
       Date.now = () => realNow() + orphanedTurnMs + 1;
-      await runDurableObjectAlarm(stub);
+      await ringAlarm(tenant, "s");
     } finally {
       Date.now = realNow;
     }
@@ -504,8 +501,7 @@ describe("a transcript", () => {
     const client = sessionClient(key);
     await client.createSession({ sessionId: "s" });
     const text = "é".repeat(500_000);
-    await runInDurableObject(sessionObject(tenant, "s"), (_instance, state) => {
-      const store = new SessionStore(state.storage);
+    await inStore(tenant, "s", (store) => {
       for (let index = 0; index < 3; index++) store.insertMessage(1, Role.USER, text, false, 0);
     });
     const first = await client.listMessages({ sessionId: "s" });

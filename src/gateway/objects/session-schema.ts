@@ -1,13 +1,15 @@
-/** Tables of a SessionObject. All of its SQL text about their shape is here; each table's statements are in a file of its own. */
+/**
+ * Tables of a SessionObject. All of its SQL text about their shape is here; each table's statements are in a file of its own. Rows
+ * begin with the number of their session (session-key.ts). What was stored before they did is session-migration.ts's.
+ */
 
 /** Names of the tables. */
 export type SessionTable = keyof typeof sessionSchema;
 
 /** What makes each table. */
-export const sessionSchema = {
-  // The one session of this object.
+const sessionSchema = {
   session: `CREATE TABLE session (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+    session INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
     session_id TEXT NOT NULL,
     model TEXT NOT NULL,
@@ -34,7 +36,7 @@ export const sessionSchema = {
   )`,
   // The worker that holds the cache. 'issued' counts generations ever sent, also by attempts that failed.
   binding: `CREATE TABLE binding (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+    session INTEGER PRIMARY KEY,
     worker TEXT NOT NULL,
     generation INTEGER NOT NULL,
     issued INTEGER NOT NULL,
@@ -43,7 +45,8 @@ export const sessionSchema = {
     address TEXT NOT NULL
   )`,
   turn: `CREATE TABLE turn (
-    number INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     running INTEGER NOT NULL,
     messages_hash BLOB NOT NULL,
     -- Hash of a whole request in OpenAI form, by which a retry is recognised; empty otherwise.
@@ -75,35 +78,42 @@ export const sessionSchema = {
     -- Whether another model may answer: 0 as the configuration says, 1 yes, 2 no.
     fallback INTEGER NOT NULL DEFAULT 0,
     -- What the turn keeps of the key that began it (turn-ticket.ts); empty for none.
-    ticket TEXT NOT NULL DEFAULT ''
-  )`,
+    ticket TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (session, number)
+  ) WITHOUT ROWID`,
   message: `CREATE TABLE message (
-    position INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    position INTEGER NOT NULL,
     turn INTEGER NOT NULL,
     role INTEGER NOT NULL,
     text TEXT NOT NULL,
     answer INTEGER NOT NULL,
-    create_ms INTEGER NOT NULL
-  )`,
+    create_ms INTEGER NOT NULL,
+    PRIMARY KEY (session, position)
+  ) WITHOUT ROWID`,
   // The log: token ids of prompts and answers, packed as u32 little endian.
   segment: `CREATE TABLE segment (
-    position INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    position INTEGER NOT NULL,
     turn INTEGER NOT NULL,
     kind INTEGER NOT NULL,
-    ids BLOB NOT NULL
-  )`,
+    ids BLOB NOT NULL,
+    PRIMARY KEY (session, position)
+  ) WITHOUT ROWID`,
   // The running answer, append by append; it becomes a message and a segment when the turn ends.
   piece: `CREATE TABLE piece (
-    number INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     byte_offset INTEGER NOT NULL,
     byte_length INTEGER NOT NULL,
     tokens_end INTEGER NOT NULL,
     text TEXT NOT NULL,
-    ids BLOB NOT NULL
-  )`,
+    ids BLOB NOT NULL,
+    PRIMARY KEY (session, number)
+  ) WITHOUT ROWID`,
   // The cache: its plan, pages that the worker held when it last said so, when to save it (0: not at all).
   cache: `CREATE TABLE cache (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+    session INTEGER PRIMARY KEY,
     plan TEXT NOT NULL DEFAULT '',
     plan_pages_max INTEGER NOT NULL DEFAULT 0,
     plan_bytes_max INTEGER NOT NULL DEFAULT 0,
@@ -112,7 +122,7 @@ export const sessionSchema = {
   )`,
   // The saved cache; its bytes are the rows of that number.
   snapshot: `CREATE TABLE snapshot (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+    session INTEGER PRIMARY KEY,
     number INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
     sha256 BLOB NOT NULL,
@@ -123,26 +133,36 @@ export const sessionSchema = {
     bytes INTEGER NOT NULL
   )`,
   snapshot_row: `CREATE TABLE snapshot_row (
+    session INTEGER NOT NULL,
     number INTEGER NOT NULL,
     position INTEGER NOT NULL,
     bytes BLOB NOT NULL,
-    PRIMARY KEY (number, position)
+    PRIMARY KEY (session, number, position)
   )`,
   // Workers that may still hold the sequence though the session has left them (left-workers.ts).
   left_worker: `CREATE TABLE left_worker (
+    session INTEGER NOT NULL,
+    -- The one that was left first has the smallest.
+    position INTEGER NOT NULL,
     worker TEXT NOT NULL,
     address TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    tries INTEGER NOT NULL
-  )`,
+    tries INTEGER NOT NULL,
+    PRIMARY KEY (session, position)
+  ) WITHOUT ROWID`,
   // A deletion that the tenant's index does not know of yet.
   deletion: `CREATE TABLE deletion (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+    session INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
     session_id TEXT NOT NULL,
     version INTEGER NOT NULL
   )`,
 } as const satisfies Readonly<Record<string, string>>;
+
+/** The statement that makes a table, without what only people read: SQLite keeps the text, and reads it with every start of an object. */
+export function makes(table: SessionTable): string {
+  return sessionSchema[table].replaceAll(/--[^\n]*\n/g, "").replaceAll(/\s+/g, " ");
+}
 
 /** Tables that every session has: they are made together, with its first row. The others are made when something is stored in them. */
 export const everySessionTables = [

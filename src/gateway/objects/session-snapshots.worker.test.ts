@@ -1,10 +1,11 @@
 /** Caches that are saved and brought back, with the real engine: model `tiny`, of random weights. */
-import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import type { Client } from "@connectrpc/connect";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { SessionService } from "../../gen/leanedge/v1/session_pb.js";
 import {
   newTenant,
+  ringAlarm,
   runTurn,
   sessionClient,
   sessionObject,
@@ -41,7 +42,7 @@ function turn(sessionId: string, number: number, text: string): Promise<SeenTurn
 /** Saves the cache of a session as its alarm would. */
 async function save(sessionId: string): Promise<void> {
   await runInDurableObject(sessionObject(tenant, sessionId), async (instance) => {
-    await instance.saveCache(instance.sequenceId());
+    await instance.saveCache(await instance.sequenceId(tenant, sessionId));
   });
 }
 
@@ -119,7 +120,7 @@ describe("the cache of an idle session", () => {
     });
     // The object believes what it wrote until it starts again.
     await evictDurableObject(sessionObject(tenant, "s"));
-    expect(await runDurableObjectAlarm(sessionObject(tenant, "s"))).toBe(true);
+    expect(await ringAlarm(tenant, "s")).toBe(true);
     const lengths = await sql("s", (s) =>
       s.exec("SELECT LENGTH(bytes) AS n FROM snapshot_row").toArray(),
     );

@@ -28,9 +28,11 @@ import type {
   TurnEnd,
   TurnRecord,
 } from "./session-records.js";
+import type { SessionKey } from "./session-key.js";
 import { SessionRow } from "./session-row.js";
 import type { NewSession } from "./session-row.js";
 import { sessionTables } from "./session-schema.js";
+import type { SessionTables } from "./session-tables.js";
 import { int, text } from "./sql-row.js";
 import { StoreWrites } from "./store-writes.js";
 import { TranscriptTable } from "./transcript-table.js";
@@ -51,9 +53,14 @@ export class SessionStore {
   readonly #log: LogTable;
   readonly #deletion: KeptRow<DeletionRecord>;
 
-  /** Reads and makes nothing yet. */
-  constructor(storage: DurableObjectStorage) {
-    this.#writes = new StoreWrites(storage);
+  /**
+   * Reads and makes nothing yet.
+   *
+   * @param key which rows of the object's tables are the session's; that of an object with one session by default
+   * @param tables of `storage`; given where sessions share them
+   */
+  constructor(storage: DurableObjectStorage, key?: SessionKey, tables?: SessionTables) {
+    this.#writes = new StoreWrites(storage, key, tables);
     this.#session = new SessionRow(this.#writes);
     this.#binding = new BindingRow(this.#writes);
     this.#log = new LogTable(this.#writes);

@@ -48,6 +48,11 @@ export class SessionTurns {
     return this.#runner;
   }
 
+  /** No turn runs here, and nobody listens to one. */
+  get idle(): boolean {
+    return this.#runner === undefined && this.#streams.count === 0;
+  }
+
   /** Lets open streams look again: the session was deleted. */
   wake(): void {
     this.#bell.ring();

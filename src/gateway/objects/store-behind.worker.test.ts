@@ -9,17 +9,19 @@ import { sha256 } from "../sha256.js";
 import {
   beginTurn,
   errorOf,
+  inStore,
   newTenant,
   runTurn,
   scripted,
   scriptedEngine,
   sessionClient,
   sessionObject,
+  storeOf,
   user,
   words,
 } from "../testing/gateway-clients.js";
 import type { Script, ScriptedCall } from "../testing/scripted-engine.js";
-import { SessionStore } from "./session-store.js";
+import type { SessionStore } from "./session-store.js";
 
 /** Most times that a test tries to come before a commit. */
 const triesMax = 10;
@@ -32,26 +34,24 @@ interface Stored {
   readonly tokens: number;
 }
 
-function storedOf(storage: DurableObjectStorage): Stored {
-  const store = new SessionStore(storage);
+function storedOf(store: SessionStore): Stored {
   return { running: store.turn(1)?.running, tokens: store.pieces().at(-1)?.tokensEnd ?? 0 };
 }
 
 function stored(tenant: string): Promise<Stored> {
-  return runInDurableObject(sessionObject(tenant, "s"), (_instance, { storage }) =>
-    storedOf(storage),
-  );
+  return inStore(tenant, "s", storedOf);
 }
 
 /** Ends the object at once, as a crash does; what was stored then. */
 async function crash(tenant: string): Promise<Stored> {
-  let found: Stored | undefined;
+  const found: Stored[] = [];
   await runInDurableObject(sessionObject(tenant, "s"), (_instance, state) => {
-    found = storedOf(state.storage);
+    found.push(storedOf(storeOf(state.storage, tenant, "s")));
     state.abort("a crash, as the test wants it");
   }).catch(() => undefined);
-  if (found === undefined) throw new Error("the object was not reached");
-  return found;
+  const [last] = found;
+  if (last === undefined) throw new Error("the object was not reached");
+  return last;
 }
 
 /** Times that a client comes back. */

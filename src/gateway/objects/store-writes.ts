@@ -2,7 +2,12 @@
  * The way of a session's changes to its tables. The object is the only writer of its storage, so what its tables say is kept
  * in memory once it was read, changes there first, and is written through: each changed row once, however often it changed.
  * Nothing is read back. What is undone in storage is forgotten in memory, and read anew.
+ *
+ * Rows of other sessions may be in the same tables (session-key.ts). Queries and conditions therefore begin with `session = ?`,
+ * whose value is given here.
  */
+import { onlySession } from "./session-key.js";
+import type { SessionKey } from "./session-key.js";
 import type { SessionTable } from "./session-schema.js";
 import { SessionTables } from "./session-tables.js";
 import { int } from "./sql-row.js";
@@ -20,6 +25,8 @@ export interface KeptTable {
 
 /** See the head of this file. */
 export class StoreWrites {
+  /** Whose rows these are. */
+  readonly key: SessionKey;
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
   /** Those that are there. */
@@ -39,11 +46,16 @@ export class StoreWrites {
   #durable = 0;
   #onWaiting = (): void => undefined;
 
-  /** Writes nothing yet. */
-  constructor(storage: DurableObjectStorage) {
+  /** Writes nothing yet. @param tables those of `storage`, which other sessions may know, too */
+  constructor(
+    storage: DurableObjectStorage,
+    key: SessionKey = onlySession,
+    tables = new SessionTables(storage),
+  ) {
+    this.key = key;
     this.#storage = storage;
     this.#sql = storage.sql;
-    this.#made = new SessionTables(storage.sql);
+    this.#made = tables;
   }
 
   /** Has somebody told whenever changes were put off, to write them in time; told again for each of them. */
@@ -66,10 +78,10 @@ export class StoreWrites {
     this.#tables.push(table);
   }
 
-  /** Rows of a query of one table. What waits is written first. */
+  /** Rows of a query of one table, whose first value is the session's number. What waits is written first. */
   all(table: SessionTable, query: string, ...values: SqlValue[]): Row[] {
     this.#write();
-    return this.#made.has(table) ? this.#sql.exec(query, ...values).toArray() : [];
+    return this.#made.has(table) ? this.#sql.exec(query, this.key.number, ...values).toArray() : [];
   }
 
   /** The first row of a query of one table; undefined if there is none. */
@@ -79,40 +91,45 @@ export class StoreWrites {
 
   /** Rows of a table whose `position` counts them from 0 without gaps. */
   count(table: "message" | "segment"): number {
-    const row = this.first(table, `SELECT COALESCE(MAX(position) + 1, 0) AS n FROM ${table}`);
+    const row = this.first(
+      table,
+      `SELECT COALESCE(MAX(position) + 1, 0) AS n FROM ${table} WHERE session = ?`,
+    );
     return row === undefined ? 0 : int(row, "n");
   }
 
-  /** Rows of a query of one table, one by one; nothing may be written meanwhile. */
+  /** The same, one by one; nothing may be written meanwhile. */
   each(table: SessionTable, query: string, ...values: SqlValue[]): Iterable<Row> {
     this.#write();
-    return this.#made.has(table) ? this.#sql.exec(query, ...values) : [];
+    return this.#made.has(table) ? this.#sql.exec(query, this.key.number, ...values) : [];
   }
 
-  /** A statement that stores rows in a table, at once: for `KeptTable.write`. */
+  /** A statement that stores rows in a table, at once: for `KeptTable.write`. Its values name the session, too. */
   run(table: SessionTable, statement: string, ...values: SqlValue[]): void {
     if (!this.#made.has(table)) {
       this.#made.make(table);
     }
+    this.key.taken();
     this.#written++;
     this.#sql.exec(statement, ...values);
   }
 
-  /** A statement that stores rows in a table, now or with what it belongs to. */
+  /** A statement that stores rows in a table, whose first value is the session's number, now or with what it belongs to. */
   exec(table: SessionTable, statement: string, ...values: SqlValue[]): void {
     this.#changes++;
-    this.#statements.push(() => this.run(table, statement, ...values));
+    this.#statements.push(() => this.run(table, statement, this.key.number, ...values));
     this.#writeUnlessInside();
   }
 
-  /** Deletes rows of a table, all or those `where`, now or with what it belongs to. */
+  /** Deletes the session's rows of a table, all or those `where`, now or with what it belongs to. */
   delete(table: SessionTable, where?: string, ...values: SqlValue[]): void {
-    const condition = where === undefined ? "" : ` WHERE ${where}`;
+    const condition = where === undefined ? "" : ` AND ${where}`;
+    const statement = `DELETE FROM ${table} WHERE session = ?${condition}`;
     this.#changes++;
     this.#statements.push(() => {
       if (this.#made.has(table)) {
         this.#written++;
-        this.#sql.exec(`DELETE FROM ${table}${condition}`, ...values);
+        this.#sql.exec(statement, this.key.number, ...values);
       }
     });
     this.#writeUnlessInside();
@@ -253,6 +270,7 @@ export class StoreWrites {
     this.#changed.clear();
     this.#idle.clear();
     this.#made.forget();
+    this.key.undone();
     this.resetAll();
   }
 }

@@ -1,4 +1,4 @@
-/** How records become rows: one list of a table's columns, from which its statement and its values follow. */
+/** How records become rows: one list of a table's columns behind that of the session, from which its statement and its values follow. */
 import type { SessionTable } from "./session-schema.js";
 import type { SqlValue } from "./sql-row.js";
 import type { StoreWrites } from "./store-writes.js";
@@ -20,29 +20,30 @@ export class StoredColumns<T> {
   constructor(table: SessionTable, columns: Columns<T>) {
     const names = Object.keys(columns);
     this.#table = table;
-    this.#names = names.join(", ");
-    this.#marks = `(${names.map(() => "?").join(", ")})`;
+    this.#names = ["session", ...names].join(", ");
+    this.#marks = `(?${names.map(() => ", ?").join("")})`;
     this.#columns = Object.values(columns);
   }
 
   /** Stores a record in the place of the row of the same key, if there is one. */
   replace(writes: StoreWrites, record: T): void {
     const statement = `INSERT OR REPLACE INTO ${this.#table} (${this.#names}) VALUES ${this.#marks}`;
-    writes.run(this.#table, statement, ...this.#values(record));
+    writes.run(this.#table, statement, ...this.#values(writes, record));
   }
 
   /** Stores records as new rows, in as few statements as SQLite allows. */
   append(writes: StoreWrites, records: readonly T[]): void {
-    const rowsMax = Math.floor(valuesMax / this.#columns.length);
+    const rowsMax = Math.floor(valuesMax / (1 + this.#columns.length));
     for (let first = 0; first < records.length; first += rowsMax) {
       const rows = records.slice(first, first + rowsMax);
       const marks = rows.map(() => this.#marks).join(", ");
       const statement = `INSERT INTO ${this.#table} (${this.#names}) VALUES ${marks}`;
-      writes.run(this.#table, statement, ...rows.flatMap((record) => this.#values(record)));
+      const values = rows.flatMap((record) => this.#values(writes, record));
+      writes.run(this.#table, statement, ...values);
     }
   }
 
-  #values(record: T): SqlValue[] {
-    return this.#columns.map((column) => column(record));
+  #values({ key }: StoreWrites, record: T): SqlValue[] {
+    return [key.number, ...this.#columns.map((column) => column(record))];
   }
 }

@@ -68,7 +68,7 @@ export class TranscriptTable implements KeptTable {
     return this.#writes
       .all(
         "message",
-        "SELECT * FROM message WHERE position >= ? ORDER BY position LIMIT ?",
+        "SELECT * FROM message WHERE session = ? AND position >= ? ORDER BY position LIMIT ?",
         position,
         limit,
       )
@@ -77,7 +77,7 @@ export class TranscriptTable implements KeptTable {
 
   /** Messages from a position on, one by one; nothing may be written meanwhile. */
   *each(position: number): Generator<MessageRecord, void, undefined> {
-    const query = "SELECT * FROM message WHERE position >= ? ORDER BY position";
+    const query = "SELECT * FROM message WHERE session = ? AND position >= ? ORDER BY position";
     for (const row of this.#writes.each("message", query, position)) {
       yield messageRecord(row);
     }
@@ -91,7 +91,7 @@ export class TranscriptTable implements KeptTable {
     }
     const row = this.#writes.first(
       "message",
-      "SELECT text FROM message WHERE turn = ? AND answer = 1 ORDER BY position DESC LIMIT 1",
+      "SELECT text FROM message WHERE session = ? AND turn = ? AND answer = 1 ORDER BY position DESC LIMIT 1",
       turn,
     );
     return row === undefined ? "" : text(row, "text");
@@ -120,7 +120,7 @@ export class TranscriptTable implements KeptTable {
   #read(): void {
     const row = this.#writes.first(
       "message",
-      "SELECT COALESCE(SUM(LENGTH(text)), 0) AS n FROM message",
+      "SELECT COALESCE(SUM(LENGTH(text)), 0) AS n FROM message WHERE session = ?",
     );
     const chars = row === undefined ? 0 : int(row, "n");
     if (chars > keptCharsMax) {
@@ -128,7 +128,7 @@ export class TranscriptTable implements KeptTable {
       return;
     }
     this.#kept = this.#writes
-      .all("message", "SELECT * FROM message ORDER BY position")
+      .all("message", "SELECT * FROM message WHERE session = ? ORDER BY position")
       .map(messageRecord);
     this.#keptChars = chars;
   }

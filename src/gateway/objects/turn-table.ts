@@ -61,7 +61,10 @@ export class TurnTable implements KeptTable {
   /** The last turn; undefined before the first. */
   get last(): TurnRecord | undefined {
     if (this.#last === undefined) {
-      const row = this.#writes.first("turn", "SELECT * FROM turn ORDER BY number DESC LIMIT 1");
+      const row = this.#writes.first(
+        "turn",
+        "SELECT * FROM turn WHERE session = ? ORDER BY number DESC LIMIT 1",
+      );
       this.#last = { turn: row === undefined ? undefined : this.#record(row) };
     }
     return this.#last.turn;
@@ -80,7 +83,11 @@ export class TurnTable implements KeptTable {
       if (this.#earlier.size >= turnsKeptMax) {
         this.#earlier.clear();
       }
-      const row = this.#writes.first("turn", "SELECT * FROM turn WHERE number = ?", number);
+      const row = this.#writes.first(
+        "turn",
+        "SELECT * FROM turn WHERE session = ? AND number = ?",
+        number,
+      );
       this.#earlier.set(number, row === undefined ? undefined : this.#record(row));
     }
     return this.#earlier.get(number);
@@ -88,14 +95,18 @@ export class TurnTable implements KeptTable {
 
   /** The turn that was started under this key; undefined if none was. */
   byIdempotencyKey(key: string): TurnRecord | undefined {
-    const row = this.#writes.first("turn", "SELECT * FROM turn WHERE idempotency_key = ?", key);
+    const row = this.#writes.first(
+      "turn",
+      "SELECT * FROM turn WHERE session = ? AND idempotency_key = ?",
+      key,
+    );
     return row === undefined ? undefined : this.#record(row);
   }
 
   /** Turns up to and including one, in order. */
   upTo(number: number): TurnRecord[] {
     return this.#writes
-      .all("turn", "SELECT * FROM turn WHERE number <= ? ORDER BY number", number)
+      .all("turn", "SELECT * FROM turn WHERE session = ? AND number <= ? ORDER BY number", number)
       .map((row) => this.#record(row));
   }
 

@@ -9,9 +9,9 @@ import {
   runTurn,
   scripted,
   scriptedEngine,
-  sessionClient,
-  sessionObject,
   send,
+  sequenceOf,
+  sessionClient,
   testUrl,
   user,
   words,
@@ -76,7 +76,7 @@ describe("a session", () => {
 
   it("is deleted with its cache, is gone from the list, and may be made anew", async () => {
     const { tenant, client } = await talk();
-    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const sequenceId = await sequenceOf(tenant, "s");
     await client.deleteSession({ sessionId: "s" });
     await client.deleteSession({ sessionId: "s" });
     expect((await errorOf(client.getSession({ sessionId: "s" }))).code).toBe(Code.NotFound);
@@ -174,7 +174,7 @@ describe("a key", () => {
   it("of the configuration opens tenant dev", async () => {
     const { session } = await sessionClient("le-dev-test").createSession({ sessionId: "dev-1" });
     expect(session?.sessionId).toBe("dev-1");
-    expect(await sessionObject("dev", "dev-1").sequenceId()).not.toMatch(/\.0$/);
+    expect(await sequenceOf("dev", "dev-1")).not.toMatch(/\.0$/);
   });
 });
 
@@ -206,7 +206,7 @@ describe("a turn", () => {
   it("names the prefix and sends the worker only what is new", async () => {
     const { tenant, client } = await talk();
     const second = await runTurn(client, { sessionId: "s", turn: 2, messages: [scripted({})] });
-    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const sequenceId = await sequenceOf(tenant, "s");
     const calls = (await scriptedEngine().seenCalls()).filter((c) => c.sequenceId === sequenceId);
     expect(calls[1]).toMatchObject({ logTokens: 0, outcome: "accepted", messages: ["!{}"] });
     expect(calls[1]?.prefixTokens).toBeGreaterThan(0);
@@ -237,7 +237,7 @@ describe("a turn", () => {
       expect(again.started[0]).toMatchObject({ resumed: true, offset, turn: 1 });
       expect(again.finished?.finishReason).toBe(FinishReason.STOP);
     }
-    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const sequenceId = await sequenceOf(tenant, "s");
     const calls = (await scriptedEngine().seenCalls()).filter((c) => c.sequenceId === sequenceId);
     expect(calls).toHaveLength(1);
     expect((await client.listMessages({ sessionId: "s" })).messages).toHaveLength(2);
@@ -253,7 +253,7 @@ describe("a turn", () => {
     expect(turns.map((turn) => turn.text)).toEqual(Array.from({ length: 5 }, () => words(20)));
     const seeds = new Set(turns.map((turn) => turn.started[0]?.seed));
     expect(seeds.size).toBe(1);
-    const sequenceId = await sessionObject(tenant, "s").sequenceId();
+    const sequenceId = await sequenceOf(tenant, "s");
     expect(
       (await scriptedEngine().seenCalls()).filter((c) => c.sequenceId === sequenceId),
     ).toHaveLength(1);

@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { ConnectError, createClient } from "@connectrpc/connect";
 import type { CallOptions, Client } from "@connectrpc/connect";
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import type { ScriptedEngine } from "./scripted-engine.js";
 import type { Script } from "./scripted-engine.js";
@@ -21,8 +22,11 @@ import { workerTransport } from "../connect/worker-transport.js";
 import type { KeyLimits } from "../keys/key-limits.js";
 import { hashApiKey } from "../objects/api-key.js";
 import { keyringName } from "../objects/keyring-object.js";
-import { sessionObjectName } from "../objects/session-name.js";
+import { Occupants } from "../objects/occupants.js";
+import { onlySession } from "../objects/session-key.js";
+import { sessionObjectName, sessionPlace, sharesObjects } from "../objects/session-name.js";
 import type { SessionObject } from "../objects/session-object.js";
+import { SessionStore } from "../objects/session-store.js";
 import { engineDirectory } from "../worker-client/directory.js";
 
 /** Bindings of the gateway under test. */
@@ -76,7 +80,72 @@ export function sessionClient(
 
 /** The object behind a session. */
 export function sessionObject(tenant: string, sessionId: string): DurableObjectStub<SessionObject> {
-  return testEnv.SESSION.getByName(sessionObjectName(tenant, sessionId));
+  return testEnv.SESSION.getByName(sessionPlace(testEnv, tenant, sessionId));
+}
+
+/** Name of a session's sequence on workers. */
+export async function sequenceOf(tenant: string, sessionId: string): Promise<string> {
+  return sessionObject(tenant, sessionId).sequenceId(tenant, sessionId);
+}
+
+/** Works with what the object behind a session stores; `session` is the session's number in its tables. */
+export function inStorage<T>(
+  tenant: string,
+  sessionId: string,
+  work: (storage: DurableObjectStorage, session: number) => T | Promise<T>,
+): Promise<T> {
+  return runInDurableObject(sessionObject(tenant, sessionId), (_instance, { storage }) =>
+    work(storage, sessionNumber(storage.sql, sessionObjectName(tenant, sessionId))),
+  );
+}
+
+/** The tables of a session, as they are stored. */
+export function inStore<T>(
+  tenant: string,
+  sessionId: string,
+  work: (store: SessionStore) => T | Promise<T>,
+): Promise<T> {
+  return runInDurableObject(sessionObject(tenant, sessionId), (_instance, { storage }) =>
+    work(storeOf(storage, tenant, sessionId)),
+  );
+}
+
+/** The tables of a session in what its object stores. */
+export function storeOf(
+  storage: DurableObjectStorage,
+  tenant: string,
+  sessionId: string,
+): SessionStore {
+  const number = sessionNumber(storage.sql, sessionObjectName(tenant, sessionId));
+  return new SessionStore(storage, { ...onlySession, number });
+}
+
+/** Sets the alarm of a session whose object stores this. */
+export async function setAlarm(
+  storage: DurableObjectStorage,
+  session: number,
+  dueMs: number,
+): Promise<void> {
+  if (sharesObjects(testEnv)) {
+    new Occupants(storage.sql).setDue(session, dueMs);
+  }
+  await storage.setAlarm(dueMs);
+}
+
+/** Calls the alarm of a session now, if one is set. */
+export async function ringAlarm(tenant: string, sessionId: string): Promise<boolean> {
+  if (sharesObjects(testEnv)) {
+    await inStorage(tenant, sessionId, ({ sql }, number) => {
+      sql.exec("UPDATE occupant SET due_ms = 1 WHERE number = ? AND due_ms > 0", number);
+    });
+  }
+  return runDurableObjectAlarm(sessionObject(tenant, sessionId));
+}
+
+function sessionNumber(sql: SqlStorage, name: string): number {
+  return sharesObjects(testEnv)
+    ? (new Occupants(sql).named(name)?.number ?? 0)
+    : onlySession.number;
 }
 
 /** The scripted worker of a model. */
