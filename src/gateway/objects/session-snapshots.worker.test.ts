@@ -149,7 +149,7 @@ describe("the cache of an idle session", () => {
     await turn("s", 1, opening);
     await save("s");
     await sql("s", (s) => {
-      s.exec("INSERT INTO snapshot_row (number, position, bytes) VALUES (9, 0, x'00')");
+      s.exec("INSERT INTO snapshot_row (session, number, position, bytes) VALUES (1, 9, 0, x'00')");
     });
     await turn("s", 2, goOn);
     await save("s");
