@@ -11,4 +11,6 @@ export interface BundleStart {
   readonly port: number;
   /** Folder that keeps the Durable Objects, absolute. */
   readonly storage: string;
+  /** How many objects hold the sessions, 0 to 1024; unset: what the storage says. */
+  readonly sessionObjects?: number | undefined;
 }

@@ -1,12 +1,17 @@
 /** `leanedge bundle`: all that workerd needs to serve the gateway on a machine of one's own. */
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { build } from "esbuild";
 import { bundleGateway } from "./bundle-gateway.js";
 import { packagePath } from "./repository.js";
 import { startFile, type BundleStart } from "./bundle-start.js";
 import { processVariable } from "./gateway-processes.js";
+import { sessionObjectsVariable } from "../gateway/objects/shared-name.js";
+import { askedSessionObjects, settleSessionObjects } from "./session-objects.js";
 import { listenedAddress, writeWorkerdConfig } from "./workerd-config.js";
+
+/** Variables that the bundle gives itself. */
+const ownVariables = [processVariable, sessionObjectsVariable];
 
 /** Options of the command. */
 export interface BundleOptions {
@@ -20,33 +25,44 @@ export interface BundleOptions {
   readonly listen: string;
   /** Processes that serve together, 1 to 64. */
   readonly processes: number;
+  /** How many objects hold the sessions, 0 (one a session) to 1024; unset: what the environment says, or else the storage (session-objects.ts). */
+  readonly sessionObjects: number | undefined;
 }
 
 /**
  * Writes the bundle and its configuration. Of the environment it takes the names of the variables that begin with
  * `LEANEDGE_`; workerd reads their values when it starts.
  * @returns a line for each thing that was written
+ * @throws Error where the storage's sessions are in another number of objects than is asked for
  */
 export async function bundle(options: BundleOptions): Promise<string[]> {
   const { out, storage, processes } = options;
   const variables = Object.keys(process.env)
-    .filter((name) => /^LEANEDGE_[A-Z_]+$/.test(name) && name !== processVariable)
+    .filter((name) => /^LEANEDGE_[A-Z_]+$/.test(name) && !ownVariables.includes(name))
     .sort();
+  const asked = options.sessionObjects ?? askedSessionObjects(process.env);
+  const objects = await settleSessionObjects(storage, asked, processes);
   await bundleGateway(out);
-  await mkdir(storage, { recursive: true });
-  const config = await writeWorkerdConfig({ bundle: out, ...options, variables });
+  // What starts several processes says it to each.
+  const sessionObjects = processes === 1 ? objects : undefined;
+  const config = await writeWorkerdConfig({ bundle: out, ...options, sessionObjects, variables });
   const start =
     processes === 1
       ? `npx workerd serve ${config}`
-      : `npx --package workerd node ${await writeStarter(options)}`;
-  return [`gateway: ${config}`, `variables: ${variables.join(", ") || "none"}`, `start: ${start}`];
+      : `npx --package workerd node ${await writeStarter({ ...options, sessionObjects: asked })}`;
+  return [
+    `gateway: ${config}`,
+    `variables: ${variables.join(", ") || "none"}`,
+    `sessions: ${objects === 0 ? "an object each" : `in ${objects} objects`}`,
+    `start: ${start}`,
+  ];
 }
 
 /** Writes what starts several processes, and with what (start-bundle.ts). Returns its path. */
 async function writeStarter(options: BundleOptions): Promise<string> {
-  const { out, storage, listen, processes } = options;
+  const { out, storage, listen, processes, sessionObjects } = options;
   const start: BundleStart = {
-    ...{ processes, storage: resolve(storage) },
+    ...{ processes, storage: resolve(storage), sessionObjects },
     ...listenedAddress(listen),
   };
   await writeFile(join(out, startFile), `${JSON.stringify(start, null, 2)}\n`);

@@ -38,6 +38,8 @@ export interface DevOptions {
   readonly limits: string;
   /** Processes that serve together, each with an engine of its own and a part of the sessions, 1 to 64. */
   readonly processes: number;
+  /** How many objects hold the sessions, 0 (one a session) to 1024; unset: what the environment says, or else the storage (session-objects.ts). */
+  readonly sessionObjects: number | undefined;
   /** Reload when a source of the gateway changes. */
   readonly watch: boolean;
 }
@@ -46,6 +48,9 @@ export interface DevOptions {
 export async function dev(options: DevOptions): Promise<void> {
   if (options.watch && options.processes > 1) {
     throw new Error(`--watch goes with one process, not ${options.processes}`);
+  }
+  if (options.watch && (options.sessionObjects ?? 0) > 0) {
+    throw new Error("--watch goes with an object a session: its storage is another one");
   }
   const state = resolve(options.state);
   const assets = packagePath("dist/public");
@@ -57,6 +62,7 @@ export async function dev(options: DevOptions): Promise<void> {
     host: options.host,
     port: options.port,
     processes: options.processes,
+    sessionObjects: options.sessionObjects,
     state,
     assets,
     watch: options.watch,

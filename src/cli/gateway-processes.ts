@@ -6,12 +6,15 @@
  * Nothing here but Node itself is needed: `leanedge bundle` puts it beside the gateway.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
+import { sessionObjectsVariable } from "../gateway/objects/shared-name.js";
+import { askedSessionObjects, settleSessionObjects } from "./session-objects.js";
+import { storageOf, storageParts } from "./storage-parts.js";
 
 /** What to start. */
 export interface GatewayProcessesOptions {
@@ -27,6 +30,8 @@ export interface GatewayProcessesOptions {
   readonly port: number;
   /** Folder that keeps the Durable Objects. */
   readonly storage: string;
+  /** How many objects hold its sessions, 0 to 1024; unset: what the environment says, or else the storage (session-objects.ts). */
+  readonly sessionObjects?: number | undefined;
   /** Other folders of the configuration, by name, that are not where it says. */
   readonly folders?: Readonly<Record<string, string>>;
   /** Variables of the environment, of the gateway's too. */
@@ -57,13 +62,16 @@ const clientsFd = 4;
 
 /**
  * Starts them and waits until all listen.
- * @throws Error where the storage is of another number of processes, the address is taken, or one ends before it listens
+ * @throws Error where the storage is of another number of processes, or its sessions are in another number of objects, the
+ * address is taken, or one ends before it listens
  */
 export async function startGatewayProcesses(
   options: GatewayProcessesOptions,
 ): Promise<GatewayProcesses> {
   const { processes, storage, folders = {}, env, output } = options;
   await checkStorage(storage, processes);
+  const asked = options.sessionObjects ?? askedSessionObjects(env);
+  const sessionObjects = await settleSessionObjects(storage, asked, processes);
   const [command, ...before] =
     typeof options.workerd === "string" ? [options.workerd] : options.workerd;
   const parts = Array.from({ length: processes }, (_, index) =>
@@ -90,7 +98,11 @@ export async function startGatewayProcesses(
       ],
       {
         stdio: ["ignore", output, output, "pipe", clients.fd],
-        env: { ...env, [processVariable]: `${index}/${processes}` },
+        env: {
+          ...env,
+          [processVariable]: `${index}/${processes}`,
+          [sessionObjectsVariable]: String(sessionObjects),
+        },
       },
     );
   });
@@ -147,31 +159,6 @@ function objectPlaces(sockets: string, index: number, count: number): string[] {
     `--socket-addr=objects=${addresses[index]}`,
     ...addresses.map((address, peer) => `--external-addr=peer-${peer}=${address}`),
   ];
-}
-
-/** The folder in which one of `count` processes keeps its objects: all of it for the only one. */
-export function storageOf(storage: string, index: number, count: number): string {
-  return count === 1 ? storage : join(storage, `${index}-of-${count}`);
-}
-
-/** A folder in which a process of `count` keeps its objects. */
-export interface StoragePart {
-  readonly count: number;
-  readonly path: string;
-}
-
-/** Those that are there; of one number of processes, unless a move from one to another was interrupted. */
-export async function storageParts(storage: string): Promise<StoragePart[]> {
-  const parts: StoragePart[] = [];
-  for (const entry of await readdir(storage)) {
-    const [, count] = /^\d+-of-(\d+)$/.exec(entry) ?? [];
-    if (count !== undefined) {
-      parts.push({ count: Number(count), path: join(storage, entry) });
-    } else if (entry.startsWith("leanedge-") && parts.every(({ path }) => path !== storage)) {
-      parts.push({ count: 1, path: storage });
-    }
-  }
-  return parts;
 }
 
 /**

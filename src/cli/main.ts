@@ -1,5 +1,5 @@
 /** The `leanedge` command. Each sub-command is a file of its own; this one only names them. */
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { build } from "./build.js";
 import { bundle, type BundleOptions } from "./bundle.js";
 import { dev, type DevOptions } from "./dev.js";
@@ -10,6 +10,7 @@ import { addPullCommands } from "./pull.js";
 import { runProgram } from "./run-program.js";
 import { spread } from "./spread.js";
 import { addWorkerCommand } from "./worker.js";
+import { sessionObjectsMax } from "../gateway/objects/shared-name.js";
 import { processesMax } from "../gateway/processes/object-owner.js";
 
 function wholeNumber(what: string, highest: number): (text: string) => number {
@@ -24,6 +25,17 @@ function wholeNumber(what: string, highest: number): (text: string) => number {
 
 const port = wholeNumber("a port", 65_535);
 const processes = wholeNumber("a number of processes", processesMax);
+/** Option of the commands that begin a storage. */
+const sessionObjects = new Option(
+  "--session-objects <count>",
+  "keep the sessions in so many objects, 0: in one each (always as many over the same sessions; default 16)",
+).argParser((text) => {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value > sessionObjectsMax) {
+    throw new InvalidArgumentError(`"${text}" is not a number from 0 to ${sessionObjectsMax}.`);
+  }
+  return value;
+});
 const mebibytes = wholeNumber("a size in MiB", 4_096);
 
 function seconds(text: string): number {
@@ -93,6 +105,7 @@ program
     processes,
     1,
   )
+  .addOption(sessionObjects)
   .option("--watch", "reload when a source of the gateway changes", false)
   .action((options: DevOptions) => dev(options));
 
@@ -117,6 +130,7 @@ program
     processes,
     1,
   )
+  .addOption(sessionObjects)
   .action(async (options: BundleOptions) => {
     for (const line of await bundle(options)) console.log(line);
   });

@@ -8,8 +8,11 @@
 import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync, type SQLOutputValue } from "node:sqlite";
-import { ownerOfId } from "../gateway/processes/object-owner.js";
-import { storageOf, storageParts } from "./gateway-processes.js";
+import { sharedName } from "../gateway/objects/shared-name.js";
+import { ownerOfId, ownerOfShared } from "../gateway/processes/object-owner.js";
+import { objectId } from "./object-id.js";
+import { checkProcesses, sessionClassKey, storedSessionObjects } from "./session-objects.js";
+import { storageOf, storageParts } from "./storage-parts.js";
 
 const objectFile = /^(?<id>[0-9a-f]{64})\.sqlite(?<kind>|-wal|-shm|-journal)$/;
 const alarmsFile = "metadata.sqlite";
@@ -24,9 +27,12 @@ const alarmsTable = `CREATE TABLE IF NOT EXISTS _cf_ALARM (
  * @param storage folder that keeps the objects
  * @param processes how many will serve them, 1 to 64
  * @returns how many objects were moved
- * @throws Error where a gateway runs over it, or the file system or a database refuses
+ * @throws Error where a gateway runs over it, its sessions share fewer objects, or the file system or a database refuses
  */
 export async function spreadObjects(storage: string, processes: number): Promise<number> {
+  const objects = (await storedSessionObjects(storage)) ?? 0;
+  checkProcesses(storage, objects, processes);
+  const owner = ownerAmong(processes, objects);
   const sources = (await storageParts(storage)).filter(({ count }) => count !== processes);
   const folders: { readonly className: string; readonly path: string }[] = [];
   for (const { path } of sources) {
@@ -41,7 +47,7 @@ export async function spreadObjects(storage: string, processes: number): Promise
       join(storageOf(storage, index, processes), className),
     );
     for (const folder of targets) await mkdir(folder, { recursive: true });
-    const target = (id: string): string => targets[ownerOfId(id, processes)] ?? "";
+    const target = (id: string): string => targets[owner(className, id)] ?? "";
     moved += await moveDatabases(path, target);
     if ((await readdir(path)).includes(alarmsFile)) {
       await moveAlarms(join(path, alarmsFile), target);
@@ -50,6 +56,20 @@ export async function spreadObjects(storage: string, processes: number): Promise
   }
   for (const { path } of sources) if (path !== storage) await rmdir(path);
   return moved;
+}
+
+/** Which of so many processes keeps an object of a class, by its id, where so many objects hold the sessions. */
+function ownerAmong(processes: number, objects: number): (classKey: string, id: string) => number {
+  const shared = new Map(
+    Array.from({ length: objects }, (_, index) => [
+      objectId(sessionClassKey, sharedName(index)),
+      index,
+    ]),
+  );
+  return (classKey, id) => {
+    const index = classKey === sessionClassKey ? shared.get(id) : undefined;
+    return index === undefined ? ownerOfId(id, processes) : ownerOfShared(index, processes);
+  };
 }
 
 /** Refuses a database that somebody has open: in its mode one that is opened for oneself alone has no others. */

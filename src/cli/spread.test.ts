@@ -5,7 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { sharedName } from "../gateway/objects/shared-name.js";
 import { ownerOfId } from "../gateway/processes/object-owner.js";
+import { objectId } from "./object-id.js";
 import { packagePath } from "./repository.js";
 
 const className = "leanedge-SessionObject";
@@ -28,6 +30,10 @@ async function write(index: number, files: readonly string[]): Promise<void> {
   const folder = join(storage, `${index}-of-2`, className);
   await mkdir(folder, { recursive: true });
   for (const file of files) await writeFile(join(folder, file), file);
+}
+
+function databaseOf(id: string): string {
+  return `${id}.sqlite`;
 }
 
 async function spread(processes: number): Promise<string> {
@@ -71,5 +77,29 @@ describe("leanedge spread", () => {
   it("says what a folder has that is no object's", async () => {
     await write(0, ["notes.txt"]);
     await expect(spread(3)).rejects.toThrow(/ENOTEMPTY.*0-of-2/);
+  });
+
+  it("moves objects that sessions share by their index, and all others by their id", async () => {
+    await rm(storage, { recursive: true });
+    await mkdir(storage);
+    await writeFile(join(storage, "sessions.json"), '{"objects":5}\n');
+    const shared = Array.from({ length: 5 }, (_, index) => objectId(className, sharedName(index)));
+    const others = ids.slice(0, 4);
+    await write(0, [shared[0] ?? "", shared[2] ?? "", shared[4] ?? ""].map(databaseOf));
+    await write(1, [shared[1] ?? "", shared[3] ?? "", ...others].map(databaseOf));
+
+    expect(await spread(3)).toContain("9 objects moved");
+    for (const index of [0, 1, 2]) {
+      const kept = [
+        ...shared.filter((_, at) => at % 3 === index),
+        ...others.filter((id) => ownerOfId(id, 3) === index),
+      ];
+      const folder = join(storage, `${index}-of-3`, className);
+      expect((await readdir(folder)).sort()).toEqual(kept.map(databaseOf).sort());
+    }
+    expect(await readFile(join(storage, "sessions.json"), "utf8")).toBe('{"objects":5}\n');
+    await expect(spread(6)).rejects.toThrow(
+      /6 gateway processes cannot serve .*: its sessions are kept in 5 objects that they share/,
+    );
   });
 });

@@ -39,6 +39,17 @@ describe("workerdConfig", () => {
     expect(config).toContain('service = (name = "gateway", entrypoint = "ObjectServer")');
   });
 
+  it("says how many objects hold the sessions, or leaves that to what starts workerd", async () => {
+    const toml = await readFile(packagePath("wrangler.toml"), "utf8");
+    const name = '(name = "LEANEDGE_SESSION_OBJECTS"';
+    expect(workerdConfig(toml, [], { ...options, sessionObjects: 0 })).toContain(
+      `${name}, text = "0")`,
+    );
+    expect(workerdConfig(toml, [], options)).toContain(
+      `${name}, fromEnvironment = "LEANEDGE_SESSION_OBJECTS")`,
+    );
+  });
+
   it("quotes what a path may hold", () => {
     const toml =
       'compatibility_date = "2026-01-01"\ncompatibility_flags = []\n{ name = "A", class_name = "B" }';

@@ -5,6 +5,7 @@
  */
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { sessionObjectsVariable } from "../gateway/objects/shared-name.js";
 import { processVariable } from "./gateway-processes.js";
 import { packagePath } from "./repository.js";
 import { workerdCapnp, type WorkerdModule } from "./workerd-capnp.js";
@@ -23,6 +24,8 @@ export interface WorkerdOptions {
   readonly file?: string;
   /** How many processes are to serve it together (gateway-processes.ts starts them), 1 to 64; 1 if unset. */
   readonly processes?: number;
+  /** How many objects hold the sessions, 0 to 1024; unset: what starts workerd says it in its environment. */
+  readonly sessionObjects?: number | undefined;
   /** Names of environment variables that become the Worker's, read when workerd starts: no secret is in the file. */
   readonly variables: readonly string[];
 }
@@ -86,8 +89,9 @@ export async function writeWorkerdConfig(options: WorkerdOptions): Promise<strin
 export function workerdConfig(
   toml: string,
   wasm: readonly string[],
-  { assets, storage, listen, processes = 1, variables }: Omit<WorkerdOptions, "bundle" | "file">,
+  options: Omit<WorkerdOptions, "bundle" | "file">,
 ): string {
+  const { assets, storage, listen, processes = 1, sessionObjects, variables } = options;
   const { compatibilityDate, compatibilityFlags, objects } = gatewaySettings(toml);
   const peers = processes === 1 ? [] : Array.from({ length: processes }, (_, index) => index);
   return workerdCapnp({
@@ -103,6 +107,12 @@ export function workerdConfig(
             name,
             fromEnvironment: name,
           })),
+          {
+            name: sessionObjectsVariable,
+            ...(sessionObjects === undefined
+              ? { fromEnvironment: sessionObjectsVariable }
+              : { text: String(sessionObjects) }),
+          },
         ],
         ...{ objects, storage: "storage" },
       },

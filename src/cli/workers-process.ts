@@ -15,6 +15,8 @@ export interface WorkersOptions {
   readonly port: number;
   /** Processes that serve it together, 1 to 64; one where `watch` is set. */
   readonly processes: number;
+  /** How many objects hold the sessions, 0 to 1024; unset: what the environment says, or else the storage. One a session where `watch` is set. */
+  readonly sessionObjects: number | undefined;
   /** Folder for the bundle and for the storage of Durable Objects. */
   readonly state: string;
   /** Variables of the Worker. */

@@ -21,13 +21,13 @@ async function runWorkerd(): Promise<void> {
   const bundle = join(options.state, "gateway");
   const storage = join(options.state, "objects");
   await bundleGateway(bundle);
-  const { host, port, processes, assets, vars } = options;
+  const { host, port, processes, sessionObjects, assets, vars } = options;
   const config = await writeWorkerdConfig({
     ...{ bundle, storage, assets, processes, variables: Object.keys(vars) },
     listen: listenAddress(host, port),
   });
   const gateway = await startGatewayProcesses({
-    ...{ workerd: workerd.default, config, processes, host, port, storage },
+    ...{ workerd: workerd.default, config, processes, sessionObjects, host, port, storage },
     env: { ...process.env, ...vars },
     output: "inherit",
   });

@@ -8,8 +8,12 @@ import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { objectId } from "../../src/cli/object-id.js";
+import { sessionClassKey, sessionObjectsDefault } from "../../src/cli/session-objects.js";
 import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
 import type { GatewayStatus } from "../../src/gateway/http/status-figures.js";
+import { sessionObjectName } from "../../src/gateway/objects/session-name.js";
+import { sharedName, sharedOf } from "../../src/gateway/objects/shared-name.js";
 import { FinishReason } from "../../src/gen/leanedge/v1/session_pb.js";
 import { longStory } from "../support/conversation.js";
 import { startGateway, type RunningGateway } from "../support/running-gateway.js";
@@ -18,7 +22,7 @@ import { runOne, talk, transcript, type TurnPlan, type TurnSeen } from "./talk.j
 
 const processes = 3;
 const temperature = 0;
-/** Enough for each process to keep some: that one of three keeps none of twelve has a chance of 2 %, and the ids are fixed. */
+/** Enough for each process to keep some; the ids are fixed. */
 const sessionIds = Array.from({ length: 12 }, (_, index) => `spread-${index}`);
 const plans: readonly TurnPlan[] = [
   { text: "The special magic number for harbor is 4827193.", maxTokens: 8 },
@@ -49,20 +53,32 @@ async function work(): Promise<{ steps: number; running: number }> {
   return { steps, running };
 }
 
-/** Objects of a class that each process keeps. */
-async function kept(className: string): Promise<number[]> {
-  const counts: number[] = [];
+/** Ids of the objects of a class that each process keeps. */
+async function kept(classKey: string): Promise<string[][]> {
+  const all: string[][] = [];
   for (let index = 0; index < processes; index++) {
-    const folder = join(
-      gateway.state,
-      "objects",
-      `${index}-of-${processes}`,
-      `leanedge-${className}`,
-    );
+    const folder = join(gateway.state, "objects", `${index}-of-${processes}`, classKey);
     const files = await readdir(folder).catch(() => []);
-    counts.push(files.filter((file) => /^[0-9a-f]{64}\.sqlite$/.test(file)).length);
+    const ids = files.flatMap((file) => /^([0-9a-f]{64})\.sqlite$/.exec(file)?.[1] ?? []);
+    all.push(ids.sort());
   }
-  return counts;
+  return all;
+}
+
+/** Index of the shared object that holds a session. */
+function sharedBy(sessionId: string): number {
+  return sharedOf(sessionObjectName("dev", sessionId), sessionObjectsDefault);
+}
+
+/** Ids of the objects of sessions by the process that is to keep them. */
+function expected(ids: readonly string[]): string[][] {
+  const indices = [...new Set(ids.map(sharedBy))];
+  return Array.from({ length: processes }, (_, process) =>
+    indices
+      .filter((index) => index % processes === process)
+      .map((index) => objectId(sessionClassKey, sharedName(index)))
+      .sort(),
+  );
 }
 
 beforeAll(async () => {
@@ -75,9 +91,9 @@ afterAll(() => gateway.close());
 
 describe("sessions over three processes", () => {
   it("are kept by all of them, and answered by an engine of each", async () => {
-    const counts = await kept("SessionObject");
-    expect(counts.reduce((sum, count) => sum + count)).toBe(sessionIds.length);
-    for (const count of counts) expect(count).toBeGreaterThan(0);
+    const objects = await kept(sessionClassKey);
+    expect(objects).toEqual(expected(sessionIds));
+    for (const { length } of objects) expect(length).toBeGreaterThan(0);
     const engines = await workers();
     expect(engines).toHaveLength(processes);
     for (const engine of engines) expect(engine).toMatchObject({ backend: "wasm" });
@@ -93,7 +109,7 @@ describe("sessions over three processes", () => {
   });
 
   it("are all in their tenant's one list", async () => {
-    expect((await kept("TenantObject")).reduce((sum, count) => sum + count)).toBe(1);
+    expect((await kept("leanedge-TenantObject")).flat()).toHaveLength(1);
     await expect
       .poll(
         async () => {
@@ -107,14 +123,13 @@ describe("sessions over three processes", () => {
 
   it("are forked from one process to another, and deleted", async () => {
     const [source = ""] = sessionIds;
-    const before = await kept("SessionObject");
     const forks = Array.from({ length: 6 }, (_, index) => `fork-${index}`);
     for (const newSessionId of forks) {
       await client.sessions.forkSession({ sessionId: source, turn: 2, newSessionId });
       expect(await transcript(client, newSessionId)).toEqual(await transcript(client, source));
     }
-    const after = await kept("SessionObject");
-    expect(after.filter((count, index) => count > (before[index] ?? 0)).length).toBeGreaterThan(1);
+    expect(await kept(sessionClassKey)).toEqual(expected([...sessionIds, ...forks]));
+    expect(new Set(forks.map((id) => sharedBy(id) % processes)).size).toBe(processes);
     for (const sessionId of forks) await client.sessions.deleteSession({ sessionId });
     await expect(client.sessions.getSession({ sessionId: forks[0] ?? "" })).rejects.toThrow();
   });

@@ -17,6 +17,8 @@ import {
   writeWorkerdConfig,
   type GatewaySettings,
 } from "../../src/cli/workerd-config.js";
+import { askedSessionObjects, settleSessionObjects } from "../../src/cli/session-objects.js";
+import { sessionObjectsVariable } from "../../src/gateway/objects/shared-name.js";
 import { freePort } from "./free-port.js";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -36,6 +38,8 @@ export interface WorkerdGatewayOptions {
   readonly others?: number;
   /** Processes that serve it together, as `leanedge bundle --processes` has them; 1 if unset. Neither with others nor with faults. */
   readonly processes?: number;
+  /** Objects that hold the sessions (session-objects.ts); unset: what the environment of the tests says, or else the storage. */
+  readonly sessionObjects?: number | undefined;
 }
 
 /** A gateway that runs. */
@@ -69,6 +73,7 @@ export async function startWorkerdGateway({
   vars,
   others = 0,
   processes = 1,
+  sessionObjects = askedSessionObjects(process.env),
 }: WorkerdGatewayOptions): Promise<WorkerdGateway> {
   const folder = await mkdtemp(join(tmpdir(), "leanedge-workerd-"));
   const storage = join(folder, "storage");
@@ -102,7 +107,7 @@ export async function startWorkerdGateway({
     if (processes > 1) {
       const listen = { host: "127.0.0.1", port: ports[0] ?? 0 };
       several = await startGatewayProcesses({
-        ...{ ...listen, processes, storage, env: { ...process.env, ...texts } },
+        ...{ ...listen, processes, sessionObjects, storage, env: { ...process.env, ...texts } },
         workerd: join(root, "node_modules/.bin/workerd"),
         config: await writeWorkerdConfig({
           ...{ bundle, assets: bundle, storage, processes, variables: Object.keys(texts) },
@@ -112,7 +117,9 @@ export async function startWorkerdGateway({
       });
       return;
     }
-    await writeFile(config, configOf({ gateway, modules, storage, ports, texts, fault }));
+    const objects = await settleSessionObjects(storage, sessionObjects, processes);
+    const all = { ...texts, [sessionObjectsVariable]: String(objects) };
+    await writeFile(config, configOf({ gateway, modules, storage, ports, texts: all, fault }));
     const started = spawn(
       join(root, "node_modules/.bin/workerd"),
       ["serve", "--experimental", config],

@@ -29,6 +29,8 @@ export interface WorkerdPoolOptions {
   readonly others?: number;
   /** Processes of the gateway (workerd-gateway.ts). */
   readonly processes?: number;
+  /** Objects that hold the sessions (workerd-gateway.ts). */
+  readonly sessionObjects?: number;
   /** Further options of each worker. */
   readonly workerOptions?: readonly string[];
 }
@@ -62,11 +64,15 @@ export async function startWorkerdPool({
   vars = {},
   others = 0,
   processes = 1,
+  sessionObjects,
   workerOptions = [],
 }: WorkerdPoolOptions): Promise<WorkerdPool> {
   const tokens = await writePoolTokens();
   const model = await writePoolModel(tokens.folder);
-  const gateway = await startWorkerdGateway({ vars: { ...poolVars, ...vars }, others, processes });
+  const gateway = await startWorkerdGateway({
+    vars: { ...poolVars, ...vars },
+    ...{ others, processes, sessionObjects },
+  });
   const options = [...poolWorkerOptions(model), ...workerOptions];
   const workers = poolWorkers(gateway.url, tokens, options);
   const pool: WorkerdPool = {

@@ -1,0 +1,106 @@
+/**
+ * How a storage keeps its sessions: in how many objects that they share, or each in one of its own. The file says it, and
+ * stays: in which object a session is follows from their number. Storage that was written before there was the file has an
+ * object a session.
+ *
+ * Nothing here but Node itself is needed: `leanedge bundle` puts it beside the gateway.
+ */
+import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseSessionObjects, sessionObjectsVariable } from "../gateway/objects/shared-name.js";
+import { storageParts } from "./storage-parts.js";
+
+/** Name of the file in the storage's folder; it is JSON. */
+const sessionsFile = "sessions.json";
+/** Unique key of the sessions' class: the name of the folder of their databases in each part of a storage. */
+export const sessionClassKey = "leanedge-SessionObject";
+/** Objects that sessions share unless somebody says otherwise. */
+export const sessionObjectsDefault = 16;
+
+/**
+ * Settles how many objects hold the sessions of a storage, and writes it there.
+ *
+ * @param storage folder that keeps the objects; it is made if need be
+ * @param asked how many are asked for, 0 (one a session) to 1024; undefined: what the storage says, or else 16, or as many as processes
+ * @param processes how many will serve it, 1 to 64
+ * @throws Error where the storage has sessions and they are in another number of objects, or where there are fewer than processes
+ */
+export async function settleSessionObjects(
+  storage: string,
+  asked: number | undefined,
+  processes: number,
+): Promise<number> {
+  await mkdir(storage, { recursive: true });
+  const stored = await storedSessionObjects(storage);
+  if (stored !== undefined && asked !== undefined && stored !== asked) {
+    throw new Error(
+      `the sessions in ${storage} are kept in ${inWords(stored)}, not in ${inWords(asked)}: ` +
+        `that stays as it was when the first was stored (--session-objects ${stored})`,
+    );
+  }
+  const said = await readObjects(storage);
+  const objects =
+    stored ?? asked ?? (said === 0 ? 0 : Math.max(said ?? sessionObjectsDefault, processes));
+  checkProcesses(storage, objects, processes);
+  if (said !== objects) await writeObjects(storage, objects);
+  return objects;
+}
+
+/** What the variable asks for; undefined where it is unset or empty. Throws where it is no number from 0 to 1024. */
+export function askedSessionObjects(env: NodeJS.ProcessEnv): number | undefined {
+  const text = env[sessionObjectsVariable];
+  return text === undefined || text === "" ? undefined : parseSessionObjects(text);
+}
+
+/** How many objects hold the sessions of a storage; undefined where it has none yet. */
+export async function storedSessionObjects(storage: string): Promise<number | undefined> {
+  return (await hasSessions(storage)) ? ((await readObjects(storage)) ?? 0) : undefined;
+}
+
+/** Refuses more processes than there are objects: those without any would keep no session. */
+export function checkProcesses(storage: string, objects: number, processes: number): void {
+  if (objects > 0 && processes > objects) {
+    throw new Error(
+      `${processes} gateway processes cannot serve ${storage}: its sessions are kept in ${inWords(objects)}, ` +
+        "each by one process",
+    );
+  }
+}
+
+function inWords(objects: number): string {
+  if (objects === 0) return "an object each";
+  return objects === 1 ? "1 object that they share" : `${objects} objects that they share`;
+}
+
+async function hasSessions(storage: string): Promise<boolean> {
+  for (const { path } of await storageParts(storage)) {
+    const files = await readdir(join(path, sessionClassKey)).catch(orNone);
+    if (files?.some((file) => /^[0-9a-f]{64}\.sqlite$/.test(file)) === true) return true;
+  }
+  return false;
+}
+
+/** What the file says; undefined where there is none. */
+async function readObjects(storage: string): Promise<number | undefined> {
+  const path = join(storage, sessionsFile);
+  const text = await readFile(path, "utf8").catch(orNone);
+  if (text === undefined) return undefined;
+  try {
+    const { objects } = JSON.parse(text) as { readonly objects?: unknown };
+    if (typeof objects !== "number") throw new Error('it has no number "objects"');
+    return parseSessionObjects(String(objects));
+  } catch (cause) {
+    throw new Error(`${path} does not say how many objects hold the sessions`, { cause });
+  }
+}
+
+/** Writes the file, or leaves what was there. */
+async function writeObjects(storage: string, objects: number): Promise<void> {
+  const path = join(storage, sessionsFile);
+  await writeFile(`${path}.new`, `${JSON.stringify({ objects })}\n`);
+  await rename(`${path}.new`, path);
+}
+
+function orNone(error: unknown): undefined {
+  if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+}
