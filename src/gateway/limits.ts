@@ -154,6 +154,10 @@ export const sharedIdleMs = 10_000;
 export const sharedIdleMax = 512;
 /** Sessions of one object whose alarms are called at once. */
 export const sharedAlarmsMax = 8;
+/** Turns for each millisecond that a commit of one of them waits for those of others (commit-group.ts): below, none does. */
+export const commitGroupTurns = 8;
+/** Longest that a commit waits for others, in milliseconds. */
+export const commitGroupMsMax = 5;
 /** How long an object's alarm waits for those of its sessions before it looks who is due next. */
 export const sharedAlarmMs = 5_000;
 /** Sessions of one object that one alarm is for; what else is due comes with the next, at once. */

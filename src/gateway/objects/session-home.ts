@@ -1,5 +1,6 @@
 /** What a session has of the object that keeps it: an object of its own, or one that it shares (session-object.ts). */
 import type { Clock } from "./clock.js";
+import type { Commits } from "./commit-group.js";
 import type { SessionKey } from "./session-key.js";
 import type { SessionTables } from "./session-tables.js";
 
@@ -10,6 +11,8 @@ export interface SessionHome {
   readonly key: SessionKey;
   /** Tables of the object. */
   readonly tables: SessionTables;
+  /** Who stores what changes; undefined: the session by itself. */
+  readonly commits?: Commits;
   readonly clock: Clock;
   /** Begins the names of the session's sequences on workers: the object's id, and which of its sessions this is. */
   readonly sequencePrefix: string;

@@ -13,6 +13,7 @@ import { utf8Bytes } from "../utf8.js";
 import { packIds, segmentTokens } from "../worker-client/segments.js";
 import type { PackedSegment } from "../worker-client/segments.js";
 import { BindingRow } from "./binding-row.js";
+import type { Commits } from "./commit-group.js";
 import { CacheStore } from "./cache-store.js";
 import { KeptRow } from "./kept-row.js";
 import type { RowKind } from "./kept-row.js";
@@ -57,10 +58,15 @@ export class SessionStore {
    * Reads and makes nothing yet.
    *
    * @param key which rows of the object's tables are the session's; that of an object with one session by default
-   * @param tables of `storage`; given where sessions share them
+   * @param tables of `storage`; given, as `commits`, where sessions share them
    */
-  constructor(storage: DurableObjectStorage, key?: SessionKey, tables?: SessionTables) {
-    this.#writes = new StoreWrites(storage, key, tables);
+  constructor(
+    storage: DurableObjectStorage,
+    key?: SessionKey,
+    tables?: SessionTables,
+    commits?: Commits,
+  ) {
+    this.#writes = new StoreWrites(storage, key, tables, commits);
     this.#session = new SessionRow(this.#writes);
     this.#binding = new BindingRow(this.#writes);
     this.#log = new LogTable(this.#writes);
@@ -109,9 +115,9 @@ export class SessionStore {
     this.#writes.commit();
   }
 
-  /** Resolves once everything so far is durable. */
-  sync(): Promise<void> {
-    return this.#writes.sync();
+  /** Resolves once everything so far is durable. `before` is called before that is written. */
+  sync(before?: () => void): Promise<void> {
+    return this.#writes.sync(before);
   }
 
   /** The session; undefined if none was created. */
@@ -153,10 +159,7 @@ export class SessionStore {
   deleteSession(nowMs: number): void {
     this.atomically(() => {
       const session = this.session();
-      for (const table of sessionTables) {
-        this.#writes.delete(table);
-      }
-      this.#writes.resetAll();
+      this.erase();
       if (session !== undefined) {
         this.#deletion.set({
           tenant: session.tenant,
@@ -164,6 +167,16 @@ export class SessionStore {
           version: Math.max(session.indexVersion + 1, nowMs),
         });
       }
+    });
+  }
+
+  /** Deletes what may be left of a session that is gone. */
+  erase(): void {
+    this.atomically(() => {
+      for (const table of sessionTables) {
+        this.#writes.delete(table);
+      }
+      this.#writes.resetAll();
     });
   }
 

@@ -92,7 +92,7 @@ export class Session {
     this.#env = env;
     this.#home = home;
     this.#clock = home.clock;
-    this.#store = new SessionStore(home.storage, home.key, home.tables);
+    this.#store = new SessionStore(home.storage, home.key, home.tables, home.commits);
     const tenants = (tenant: string) => objectNamed(env, "TENANT", tenant);
     this.#indexer = new SessionIndexer(this.#store, tenants, this.#clock);
     this.#snapshots = new SessionSnapshots({
@@ -150,7 +150,12 @@ export class Session {
     return this.#turns.idle && !this.#store.waiting;
   }
 
-  /** Nothing of it is stored, and nobody is to be told that it is gone. */
+  /** Deletes what may be left of it once it is gone. */
+  erase(): void {
+    this.#store.erase();
+  }
+
+  /** There is none, and nobody is to be told that it is gone. */
   get gone(): boolean {
     return this.#store.session() === undefined && this.#store.deletion() === undefined;
   }

@@ -17,6 +17,7 @@ import {
   turnWatchMs,
 } from "../limits.js";
 import { log } from "../log.js";
+import { CommitGroup } from "./commit-group.js";
 import { ObjectClock } from "./object-clock.js";
 import { Occupants } from "./occupants.js";
 import { Session } from "./session.js";
@@ -24,6 +25,7 @@ import type { KeptSessions } from "./session-object.js";
 import { sequenceNumber, sessionObjectName } from "./session-name.js";
 import { SessionTables } from "./session-tables.js";
 import { Stop } from "./stop.js";
+import { turnsRunning } from "./text-interval.js";
 
 /** A session that memory holds. */
 interface Resident {
@@ -49,6 +51,7 @@ export class SharedSessions implements KeptSessions {
   readonly #clock = new ObjectClock();
   readonly #tables: SessionTables;
   readonly #occupants: Occupants;
+  readonly #commits: CommitGroup;
   /** By name; the one that was used last is last. */
   readonly #residents = new Map<string, Resident>();
   /** When the object's alarm comes; Infinity: it is not known to come. */
@@ -60,6 +63,10 @@ export class SharedSessions implements KeptSessions {
     this.#env = env;
     this.#tables = new SessionTables(ctx.storage);
     this.#occupants = new Occupants(ctx.storage.sql);
+    this.#commits = new CommitGroup({
+      ...{ storage: ctx.storage, clock: this.#clock },
+      turns: () => turnsRunning(this.#clock.nowMs()),
+    });
   }
 
   of<T>(tenant: string, sessionId: string, work: (session: Session) => Promise<T>): Promise<T> {
@@ -165,7 +172,7 @@ export class SharedSessions implements KeptSessions {
       return stored;
     };
     const session = new Session(this.#env, {
-      ...{ storage, tables: this.#tables, clock: this.#clock },
+      ...{ storage, tables: this.#tables, commits: this.#commits, clock: this.#clock },
       key: {
         number,
         taken: () => {
@@ -230,7 +237,11 @@ export class SharedSessions implements KeptSessions {
   #forget({ name, number, session }: Resident): void {
     this.#residents.delete(name);
     if (session.gone && this.#occupants.numbered(number) !== undefined) {
-      this.#occupants.remove(number);
+      this.#ctx.storage.transactionSync(() => {
+        // Whoever gets the number finds nothing under it.
+        session.erase();
+        this.#occupants.remove(number);
+      });
     }
   }
 }

@@ -37,8 +37,7 @@ export class StoreBehind {
   async now(): Promise<void> {
     this.#drop?.();
     this.#drop = undefined;
-    this.#options.before();
-    await this.#options.store.sync();
+    await this.#options.store.sync(this.#options.before);
   }
 
   readonly #onTime = (): void => {

@@ -6,6 +6,8 @@
  * Rows of other sessions may be in the same tables (session-key.ts). Queries and conditions therefore begin with `session = ?`,
  * whose value is given here.
  */
+import { singleCommits } from "./commit-group.js";
+import type { Commits } from "./commit-group.js";
 import { onlySession } from "./session-key.js";
 import type { SessionKey } from "./session-key.js";
 import type { SessionTable } from "./session-schema.js";
@@ -29,6 +31,7 @@ export class StoreWrites {
   readonly key: SessionKey;
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
+  readonly #commits: Commits;
   /** Those that are there. */
   readonly #made: SessionTables;
   readonly #tables: KeptTable[] = [];
@@ -51,11 +54,13 @@ export class StoreWrites {
     storage: DurableObjectStorage,
     key: SessionKey = onlySession,
     tables = new SessionTables(storage),
+    commits = singleCommits(storage),
   ) {
     this.key = key;
     this.#storage = storage;
     this.#sql = storage.sql;
     this.#made = tables;
+    this.#commits = commits;
   }
 
   /** Has somebody told whenever changes were put off, to write them in time; told again for each of them. */
@@ -211,14 +216,23 @@ export class StoreWrites {
     }
   }
 
-  /** Resolves once everything so far is durable: at once where nothing was written since that was last waited for. */
-  async sync(): Promise<void> {
-    this.commit();
-    const written = this.#written;
-    if (this.#durable < written) {
-      await this.#storage.sync();
-      this.#durable = Math.max(this.#durable, written);
+  /**
+   * Resolves once everything so far is durable: at once where nothing was written since that was last waited for.
+   *
+   * @param before called before that is written: what it changes is stored with it
+   */
+  async sync(before: () => void = () => undefined): Promise<void> {
+    if (this.durable) {
+      before();
+      return;
     }
+    let written = 0;
+    await this.#commits.store(() => {
+      before();
+      this.commit();
+      written = this.#written;
+    });
+    this.#durable = Math.max(this.#durable, written);
   }
 
   get #nothingWaits(): boolean {
