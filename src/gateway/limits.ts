@@ -152,16 +152,14 @@ export const indexRetryMs = 1_000;
 export const sharedIdleMs = 10_000;
 /** Sessions that one object keeps in memory: of more, those that nothing is under way of are forgotten sooner. */
 export const sharedIdleMax = 512;
-/** Sessions of one object whose alarms are called at once. */
-export const sharedAlarmsMax = 8;
 /** Turns for each millisecond that a commit of one of them waits for those of others (commit-group.ts): below, none does. */
 export const commitGroupTurns = 8;
 /** Longest that a commit waits for others, in milliseconds. */
 export const commitGroupMsMax = 5;
 /** How long an object's alarm waits for those of its sessions before it looks who is due next. */
 export const sharedAlarmMs = 5_000;
-/** Sessions of one object that one alarm is for; what else is due comes with the next, at once. */
-export const sharedDueMax = 256;
+/** Sessions of one object that one alarm is for, at most a few milliseconds' work; what else is due comes with the next, at once. */
+export const sharedDueMax = 8;
 
 /**
  * How late the tenant's index hears of a session whose object was lost between a turn's end and what it had to tell, a

@@ -10,7 +10,6 @@ import { errorFields } from "../../log/log-line.js";
 import type { GatewayEnv } from "../bindings.js";
 import {
   sharedAlarmMs,
-  sharedAlarmsMax,
   sharedDueMax,
   sharedIdleMax,
   sharedIdleMs,
@@ -95,13 +94,9 @@ export class SharedSessions implements KeptSessions {
         this.#occupants.setDue(number, nowMs + turnWatchMs);
       }
     });
-    const waiting = due.filter(({ alarming }) => !alarming);
-    const callNext = async (): Promise<void> => {
-      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-        await this.#callAlarm(next);
-      }
-    };
-    const all = Promise.all(Array.from({ length: sharedAlarmsMax }, callNext));
+    const all = Promise.all(
+      due.filter(({ alarming }) => !alarming).map((resident) => this.#callAlarm(resident)),
+    );
     this.#ctx.waitUntil(all);
     const over = new Stop();
     await Promise.race([all, this.#clock.sleep(sharedAlarmMs, over)]);
