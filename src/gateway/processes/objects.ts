@@ -48,9 +48,12 @@ export function ownObject(
   options: DurableObjectNamespaceGetDurableObjectOptions = {},
 ): DurableObjectStub {
   const namespace = namespaceOf(env, address.kind);
-  return "name" in address
-    ? namespace.getByName(address.name, options)
-    : namespace.get(namespace.idFromString(address.id));
+  if (!("name" in address)) {
+    return namespace.get(namespace.idFromString(address.id));
+  }
+  const shared = address.kind === "SESSION" ? sharedIndex(address.name) : undefined;
+  const id = shared === undefined ? undefined : sharedIds(env)[shared];
+  return id === undefined ? namespace.getByName(address.name, options) : namespace.get(id, options);
 }
 
 function stubOf(
@@ -91,23 +94,30 @@ function ownerOf(env: Partial<GatewayEnv>, address: ObjectAddress, count: number
   );
 }
 
-const sharedIds = new WeakMap<object, ReadonlyMap<string, number>>();
+const knownIds = new WeakMap<object, readonly DurableObjectId[]>();
 
-/** The index of the object of an id among those that sessions share; undefined where it is none of them. */
-function sharedIndexOfId(env: Partial<GatewayEnv>, id: string): number | undefined {
-  let ids = sharedIds.get(env);
+/** Ids of the objects that sessions share, by index; made once: an id is two hashes of its name. */
+function sharedIds(env: Partial<GatewayEnv>): readonly DurableObjectId[] {
+  let ids = knownIds.get(env);
   if (ids === undefined) {
     const namespace = namespaceOf(env, "SESSION");
     const count = parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS);
-    ids = new Map(
-      Array.from({ length: count }, (_, index) => [
-        namespace.idFromName(sharedName(index)).toString(),
-        index,
-      ]),
-    );
-    sharedIds.set(env, ids);
+    ids = Array.from({ length: count }, (_, index) => namespace.idFromName(sharedName(index)));
+    knownIds.set(env, ids);
   }
-  return ids.get(id);
+  return ids;
+}
+
+const knownIndices = new WeakMap<object, ReadonlyMap<string, number>>();
+
+/** The index of the object of an id among those that sessions share; undefined where it is none of them. */
+function sharedIndexOfId(env: Partial<GatewayEnv>, id: string): number | undefined {
+  let indices = knownIndices.get(env);
+  if (indices === undefined) {
+    indices = new Map(sharedIds(env).map((shared, index) => [shared.toString(), index]));
+    knownIndices.set(env, indices);
+  }
+  return indices.get(id);
 }
 
 /** The binding of a class; what its objects are is the caller's to know. */
