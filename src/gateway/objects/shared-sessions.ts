@@ -88,15 +88,14 @@ export class SharedSessions implements KeptSessions {
   async alarm(): Promise<void> {
     this.#alarmMs = Infinity;
     const nowMs = this.#clock.nowMs();
-    const due = this.#occupants.due(nowMs, sharedDueMax).map(({ name }) => this.#resident(name));
+    const due = this.#occupants.due(nowMs, sharedDueMax);
     this.#ctx.storage.transactionSync(() => {
       for (const { number } of due) {
         this.#occupants.setDue(number, nowMs + turnWatchMs);
       }
     });
-    const all = Promise.all(
-      due.filter(({ alarming }) => !alarming).map((resident) => this.#callAlarm(resident)),
-    );
+    // Each is under way before the next one comes into memory, which may forget those that are not.
+    const all = Promise.all(due.map(({ name }) => this.#callAlarm(this.#resident(name))));
     this.#ctx.waitUntil(all);
     const over = new Stop();
     await Promise.race([all, this.#clock.sleep(sharedAlarmMs, over)]);
@@ -109,6 +108,9 @@ export class SharedSessions implements KeptSessions {
   }
 
   async #callAlarm(resident: Resident): Promise<void> {
+    if (resident.alarming) {
+      return;
+    }
     resident.alarming = true;
     const { said } = resident;
     try {
