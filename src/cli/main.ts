@@ -25,17 +25,21 @@ function wholeNumber(what: string, highest: number): (text: string) => number {
 
 const port = wholeNumber("a port", 65_535);
 const processes = wholeNumber("a number of processes", processesMax);
+
+function sessionObjectsOption(description: string): Option {
+  return new Option("--session-objects <count>", description).argParser((text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value > sessionObjectsMax) {
+      throw new InvalidArgumentError(`"${text}" is not a number from 0 to ${sessionObjectsMax}.`);
+    }
+    return value;
+  });
+}
+
 /** Option of the commands that begin a storage. */
-const sessionObjects = new Option(
-  "--session-objects <count>",
-  "keep the sessions in so many objects, 0: in one each (always as many over the same sessions; default 16)",
-).argParser((text) => {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value > sessionObjectsMax) {
-    throw new InvalidArgumentError(`"${text}" is not a number from 0 to ${sessionObjectsMax}.`);
-  }
-  return value;
-});
+const sessionObjects = sessionObjectsOption(
+  "keep the sessions in so many objects, 0: in one each (`leanedge spread` changes it; default: as many as processes)",
+);
 const mebibytes = wholeNumber("a size in MiB", 4_096);
 
 function seconds(text: string): number {
@@ -101,7 +105,7 @@ program
   )
   .option(
     "--processes <count>",
-    "serve with so many processes, a core each (always as many over the same sessions)",
+    "serve with so many processes, a core each (`leanedge spread` changes it over the same sessions)",
     processes,
     1,
   )
@@ -126,7 +130,7 @@ program
   .option("--listen <host:port>", "where workerd listens", "127.0.0.1:8080")
   .option(
     "--processes <count>",
-    "serve with so many processes, a core each (always as many over the same sessions)",
+    "serve with so many processes, a core each (`leanedge spread` changes it over the same sessions)",
     processes,
     1,
   )
@@ -137,11 +141,18 @@ program
 
 program
   .command("spread")
-  .description("move a gateway's sessions to another number of processes (none may run meanwhile)")
+  .description(
+    "move a gateway's sessions to another number of processes, or of objects (none may run meanwhile)",
+  )
   .option("--storage <folder>", "where they are kept", ".leanedge/objects")
   .requiredOption("--processes <count>", "how many will serve them", processes)
-  .action(({ storage, processes: count }: { storage: string; processes: number }) =>
-    spread(storage, count),
+  .addOption(
+    sessionObjectsOption(
+      "keep them in so many objects (default: as many as processes where they share objects, else one each)",
+    ),
+  )
+  .action((options: { storage: string; processes: number; sessionObjects?: number }) =>
+    spread(options.storage, options.processes, options.sessionObjects),
   );
 
 addEvalCommands(program, wholeNumber);

@@ -29,9 +29,9 @@ async function store(className: string, index = 0, count = 1): Promise<void> {
 }
 
 describe("a storage without sessions", () => {
-  it("has 16 objects unless another number is asked for, which it then keeps", async () => {
-    expect(await settleSessionObjects(storage, undefined, 1)).toBe(16);
-    expect(await said()).toBe('{"objects":16}\n');
+  it("has one object a process unless another number is asked for, which it then keeps", async () => {
+    expect(await settleSessionObjects(storage, undefined, 1)).toBe(1);
+    expect(await said()).toBe('{"objects":1}\n');
     await store("leanedge-TenantObject");
     for (const asked of [64, 0]) {
       expect(await settleSessionObjects(storage, asked, 1)).toBe(asked);
@@ -41,10 +41,17 @@ describe("a storage without sessions", () => {
   });
 
   it("has at least one object a process", async () => {
-    expect(await settleSessionObjects(storage, undefined, 4)).toBe(16);
-    expect(await settleSessionObjects(storage, undefined, 24)).toBe(24);
+    for (const [processes, objects] of [
+      [1, 1],
+      [4, 4],
+      [2, 4],
+      [24, 24],
+    ] as const) {
+      expect(await settleSessionObjects(storage, undefined, processes)).toBe(objects);
+    }
     await expect(settleSessionObjects(storage, 3, 4)).rejects.toThrow(
-      `4 gateway processes cannot serve ${storage}: its sessions are kept in 3 objects that they share, each by one process`,
+      `4 gateway processes cannot serve ${storage}: its sessions are kept in 3 objects that they share, each by one process; ` +
+        `"leanedge spread --storage ${storage} --processes 4" moves them`,
     );
     expect(await said()).toBe('{"objects":24}\n');
     expect(await settleSessionObjects(storage, 0, 4)).toBe(0);
@@ -62,7 +69,10 @@ describe.each([
     expect(await settleSessionObjects(storage, 8, count)).toBe(8);
     await expect(settleSessionObjects(storage, 16, count)).rejects.toThrow(
       `the sessions in ${storage} are kept in 8 objects that they share, not in 16 objects that they share: ` +
-        "that stays as it was when the first was stored (--session-objects 8)",
+        `"leanedge spread --storage ${storage} --processes ${count} --session-objects 16" moves them`,
+    );
+    await expect(settleSessionObjects(storage, 0, count)).rejects.toThrow(
+      "are kept in 8 objects that they share, not in an object each: that is for a new storage only",
     );
     await expect(settleSessionObjects(storage, undefined, 9)).rejects.toThrow(
       "9 gateway processes cannot serve",

@@ -11,19 +11,19 @@ import { parseSessionObjects, sessionObjectsVariable } from "../gateway/objects/
 import { storageParts } from "./storage-parts.js";
 
 /** Name of the file in the storage's folder; it is JSON. */
-const sessionsFile = "sessions.json";
+export const sessionsFile = "sessions.json";
+/** Name of the folder in it of a move of sessions that is to be ended (move-sessions.ts). */
+export const movedFolder = "moved";
 /** Unique key of the sessions' class: the name of the folder of their databases in each part of a storage. */
 export const sessionClassKey = "leanedge-SessionObject";
-/** Objects that sessions share unless somebody says otherwise. */
-export const sessionObjectsDefault = 16;
 
 /**
  * Settles how many objects hold the sessions of a storage, and writes it there.
  *
  * @param storage folder that keeps the objects; it is made if need be
- * @param asked how many are asked for, 0 (one a session) to 1024; undefined: what the storage says, or else 16, or as many as processes
+ * @param asked how many are asked for, 0 (one a session) to 1024; undefined: what the storage says, or else as many as processes
  * @param processes how many will serve it, 1 to 64
- * @throws Error where the storage has sessions and they are in another number of objects, or where there are fewer than processes
+ * @throws Error where the storage has sessions and they are in another number of objects, there are fewer than processes, or a move was interrupted
  */
 export async function settleSessionObjects(
   storage: string,
@@ -31,16 +31,23 @@ export async function settleSessionObjects(
   processes: number,
 ): Promise<number> {
   await mkdir(storage, { recursive: true });
+  if ((await readdir(storage)).includes(movedFolder)) {
+    throw new Error(
+      `a move of the sessions in ${storage} was interrupted; ${spreadHint(storage, processes)}`,
+    );
+  }
   const stored = await storedSessionObjects(storage);
   if (stored !== undefined && asked !== undefined && stored !== asked) {
     throw new Error(
       `the sessions in ${storage} are kept in ${inWords(stored)}, not in ${inWords(asked)}: ` +
-        `that stays as it was when the first was stored (--session-objects ${stored})`,
+        (stored === 0 || asked > 0
+          ? spreadHint(storage, processes, asked)
+          : "that is for a new storage only"),
     );
   }
   const said = await readObjects(storage);
-  const objects =
-    stored ?? asked ?? (said === 0 ? 0 : Math.max(said ?? sessionObjectsDefault, processes));
+  // One object's commits are one sync for all of its sessions: more than one a process only costs.
+  const objects = stored ?? asked ?? (said === 0 ? 0 : Math.max(said ?? 1, processes));
   checkProcesses(storage, objects, processes);
   if (said !== objects) await writeObjects(storage, objects);
   return objects;
@@ -62,9 +69,15 @@ export function checkProcesses(storage: string, objects: number, processes: numb
   if (objects > 0 && processes > objects) {
     throw new Error(
       `${processes} gateway processes cannot serve ${storage}: its sessions are kept in ${inWords(objects)}, ` +
-        "each by one process",
+        `each by one process; ${spreadHint(storage, processes)}`,
     );
   }
+}
+
+/** What moves the sessions of a storage. */
+function spreadHint(storage: string, processes: number, objects?: number): string {
+  const more = objects === undefined ? "" : ` --session-objects ${objects}`;
+  return `"leanedge spread --storage ${storage} --processes ${processes}${more}" moves them`;
 }
 
 function inWords(objects: number): string {
@@ -94,8 +107,8 @@ async function readObjects(storage: string): Promise<number | undefined> {
   }
 }
 
-/** Writes the file, or leaves what was there. */
-async function writeObjects(storage: string, objects: number): Promise<void> {
+/** Writes the file into a folder, or leaves what was there. */
+export async function writeObjects(storage: string, objects: number): Promise<void> {
   const path = join(storage, sessionsFile);
   await writeFile(`${path}.new`, `${JSON.stringify({ objects })}\n`);
   await rename(`${path}.new`, path);

@@ -1,48 +1,73 @@
 /**
  * Moves what a gateway's Durable Objects stored from one number of processes to another: which process keeps an object
- * follows from their number (src/gateway/processes/object-owner.ts). No gateway may run over it meanwhile.
+ * follows from their number (src/gateway/processes/object-owner.ts); and sessions from one number of objects to another
+ * (move-sessions.ts). No gateway may run over it meanwhile.
  *
  * workerd has, in a folder a class, a database an object, named by its id, and one with the times of their alarms. A move
  * that was interrupted goes on where it was: all that lies in the wrong place is moved, wherever it came from.
  */
 import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
-import { DatabaseSync, type SQLOutputValue } from "node:sqlite";
+import { DatabaseSync } from "node:sqlite";
 import { sharedName } from "../gateway/objects/shared-name.js";
 import { ownerOfId, ownerOfShared } from "../gateway/processes/object-owner.js";
+import { endMove, moveSessions } from "./move-sessions.js";
+import { alarmsFile, moveAlarms } from "./object-alarms.js";
 import { objectId } from "./object-id.js";
-import { checkProcesses, sessionClassKey, storedSessionObjects } from "./session-objects.js";
-import { storageOf, storageParts } from "./storage-parts.js";
+import {
+  checkProcesses,
+  sessionClassKey,
+  storedSessionObjects,
+  writeObjects,
+} from "./session-objects.js";
+import { storageOf, storageParts, type StoragePart } from "./storage-parts.js";
 
+/** A file of an object. */
 const objectFile = /^(?<id>[0-9a-f]{64})\.sqlite(?<kind>|-wal|-shm|-journal)$/;
-const alarmsFile = "metadata.sqlite";
-const alarmsTable = `CREATE TABLE IF NOT EXISTS _cf_ALARM (
-  actor_id TEXT PRIMARY KEY,
-  scheduled_time INTEGER,
-  actor_name TEXT
-) WITHOUT ROWID`;
+
+/** What was moved. */
+export interface Moved {
+  /** Sessions to another number of objects; undefined: none were to be, or they were by a move that was interrupted. */
+  readonly sessions?: number;
+  /** Objects to other processes. */
+  readonly objects: number;
+}
 
 /**
- * Moves all of it.
+ * Moves all of it, sessions to another number of objects first.
  * @param storage folder that keeps the objects
  * @param processes how many will serve them, 1 to 64
- * @returns how many objects were moved
- * @throws Error where a gateway runs over it, its sessions share fewer objects, or the file system or a database refuses
+ * @param asked how many objects are to hold the sessions, 0 (one a session) to 1024; undefined: as many as processes where
+ * sessions share objects
+ * @throws Error where a gateway runs over it, its sessions cannot be kept so, or the file system or a database refuses
  */
-export async function spreadObjects(storage: string, processes: number): Promise<number> {
-  const objects = (await storedSessionObjects(storage)) ?? 0;
+export async function spreadObjects(
+  storage: string,
+  processes: number,
+  asked?: number,
+): Promise<Moved> {
+  for (const { path } of await classFolders(await storageParts(storage))) {
+    checkUnused(join(path, alarmsFile), await readdir(path));
+  }
+  await endMove(storage);
+  const stored = await storedSessionObjects(storage);
+  const objects = asked ?? (stored === 0 ? 0 : processes);
   checkProcesses(storage, objects, processes);
+  if (stored === undefined && asked !== undefined) await writeObjects(storage, asked);
+  const moves = stored !== undefined && stored !== objects;
+  const sessions = moves ? await moveSessions(storage, stored, objects, processes) : undefined;
+  return {
+    ...(sessions === undefined ? {} : { sessions }),
+    objects: await moveObjects(storage, processes, objects),
+  };
+}
+
+/** Moves objects to the processes that will keep them, where so many hold the sessions. Returns how many were moved. */
+async function moveObjects(storage: string, processes: number, objects: number): Promise<number> {
   const owner = ownerAmong(processes, objects);
   const sources = (await storageParts(storage)).filter(({ count }) => count !== processes);
-  const folders: { readonly className: string; readonly path: string }[] = [];
-  for (const { path } of sources) {
-    for (const { name } of await readdir(path, { withFileTypes: true })) {
-      if (name.startsWith("leanedge-")) folders.push({ className: name, path: join(path, name) });
-    }
-  }
-  for (const { path } of folders) checkUnused(join(path, alarmsFile), await readdir(path));
   let moved = 0;
-  for (const { className, path } of folders) {
+  for (const { className, path } of await classFolders(sources)) {
     const targets = Array.from({ length: processes }, (_, index) =>
       join(storageOf(storage, index, processes), className),
     );
@@ -56,6 +81,19 @@ export async function spreadObjects(storage: string, processes: number): Promise
   }
   for (const { path } of sources) if (path !== storage) await rmdir(path);
   return moved;
+}
+
+/** Folders of the objects of a class. */
+async function classFolders(
+  parts: readonly StoragePart[],
+): Promise<{ readonly className: string; readonly path: string }[]> {
+  const folders: { readonly className: string; readonly path: string }[] = [];
+  for (const { path } of parts) {
+    for (const name of await readdir(path)) {
+      if (name.startsWith("leanedge-")) folders.push({ className: name, path: join(path, name) });
+    }
+  }
+  return folders;
 }
 
 /** Which of so many processes keeps an object of a class, by its id, where so many objects hold the sessions. */
@@ -104,35 +142,4 @@ async function moveDatabases(folder: string, target: (id: string) => string): Pr
     if (kind === "") moved++;
   }
   return moved;
-}
-
-/** Moves the times of alarms: all of a target in one transaction. */
-async function moveAlarms(path: string, target: (id: string) => string): Promise<void> {
-  const database = new DatabaseSync(path);
-  database.exec(alarmsTable);
-  const alarms = database.prepare("SELECT actor_id, scheduled_time, actor_name FROM _cf_ALARM");
-  // Times are nanoseconds since 1970, more than a number holds.
-  alarms.setReadBigInts(true);
-  const byTarget = new Map<string, Record<string, SQLOutputValue>[]>();
-  for (const row of alarms.all()) {
-    const id = row["actor_id"];
-    if (typeof id !== "string") throw new Error(`${path} has an alarm without an object`);
-    const folder = target(id);
-    const rows = byTarget.get(folder) ?? [];
-    rows.push(row);
-    byTarget.set(folder, rows);
-  }
-  database.close();
-  for (const [folder, rows] of byTarget) {
-    const other = new DatabaseSync(join(folder, alarmsFile));
-    other.exec(`${alarmsTable}; BEGIN`);
-    const insert = other.prepare("INSERT OR REPLACE INTO _cf_ALARM VALUES (?, ?, ?)");
-    for (const row of rows) {
-      insert.run(row["actor_id"] ?? null, row["scheduled_time"] ?? null, row["actor_name"] ?? null);
-    }
-    other.exec("COMMIT");
-    other.close();
-  }
-  for (const suffix of ["", "-wal", "-shm", "-journal"])
-    await rm(`${path}${suffix}`, { force: true });
 }

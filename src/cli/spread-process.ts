@@ -1,9 +1,14 @@
-/** The process of spread.ts: `spread-process.ts STORAGE PROCESSES`. */
+/** The process of spread.ts: `spread-process.ts STORAGE PROCESSES [OBJECTS]`. */
 import { runProgram } from "./run-program.js";
 import { spreadObjects } from "./spread-objects.js";
 
-const [, , storage = "", processes = ""] = process.argv;
+const [, , storage = "", processes = "", asked] = process.argv;
 await runProgram(async () => {
-  const moved = await spreadObjects(storage, Number(processes));
-  console.log(`${moved} objects moved in ${storage}, for a gateway of ${processes}`);
+  const { sessions, objects } = await spreadObjects(
+    storage,
+    Number(processes),
+    asked === undefined ? undefined : Number(asked),
+  );
+  if (sessions !== undefined) console.log(`${sessions} sessions moved to other objects`);
+  console.log(`${objects} objects moved in ${storage}, for a gateway of ${processes}`);
 });

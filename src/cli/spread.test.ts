@@ -36,10 +36,10 @@ function databaseOf(id: string): string {
   return `${id}.sqlite`;
 }
 
-async function spread(processes: number): Promise<string> {
+async function spread(processes: number, ...options: readonly string[]): Promise<string> {
   const { stdout } = await promisify(execFile)(process.execPath, [
     ...["--import", "tsx", packagePath("src/cli/main.ts"), "spread"],
-    ...["--storage", storage, "--processes", String(processes)],
+    ...["--storage", storage, "--processes", String(processes), ...options],
   ]);
   return stdout;
 }
@@ -88,7 +88,7 @@ describe("leanedge spread", () => {
     await write(0, [shared[0] ?? "", shared[2] ?? "", shared[4] ?? ""].map(databaseOf));
     await write(1, [shared[1] ?? "", shared[3] ?? "", ...others].map(databaseOf));
 
-    expect(await spread(3)).toContain("9 objects moved");
+    expect(await spread(3, "--session-objects", "5")).toContain("9 objects moved");
     for (const index of [0, 1, 2]) {
       const kept = [
         ...shared.filter((_, at) => at % 3 === index),
@@ -98,7 +98,7 @@ describe("leanedge spread", () => {
       expect((await readdir(folder)).sort()).toEqual(kept.map(databaseOf).sort());
     }
     expect(await readFile(join(storage, "sessions.json"), "utf8")).toBe('{"objects":5}\n');
-    await expect(spread(6)).rejects.toThrow(
+    await expect(spread(6, "--session-objects", "5")).rejects.toThrow(
       /6 gateway processes cannot serve .*: its sessions are kept in 5 objects that they share/,
     );
   });

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { objectId } from "../../src/cli/object-id.js";
-import { sessionClassKey, sessionObjectsDefault } from "../../src/cli/session-objects.js";
+import { sessionClassKey } from "../../src/cli/session-objects.js";
 import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
 import type { GatewayStatus } from "../../src/gateway/http/status-figures.js";
 import { sessionObjectName } from "../../src/gateway/objects/session-name.js";
@@ -67,7 +67,7 @@ async function kept(classKey: string): Promise<string[][]> {
 
 /** Index of the shared object that holds a session. */
 function sharedBy(sessionId: string): number {
-  return sharedOf(sessionObjectName("dev", sessionId), sessionObjectsDefault);
+  return sharedOf(sessionObjectName("dev", sessionId), processes);
 }
 
 /** Ids of the objects of sessions by the process that is to keep them. */
@@ -211,7 +211,9 @@ describe("a gateway of three processes that is killed", () => {
       /the sessions in .* are those of 3 gateway processes, not 2/,
     );
     for (const count of [2, 1, 3]) {
-      expect(await spread(storage, count)).toMatch(/^[1-9][0-9]* objects moved in /);
+      expect(await spread(storage, count)).toMatch(
+        /^[1-9][0-9]* sessions moved to other objects\n[1-9][0-9]* objects moved in /,
+      );
       await gateway.restart("--processes", String(count));
       for (const [index, id] of sessionIds.entries()) {
         const texts = (await transcript(client, id)).map(({ text }) => text);

@@ -2,10 +2,11 @@
  * The gateway on the bare Workers runtime, as one hosts it oneself: one process that a test can kill, a folder that holds
  * its objects, and any variables. Unlike running-gateway.ts it has no front for gRPC and no embedded model.
  */
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { bundleGateway } from "../../src/cli/bundle-gateway.js";
 import type { WorkerdModule, WorkerdWorker } from "../../src/cli/workerd-capnp.js";
 import { workerdCapnp } from "../../src/cli/workerd-capnp.js";
@@ -62,6 +63,11 @@ export interface WorkerdGateway {
   copyFrom(other: WorkerdGateway): Promise<void>;
   /** Deletes what the objects of a class stored. Only while it does not run. */
   forget(className: string): Promise<void>;
+  /**
+   * Moves what it stored to so many processes and objects that hold the sessions, as `leanedge spread` does; it has as many from its
+   * next start on. Only while it does not run.
+   */
+  spread(processes: number, sessionObjects: number): Promise<void>;
   /** Ends it and removes its storage. */
   close(): Promise<void>;
 }
@@ -69,12 +75,9 @@ export interface WorkerdGateway {
 const key = "le-dev-workerd-gateway";
 
 /** Starts one on free ports. */
-export async function startWorkerdGateway({
-  vars,
-  others = 0,
-  processes = 1,
-  sessionObjects = askedSessionObjects(process.env),
-}: WorkerdGatewayOptions): Promise<WorkerdGateway> {
+export async function startWorkerdGateway(options: WorkerdGatewayOptions): Promise<WorkerdGateway> {
+  const { vars, others = 0 } = options;
+  let { processes = 1, sessionObjects = askedSessionObjects(process.env) } = options;
   const folder = await mkdtemp(join(tmpdir(), "leanedge-workerd-"));
   const storage = join(folder, "storage");
   await mkdir(storage);
@@ -162,6 +165,13 @@ export async function startWorkerdGateway({
       const found = gateway.objects.find((object) => object.className === className);
       if (found === undefined) throw new Error(`the gateway has no ${className}`);
       await rm(join(storage, found.uniqueKey), { recursive: true });
+    },
+    async spread(...counts) {
+      [processes, sessionObjects] = counts;
+      await promisify(execFile)(process.execPath, [
+        ...["--import", "tsx", join(root, "src/cli/main.ts"), "spread", "--storage", storage],
+        ...["--processes", String(processes), "--session-objects", String(sessionObjects)],
+      ]);
     },
     async close() {
       await end();

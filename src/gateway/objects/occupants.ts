@@ -2,6 +2,7 @@
  * The sessions of an object that many share: what number each has in its tables, and when it is due (SessionHome.setAlarm). A
  * number is taken with the first row that is stored under it, and is free again when nothing is.
  */
+import { makesOccupants } from "./session-schema.js";
 import { int, text } from "./sql-row.js";
 import type { SqlValue } from "./sql-row.js";
 
@@ -12,11 +13,6 @@ export interface Occupant {
   /** When its alarm comes, in milliseconds since 1970; 0: never. */
   readonly dueMs: number;
 }
-
-const make = [
-  `CREATE TABLE IF NOT EXISTS occupant (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, due_ms INTEGER NOT NULL)`,
-  "CREATE INDEX IF NOT EXISTS occupant_due ON occupant (due_ms) WHERE due_ms > 0",
-].join(";");
 
 /** See the head of this file. */
 export class Occupants {
@@ -62,7 +58,7 @@ export class Occupants {
   /** Stores one. */
   put({ number, name, dueMs }: Occupant): void {
     if (!this.#isMade()) {
-      this.#sql.exec(make);
+      this.#sql.exec(makesOccupants);
       this.#made = true;
     }
     this.#sql.exec(

@@ -182,3 +182,9 @@ export const sessionTables = [
   "snapshot_row",
   "left_worker",
 ] as const satisfies readonly SessionTable[];
+
+/** Statements that make the table of the sessions of an object that many share (occupants.ts). */
+export const makesOccupants = [
+  `CREATE TABLE IF NOT EXISTS occupant (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, due_ms INTEGER NOT NULL)`,
+  "CREATE INDEX IF NOT EXISTS occupant_due ON occupant (due_ms) WHERE due_ms > 0",
+].join(";");
