@@ -40,20 +40,27 @@ import { objectRestartsMax, resumeHashBytes } from "../limits.js";
 import { TextSha256 } from "../sha256.js";
 import { noteCounted } from "../metrics/watch-answer.js";
 import type { AnswerForm } from "./answer-format.js";
+import { asFromBytes, handOver, handedHeader, notHandedHeader, takeHanded } from "./hand-over.js";
 import {
   callHeader,
   countedHeader,
   passHeader,
   sessionPlace,
+  sharesObjects,
   writeSessionCall,
 } from "./session-name.js";
 import type { SessionCall } from "./session-name.js";
 import { FrameReader, ObjectLostError, decodeJson, frameKind } from "./session-wire.js";
 import type { Frame } from "./session-wire.js";
-import { objectNamed } from "../processes/objects.js";
+import { isOwn, objectNamed } from "../processes/objects.js";
 
 /** The address of every call; it means nothing. */
 const objectUrl = "http://session/";
+
+/** How an object is called. */
+type CallOptions = Pick<SessionCall, "again" | "form" | "timeoutMs"> & {
+  readonly idempotencyKey?: string;
+};
 
 /** Who calls. */
 export interface SessionCaller {
@@ -165,8 +172,7 @@ export class SessionClient {
     for (let restarts = 0; ; restarts++) {
       try {
         const next = restarts === 0 ? request : nextRequest(request, started, last, hash);
-        const body = toBinary(GenerateRequestSchema, next);
-        const answer = await this.#fetch("Generate", body, { again: restarts > 0 });
+        const answer = await this.#turn("Generate", next, { again: restarts > 0 });
         this.#caller.onHead?.(answer.headers);
         for await (const frame of framesOf(answer)) {
           const response = fromBinary(GenerateResponseSchema, frame.payload);
@@ -200,12 +206,11 @@ export class SessionClient {
     form: AnswerForm,
     timeoutMs: number | undefined,
   ): Promise<Response> {
-    const body = toBinary(GenerateRequestSchema, request);
     for (let restarts = 0; ; restarts++) {
       let counted = false;
       try {
         const how = { form, timeoutMs, again: restarts > 0 };
-        const response = await this.#fetch("Generate", body, how);
+        const response = await this.#turn("Generate", request, how);
         this.#caller.onHead?.(response.headers);
         if (response.headers.has(passHeader)) {
           return response;
@@ -239,10 +244,9 @@ export class SessionClient {
     form: AnswerForm,
     idempotencyKey: string,
   ): Promise<ChatAnswer> {
-    const body = toBinary(GenerateRequestSchema, request);
     let counted = false;
     try {
-      const response = await this.#fetch("Chat", body, { form, idempotencyKey });
+      const response = await this.#turn("Chat", request, { form, idempotencyKey });
       if (response.headers.has(passHeader)) {
         return { kind: "answer", response };
       }
@@ -282,27 +286,48 @@ export class SessionClient {
     }
   }
 
+  /** Calls the object for a turn: in memory where it can, as bytes otherwise. */
+  async #turn(method: string, request: GenerateRequest, how: CallOptions): Promise<Response> {
+    const place = this.#place();
+    const near = sharesObjects(this.#env) && isOwn(this.#env, "SESSION", place);
+    const handed = near ? asFromBytes(request) : undefined;
+    if (handed !== undefined) {
+      const { form = "frames", again = false, ...rest } = this.#call(method, how);
+      const number = handOver({ call: { ...rest, form, again }, request: handed });
+      try {
+        const response = await this.#send(place, { headers: { [handedHeader]: number } });
+        if (!response.headers.has(notHandedHeader)) {
+          return response;
+        }
+      } finally {
+        takeHanded(number);
+      }
+    }
+    return this.#fetch(method, toBinary(GenerateRequestSchema, request), how);
+  }
+
   /** Calls the object. */
-  async #fetch(
-    method: string,
-    body: Uint8Array,
-    how: Pick<SessionCall, "again" | "form" | "timeoutMs"> & {
-      readonly idempotencyKey?: string;
-    } = {},
-  ): Promise<Response> {
-    const { tenant, requestId, signal, key } = this.#caller;
-    const place = sessionPlace(this.#env, tenant, this.#sessionId);
-    const stub = objectNamed(this.#env, "SESSION", place);
-    const { idempotencyKey = "", ...rest } = how;
-    const sessionId = this.#sessionId;
-    const call = { method, tenant, sessionId, requestId, idempotencyKey, key, ...rest };
+  #fetch(method: string, body: Uint8Array, how: CallOptions = {}): Promise<Response> {
+    return this.#send(this.#place(), {
+      headers: { [callHeader]: writeSessionCall(this.#call(method, how)) },
+      body: new Uint8Array(body),
+    });
+  }
+
+  #place(): string {
+    return sessionPlace(this.#env, this.#caller.tenant, this.#sessionId);
+  }
+
+  #call(method: string, { idempotencyKey = "", ...how }: CallOptions): SessionCall {
+    const { tenant, requestId, key } = this.#caller;
+    return { method, tenant, sessionId: this.#sessionId, requestId, idempotencyKey, key, ...how };
+  }
+
+  async #send(place: string, init: RequestInit): Promise<Response> {
+    const { signal } = this.#caller;
     try {
-      return await stub.fetch(objectUrl, {
-        method: "POST",
-        headers: { [callHeader]: writeSessionCall(call) },
-        body: new Uint8Array(body),
-        signal,
-      });
+      const stub = objectNamed(this.#env, "SESSION", place);
+      return await stub.fetch(objectUrl, { method: "POST", ...init, signal });
     } catch (cause) {
       signal.throwIfAborted();
       throw new ObjectLostError(cause);

@@ -4,6 +4,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import type { GatewayEnv } from "../bindings.js";
+import { handedHeader, notHandedHeader, takeHanded } from "./hand-over.js";
 import { ObjectClock } from "./object-clock.js";
 import { Session } from "./session.js";
 import type { SessionCopy } from "./session-copy.js";
@@ -32,8 +33,19 @@ export class SessionObject extends DurableObject<GatewayEnv> {
     this.#sessions = sharesObjects(env) ? new SharedSessions(ctx, env) : onlySessionOf(ctx, env);
   }
 
-  /** One call, as session-wire.ts describes; the client is session-client.ts. */
+  /** One call, as session-wire.ts describes, or hand-over.ts; the client is session-client.ts. */
   override fetch(request: Request): Promise<Response> {
+    const number = request.headers.get(handedHeader);
+    if (number !== null) {
+      const handed = takeHanded(number);
+      if (handed === undefined) {
+        return Promise.resolve(new Response(null, { headers: { [notHandedHeader]: "1" } }));
+      }
+      const { tenant, sessionId } = handed.call;
+      return this.#sessions.of(tenant, sessionId, (session) =>
+        session.turn(handed.call, handed.request, request.signal),
+      );
+    }
     const call = readSessionCall(request.headers.get(callHeader) ?? "");
     return this.#sessions.of(call.tenant, call.sessionId, (session) => session.call(call, request));
   }

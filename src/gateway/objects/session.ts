@@ -33,6 +33,7 @@ import type {
   CancelTurnResponse,
   CreateSessionRequest,
   CreateSessionResponse,
+  GenerateRequest,
   GetSessionResponse,
   ListMessagesRequest,
   ListMessagesResponse,
@@ -125,11 +126,37 @@ export class Session {
   }
 
   /** One call, as session-wire.ts describes; the client is session-client.ts. */
-  async call(call: SessionCall, request: Request): Promise<Response> {
+  call(call: SessionCall, request: Request): Promise<Response> {
+    return this.#answered(call, async (head) => {
+      const body = new Uint8Array(await request.arrayBuffer());
+      return this.#dispatch(call, body, request.signal, head);
+    });
+  }
+
+  /** A Generate or Chat whose request is here already. */
+  turn(call: SessionCall, request: GenerateRequest, signal: AbortSignal): Promise<Response> {
+    return this.#answered(call, (head) => this.#turn(call, request, signal, head));
+  }
+
+  #turn(
+    call: SessionCall,
+    request: GenerateRequest,
+    signal: AbortSignal,
+    head: Map<string, string>,
+  ): Promise<Response> {
+    return call.method === "Chat"
+      ? this.#turns.chat(call, request, signal, head)
+      : this.#turns.generate(call, request, signal, head);
+  }
+
+  /** @param work gets headers of the answer, also of one that is an error */
+  async #answered(
+    call: SessionCall,
+    work: (head: Map<string, string>) => Promise<Response>,
+  ): Promise<Response> {
     const head = new Map<string, string>();
     try {
-      const body = new Uint8Array(await request.arrayBuffer());
-      return await this.#dispatch(call, body, request.signal, head);
+      return await work(head);
     } catch (error) {
       if (!(error instanceof ConnectError)) {
         log("error", "call.failed", {
@@ -228,9 +255,8 @@ export class Session {
           return create(DeleteSessionResponseSchema);
         });
       case "Generate":
-        return this.#turns.generate(call, fromBinary(GenerateRequestSchema, body), signal, head);
       case "Chat":
-        return this.#turns.chat(call, fromBinary(GenerateRequestSchema, body), signal, head);
+        return this.#turn(call, fromBinary(GenerateRequestSchema, body), signal, head);
       default:
         throw new Error(`there is no call ${call.method}`);
     }

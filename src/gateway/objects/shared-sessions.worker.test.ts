@@ -18,6 +18,7 @@ import {
   testEnv,
   user,
 } from "../testing/gateway-clients.js";
+import { handedHeader, notHandedHeader } from "./hand-over.js";
 import { Occupants } from "./occupants.js";
 import { sessionObjectName, sessionPlace } from "./session-name.js";
 
@@ -123,6 +124,27 @@ describe("sessions of one object", () => {
     await vi.waitFor(async () => expect(await occupant(known)).toBeUndefined());
     await client.createSession({ sessionId: known, title: "again" });
     expect((await client.getSession({ sessionId: known })).session?.title).toBe("again");
+  });
+});
+
+describe("a call that is handed over in memory", () => {
+  it("is told apart where the object does not find it, and runs nothing", async () => {
+    const headers = { [handedHeader]: "999999999" };
+    const answer = await sessionObject(tenant, "s0").fetch("http://session/", {
+      ...{ method: "POST", headers },
+    });
+    expect(answer.headers.get(notHandedHeader)).toBe("1");
+    expect(await answer.text()).toBe("");
+  });
+
+  it("with a text that UTF-8 changes is stored as it is told", async () => {
+    const half = "half a character: \ud83d";
+    await runTurn(client, { sessionId: "s0", turn: 1, messages: [user("one")] });
+    await runTurn(client, { sessionId: "s0", turn: 2, messages: [user(half)] });
+    const told = (await transcript("s0"))[2];
+    expect(told).toBe("half a character: \ufffd");
+    await evictDurableObject(sessionObject(tenant, "s0"));
+    expect((await transcript("s0"))[2]).toBe(told);
   });
 });
 
