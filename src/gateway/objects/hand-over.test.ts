@@ -1,5 +1,5 @@
 import { ScalarType, create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { GenerateRequestSchema, Role } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
 import { seededRandom } from "../pool/testing/seeded-random.js";
@@ -66,5 +66,24 @@ describe("a request that is handed over", () => {
     expect(takeHanded(first)).toBeUndefined();
     expect(takeHanded(second)).toBe(handed);
     expect(takeHanded("none")).toBeUndefined();
+  });
+
+  it("is nothing to another isolate's object, where one of the same count waits", async () => {
+    const call = {
+      ...{ method: "Chat", tenant: "t", sessionId: "s", requestId: "r", idempotencyKey: "" },
+    };
+    vi.resetModules();
+    const one = await import("./hand-over.js");
+    vi.resetModules();
+    const other = await import("./hand-over.js");
+    const mine = { call, request: ask("mine") };
+    const number = one.handOver(mine);
+    expect(other.handOver({ call, request: ask("theirs") })).not.toBe(number);
+    expect(other.takeHanded(number)).toBeUndefined();
+    expect(one.takeHanded(number)).toBe(mine);
+    // Who hears of it tries no more, and nobody else minds.
+    expect(one.handsOver()).toBe(true);
+    one.noteNotHanded();
+    expect([one.handsOver(), other.handsOver()]).toEqual([false, true]);
   });
 });

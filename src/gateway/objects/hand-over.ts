@@ -1,7 +1,8 @@
 /**
  * The short way of a turn's request to an object in the Worker's own isolate: it is handed over in memory, and the call carries its
  * number. Where sessions share objects the object is in this process, and with it in this isolate; an object that finds nothing
- * under the number says so, and gets the request as bytes, as everywhere else.
+ * under the number says so, and gets the request as bytes, as everywhere else. A number begins with its isolate's own name: several
+ * Workers may call one object.
  */
 import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
 import type { SamplingParams } from "../../gen/leanedge/v1/sampling_pb.js";
@@ -20,10 +21,15 @@ export const notHandedHeader = "x-session-not-handed";
 
 const handed = new Map<string, HandedCall>();
 let count = 0;
+/** This isolate's name: random, once a request is there to draw it in. */
+let isolate: string | undefined;
+/** Whether objects may be in this isolate: until one of them did not find a call. */
+let near = true;
 
 /** Hands a call over; its number. Who calls takes it back when the call has ended (`takeHanded`). */
 export function handOver(call: HandedCall): string {
-  const number = String(++count);
+  isolate ??= crypto.randomUUID();
+  const number = `${isolate}-${++count}`;
   handed.set(number, call);
   return number;
 }
@@ -33,6 +39,16 @@ export function takeHanded(number: string): HandedCall | undefined {
   const call = handed.get(number);
   handed.delete(number);
   return call;
+}
+
+/** Whether handing over is worth a try. */
+export function handsOver(): boolean {
+  return near;
+}
+
+/** Notes that an object did not find a call: objects are in another isolate then, and stay there as long as this one lives. */
+export function noteNotHanded(): void {
+  near = false;
 }
 
 /** A request as it would come out of its bytes; undefined where that takes the bytes. */

@@ -40,7 +40,15 @@ import { objectRestartsMax, resumeHashBytes } from "../limits.js";
 import { TextSha256 } from "../sha256.js";
 import { noteCounted } from "../metrics/watch-answer.js";
 import type { AnswerForm } from "./answer-format.js";
-import { asFromBytes, handOver, handedHeader, notHandedHeader, takeHanded } from "./hand-over.js";
+import {
+  asFromBytes,
+  handOver,
+  handedHeader,
+  handsOver,
+  notHandedHeader,
+  noteNotHanded,
+  takeHanded,
+} from "./hand-over.js";
 import {
   callHeader,
   countedHeader,
@@ -289,7 +297,7 @@ export class SessionClient {
   /** Calls the object for a turn: in memory where it can, as bytes otherwise. */
   async #turn(method: string, request: GenerateRequest, how: CallOptions): Promise<Response> {
     const place = this.#place();
-    const near = sharesObjects(this.#env) && isOwn(this.#env, "SESSION", place);
+    const near = sharesObjects(this.#env) && handsOver() && isOwn(this.#env, "SESSION", place);
     const handed = near ? asFromBytes(request) : undefined;
     if (handed !== undefined) {
       const { form = "frames", again = false, ...rest } = this.#call(method, how);
@@ -299,6 +307,7 @@ export class SessionClient {
         if (!response.headers.has(notHandedHeader)) {
           return response;
         }
+        noteNotHanded();
       } finally {
         takeHanded(number);
       }
