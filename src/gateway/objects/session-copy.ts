@@ -28,7 +28,7 @@ export interface SessionCopy {
   readonly worker: string;
   /** Where it is reached; empty where its name says it. */
   readonly address: string;
-  /** Messages that the log covers. */
+  /** Messages that the copied segments cover. */
   readonly messagesCovered: number;
   readonly turns: readonly CopiedTurn[];
   readonly messages: readonly CopiedMessage[];
@@ -67,6 +67,10 @@ export function copySession(
   const messages = store
     .messages(0, Number.MAX_SAFE_INTEGER)
     .filter((message) => message.turn <= turn);
+  const segments = store.segmentsUpTo(turn);
+  // Later turns may have replaced the log, or brought messages of a turn into it that no worker had accepted.
+  const logged = segments.at(-1)?.turn ?? 0;
+  const covered = messages.filter((message) => message.turn <= logged).length;
   return {
     tenant: session.tenant,
     sessionId: newSessionId,
@@ -82,7 +86,7 @@ export function copySession(
     plan: store.cache.plan(),
     worker: store.binding()?.worker ?? "",
     address: store.binding()?.address ?? "",
-    messagesCovered: Math.min(session.messagesCovered, messages.length),
+    messagesCovered: Math.min(session.messagesCovered, covered),
     turns: store.turnsUpTo(turn).map((record) => ({
       ...record,
       sampling: toBinary(SamplingParamsSchema, record.sampling),
@@ -94,7 +98,7 @@ export function copySession(
       answer: message.answer,
       createMs: message.createMs,
     })),
-    segments: store.segmentsUpTo(turn),
+    segments,
   };
 }
 

@@ -73,18 +73,11 @@ export class SessionForks {
 
   /** ForkSession. */
   async fork(call: SessionCall, request: ForkSessionRequest): Promise<ForkSessionResponse> {
-    const session = existingSession(this.#parts.store, call.sessionId);
     if (request.newSessionId === call.sessionId) {
+      existingSession(this.#parts.store, call.sessionId);
       throw alreadyExists(`session "${call.sessionId}" cannot be forked into itself`);
     }
-    const running = this.#parts.store.runningTurn();
-    const last = this.#parts.store.lastTurn();
-    if (request.turn > last) {
-      throw failedPrecondition(`turn ${request.turn} does not exist, the last turn is ${last}`);
-    }
-    if (running !== undefined && running.number === request.turn) {
-      throw failedPrecondition(`turn ${request.turn} has not ended`);
-    }
+    this.#source(call, request);
     const { env } = this.#parts;
     const { sessionId, tenant } = call;
     const place = sessionPlace(env, tenant, request.newSessionId);
@@ -93,6 +86,8 @@ export class SessionForks {
     let result = await stub.forkedFrom(tenant, request.newSessionId, from);
     if (result === undefined) {
       await this.#parts.limits.reserveSession(call.key, call.tenant, request.newSessionId);
+      // It may have been deleted meanwhile.
+      const session = this.#source(call, request);
       const copy = copySession(
         this.#parts.store,
         session,
@@ -111,6 +106,20 @@ export class SessionForks {
       );
     }
     return fromBinary(ForkSessionResponseSchema, result.view);
+  }
+
+  /** The session, whose turn can be forked. Throws where it cannot. */
+  #source(call: SessionCall, request: ForkSessionRequest): SessionRecord {
+    const session = existingSession(this.#parts.store, call.sessionId);
+    const running = this.#parts.store.runningTurn();
+    const last = this.#parts.store.lastTurn();
+    if (request.turn > last) {
+      throw failedPrecondition(`turn ${request.turn} does not exist, the last turn is ${last}`);
+    }
+    if (running !== undefined && running.number === request.turn) {
+      throw failedPrecondition(`turn ${request.turn} has not ended`);
+    }
+    return session;
   }
 
   /**
