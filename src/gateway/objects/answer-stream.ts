@@ -70,6 +70,8 @@ export function streamAnswer(options: AnswerStreamOptions): EventSource {
 class AnswerStream implements EventSource {
   readonly #options: AnswerStreamOptions;
   readonly #waits: StreamWaits;
+  /** Which life of the session's id it reads from. */
+  readonly #createMs: number | undefined;
   #offset: number;
   #announced: boolean | undefined;
   #promptTokensDone = 0;
@@ -78,6 +80,7 @@ class AnswerStream implements EventSource {
 
   constructor(options: AnswerStreamOptions) {
     this.#options = options;
+    this.#createMs = options.store.session()?.createMs;
     this.#offset = options.offset;
     this.#sentMs = options.clock.nowMs();
     this.#waits = new StreamWaits(options.clock, options.signal);
@@ -126,7 +129,7 @@ class AnswerStream implements EventSource {
     const events: GenerateResponse[] = [];
     const live = options.live();
     const turn = store.turn(options.turn);
-    if (turn === undefined) {
+    if (turn === undefined || store.session()?.createMs !== this.#createMs) {
       throw runner?.refusal ?? notFound(`turn ${options.turn} was withdrawn`);
     }
     if (this.#announced !== turn.accepted && this.#announced !== true) {
