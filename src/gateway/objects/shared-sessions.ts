@@ -115,7 +115,8 @@ export class SharedSessions implements KeptSessions {
     const { said } = resident;
     try {
       await this.#during(resident, () => resident.session.alarm());
-      if (resident.said === said) {
+      // One that is gone is due until its number is free: a reader that stopped may hold it.
+      if (resident.said === said && !resident.session.gone) {
         this.#occupants.setDue(resident.number, 0);
       }
     } catch (error) {
@@ -211,9 +212,11 @@ export class SharedSessions implements KeptSessions {
   /** Has the object's alarm come by then. */
   #arm(dueMs: number): void {
     if (dueMs < this.#alarmMs) {
-      this.#alarmMs = dueMs;
+      // One that is not known to come may be set all the same, for a session that was due when this object began.
+      const others = this.#alarmMs === Infinity ? this.#occupants.nextDueMs() : undefined;
+      this.#alarmMs = Math.min(dueMs, others ?? Infinity);
       // Where it is not stored the object itself is lost.
-      this.#ctx.waitUntil(this.#ctx.storage.setAlarm(dueMs));
+      this.#ctx.waitUntil(this.#ctx.storage.setAlarm(this.#alarmMs));
     }
   }
 
@@ -230,15 +233,22 @@ export class SharedSessions implements KeptSessions {
     }
   }
 
-  /** Forgets a session, and frees its number where nothing is stored under it. */
+  /**
+   * Forgets a session, and frees its number where nothing is stored under it. Never throws: it would fail the call that comes
+   * upon it, be it another session's. What storage did not take is done by an alarm.
+   */
   #forget({ name, number, session }: Resident): void {
     this.#residents.delete(name);
-    if (session.gone && this.#occupants.numbered(number) !== undefined) {
-      this.#ctx.storage.transactionSync(() => {
-        // Whoever gets the number finds nothing under it.
-        session.erase();
-        this.#occupants.remove(number);
-      });
+    try {
+      if (session.gone && this.#occupants.numbered(number) !== undefined) {
+        this.#ctx.storage.transactionSync(() => {
+          // Whoever gets the number finds nothing under it.
+          session.erase();
+          this.#occupants.remove(number);
+        });
+      }
+    } catch (error) {
+      log("error", "session.not_erased", errorFields(error, "stack"));
     }
   }
 }

@@ -15,6 +15,7 @@ import {
   sequenceOf,
   sessionClient,
   sessionObject,
+  setAlarm,
   testEnv,
   user,
 } from "../testing/gateway-clients.js";
@@ -52,6 +53,13 @@ function say(sessionId: string, turn: number, text: string): ReturnType<typeof r
 async function transcript(sessionId: string): Promise<(string | undefined)[]> {
   const { messages } = await client.listMessages({ sessionId });
   return messages.map(({ message }) => message?.text);
+}
+
+/** Loses the object of a session, with all that its memory held. */
+async function crash(sessionId: string): Promise<void> {
+  await runInDurableObject(sessionObject(tenant, sessionId), (_instance, state) => {
+    state.abort("a crash, as the test wants it");
+  }).catch(() => undefined);
 }
 
 /** What the object of a session stores of its own about a session. */
@@ -124,6 +132,47 @@ describe("sessions of one object", () => {
     await vi.waitFor(async () => expect(await occupant(known)).toBeUndefined());
     await client.createSession({ sessionId: known, title: "again" });
     expect((await client.getSession({ sessionId: known })).session?.title).toBe("again");
+  });
+
+  it("leave nothing behind when a reader that stopped outlives them", async () => {
+    const [gone = ""] = together(1);
+    const leave = new AbortController();
+    const messages = [scripted({ tokens: 512 })];
+    const request = { sessionId: gone, model: "scripted", turn: 1, messages };
+    await client.generate(request, { signal: leave.signal })[Symbol.asyncIterator]().next();
+    await vi.waitFor(async () =>
+      expect((await client.getSession({ sessionId: gone })).session?.runningTurn).toBe(0),
+    );
+    await client.deleteSession({ sessionId: gone });
+    // What workers are told is over, too.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await ringAlarm(tenant, gone);
+    expect(await occupant(gone)).toBeDefined();
+    leave.abort();
+    await crash(gone);
+    await ringAlarm(tenant, gone);
+    expect(await occupant(gone)).toBeUndefined();
+  });
+
+  it("are deleted where storage does not let their number go, and it goes later", async () => {
+    const [stays = "", stuck = ""] = together(2);
+    await say(stays, 1, "here");
+    await client.createSession({ sessionId: stuck });
+    await inStorage(tenant, stuck, ({ sql }, number) => {
+      sql.exec(
+        `CREATE TRIGGER stuck BEFORE DELETE ON occupant WHEN old.number = ${number} BEGIN SELECT RAISE(ABORT, 'stuck'); END`,
+      );
+    });
+    await client.deleteSession({ sessionId: stuck });
+    expect((await errorOf(client.getSession({ sessionId: stuck }))).code).toBe(Code.NotFound);
+    expect((await transcript(stays)).length).toBe(2);
+    await ringAlarm(tenant, stuck);
+    expect(await occupant(stuck)).toBeDefined();
+    await inStorage(tenant, stuck, ({ sql }) => {
+      sql.exec("DROP TRIGGER stuck");
+    });
+    await ringAlarm(tenant, stuck);
+    expect(await occupant(stuck)).toBeUndefined();
   });
 });
 
@@ -214,6 +263,21 @@ describe("the alarm", () => {
     expect(nextMs).toBeLessThanOrEqual(farMs);
   });
 
+  it("comes in time for a session that was due before the object began anew", async () => {
+    const [due = "", other = ""] = together(2);
+    await say(due, 1, "here");
+    // What it tells the index is through.
+    await ringAlarm(tenant, due);
+    await crash(due);
+    const dueMs = Date.now() + 20_000;
+    await inStorage(tenant, due, (storage, number) => setAlarm(storage, number, dueMs));
+    await client.createSession({ sessionId: other });
+    const alarmMs = await runInDurableObject(sessionObject(tenant, due), (_instance, { storage }) =>
+      storage.getAlarm(),
+    );
+    expect(alarmMs).toBeLessThanOrEqual(dueMs);
+  });
+
   it("finds what a lost object left undone", async () => {
     const [lost = "", other = ""] = together(2);
     await say(other, 1, "here");
@@ -224,9 +288,7 @@ describe("the alarm", () => {
       { signal: leave.signal },
     );
     await stream[Symbol.asyncIterator]().next();
-    await runInDurableObject(sessionObject(tenant, lost), (_instance, state) => {
-      state.abort("a crash, as the test wants it");
-    }).catch(() => undefined);
+    await crash(lost);
     leave.abort();
     const { dueMs = 0 } = (await occupant(lost)) ?? {};
     expect(dueMs).toBeGreaterThan(0);
