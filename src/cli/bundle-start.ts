@@ -1,4 +1,4 @@
-/** What `leanedge bundle` says to the script that starts several processes of a bundle (start-bundle.ts). */
+/** What `leanedge bundle` says to the script that starts the processes of a bundle (start-bundle.ts). */
 
 /** Name of the file beside the script that holds it, as JSON. */
 export const startFile = "start.json";

@@ -7,7 +7,8 @@ import { packagePath } from "./repository.js";
 import { startFile, type BundleStart } from "./bundle-start.js";
 import { processVariable } from "./gateway-processes.js";
 import { sessionObjectsVariable } from "../gateway/objects/shared-name.js";
-import { askedSessionObjects, settleSessionObjects } from "./session-objects.js";
+import { askedSessionObjects, objectsInWords, settleSessionObjects } from "./session-objects.js";
+import { refuseHeld } from "./storage-hold.js";
 import { listenedAddress, writeWorkerdConfig } from "./workerd-config.js";
 
 /** Variables that the bundle gives itself. */
@@ -41,24 +42,22 @@ export async function bundle(options: BundleOptions): Promise<string[]> {
     .filter((name) => /^LEANEDGE_[A-Z_]+$/.test(name) && !ownVariables.includes(name))
     .sort();
   const asked = options.sessionObjects ?? askedSessionObjects(process.env);
+  await refuseHeld(storage, "spread");
   const objects = await settleSessionObjects(storage, asked, processes);
   await bundleGateway(out);
-  // What starts several processes says it to each.
-  const sessionObjects = processes === 1 ? objects : undefined;
+  // One process has it in its configuration, for a workerd that is started without the starter; several are told by that.
+  const [sessionObjects, started] = processes === 1 ? [objects, objects] : [undefined, asked];
   const config = await writeWorkerdConfig({ bundle: out, ...options, sessionObjects, variables });
-  const start =
-    processes === 1
-      ? `npx workerd serve ${config}`
-      : `npx --package workerd node ${await writeStarter({ ...options, sessionObjects: asked })}`;
+  const starter = await writeStarter({ ...options, sessionObjects: started });
   return [
     `gateway: ${config}`,
     `variables: ${variables.join(", ") || "none"}`,
-    `sessions: ${objects === 0 ? "an object each" : `in ${objects} objects`}`,
-    `start: ${start}`,
+    `sessions: ${objects === 0 ? "" : "in "}${objectsInWords(objects)}`,
+    `start: npx --package workerd node ${starter}`,
   ];
 }
 
-/** Writes what starts several processes, and with what (start-bundle.ts). Returns its path. */
+/** Writes what starts the processes, and with what (start-bundle.ts). Returns its path. */
 async function writeStarter(options: BundleOptions): Promise<string> {
   const { out, storage, listen, processes, sessionObjects } = options;
   const start: BundleStart = {

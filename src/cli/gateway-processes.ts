@@ -14,6 +14,7 @@ import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { sessionObjectsVariable } from "../gateway/objects/shared-name.js";
 import { askedSessionObjects, settleSessionObjects } from "./session-objects.js";
+import { holdStorage, type StorageHold } from "./storage-hold.js";
 import { storageOf, storageParts } from "./storage-parts.js";
 
 /** What to start. */
@@ -56,17 +57,31 @@ export const processVariable = "LEANEDGE_PROCESS";
 
 /** Longest start, in milliseconds. */
 const startMsMax = 60_000;
-/** How the streams of a process are numbered: what it says of itself, and the socket that clients come to. */
+/** How the streams of a process are numbered: what it says of itself, the socket that clients come to, and behind it what holds the storage. */
 const controlFd = 3;
 const clientsFd = 4;
 
 /**
  * Starts them and waits until all listen.
- * @throws Error where the storage is of another number of processes, or its sessions are in another number of objects, the
- * address is taken, or one ends before it listens
+ * @throws Error where another gateway or a move has the storage, it is of another number of processes, or its sessions are in
+ * another number of objects, the address is taken, or one ends before it listens
  */
 export async function startGatewayProcesses(
   options: GatewayProcessesOptions,
+): Promise<GatewayProcesses> {
+  await mkdir(options.storage, { recursive: true });
+  const hold = await holdStorage(options.storage, "gateway");
+  try {
+    return await startHeld(options, hold);
+  } catch (error) {
+    await hold.release();
+    throw error;
+  }
+}
+
+async function startHeld(
+  options: GatewayProcessesOptions,
+  hold: StorageHold,
 ): Promise<GatewayProcesses> {
   const { processes, storage, folders = {}, env, output } = options;
   await checkStorage(storage, processes);
@@ -97,7 +112,7 @@ export async function startGatewayProcesses(
         options.config,
       ],
       {
-        stdio: ["ignore", output, output, "pipe", clients.fd],
+        stdio: ["ignore", output, output, "pipe", clients.fd, hold.fd],
         env: {
           ...env,
           [processVariable]: `${index}/${processes}`,
@@ -123,6 +138,7 @@ export async function startGatewayProcesses(
     for (const child of children) child.kill("SIGKILL");
     await Promise.all(ends);
     await removeSockets();
+    await hold.release();
   }
   const exited = new Promise<number | null>((resolve) => {
     for (const end of ends) {
@@ -166,7 +182,6 @@ function objectPlaces(sockets: string, index: number, count: number): string[] {
  * would begin anew what another one has.
  */
 async function checkStorage(storage: string, processes: number): Promise<void> {
-  await mkdir(storage, { recursive: true });
   const other = (await storageParts(storage)).find(({ count }) => count !== processes);
   if (other !== undefined) {
     throw new Error(

@@ -39,7 +39,7 @@ export async function settleSessionObjects(
   const stored = await storedSessionObjects(storage);
   if (stored !== undefined && asked !== undefined && stored !== asked) {
     throw new Error(
-      `the sessions in ${storage} are kept in ${inWords(stored)}, not in ${inWords(asked)}: ` +
+      `the sessions in ${storage} are kept in ${objectsInWords(stored)}, not in ${objectsInWords(asked)}: ` +
         (stored === 0 || asked > 0
           ? spreadHint(storage, processes, asked)
           : "that is for a new storage only"),
@@ -68,7 +68,7 @@ export async function storedSessionObjects(storage: string): Promise<number | un
 export function checkProcesses(storage: string, objects: number, processes: number): void {
   if (objects > 0 && processes > objects) {
     throw new Error(
-      `${processes} gateway processes cannot serve ${storage}: its sessions are kept in ${inWords(objects)}, ` +
+      `${processes} gateway processes cannot serve ${storage}: its sessions are kept in ${objectsInWords(objects)}, ` +
         `each by one process; ${spreadHint(storage, processes)}`,
     );
   }
@@ -80,7 +80,8 @@ function spreadHint(storage: string, processes: number, objects?: number): strin
   return `"leanedge spread --storage ${storage} --processes ${processes}${more}" moves them`;
 }
 
-function inWords(objects: number): string {
+/** Says in how many objects sessions are kept. */
+export function objectsInWords(objects: number): string {
   if (objects === 0) return "an object each";
   return objects === 1 ? "1 object that they share" : `${objects} objects that they share`;
 }

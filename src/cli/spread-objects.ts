@@ -7,7 +7,7 @@
  * that was interrupted goes on where it was: all that lies in the wrong place is moved, wherever it came from.
  */
 import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { sharedName } from "../gateway/objects/shared-name.js";
 import { ownerOfId, ownerOfShared } from "../gateway/processes/object-owner.js";
@@ -20,6 +20,7 @@ import {
   storedSessionObjects,
   writeObjects,
 } from "./session-objects.js";
+import { holdStorage } from "./storage-hold.js";
 import { storageOf, storageParts, type StoragePart } from "./storage-parts.js";
 
 /** A file of an object. */
@@ -39,17 +40,36 @@ export interface Moved {
  * @param processes how many will serve them, 1 to 64
  * @param asked how many objects are to hold the sessions, 0 (one a session) to 1024; undefined: as many as processes where
  * sessions share objects
- * @throws Error where a gateway runs over it, its sessions cannot be kept so, or the file system or a database refuses
+ * @throws Error where there is none, a gateway or another move has it, its sessions cannot be kept so, or the file system or a database
+ * refuses
  */
 export async function spreadObjects(
   storage: string,
   processes: number,
   asked?: number,
 ): Promise<Moved> {
-  for (const { path } of await classFolders(await storageParts(storage))) {
-    checkUnused(join(path, alarmsFile), await readdir(path));
+  await readdir(storage).catch((cause: unknown) => {
+    throw new Error(`there is no storage in ${storage}`, { cause });
+  });
+  const hold = await holdStorage(storage, "spread");
+  const locks = new Map<string, DatabaseSync>();
+  try {
+    await lockAlarms(storage, locks);
+    return await spreadLocked(storage, processes, asked, locks);
+  } finally {
+    for (const database of locks.values()) database.close();
+    await hold.release();
   }
+}
+
+async function spreadLocked(
+  storage: string,
+  processes: number,
+  asked: number | undefined,
+  locks: Map<string, DatabaseSync>,
+): Promise<Moved> {
   await endMove(storage);
+  await checkOnce(storage);
   const stored = await storedSessionObjects(storage);
   const objects = asked ?? (stored === 0 ? 0 : processes);
   checkProcesses(storage, objects, processes);
@@ -58,12 +78,17 @@ export async function spreadObjects(
   const sessions = moves ? await moveSessions(storage, stored, objects, processes) : undefined;
   return {
     ...(sessions === undefined ? {} : { sessions }),
-    objects: await moveObjects(storage, processes, objects),
+    objects: await moveObjects(storage, processes, objects, locks),
   };
 }
 
 /** Moves objects to the processes that will keep them, where so many hold the sessions. Returns how many were moved. */
-async function moveObjects(storage: string, processes: number, objects: number): Promise<number> {
+async function moveObjects(
+  storage: string,
+  processes: number,
+  objects: number,
+  locks: Map<string, DatabaseSync>,
+): Promise<number> {
   const owner = ownerAmong(processes, objects);
   const sources = (await storageParts(storage)).filter(({ count }) => count !== processes);
   let moved = 0;
@@ -75,6 +100,7 @@ async function moveObjects(storage: string, processes: number, objects: number):
     const target = (id: string): string => targets[owner(className, id)] ?? "";
     moved += await moveDatabases(path, target);
     if ((await readdir(path)).includes(alarmsFile)) {
+      unlockAlarms(className, locks);
       await moveAlarms(join(path, alarmsFile), target);
     }
     await rmdir(path);
@@ -110,16 +136,53 @@ function ownerAmong(processes: number, objects: number): (classKey: string, id: 
   };
 }
 
-/** Refuses a database that somebody has open: in its mode one that is opened for oneself alone has no others. */
-function checkUnused(path: string, files: readonly string[]): void {
-  if (!files.includes(alarmsFile)) return;
-  const database = new DatabaseSync(path);
-  try {
-    database.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT");
-  } catch (cause) {
-    throw new Error(`a gateway runs over ${path}: end it first`, { cause });
-  } finally {
+/**
+ * Opens the alarms of all classes for itself alone: nobody may have them open. What has not asked for the storage (storage-hold.ts), a
+ * plain workerd, does not start while they are: it opens those of all classes first. Those of the sessions are closed again, since
+ * their folders go.
+ */
+async function lockAlarms(storage: string, locks: Map<string, DatabaseSync>): Promise<void> {
+  for (const { className, path } of await classFolders(await storageParts(storage))) {
+    if (!(await readdir(path)).includes(alarmsFile)) continue;
+    const database = new DatabaseSync(join(path, alarmsFile));
+    try {
+      database.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT");
+    } catch (cause) {
+      database.close();
+      throw new Error(`a gateway runs over ${join(path, alarmsFile)}: end it first`, { cause });
+    }
+    if (className === sessionClassKey) database.close();
+    else locks.set(path, database);
+  }
+}
+
+/** Closes the alarms of a class, wherever they are. */
+function unlockAlarms(className: string, locks: Map<string, DatabaseSync>): void {
+  for (const [path, database] of locks) {
+    if (basename(path) !== className) continue;
     database.close();
+    locks.delete(path);
+  }
+}
+
+/**
+ * Refuses an object that is there twice: a move, interrupted or not, leaves each once. A gateway of another number of processes than
+ * the storage is for, which nothing started that looks, has made new ones of the same names.
+ */
+async function checkOnce(storage: string): Promise<void> {
+  const seen = new Map<string, string>();
+  for (const { className, path } of await classFolders(await storageParts(storage))) {
+    for (const file of await readdir(path)) {
+      if (objectFile.exec(file)?.groups?.["kind"] !== "") continue;
+      const other = seen.get(`${className}/${file}`);
+      if (other !== undefined) {
+        throw new Error(
+          `${join(other, file)} and ${join(path, file)} are the same object: gateways with different numbers of processes ran over ` +
+            `${storage}; take the folders of the one whose objects are not to stay out of it`,
+        );
+      }
+      seen.set(`${className}/${file}`, path);
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import { sharedName } from "../gateway/objects/shared-name.js";
 import { ownerOfId } from "../gateway/processes/object-owner.js";
 import { objectId } from "./object-id.js";
 import { packagePath } from "./repository.js";
+import { holdStorage } from "./storage-hold.js";
 
 const className = "leanedge-SessionObject";
 const ids = Array.from({ length: 9 }, (_, index) =>
@@ -101,5 +102,32 @@ describe("leanedge spread", () => {
     await expect(spread(6, "--session-objects", "5")).rejects.toThrow(
       /6 gateway processes cannot serve .*: its sessions are kept in 5 objects that they share/,
     );
+  });
+
+  it("moves nothing while a gateway has the storage, or where there is none", async () => {
+    const gateway = await holdStorage(storage, "gateway");
+    await expect(spread(2)).rejects.toThrow(`a gateway runs over ${storage}: end it first`);
+    await gateway.release();
+    await expect(spread(2, "--storage", join(storage, "none"))).rejects.toThrow(
+      `there is no storage in ${join(storage, "none")}`,
+    );
+  });
+
+  it("replaces no object by one of the same name", async () => {
+    await rm(storage, { recursive: true });
+    const [id = ""] = ids;
+    // Of the gateway of before a move, which somebody has started once more.
+    const stray = join(storage, className);
+    await mkdir(stray, { recursive: true });
+    await writeFile(join(stray, databaseOf(id)), "begun anew");
+    await write(ownerOfId(id, 2), [databaseOf(id)]);
+    const own = join(storage, `${ownerOfId(id, 2)}-of-2`, className);
+    const left = (await readdir(storage, { recursive: true })).sort();
+    await expect(spread(2)).rejects.toThrow("are the same object");
+    expect((await readdir(storage, { recursive: true })).sort()).toEqual(left);
+    expect(await readFile(join(own, databaseOf(id)), "utf8")).toBe(databaseOf(id));
+
+    await rm(stray, { recursive: true });
+    expect(await spread(2)).toContain("0 objects moved");
   });
 });

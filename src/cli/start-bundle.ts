@@ -12,20 +12,21 @@ import { runProgram } from "./run-program.js";
 const folder = fileURLToPath(new URL(".", import.meta.url));
 const start = JSON.parse(await readFile(join(folder, startFile), "utf8")) as BundleStart;
 await runProgram(async () => {
-  const gateway = await startGatewayProcesses({
+  const starting = startGatewayProcesses({
     ...start,
     workerd: process.env["LEANEDGE_WORKERD"] ?? "workerd",
     config: join(folder, "workerd.capnp"),
     env: process.env,
     output: "inherit",
   });
+  // Also while they start: none may be left behind.
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.once(name, () => {
-      void gateway.stop().then(() => process.exit(0));
+      void starting.then((started) => started.stop()).finally(() => process.exit(0));
     });
   }
-  console.log(
-    `leanedge listens on ${start.host}, port ${gateway.port}, with ${start.processes} processes`,
-  );
+  const gateway = await starting;
+  const processes = start.processes === 1 ? "1 process" : `${start.processes} processes`;
+  console.log(`leanedge listens on ${start.host}, port ${gateway.port}, with ${processes}`);
   process.exitCode = (await gateway.exited) ?? 1;
 });

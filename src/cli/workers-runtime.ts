@@ -26,16 +26,18 @@ async function runWorkerd(): Promise<void> {
     ...{ bundle, storage, assets, processes, variables: Object.keys(vars) },
     listen: listenAddress(host, port),
   });
-  const gateway = await startGatewayProcesses({
+  const starting = startGatewayProcesses({
     ...{ workerd: workerd.default, config, processes, sessionObjects, host, port, storage },
     env: { ...process.env, ...vars },
     output: "inherit",
   });
   const end = (): void => {
-    void gateway.stop().then(() => process.exit(0));
+    void starting.then((started) => started.stop()).finally(() => process.exit(0));
   };
   process.once("disconnect", end);
   process.once("SIGTERM", end);
+  if (!process.connected) end();
+  const gateway = await starting;
   void gateway.exited.then((code) => process.exit(code ?? 1));
   process.send?.("ready");
 }
