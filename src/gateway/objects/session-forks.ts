@@ -4,7 +4,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { ForkSessionResponseSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { ForkSessionRequest, ForkSessionResponse } from "../../gen/leanedge/v1/session_pb.js";
 import { errorFields } from "../../log/log-line.js";
-import { alreadyExists, failedPrecondition } from "../errors.js";
+import { alreadyExists, failedPrecondition, unavailable } from "../errors.js";
 import { workerUnaryTimeoutMs } from "../limits.js";
 import { log } from "../log.js";
 import { engineDirectory } from "../worker-client/directory.js";
@@ -83,7 +83,7 @@ export class SessionForks {
     const place = sessionPlace(env, tenant, request.newSessionId);
     const stub = objectNamed(env, "SESSION", place);
     const from = { sessionId, turn: request.turn };
-    let result = await stub.forkedFrom(tenant, request.newSessionId, from);
+    let result = await ofTarget(stub.forkedFrom(tenant, request.newSessionId, from));
     if (result === undefined) {
       await this.#parts.limits.reserveSession(call.key, call.tenant, request.newSessionId);
       // It may have been deleted meanwhile.
@@ -95,7 +95,7 @@ export class SessionForks {
         request.newSessionId,
         call.key?.keyId ?? "",
       );
-      result = await stub.importCopy(copy);
+      result = await ofTarget(stub.importCopy(copy));
       if (result.taken) {
         await this.#shareCache(session, request.turn, copy, result.sequenceId);
       }
@@ -161,5 +161,15 @@ export class SessionForks {
 
   #view(session: SessionRecord): ForkSessionResponse {
     return create(ForkSessionResponseSchema, { session: sessionView(this.#parts.store, session) });
+  }
+}
+
+/** What the target's object says. One that was lost is UNAVAILABLE to the caller: who forks again finds the fork, or makes it. */
+async function ofTarget<T>(said: Promise<T>): Promise<T> {
+  try {
+    return await said;
+  } catch (error) {
+    log("warn", "fork.target_lost", errorFields(error));
+    throw unavailable("the object of the new session restarted; the call may be retried");
   }
 }

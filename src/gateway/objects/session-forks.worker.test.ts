@@ -13,6 +13,7 @@ import {
   sessionClient,
   words,
 } from "../testing/gateway-clients.js";
+import { SessionObject } from "./session-object.js";
 
 let tenant: string;
 let client: Client<typeof SessionService>;
@@ -24,6 +25,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.restoreAllMocks();
   await scriptedEngine().changeTemplate("template-1");
 });
 
@@ -67,6 +69,16 @@ describe("the model of a fork reads", () => {
       scripted({ acceptDelayMs: 10_000 }, "two").text,
       said("else"),
     ]);
+  });
+});
+
+describe("a fork whose object is lost under the call", () => {
+  it.each(["forkedFrom", "importCopy"] as const)("may be made again (%s)", async (method) => {
+    await say("from", 1, "one");
+    vi.spyOn(SessionObject.prototype, method).mockRejectedValueOnce(new Error("a crash"));
+    const fork = { sessionId: "from", turn: 1, newSessionId: "fork" };
+    expect((await errorOf(client.forkSession(fork))).code).toBe(Code.Unavailable);
+    expect((await client.forkSession(fork)).session?.lastTurn).toBe(1);
   });
 });
 
