@@ -272,7 +272,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
       if (entry.origin === "registered" && status.worker !== entry.name) {
         throw new Error(`${address} answers as worker "${status.worker}"`);
       }
-      if (entry.address !== address) {
+      if (entry.address !== address || !this.#roster.has(entry)) {
         return;
       }
       const { running, queued, sequences, draining } = status;

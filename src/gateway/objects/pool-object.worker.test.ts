@@ -114,6 +114,62 @@ describe("PoolObject", () => {
     expect(await stub.heartbeat(beat(worker))).toEqual({ kind: "unknown" });
   });
 
+  describe("a worker that answers when its process has left", () => {
+    /** Holds the first answer back. Flags, since no object may wait for what another one does. */
+    async function registerHeld(
+      stub: ReturnType<typeof newPool>["stub"],
+      worker: string,
+    ): Promise<{ readonly release: () => Promise<void> }> {
+      const send = globalThis.fetch;
+      const first = { asked: false, held: true, answered: false };
+      vi.stubGlobal("fetch", async (input: string, init?: RequestInit) => {
+        const isFirst = !first.asked;
+        first.asked = true;
+        const response = await send(input, init);
+        while (isFirst && first.held) {
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        first.answered ||= isFirst;
+        return response;
+      });
+      await stub.register(registration(worker));
+      await vi.waitFor(() => expect(first.asked).toBe(true));
+      return {
+        async release() {
+          first.held = false;
+          await vi.waitFor(() => expect(first.answered).toBe(true));
+          // The object reads it and stores what it says.
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        },
+      };
+    }
+
+    it("does not come back with the next start of the pool", async () => {
+      const { stub } = newPool();
+      const worker = newWorker();
+      const { release } = await registerHeld(stub, worker);
+      expect(await stub.deregister(worker, `${worker}-1`)).toBe(true);
+      await release();
+      await evictDurableObject(stub);
+      expect(await stateIn(stub, worker)).toBe("gone");
+    });
+
+    it("does not put its later process out with the next start of the pool", async () => {
+      const { stub } = newPool();
+      const worker = newWorker();
+      const { release } = await registerHeld(stub, worker);
+      const later = { incarnation: `${worker}-2`, startMs: 2 };
+      await stub.register(registration(worker, later));
+      await vi.waitFor(async () => expect(await stateIn(stub, worker)).toBe("ready"));
+      await release();
+      await evictDurableObject(stub);
+      expect(await stub.heartbeat(beat(worker, { incarnation: later.incarnation }))).toEqual({
+        kind: "member",
+        state: "ready",
+      });
+    });
+  });
+
   it("knows no worker that people name wrongly", async () => {
     expect(await newPool().stub.operate("nobody", "drain")).toBeUndefined();
   });

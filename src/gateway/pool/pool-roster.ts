@@ -65,6 +65,11 @@ export class PoolRoster {
     return [...this.#entries.values()].find((entry) => entry.name === name);
   }
 
+  /** Whether an entry is still in: its process may have left, or a later one have taken its place. */
+  has(entry: PoolEntry): boolean {
+    return this.#entries.get(entry.worker) === entry;
+  }
+
   /** Enters a process; a later one takes the place of an earlier one. */
   register(request: Registration, nowMs: number): MemberAnswer {
     const worker = `pool:${this.#pool}/${request.name}`;
