@@ -26,6 +26,9 @@ import { storageOf, storageParts, type StoragePart } from "./storage-parts.js";
 /** A file of an object. */
 const objectFile = /^(?<id>[0-9a-f]{64})\.sqlite(?<kind>|-wal|-shm|-journal)$/;
 
+/** Engines store nothing, and where one is follows from its name (object-owner.ts): one may be left where another number of processes had it. */
+const engineClassKey = "leanedge-EngineObject";
+
 /** What was moved. */
 export interface Moved {
   /** Sessions to another number of objects; undefined: none were to be, or they were by a move that was interrupted. */
@@ -172,6 +175,7 @@ function unlockAlarms(className: string, locks: Map<string, DatabaseSync>): void
 async function checkOnce(storage: string): Promise<void> {
   const seen = new Map<string, string>();
   for (const { className, path } of await classFolders(await storageParts(storage))) {
+    if (className === engineClassKey) continue;
     for (const file of await readdir(path)) {
       if (objectFile.exec(file)?.groups?.["kind"] !== "") continue;
       const other = seen.get(`${className}/${file}`);

@@ -128,6 +128,13 @@ describe("leanedge spread", () => {
     expect(await readFile(join(own, databaseOf(id)), "utf8")).toBe(databaseOf(id));
 
     await rm(stray, { recursive: true });
-    expect(await spread(2)).toContain("0 objects moved");
+    // An engine is where its name leads, which may be two processes: it stores nothing.
+    for (const index of [0, 1]) {
+      const engines = join(storage, `${index}-of-2`, "leanedge-EngineObject");
+      await mkdir(engines, { recursive: true });
+      await writeFile(join(engines, databaseOf(id)), "");
+    }
+    expect(await spread(1)).toContain("3 objects moved");
+    expect(await readdir(join(storage, "leanedge-EngineObject"))).toEqual([databaseOf(id)]);
   });
 });
