@@ -12,6 +12,7 @@ import {
   store,
   storeShared,
 } from "../../test/support/stored-sessions.js";
+import { ownerOfId } from "../gateway/processes/object-owner.js";
 import { endMove, moveSessions } from "./move-sessions.js";
 import { objectId } from "./object-id.js";
 import { sessionClassKey, settleSessionObjects } from "./session-objects.js";
@@ -165,14 +166,68 @@ describe("sessions that share objects", () => {
     }
   });
 
-  it("do not get an object each", async () => {
-    await storeShared(storage, 2, 3);
-    const left = await readdir(storage, { recursive: true });
-    await expect(spreadObjects(storage, 1, 0)).rejects.toThrow(
-      `the sessions in ${storage} share objects, and stay so: an object each is for a new storage only`,
+  it("get an object each again, as they were before they shared any", async () => {
+    await store(
+      storage,
+      "t/deleted",
+      `${makes("deletion")}; INSERT INTO deletion VALUES (1, 't', 'deleted', 7)`,
     );
+    for (const [id, dueMs] of [
+      ["s0", 0],
+      ["s1", 1_795_000_000_001],
+      ["s2", 0],
+    ] as const) {
+      await store(storage, `t/${id}`, ownSession(id, dueMs));
+    }
+    const each = async (processes: number): Promise<unknown> => {
+      const names = ["t/s0", "t/s1", "t/s2", "t/deleted"];
+      const objects: unknown[] = [];
+      for (const name of names) {
+        const id = objectId(sessionClassKey, name);
+        const part = storageOf(storage, ownerOfId(id, processes), processes);
+        const database = new DatabaseSync(join(part, sessionClassKey, `${id}.sqlite`));
+        const tables = database
+          .prepare("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+          .all();
+        for (const { name: table } of tables) {
+          const query = database.prepare(`SELECT * FROM ${String(table)}`);
+          query.setReadBigInts(true);
+          const rows = query.all();
+          if (rows.length > 0) objects.push({ id, table, rows });
+        }
+        database.close();
+      }
+      return objects;
+    };
+    const before = await each(1);
+    await spreadObjects(storage, 2, 3);
     await expect(spreadObjects(storage, 3, 2)).rejects.toThrow("3 gateway processes cannot serve");
-    expect(await readdir(storage, { recursive: true })).toEqual(left);
+    expect(await spreadObjects(storage, 2, 0)).toEqual({ sessions: 4, objects: 0 });
+    expect(await readFile(join(storage, "sessions.json"), "utf8")).toBe('{"objects":0}\n');
+    expect(await each(2)).toEqual(before);
+    const id = objectId(sessionClassKey, "t/s1");
+    for (const process of [0, 1]) {
+      const path = join(storageOf(storage, process, 2), sessionClassKey, "metadata.sqlite");
+      const database = new DatabaseSync(path);
+      const alarms = database
+        .prepare("SELECT actor_id AS id, actor_name AS name FROM _cf_ALARM")
+        .all();
+      database.close();
+      expect(alarms).toEqual(process === ownerOfId(id, 2) ? [{ id, name: "t/s1" }] : []);
+    }
+  });
+
+  it("leave nothing on the disk where it takes no more of them", async () => {
+    await storeShared(storage, 2, 3);
+    const { sessions: had } = await found(storage);
+    const path = join(storage, sessionClassKey, sharedFile(1));
+    const broken = new DatabaseSync(path);
+    // Nothing may be stored without it, as on a full disk.
+    broken.exec("ALTER TABLE message DROP COLUMN text");
+    broken.close();
+    await expect(spreadObjects(storage, 1)).rejects.toThrow("NOT NULL constraint failed");
+    expect((await readdir(storage)).sort()).toEqual([sessionClassKey, "sessions.json"]);
+    expect(Object.keys((await found(storage)).sessions)).toEqual(Object.keys(had));
   });
 
   it("are not moved where no gateway finds one of them", async () => {

@@ -1,5 +1,5 @@
 /**
- * Moves sessions to another number of objects that they share. No gateway may run over their storage meanwhile.
+ * Moves sessions to another number of objects that they share, or into one each. No gateway may run over their storage meanwhile.
  *
  * It may be interrupted anywhere, and goes on when it is called again. In the storage's folder:
  *
@@ -14,21 +14,39 @@
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { sharedName, sharedOf } from "../gateway/objects/shared-name.js";
-import { ownerOfShared } from "../gateway/processes/object-owner.js";
+import { ownerOfId, ownerOfShared } from "../gateway/processes/object-owner.js";
 import { alarmsFile, writeAlarms, type ObjectAlarm } from "./object-alarms.js";
 import { objectId } from "./object-id.js";
 import { movedFolder, sessionClassKey, sessionsFile, writeObjects } from "./session-objects.js";
-import { SharedDatabase, sessionsIn, type RenumberedSession } from "./session-rows.js";
+import {
+  SessionDatabase,
+  sessionsIn,
+  type RenumberedSession,
+  type StoredSession,
+} from "./session-rows.js";
 import { storageOf, storageParts } from "./storage-parts.js";
 
 /** What renames a file or a folder: all that counts of a move. */
 export type Rename = (from: string, to: string) => Promise<void>;
 
-/** Sessions of an object that there is, with the indices of the objects that they go to. */
+/** An object that sessions go to. */
+interface Target {
+  readonly id: string;
+  readonly name: string;
+  /** The process that will keep it. */
+  readonly owner: number;
+}
+
+/** Sessions of an object that there is, with the objects that they go to. */
 interface Source {
   readonly id: string;
   readonly path: string;
-  readonly sessions: readonly (RenumberedSession & { readonly index: number })[];
+  readonly sessions: readonly (RenumberedSession & { readonly target: Target })[];
+}
+
+/** What is read of it. */
+interface StoredSource extends Omit<Source, "sessions"> {
+  readonly sessions: readonly StoredSession[];
 }
 
 /**
@@ -36,10 +54,10 @@ interface Source {
  *
  * @param storage folder that keeps the objects
  * @param from how many objects hold the sessions, 0: one each
- * @param to how many are to, 1 to 1024
+ * @param to how many are to, 0 to 1024
  * @param processes how many will serve them, 1 to 64
  * @returns how many sessions there are
- * @throws Error where each is to get an object of its own, or one is in an object in which nobody would look for it
+ * @throws Error where one is in an object in which nobody would look for it; the storage is as it was, then
  */
 export async function moveSessions(
   storage: string,
@@ -48,18 +66,19 @@ export async function moveSessions(
   processes: number,
   move: Rename = rename,
 ): Promise<number> {
-  if (to === 0) {
-    throw new Error(
-      `the sessions in ${storage} share objects, and stay so: an object each is for a new storage only`,
-    );
-  }
   const moving = join(storage, "moving");
   await rm(moving, { recursive: true, force: true });
-  const sources = numbered(await readSources(storage, from, move), to);
-  await mkdir(join(moving, "old"), { recursive: true });
-  await build(join(moving, "new"), sources, processes);
-  await writeObjects(moving, to);
-  await syncAll(moving);
+  const sources = numbered(await readSources(storage, from, move), targets(to, processes));
+  try {
+    await mkdir(join(moving, "old"), { recursive: true });
+    await build(join(moving, "new"), sources, to, processes);
+    await writeObjects(moving, to);
+    await syncAll(moving);
+  } catch (error) {
+    // A full disk, above all, which the gateway needs again.
+    await rm(moving, { recursive: true, force: true });
+    throw error;
+  }
   await move(moving, join(storage, movedFolder));
   await sync(storage);
   await endMove(storage, move);
@@ -93,7 +112,7 @@ export async function endMove(storage: string, move: Rename = rename): Promise<v
 }
 
 /** The objects that there are, and their sessions by number. */
-async function readSources(storage: string, from: number, move: Rename): Promise<Source[]> {
+async function readSources(storage: string, from: number, move: Rename): Promise<StoredSource[]> {
   const files: { readonly file: string; readonly path: string }[] = [];
   for (const { path } of await storageParts(storage)) {
     const folder = join(path, sessionClassKey);
@@ -102,7 +121,7 @@ async function readSources(storage: string, from: number, move: Rename): Promise
     }
   }
   const paths = new Map(files.map(({ file, path }) => [file, path]));
-  const sources: Source[] = [];
+  const sources: StoredSource[] = [];
   for (const { file, path } of files) {
     const [, id] = /^([0-9a-f]{64})\.sqlite$/.exec(file) ?? [];
     if (id === undefined) continue;
@@ -111,7 +130,7 @@ async function readSources(storage: string, from: number, move: Rename): Promise
       const log = paths.get(`${file}${kind}`);
       if (log !== undefined && log !== `${path}${kind}`) await move(log, `${path}${kind}`);
     }
-    const sessions = sessionsIn(path).map((session) => ({ ...session, to: NaN, index: NaN }));
+    const sessions = sessionsIn(path);
     for (const { name } of sessions) {
       if (objectId(sessionClassKey, placeOf(name, from)) !== id) {
         throw new Error(
@@ -128,60 +147,90 @@ function placeOf(name: string, objects: number): string {
   return objects === 0 ? name : sharedName(sharedOf(name, objects));
 }
 
+/** Which object a session goes to, by the name that an object of its own has. */
+function targets(to: number, processes: number): (name: string) => Target {
+  const shared = Array.from({ length: to }, (_, index): Target => {
+    const name = sharedName(index);
+    return { id: objectId(sessionClassKey, name), name, owner: ownerOfShared(index, processes) };
+  });
+  return (session) => {
+    const target = to === 0 ? undefined : shared[sharedOf(session, to)];
+    if (target !== undefined) return target;
+    const id = objectId(sessionClassKey, session);
+    return { id, name: session, owner: ownerOfId(id, processes) };
+  };
+}
+
 /**
  * Gives each session its object and its number there. One that stays in an object keeps its number, by which workers know its
  * cache, and no other gets a number that one there had.
  */
-function numbered(sources: readonly Source[], to: number): Source[] {
-  const ids = Array.from({ length: to }, (_, index) =>
-    objectId(sessionClassKey, sharedName(index)),
-  );
-  const had = new Map(
+function numbered(sources: readonly StoredSource[], targetOf: (name: string) => Target): Source[] {
+  const last = new Map(
     sources.map(({ id, sessions }) => [
       id,
       sessions.reduce((most, { number }) => Math.max(most, number), 0),
     ]),
   );
-  const last = ids.map((id) => had.get(id) ?? 0);
   return sources.map((source) => ({
     ...source,
     sessions: source.sessions.map((session) => {
-      const index = sharedOf(session.name, to);
-      if (ids[index] === source.id) return { ...session, index, to: session.number };
-      const next = (last[index] ?? 0) + 1;
-      last[index] = next;
-      return { ...session, index, to: next };
+      const target = targetOf(session.name);
+      if (target.id === source.id) return { ...session, target, to: session.number };
+      const next = (last.get(target.id) ?? 0) + 1;
+      last.set(target.id, next);
+      return { ...session, target, to: next };
     }),
   }));
 }
 
-/** Writes the new objects, those of each process into a folder. */
-async function build(folder: string, sources: readonly Source[], processes: number): Promise<void> {
+/** Writes the new objects, so many or one a session, those of each process into a folder. */
+async function build(
+  folder: string,
+  sources: readonly Source[],
+  to: number,
+  processes: number,
+): Promise<void> {
   const folders = Array.from({ length: processes }, (_, index) =>
     join(folder, `${index}-of-${processes}`),
   );
   for (const path of folders) await mkdir(path, { recursive: true });
-  const folderOf = (index: number): string => folders[ownerOfShared(index, processes)] ?? "";
-  const idOf = (index: number): string => objectId(sessionClassKey, sharedName(index));
-  const targets = new Map<number, SharedDatabase>();
-  for (const { path, sessions } of sources) {
-    for (const index of new Set(sessions.map((session) => session.index))) {
-      const target =
-        targets.get(index) ?? new SharedDatabase(join(folderOf(index), `${idOf(index)}.sqlite`));
-      targets.set(index, target);
-      target.take(
-        path,
-        sessions.filter((session) => session.index === index),
-      );
+  const alarms = folders.map((): ObjectAlarm[] => []);
+  const made = new Map<Target, SessionDatabase>();
+  const close = (target: Target, database: SessionDatabase): void => {
+    const { id, name, owner } = target;
+    const dueMs = database.close();
+    made.delete(target);
+    if (dueMs !== undefined) alarms[owner]?.push({ id, name, dueMs });
+  };
+  try {
+    for (const { path, sessions } of sources) {
+      for (const [target, taken] of byTarget(sessions)) {
+        const file = join(folders[target.owner] ?? "", `${target.id}.sqlite`);
+        const database = made.get(target) ?? new SessionDatabase(file, to > 0);
+        made.set(target, database);
+        database.take(path, taken);
+        // One that nothing else comes into need not stay open.
+        if (to === 0) close(target, database);
+      }
     }
+    for (const [target, database] of made) close(target, database);
+  } finally {
+    for (const database of made.values()) database.discard();
   }
-  const alarms = new Map<string, ObjectAlarm[]>(folders.map((path) => [path, []]));
-  for (const [index, target] of targets) {
-    const dueMs = target.close();
-    if (dueMs === undefined) continue;
-    alarms.get(folderOf(index))?.push({ id: idOf(index), name: sharedName(index), dueMs });
+  for (const [index, path] of folders.entries()) {
+    writeAlarms(join(path, alarmsFile), alarms[index] ?? []);
   }
-  for (const [path, rows] of alarms) writeAlarms(join(path, alarmsFile), rows);
+}
+
+function byTarget(sessions: Source["sessions"]): Map<Target, RenumberedSession[]> {
+  const groups = new Map<Target, RenumberedSession[]>();
+  for (const { target, ...session } of sessions) {
+    const group = groups.get(target) ?? [];
+    group.push(session);
+    groups.set(target, group);
+  }
+  return groups;
 }
 
 /** Waits until a folder and all that is in it are on the disk. */

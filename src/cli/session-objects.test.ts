@@ -72,7 +72,8 @@ describe.each([
         `"leanedge spread --storage ${storage} --processes ${count} --session-objects 16" moves them`,
     );
     await expect(settleSessionObjects(storage, 0, count)).rejects.toThrow(
-      "are kept in 8 objects that they share, not in an object each: that is for a new storage only",
+      "are kept in 8 objects that they share, not in an object each: " +
+        `"leanedge spread --storage ${storage} --processes ${count} --session-objects 0" moves them`,
     );
     await expect(settleSessionObjects(storage, undefined, 9)).rejects.toThrow(
       "9 gateway processes cannot serve",

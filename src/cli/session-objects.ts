@@ -40,9 +40,7 @@ export async function settleSessionObjects(
   if (stored !== undefined && asked !== undefined && stored !== asked) {
     throw new Error(
       `the sessions in ${storage} are kept in ${objectsInWords(stored)}, not in ${objectsInWords(asked)}: ` +
-        (stored === 0 || asked > 0
-          ? spreadHint(storage, processes, asked)
-          : "that is for a new storage only"),
+        spreadHint(storage, processes, asked),
     );
   }
   const said = await readObjects(storage);

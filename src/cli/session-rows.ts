@@ -66,23 +66,25 @@ export function sessionsIn(path: string): StoredSession[] {
   }
 }
 
-/** The database of an object that sessions will share, which is made. Nobody else may have it, and nothing of it is kept before it is closed. */
-export class SharedDatabase {
+/** The database of an object of sessions, which is made. Nobody else may have it, and nothing of it is kept before it is closed. */
+export class SessionDatabase {
   readonly #database: DatabaseSync;
   readonly #tables: Set<string>;
-  readonly #occupy: StatementSync;
+  /** Undefined: it is the object of one session, which needs no name there. */
+  readonly #occupy: StatementSync | undefined;
   #dueMs = Infinity;
 
-  /** Makes it. */
-  constructor(path: string) {
+  /** Makes it, for sessions that share it or for one. */
+  constructor(path: string, shared: boolean) {
     this.#database = new DatabaseSync(path);
-    this.#database.exec(
-      `PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; ${makesOccupants}`,
-    );
+    this.#database.exec("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF");
     this.#tables = new Set();
-    this.#occupy = this.#database.prepare(
-      "INSERT INTO occupant (number, name, due_ms) VALUES (?, ?, ?)",
-    );
+    if (shared) {
+      this.#database.exec(makesOccupants);
+      this.#occupy = this.#database.prepare(
+        "INSERT INTO occupant (number, name, due_ms) VALUES (?, ?, ?)",
+      );
+    }
   }
 
   /** Takes sessions of another object's database, all rows of each. */
@@ -91,7 +93,7 @@ export class SharedDatabase {
     database.prepare("ATTACH ? AS source").run(path);
     database.exec("BEGIN");
     for (const { to, name, dueMs } of sessions) {
-      this.#occupy.run(to, name, dueMs);
+      this.#occupy?.run(to, name, dueMs);
       if (dueMs > 0) this.#dueMs = Math.min(this.#dueMs, dueMs);
     }
     const there = tablesOf(database, "source");
@@ -109,6 +111,11 @@ export class SharedDatabase {
     this.#database.exec("PRAGMA journal_mode = WAL");
     this.#database.close();
     return dueMs;
+  }
+
+  /** Gives it up, and lets go what it took from. */
+  discard(): void {
+    this.#database.close();
   }
 
   #make(table: SessionTable): void {

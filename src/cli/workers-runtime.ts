@@ -15,7 +15,13 @@ import { listenAddress, writeWorkerdConfig } from "./workerd-config.js";
 import type { WorkersOptions } from "./workers-process.js";
 
 const options = JSON.parse(process.argv[2] ?? "") as WorkersOptions;
-await (options.watch ? runWrangler() : runWorkerd());
+try {
+  await (options.watch ? runWrangler() : runWorkerd());
+} catch (error) {
+  // Its parent shows it to a person.
+  console.error(error instanceof Error ? error.message : error);
+  process.exit(1);
+}
 
 async function runWorkerd(): Promise<void> {
   const bundle = join(options.state, "gateway");

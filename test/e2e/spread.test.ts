@@ -89,11 +89,17 @@ describe("what a bundled gateway stored", () => {
     for (const id of [...sessionIds, "fork"]) seen.set(id, await transcript(clients.dev, id));
   });
 
+  it("is in its tenants' lists", async () => {
+    await expect.poll(() => listed(clients.dev)).toEqual([...seen.keys()].sort());
+    await expect.poll(() => listed(clients.open)).toEqual(["of acme", "only one"]);
+  });
+
   it.each([
     { processes: 1, objects: 1 },
     { processes: 2, objects: 2 },
     { processes: 3, objects: 7 },
     { processes: 1, objects: 16 },
+    { processes: 2, objects: 0 },
     { processes: 1, objects: 1 },
   ])("is all there with $processes processes and $objects objects", async (counts) => {
     const { processes, objects } = counts;
@@ -123,7 +129,6 @@ describe("what a bundled gateway stored", () => {
     expect((await runPlaced(open, "of acme", told.length, next)).text).toBe(anew.at(-1)?.text);
     await dev.sessions.deleteSession({ sessionId: `told anew ${told.length}` });
     for (const id of seen.keys()) seen.set(id, await transcript(dev, id));
-    // The index hears of it behind the turn.
     await expect.poll(() => listed(dev)).toEqual([...seen.keys()].sort());
   });
 });
