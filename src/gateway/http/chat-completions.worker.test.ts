@@ -531,12 +531,18 @@ describe("what cannot be answered", () => {
       "max_tokens",
       "max_tokens is 1.5, it must be a whole number",
     ],
+    [{ messages: [user("x")], stop: ["a\ud800"] }, "stop", "stop is not valid Unicode"],
     [{ messages: [user("x")], stream: "yes" }, "stream", "stream must be true or false"],
     [{}, "messages", "messages is missing"],
     [{ messages: [] }, "messages", "messages is empty, at least 1 is needed"],
     [{ messages: [user("")] }, "messages[0].content", "messages[0].content is empty"],
     [
       { messages: [{ role: "tool", content: "x" }] },
+      "messages[0].role",
+      "messages[0].role must be system, developer, user or assistant",
+    ],
+    [
+      { messages: [{ role: "constructor", content: "x" }, user("y")] },
       "messages[0].role",
       "messages[0].role must be system, developer, user or assistant",
     ],

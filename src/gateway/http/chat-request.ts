@@ -96,12 +96,13 @@ function parseJson(body: Uint8Array): Fields {
   return value;
 }
 
-const roles: Readonly<Record<string, Role>> = {
-  system: Role.SYSTEM,
-  developer: Role.SYSTEM,
-  user: Role.USER,
-  assistant: Role.ASSISTANT,
-};
+/** A map: an object has members that it inherits, such as `constructor`. */
+const roles: ReadonlyMap<string, Role> = new Map([
+  ["system", Role.SYSTEM],
+  ["developer", Role.SYSTEM],
+  ["user", Role.USER],
+  ["assistant", Role.ASSISTANT],
+]);
 
 function parseMessages(value: unknown): Message[] {
   if (value === undefined) {
@@ -132,7 +133,7 @@ function parseMessage(value: unknown, index: number): Message {
     throw new ParamError(where, `${where} must be an object`);
   }
   const name = value["role"];
-  const role = typeof name === "string" ? roles[name] : undefined;
+  const role = typeof name === "string" ? roles.get(name) : undefined;
   if (role === undefined) {
     throw new ParamError(
       `${where}.role`,
@@ -227,6 +228,9 @@ function parseStop(value: unknown): string[] {
     const bytes = typeof entry === "string" ? new TextEncoder().encode(entry).byteLength : 0;
     if (typeof entry !== "string" || bytes === 0 || bytes > stopStringBytesMax) {
       throw new ParamError("stop", `stop must be strings of 1 to ${stopStringBytesMax} bytes`);
+    }
+    if (!entry.isWellFormed()) {
+      throw new ParamError("stop", "stop is not valid Unicode");
     }
     return entry;
   });
