@@ -29,6 +29,8 @@ import { objectNamed } from "../processes/objects.js";
 
 const keysList = "keys";
 const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
+/** The last moment that a timestamp has in JSON. */
+const timeMsMax = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
 
 /** The service; `key` finds the HTTP request that carries a call. */
 export function createKeyService(key: CallKey<GatewayEnv>): ServiceImpl<typeof KeyService> {
@@ -118,10 +120,15 @@ function expireMs(time: Timestamp | undefined): number {
     return 0;
   }
   const ms = timestampMs(time);
-  if (!(ms > Date.now())) {
+  if (ms > timeMsMax) {
     throw invalidArgument(
-      `expire_time is ${new Date(ms).toISOString()}, which is not in the future`,
+      `expire_time is ${time.seconds} s after 1970, it must be before the year 10000`,
     );
+  }
+  if (!(ms > Date.now())) {
+    const date = new Date(ms);
+    const text = Number.isNaN(date.getTime()) ? `${time.seconds} s after 1970` : date.toISOString();
+    throw invalidArgument(`expire_time is ${text}, which is not in the future`);
   }
   return ms;
 }

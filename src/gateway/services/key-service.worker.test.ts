@@ -107,6 +107,17 @@ describe("KeyService", () => {
       { tenant: "a", name: "b", expireTime: timestampFromMs(0) },
       "expire_time is 1970-01-01T00:00:00.000Z, which is not in the future",
     ],
+    [
+      // Milliseconds where seconds belong. No list with such a key could be written as JSON.
+      "an end after the last that a timestamp can have",
+      { tenant: "a", name: "b", expireTime: { seconds: 1_790_000_000_000n, nanos: 0 } },
+      "expire_time is 1790000000000 s after 1970, it must be before the year 10000",
+    ],
+    [
+      "an end that no calendar has",
+      { tenant: "a", name: "b", expireTime: { seconds: -(10n ** 15n), nanos: 0 } },
+      "expire_time is -1000000000000000 s after 1970, which is not in the future",
+    ],
   ])("refuses %s", async (_name, request, message) => {
     const error = await errorOf(admin.createKey(request));
     expect([error.code, error.rawMessage]).toEqual([Code.InvalidArgument, message]);
