@@ -88,15 +88,18 @@ export class LimitObject extends DurableObject<GatewayEnv> {
       const { requestsPerMinute, tokensPerMinute } = limits;
       const requestBucket = this.#bucket("requests", requestsPerMinute, nowMs);
       const tokenBucket = this.#bucket("tokens", tokensPerMinute, nowMs);
+      const tokens = expected(turn?.tokens ?? 0, tokensPerMinute);
       const refusal =
         (turn === undefined ? undefined : this.#turnsRefusal(limits.turns, nowMs)) ??
-        refusalOf("requestsPerMinute", requestBucket, requestsPerMinute, requests) ??
-        (turn === undefined
-          ? undefined
-          : refusalOf("tokensPerMinute", tokenBucket, tokensPerMinute, turn.tokens));
+        longer(
+          refusalOf("requestsPerMinute", requestBucket, requestsPerMinute, requests),
+          turn === undefined
+            ? undefined
+            : refusalOf("tokensPerMinute", tokenBucket, tokensPerMinute, tokens),
+        );
       let taking = { requests: 0, tokens: 0 };
       if (refusal === undefined) {
-        taking = { requests, tokens: turn?.tokens ?? 0 };
+        taking = { requests, tokens };
         if (turn !== undefined) {
           this.#putTurn(turn, nowMs);
         }
@@ -126,7 +129,8 @@ export class LimitObject extends DurableObject<GatewayEnv> {
         .toArray();
       const bucket = this.#bucket("tokens", tokensPerMinute, nowMs);
       if (row !== undefined && bucket !== undefined) {
-        this.#put("tokens", taken(bucket, tokens - int(row, "tokens")));
+        const estimate = expected(int(row, "tokens"), tokensPerMinute);
+        this.#put("tokens", taken(bucket, tokens - estimate));
       }
     });
   }
@@ -192,6 +196,19 @@ export class LimitObject extends DurableObject<GatewayEnv> {
       },
     };
   }
+}
+
+/** What a turn is expected to take, as it is taken: a full bucket at most. */
+function expected(tokens: number, perMinute = Infinity): number {
+  return Math.min(tokens, perMinute);
+}
+
+/** The one of two refusals that is to be waited for longer. */
+function longer(
+  a: AdmissionRefusal | undefined,
+  b: AdmissionRefusal | undefined,
+): AdmissionRefusal | undefined {
+  return (b?.retryAfterMs ?? 0) > (a?.retryAfterMs ?? 0) ? b : a;
 }
 
 function refusalOf(

@@ -128,6 +128,50 @@ describe("LimitObject", () => {
     expect((await stub.admit({ limits, requests: 1, turn: turn(70) })).refusal).toBeUndefined();
   });
 
+  it("expects no turn to take more than a full bucket, and gives back no more", async () => {
+    const stub = limitObject();
+    const limits = { tokensPerMinute: 100 };
+    const huge = turn(10_000);
+    const { states } = await stub.admit({ limits, requests: 1, turn: huge });
+    expect(states.tokens).toMatchObject({ remaining: 0, fullInMs: 60_000 });
+    const { refusal } = await stub.admit({ limits, requests: 1, turn: turn(1) });
+    expect(refusal?.retryAfterMs).toBeLessThanOrEqual(600);
+    expect(refusal?.value).toBe(101);
+    await stub.settle(huge.lease, 80, 100);
+    const after = await stub.admit({ limits, requests: 0, turn: undefined });
+    expect(after.states.tokens?.remaining).toBeGreaterThanOrEqual(20);
+    expect(after.states.tokens?.remaining).toBeLessThanOrEqual(22);
+    // One that lapsed and is renewed gives back what it took, too.
+    const lost = turn(10_000);
+    await pass(stub, 60_000);
+    await stub.admit({ limits, requests: 1, turn: lost });
+    await runInDurableObject(stub, (_instance, state) => {
+      state.storage.sql.exec("DELETE FROM turn");
+    });
+    await stub.renew(lost);
+    await stub.settle(lost.lease, 80, 100);
+    const renewed = await stub.admit({ limits, requests: 0, turn: undefined });
+    expect(renewed.states.tokens?.remaining).toBeLessThanOrEqual(22);
+  });
+
+  it("names the limit that is to be waited for longest, and for how long", async () => {
+    const stub = limitObject();
+    const limits = { requestsPerMinute: 60, tokensPerMinute: 100 };
+    const calls = Array.from({ length: 59 }, () => ({ limits, requests: 1 as const }));
+    for (const call of calls) {
+      await stub.admit({ ...call, turn: undefined });
+    }
+    await stub.admit({ limits, requests: 1, turn: turn(100) });
+    // A request flows in within a second, the tokens of a turn within a minute.
+    const { refusal } = await stub.admit({ limits, requests: 1, turn: turn(100) });
+    expect(refusal).toMatchObject({ limit: "tokensPerMinute", value: 200, bound: 100 });
+    expect(refusal?.retryAfterMs).toBeGreaterThan(50_000);
+    // The end of a turn may give back what it was expected to take.
+    const busy = { ...limits, turns: 1 };
+    const second = await stub.admit({ limits: busy, requests: 1, turn: turn(100) });
+    expect(second.refusal).toMatchObject({ limit: "turns", retryAfterMs: 1_000 });
+  });
+
   it("gives back the place of a turn that was lost, unless it is renewed", async () => {
     const stub = limitObject();
     const limits = { turns: 2 };
