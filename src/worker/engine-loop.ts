@@ -31,6 +31,14 @@ export interface LoopJob {
   onError(error: Error): void;
 }
 
+/** What waits for memory without rows to compute. */
+export interface LoopWaiter {
+  /** The memory is there. Called in a step; idle caches have made room. */
+  onAdmitted(): void;
+  /** It never will be: the engine is lost. What was reserved is given back. */
+  onError(error: Error): void;
+}
+
 /** What a loop works with. */
 export interface EngineLoopOptions {
   readonly engine: Engine;
@@ -50,7 +58,7 @@ export class EngineLoop {
   readonly #options: EngineLoopOptions;
   readonly #jobs = new Map<number, LoopJob>();
   /** What waits for memory without rows to compute, by job id. */
-  readonly #waiting = new Map<number, () => void>();
+  readonly #waiting = new Map<number, LoopWaiter>();
   /** Jobs with tokens that their readers were not told of. */
   #unsent: LoopJob[] = [];
   #lastJobId = 0;
@@ -63,15 +71,14 @@ export class EngineLoop {
   /**
    * Waits in the queue for memory, as a job does, but computes nothing: for a cache that comes from
    * elsewhere. `cancel` gives the memory back, or ends the waiting.
-   * @param onAdmitted is called in a step; idle caches have made room
    * @returns the job's id
    * @throws SchedulerError if it cannot be queued
    */
-  reserve(cacheBytesMax: number, onAdmitted: () => void): number {
+  reserve(cacheBytesMax: number, waiter: LoopWaiter): number {
     const id = this.#lastJobId + 1;
     this.#options.scheduler.add({ id, rowsPending: 0, cacheBytesMax });
     this.#lastJobId = id;
-    this.#waiting.set(id, onAdmitted);
+    this.#waiting.set(id, waiter);
     this.#wake();
     return id;
   }
@@ -120,7 +127,7 @@ export class EngineLoop {
       try {
         await this.#step();
       } catch (error) {
-        this.#fail([...this.#jobs.keys()], error);
+        this.#fail([...this.#jobs.keys(), ...this.#waiting.keys()], error);
       }
       await yieldToHost();
     }
@@ -135,7 +142,7 @@ export class EngineLoop {
     if (plan.admitted.length > 0) table.dropIdleCaches(Math.max(0, plan.idleBytesMax));
     for (const id of plan.admitted) {
       this.#jobs.get(id)?.onStart();
-      this.#waiting.get(id)?.();
+      this.#waiting.get(id)?.onAdmitted();
       this.#waiting.delete(id);
     }
 
@@ -249,7 +256,7 @@ export class EngineLoop {
   #fail(ids: readonly number[], reason: unknown): void {
     const error = reason instanceof Error ? reason : new Error(String(reason));
     for (const id of ids) {
-      const job = this.#jobs.get(id);
+      const job = this.#jobs.get(id) ?? this.#waiting.get(id);
       this.cancel(id);
       job?.onError(error);
     }

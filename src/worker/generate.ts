@@ -12,6 +12,7 @@ import {
   type Fingerprints,
   type GenerateRequest,
   type GenerateResponse,
+  type PrefixName,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { Answer } from "./answer.js";
 import {
@@ -51,6 +52,8 @@ export interface GenerateContext {
   readonly plans: ServedPlans;
   /** Of model and template; a sequence's plan goes with it. */
   readonly fingerprints: Pick<Fingerprints, "model" | "template">;
+  /** Calls of Restore that run. */
+  readonly restores: Set<{ end(reason: Error): void }>;
   readonly counters: WorkerCounters;
 }
 
@@ -60,6 +63,21 @@ export function fingerprintsOf(
   plan: ServedPlan,
 ): Fingerprints {
   return create(FingerprintsSchema, { ...fingerprints, plan: plan.fingerprint });
+}
+
+/** Whether a sequence starts with the prefix that is named, under the fingerprints that it names. */
+export function holdsPrefix(
+  context: Pick<GenerateContext, "fingerprints" | "plans" | "table">,
+  held: HeldSequence,
+  prefix: PrefixName,
+): boolean {
+  const here = fingerprintsOf(context, context.plans.at(held.plan));
+  const named = prefix.fingerprints;
+  return (
+    (["model", "template", "plan"] as const).every(
+      (what) => named === undefined || named[what] === "" || named[what] === here[what],
+    ) && context.table.hasPrefix(held, prefix)
+  );
 }
 
 /** What a call adds to the log, known before the sequence is looked at. */

@@ -48,16 +48,24 @@ export async function restoreSnapshot(
 ): Promise<MessageInitShape<typeof RestoreResponseSchema>> {
   const { counters } = context;
   const restore = new Restore(context, signal);
+  const pieces = messages[Symbol.asyncIterator]();
+  context.restores.add(restore);
   try {
-    for await (const message of messages) await restore.take(message);
-    return await restore.finish();
+    for (;;) {
+      const next = await restore.next(pieces);
+      if (next.done === true) return await restore.finish();
+      await restore.take(next.value);
+    }
   } catch (error) {
     const fault = snapshotFault(error);
     if (fault === SnapshotFaultReason.FOREIGN) counters.snapshotsStale++;
     else if (fault !== undefined) counters.snapshotsBroken++;
     throw restoreError(error);
   } finally {
+    context.restores.delete(restore);
     restore.close();
+    // A sender that stands still does not hear of it before it goes on: nobody waits for that.
+    pieces.return?.().catch(() => undefined);
   }
 }
 
@@ -80,22 +88,47 @@ class Restore {
   #jobId: number | undefined;
   #handle: SequenceHandle | undefined;
   #owner = false;
-  #left = false;
+  /** Rejects when the call is over before its last message; never resolves. */
+  readonly #over = Promise.withResolvers<never>();
+  #ended: Error | undefined;
 
   readonly #onLeave = (): void => {
-    // A runtime may drop the call of a client that has left without ever resuming it.
-    this.#left = true;
-    this.close();
+    this.end(callerLeft());
   };
 
   constructor(context: GenerateContext, signal: AbortSignal) {
     this.#context = context;
     this.#signal = signal;
+    // Whoever waits sees it; until somebody does it is no fault.
+    this.#over.promise.catch(() => undefined);
     signal.addEventListener("abort", this.#onLeave);
     if (signal.aborted) this.#onLeave();
   }
 
-  /** Takes the next message. */
+  /** Ends the call with `reason` at once; a runtime may drop that of a client that has left without ever resuming it. */
+  end(reason: Error): void {
+    this.#ended ??= reason;
+    this.#over.reject(this.#ended);
+    this.close();
+  }
+
+  /**
+   * Waits for the next message.
+   * @throws ConnectError DeadlineExceeded where none comes: meanwhile memory is held, and no other snapshot is restored
+   */
+  async next(pieces: AsyncIterator<RestoreRequest>): Promise<IteratorResult<RestoreRequest>> {
+    const timer = setTimeout(() => {
+      const message = `no piece of the snapshot came in ${restoreWaitMsMax} ms`;
+      this.end(new ConnectError(message, Code.DeadlineExceeded));
+    }, restoreWaitMsMax);
+    try {
+      return await Promise.race([pieces.next(), this.#over.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Takes a message. */
   async take(message: RestoreRequest): Promise<void> {
     const { config, gate } = this.#context;
     if (this.#first === undefined) {
@@ -170,8 +203,8 @@ class Restore {
       if (jobId !== undefined) loop.cancel(jobId);
       if (owner) restoring.delete(config.engine);
       if (handle !== undefined) {
-        config.engine.freeSequence(handle);
         table.beside--;
+        freeUnlessLost(config.engine, handle);
       }
     });
   }
@@ -271,23 +304,20 @@ class Restore {
   /** Waits for memory in the queue of all jobs. */
   async #admit(cacheBytes: number): Promise<void> {
     const { loop } = this.#context;
+    this.#checkPresent();
     const admitted = Promise.withResolvers<undefined>();
-    this.#jobId = loop.reserve(cacheBytes, () => {
-      admitted.resolve(undefined);
+    this.#jobId = loop.reserve(cacheBytes, {
+      onAdmitted: () => admitted.resolve(undefined),
+      onError: admitted.reject,
     });
-    const leave = (): void => {
-      admitted.reject(callerLeft());
-    };
-    this.#signal.addEventListener("abort", leave);
     const timer = setTimeout(() => {
       const message = `no memory for the snapshot became free in ${queueWaitMsMax} ms`;
       admitted.reject(new ConnectError(message, Code.ResourceExhausted));
     }, queueWaitMsMax);
     try {
-      await admitted.promise;
+      await Promise.race([admitted.promise, this.#over.promise]);
     } finally {
       clearTimeout(timer);
-      this.#signal.removeEventListener("abort", leave);
     }
   }
 
@@ -354,7 +384,16 @@ class Restore {
   }
 
   #checkPresent(): void {
-    if (this.#left) throw callerLeft();
+    if (this.#ended !== undefined) throw this.#ended;
+  }
+}
+
+/** A lost engine refuses; its memory goes as a whole, with the engine. */
+function freeUnlessLost(engine: Engine, handle: SequenceHandle): void {
+  try {
+    engine.freeSequence(handle);
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
   }
 }
 

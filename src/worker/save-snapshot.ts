@@ -15,7 +15,7 @@ import {
   type SnapshotResponse,
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { toConnectError } from "./errors.js";
-import { fingerprintsOf, type GenerateContext } from "./generate.js";
+import { fingerprintsOf, holdsPrefix, type GenerateContext } from "./generate.js";
 import { snapshotPieceBytes, snapshotReadMsMax } from "./limits.js";
 import type { HeldSequence } from "./sequence-table.js";
 
@@ -82,7 +82,8 @@ export async function* saveSnapshot(
 }
 
 /** The sequence as the gateway knows it, with a cache and with nobody at work on it. */
-function findIdle({ config, table }: GenerateContext, request: SnapshotRequest): HeldSequence {
+function findIdle(context: GenerateContext, request: SnapshotRequest): HeldSequence {
+  const { config, table } = context;
   const held = table.get(request.sequenceId);
   if (held === undefined) {
     throw new ConnectError("the worker does not have that sequence", Code.NotFound);
@@ -92,7 +93,7 @@ function findIdle({ config, table }: GenerateContext, request: SnapshotRequest):
   }
   const { prefix } = request;
   if (prefix !== undefined) {
-    if (!table.hasPrefix(held, prefix)) {
+    if (!holdsPrefix(context, held, prefix)) {
       throw new ConnectError("the worker does not have that prefix", Code.NotFound);
     }
     table.truncate(held, prefix.tokens);

@@ -142,26 +142,35 @@ export class SequenceTable {
     return held;
   }
 
-  /** Copies the first `tokens` tokens of a sequence under a new id. */
+  /**
+   * Copies the first `tokens` tokens of a sequence under a new id. Where the engine's table is full another idle one goes.
+   * @throws EngineError tooManySequences if no other is idle
+   */
   fork(source: HeldSequence, tokens: number, id: string): HeldSequence {
-    this.makeRoom();
+    this.touch(source);
+    this.makeRoom(source);
     const handle = this.#engine.fork(source.handle, tokens);
     return this.#put(id, handle, source.plan, cutSegments(source.segments, tokens));
   }
 
-  /** Frees a sequence whatever its state. */
-  release(held: HeldSequence): void {
+  /** Frees a sequence whatever its state; whoever reads its snapshot is told why. */
+  release(held: HeldSequence, reason: Error = dropped): void {
     if (this.#sequences.get(held.id) !== held) return;
-    held.stopReader?.(dropped);
+    held.stopReader?.(reason);
     this.#sequences.delete(held.id);
     this.#engine.freeSequence(held.handle);
   }
 
-  /** Ends every call with `reason`, then frees every sequence. */
+  /** Ends every call with `reason`, then frees every sequence. A lost engine's memory goes as a whole, with the engine. */
   releaseAll(reason: Error): void {
-    for (const held of [...this.#sequences.values()]) {
-      held.abort?.(reason);
-      this.release(held);
+    const all = [...this.#sequences.values()];
+    for (const held of all) held.abort?.(reason);
+    for (const held of all) {
+      try {
+        this.release(held, reason);
+      } catch (error) {
+        if (!(error instanceof EngineError)) throw error;
+      }
     }
   }
 
@@ -330,16 +339,16 @@ export class SequenceTable {
     return held;
   }
 
-  /** Lets the idle sequence that was used least recently go where the engine's table is full. */
-  makeRoom(): void {
-    const victim = this.#nextToGo();
+  /** Lets the idle sequence that was used least recently go where the engine's table is full; `kept` stays. */
+  makeRoom(kept?: HeldSequence): void {
+    const victim = this.#nextToGo(kept);
     if (victim !== undefined) this.release(victim);
   }
 
   /** The idle sequence that makes room in a full table: one whose loss costs nothing, or else the oldest. */
-  #nextToGo(): HeldSequence | undefined {
+  #nextToGo(kept?: HeldSequence): HeldSequence | undefined {
     if (this.#sequences.size + this.beside < this.#engine.sequencesMax) return undefined;
-    const idle = this.#idle();
+    const idle = this.#idle().filter((held) => held !== kept);
     return idle.find((held) => held.saved || this.#computed(held) === 0) ?? idle[0];
   }
 

@@ -9,6 +9,7 @@ import { readEngineModule } from "../engine/wasm/node-module.js";
 import type { BoundaryEngine } from "../engine/boundary/boundary-engine.js";
 import { Role } from "../gen/leanedge/v1/session_pb.js";
 import {
+  FingerprintsSchema,
   RestoreRequestSchema,
   SnapshotFaultReason,
   SnapshotFaultSchema,
@@ -243,13 +244,16 @@ describe("a snapshot", () => {
     const { finished } = await run(client, request(300));
     const prefix = finished.prefix;
     if (prefix === undefined) throw new Error("no prefix");
-    const other = { ...prefix, sha256: new Uint8Array(32) };
-    const stream = client.snapshot({ sequenceId: "s", prefix: other });
-    const foreign = await errorOf(stream[Symbol.asyncIterator]().next());
-    expect([foreign.code, foreign.rawMessage]).toEqual([
-      Code.NotFound,
-      "the worker does not have that prefix",
-    ]);
+    const fingerprints = create(FingerprintsSchema, { plan: engine.plans.at(0)?.fingerprint });
+    expect(prefix.fingerprints?.plan).not.toBe(fingerprints.plan);
+    for (const other of [{ sha256: new Uint8Array(32) }, { fingerprints }]) {
+      const stream = client.snapshot({ sequenceId: "s", prefix: { ...prefix, ...other } });
+      const foreign = await errorOf(stream[Symbol.asyncIterator]().next());
+      expect([foreign.code, foreign.rawMessage]).toEqual([
+        Code.NotFound,
+        "the worker does not have that prefix",
+      ]);
+    }
     const running = run(client, { prefix, ...request(60, 40) });
     await new Promise((resolve) => setTimeout(resolve, 5));
     expect((await errorOf(snapshotOf(client))).code).toBe(Code.FailedPrecondition);

@@ -15,7 +15,7 @@ import { checkSequenceId } from "./check-request.js";
 import { EngineGate } from "./engine-gate.js";
 import { EngineLoop } from "./engine-loop.js";
 import { toConnectError } from "./errors.js";
-import { generate, type GenerateContext } from "./generate.js";
+import { generate, holdsPrefix, type GenerateContext } from "./generate.js";
 import { restoreSnapshot } from "./restore-snapshot.js";
 import { saveSnapshot } from "./save-snapshot.js";
 import { deviceStepPromptRowsMax, keepCacheMsMax, stepPromptRowsMax } from "./limits.js";
@@ -61,6 +61,7 @@ export function startWorker(config: WorkerConfig): RunningWorker {
       model: config.modelFingerprint,
       template: config.codec.templateFingerprint,
     },
+    restores: new Set(),
     counters: newCounters(),
   };
   const checkSnapshots = (): void => {
@@ -97,7 +98,7 @@ export function startWorker(config: WorkerConfig): RunningWorker {
       await gate.quiet();
       const source = table.get(request.sequenceId);
       const prefix = request.prefix;
-      if (source === undefined || prefix === undefined || !table.hasPrefix(source, prefix)) {
+      if (source === undefined || prefix === undefined || !holdsPrefix(context, source, prefix)) {
         throw new ConnectError("the worker does not have that prefix", Code.NotFound);
       }
       if (table.get(request.newSequenceId) !== undefined) {
@@ -134,7 +135,9 @@ export function startWorker(config: WorkerConfig): RunningWorker {
     service,
     close: () => {
       gate.whenQuiet(() => {
-        table.releaseAll(new ConnectError("the worker has ended", Code.Unavailable));
+        const reason = new ConnectError("the worker has ended", Code.Unavailable);
+        for (const restore of [...context.restores]) restore.end(reason);
+        table.releaseAll(reason);
       });
     },
     dropOldestIdleCache: () => table.dropOneIdleCache(),

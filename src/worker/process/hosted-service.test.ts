@@ -1,10 +1,15 @@
-import { createHandlerContext, type HandlerContext } from "@connectrpc/connect";
+import { Code, createHandlerContext, type HandlerContext } from "@connectrpc/connect";
 import { createAsyncIterable } from "@connectrpc/connect/protocol";
 import { create, type DescMethod } from "@bufbuild/protobuf";
 import { afterEach, describe, expect, it } from "vitest";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
+import { EngineError } from "../../engine/status.js";
 import {
+  ForkRequestSchema,
   GenerateRequestSchema,
+  GetStatusRequestSchema,
+  ReleaseRequestSchema,
+  UnavailableReason,
   WorkerService,
   type GenerateResponse,
 } from "../../gen/leanedge/worker/v1/worker_pb.js";
@@ -13,6 +18,8 @@ import { startWorker } from "../worker-service.js";
 import { EngineHost } from "./engine-host.js";
 import { HostedService } from "./hosted-service.js";
 import { ask, inlineTexts, loadModelEngine } from "./testing/model-process.js";
+
+type Handlers = HostedService["handlers"];
 
 const hosts: EngineHost[] = [];
 
@@ -68,6 +75,34 @@ async function dropped(
   await events.next();
   return events;
 }
+
+describe("a call that finds the engine lost", () => {
+  const lost = (): Promise<never> =>
+    Promise.reject(new EngineError("deviceLost", "the engine stopped"));
+
+  it.each([
+    ["restore", (at: Handlers, of: HandlerContext) => at.restore(createAsyncIterable([]), of)],
+    ["fork", (at: Handlers, of: HandlerContext) => at.fork(create(ForkRequestSchema), of)],
+    ["release", (at: Handlers, of: HandlerContext) => at.release(create(ReleaseRequestSchema), of)],
+    [
+      "getStatus",
+      (at: Handlers, of: HandlerContext) => at.getStatus(create(GetStatusRequestSchema), of),
+    ],
+  ] as const)("as %s is told that it starts again", async (name, call) => {
+    const service = await hostedService([]);
+    const worker = hosts.at(-1)?.worker;
+    if (worker === undefined) throw new Error("there is no worker");
+    worker.service[name] = lost;
+    const context = contextOf(WorkerService.method[name], {});
+    const told = await Promise.resolve(call(service.handlers, context)).catch(
+      (error: unknown) => error,
+    );
+    expect(told).toMatchObject({
+      code: Code.Unavailable,
+      details: [{ value: { reason: UnavailableReason.ENGINE_RESTARTING } }],
+    });
+  });
+});
 
 describe("a call whose generator nobody resumes", () => {
   it("is over when its client has left, for a drain and in the log", async () => {

@@ -15,6 +15,7 @@ import { checkMessages } from "../check-request.js";
 import { toConnectError } from "../errors.js";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
 import type { WorkerMetrics } from "../metrics.js";
+import type { RunningWorker } from "../worker-service.js";
 import type { EngineHost } from "./engine-host.js";
 import { PromptTexts } from "./prompt-texts.js";
 import { drainingError, restartingError } from "./unavailable.js";
@@ -67,17 +68,17 @@ export class HostedService {
       restore: (messages, context) => {
         this.#refuseWhileDraining();
         return this.#countedCall(
-          async () => host.worker.service.restore(messages, context),
+          () => this.#served((worker) => worker.restore(messages, context)),
           context.signal,
         );
       },
       fork: (request, context) => {
         this.#refuseWhileDraining();
-        return host.worker.service.fork(request, context);
+        return this.#served((worker) => worker.fork(request, context));
       },
-      release: (request, context) => host.worker.service.release(request, context),
+      release: (request, context) => this.#served((worker) => worker.release(request, context)),
       getStatus: async (request, context) => ({
-        ...(await host.worker.service.getStatus(request, context)),
+        ...(await this.#served((worker) => worker.getStatus(request, context))),
         draining: this.#draining,
       }),
     };
@@ -219,11 +220,29 @@ export class HostedService {
     try {
       yield* open();
     } catch (error) {
-      if (!(error instanceof ConnectError) || error.code !== Code.Unavailable) throw error;
-      if (this.#draining) throw drainingError(error);
-      const gone = !host.ready || host.worker !== worker || isLost(error);
-      throw gone ? restartingError(error) : error;
+      throw this.#reasonOf(error, worker);
     }
+  }
+
+  /** A call of the worker; as `whileServing`. */
+  async #served<T>(call: (worker: RunningWorker["service"]) => Promise<T> | T): Promise<T> {
+    const { worker } = this.#options.host;
+    try {
+      return await call(worker.service);
+    } catch (error) {
+      throw this.#reasonOf(error, worker);
+    }
+  }
+
+  /** What the caller of a worker is told: of a worker that is gone, why it is. */
+  #reasonOf(cause: unknown, worker: RunningWorker): ConnectError {
+    const { host } = this.#options;
+    const error = toConnectError(cause);
+    const gone = !host.ready || host.worker !== worker;
+    // A call that finds its engine closed has no better reason than that.
+    if (error.code !== Code.Unavailable && !(gone && error.code === Code.Internal)) return error;
+    if (this.#draining) return drainingError(error);
+    return gone || isLost(error) ? restartingError(error) : error;
   }
 
   async *#counted<T>(stream: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {

@@ -703,7 +703,7 @@ export type SnapshotRequest = Message<"leanedge.worker.v1.SnapshotRequest"> & {
 
   /**
    * The log that the gateway has. What the worker's log has beyond it is cut off first; NOT_FOUND
-   * if it has another one. Unset: the whole log as it is.
+   * if it has another one, or has it under other fingerprints. Unset: the whole log as it is.
    *
    * @generated from field: leanedge.worker.v1.PrefixName prefix = 2;
    */
@@ -1298,7 +1298,7 @@ export const WorkerService: GenService<{
   },
   /**
    * Copies a sequence up to a position, sharing its cache where possible. NOT_FOUND if the
-   * worker does not have that prefix: the gateway then replays.
+   * worker does not have that prefix, or has it under other fingerprints: the gateway then replays.
    *
    * @generated from rpc leanedge.worker.v1.WorkerService.Fork
    */
@@ -1328,7 +1328,7 @@ export const WorkerService: GenService<{
    * another model, template, plan, engine version or log): DATA_LOSS; one that is larger than the
    * engine could ever hold: RESOURCE_EXHAUSTED; a SnapshotFault is among the error's details in both.
    * No memory in 60 seconds: RESOURCE_EXHAUSTED without it. Nothing is kept after an error. A smaller
-   * generation than the sequence's: ABORTED. UNIMPLEMENTED as for Snapshot.
+   * generation than the sequence's: ABORTED. No message for 20 seconds: DEADLINE_EXCEEDED. UNIMPLEMENTED as for Snapshot.
    *
    * @generated from rpc leanedge.worker.v1.WorkerService.Restore
    */
