@@ -230,13 +230,63 @@ describe("sessions that share objects", () => {
     expect(Object.keys((await found(storage)).sessions)).toEqual(Object.keys(had));
   });
 
-  it("are not moved where no gateway finds one of them", async () => {
+  it.each([0, 2, 3])(
+    "are found again where a gateway with %i objects stored one",
+    async (other) => {
+      await storeShared(storage, 1, 3);
+      const { sessions: had } = await found(storage);
+      const elsewhere = sharedFile(1);
+      if (other === 0) await store(storage, "t/strange", ownSession("strange"));
+      else {
+        const aside = join(storage, "aside");
+        await storeShared(aside, 1, 5);
+        const database = new DatabaseSync(join(aside, sessionClassKey, sharedFile(0)));
+        database.exec("DELETE FROM occupant WHERE name <> 't/s4'");
+        for (const table of sessionTables) {
+          database.exec(`DELETE FROM ${table} WHERE session NOT IN (SELECT number FROM occupant)`);
+        }
+        database.exec("UPDATE occupant SET name = 't/strange'");
+        database.close();
+        await rename(
+          join(aside, sessionClassKey, sharedFile(0)),
+          join(storage, sessionClassKey, elsewhere),
+        );
+        await rm(aside, { recursive: true });
+      }
+      // Nobody asks for so many.
+      expect(await spreadObjects(storage, 1)).toEqual({ objects: 0 });
+      expect(await spreadObjects(storage, 1, 1)).toEqual({ sessions: 4, objects: 0 });
+      const { sessions } = await found(storage);
+      expect(Object.keys(sessions).sort()).toEqual([...Object.keys(had), "t/strange"].sort());
+      for (const { file } of Object.values(sessions)) expect(file).toBe(sharedFile(0));
+      for (const [name, { rows, number }] of Object.entries(had)) {
+        expect(sessions[name]).toMatchObject({ rows, number });
+      }
+      expect(await spreadObjects(storage, 1, 1)).toEqual({ objects: 0 });
+    },
+  );
+
+  it("are not moved where there are two of the same name", async () => {
     await storeShared(storage, 2, 3);
-    const path = await store(storage, "t/strange", ownSession("strange"));
-    await expect(spreadObjects(storage, 1)).rejects.toThrow(`${path} has session t/strange`);
+    const path = await store(storage, "t/s1", ownSession("s1"));
+    await expect(spreadObjects(storage, 1)).rejects.toThrow(/ both have session t\/s1: /);
+    expect((await readdir(storage)).sort()).toEqual([sessionClassKey, "sessions.json"]);
     await rm(path);
-    await store(storage, "t/strange", sessionTables.map(makes).join(";"));
     expect(await spreadObjects(storage, 1)).toEqual({ sessions: 3, objects: 0 });
+  });
+
+  it("get one each again also where a gateway shared some", async () => {
+    await store(storage, "t/own", ownSession("own"));
+    expect(await spreadObjects(storage, 1, 0)).toEqual({ objects: 0 });
+    await storeShared(storage, 2, 3);
+    await writeFile(join(storage, "sessions.json"), '{"objects":0}\n');
+    expect(await spreadObjects(storage, 1, 0)).toEqual({ sessions: 4, objects: 0 });
+    const files = ["own", "s0", "s1", "s2"].map(
+      (id) => `${objectId(sessionClassKey, `t/${id}`)}.sqlite`,
+    );
+    expect((await readdir(join(storage, sessionClassKey))).sort()).toEqual(
+      [...files, "metadata.sqlite"].sort(),
+    );
   });
 
   it("are moved wherever a move is interrupted, and no gateway starts before", async () => {
@@ -253,7 +303,7 @@ describe("sessions that share objects", () => {
         if (calls++ === last) throw new Error("interrupted");
         await rename(from, to);
       };
-      interrupted = await moveSessions(storage, 2, 3, 3, move).then(
+      interrupted = await moveSessions(storage, 3, 3, move).then(
         () => false,
         () => true,
       );

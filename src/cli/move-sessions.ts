@@ -13,7 +13,7 @@
  */
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { sharedName, sharedOf } from "../gateway/objects/shared-name.js";
+import { sessionObjectsMax, sharedName, sharedOf } from "../gateway/objects/shared-name.js";
 import { ownerOfId, ownerOfShared } from "../gateway/processes/object-owner.js";
 import { alarmsFile, writeAlarms, type ObjectAlarm } from "./object-alarms.js";
 import { objectId } from "./object-id.js";
@@ -53,22 +53,20 @@ interface StoredSource extends Omit<Source, "sessions"> {
  * Moves all of them.
  *
  * @param storage folder that keeps the objects
- * @param from how many objects hold the sessions, 0: one each
  * @param to how many are to, 0 to 1024
  * @param processes how many will serve them, 1 to 64
  * @returns how many sessions there are
- * @throws Error where one is in an object in which nobody would look for it; the storage is as it was, then
+ * @throws Error where two objects have a session of the same name, or the file system or a database refuses; the storage is as it was, then
  */
 export async function moveSessions(
   storage: string,
-  from: number,
   to: number,
   processes: number,
   move: Rename = rename,
 ): Promise<number> {
   const moving = join(storage, "moving");
   await rm(moving, { recursive: true, force: true });
-  const sources = numbered(await readSources(storage, from, move), targets(to, processes));
+  const sources = numbered(await readSources(storage, move), targets(to, processes));
   try {
     await mkdir(join(moving, "old"), { recursive: true });
     await build(join(moving, "new"), sources, to, processes);
@@ -111,18 +109,60 @@ export async function endMove(storage: string, move: Rename = rename): Promise<v
   await rm(moved, { recursive: true });
 }
 
-/** The objects that there are, and their sessions by number. */
-async function readSources(storage: string, from: number, move: Rename): Promise<StoredSource[]> {
-  const files: { readonly file: string; readonly path: string }[] = [];
-  for (const { path } of await storageParts(storage)) {
-    const folder = join(path, sessionClassKey);
-    for (const file of await readdir(folder).catch(() => [])) {
-      files.push({ file, path: join(folder, file) });
+/**
+ * Whether a session is in an object where no gateway of so many objects looks for it: one of another number stored it there, which nothing
+ * started that compares them (session-objects.ts).
+ */
+export async function hasStrays(storage: string, objects: number): Promise<boolean> {
+  const shared = new Set(
+    Array.from({ length: sessionObjectsMax }, (_, index) =>
+      objectId(sessionClassKey, sharedName(index)),
+    ),
+  );
+  for (const { id, path } of await objectFiles(storage, rename)) {
+    // An object of its own holds its own session.
+    if (objects === 0 && !shared.has(id)) continue;
+    for (const { name } of sessionsIn(path)) {
+      const place = objects === 0 ? name : sharedName(sharedOf(name, objects));
+      if (objectId(sessionClassKey, place) !== id) return true;
     }
   }
-  const paths = new Map(files.map(({ file, path }) => [file, path]));
+  return false;
+}
+
+/** The objects that there are, and their sessions by number. */
+async function readSources(storage: string, move: Rename): Promise<StoredSource[]> {
+  const seen = new Map<string, string>();
   const sources: StoredSource[] = [];
-  for (const { file, path } of files) {
+  for (const { id, path } of await objectFiles(storage, move)) {
+    const sessions = sessionsIn(path);
+    for (const { name } of sessions) {
+      const other = seen.get(name);
+      if (other !== undefined) {
+        throw new Error(
+          `${other} and ${path} both have session ${name}: a gateway with another number of objects began it anew; ` +
+            "delete the one that a gateway finds, and the other one takes its place",
+        );
+      }
+      seen.set(name, path);
+    }
+    sources.push({ id, path, sessions });
+  }
+  return sources;
+}
+
+/** Databases of the objects that there are, each with its log beside it. */
+async function objectFiles(
+  storage: string,
+  move: Rename,
+): Promise<{ readonly id: string; readonly path: string }[]> {
+  const paths = new Map<string, string>();
+  for (const { path } of await storageParts(storage)) {
+    const folder = join(path, sessionClassKey);
+    for (const file of await readdir(folder).catch(() => [])) paths.set(file, join(folder, file));
+  }
+  const objects: { readonly id: string; readonly path: string }[] = [];
+  for (const [file, path] of paths) {
     const [, id] = /^([0-9a-f]{64})\.sqlite$/.exec(file) ?? [];
     if (id === undefined) continue;
     // A move between processes that was interrupted may have left them apart.
@@ -130,21 +170,9 @@ async function readSources(storage: string, from: number, move: Rename): Promise
       const log = paths.get(`${file}${kind}`);
       if (log !== undefined && log !== `${path}${kind}`) await move(log, `${path}${kind}`);
     }
-    const sessions = sessionsIn(path);
-    for (const { name } of sessions) {
-      if (objectId(sessionClassKey, placeOf(name, from)) !== id) {
-        throw new Error(
-          `${path} has session ${name}, which a gateway with another number of objects stored there: no gateway finds it`,
-        );
-      }
-    }
-    sources.push({ id, path, sessions });
+    objects.push({ id, path });
   }
-  return sources;
-}
-
-function placeOf(name: string, objects: number): string {
-  return objects === 0 ? name : sharedName(sharedOf(name, objects));
+  return objects;
 }
 
 /** Which object a session goes to, by the name that an object of its own has. */

@@ -11,7 +11,7 @@ import { basename, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { sharedName } from "../gateway/objects/shared-name.js";
 import { ownerOfId, ownerOfShared } from "../gateway/processes/object-owner.js";
-import { endMove, moveSessions } from "./move-sessions.js";
+import { endMove, hasStrays, moveSessions } from "./move-sessions.js";
 import { alarmsFile, moveAlarms } from "./object-alarms.js";
 import { objectId } from "./object-id.js";
 import {
@@ -41,8 +41,8 @@ export interface Moved {
  * Moves all of it, sessions to another number of objects first.
  * @param storage folder that keeps the objects
  * @param processes how many will serve them, 1 to 64
- * @param asked how many objects are to hold the sessions, 0 (one a session) to 1024; undefined: as many as processes where
- * sessions share objects
+ * @param asked how many objects are to hold the sessions, 0 (one a session) to 1024, also those of which a gateway of another number
+ * stored some elsewhere; undefined: as many as processes where sessions share objects
  * @throws Error where there is none, a gateway or another move has it, its sessions cannot be kept so, or the file system or a database
  * refuses
  */
@@ -77,8 +77,10 @@ async function spreadLocked(
   const objects = asked ?? (stored === 0 ? 0 : processes);
   checkProcesses(storage, objects, processes);
   if (stored === undefined && asked !== undefined) await writeObjects(storage, asked);
-  const moves = stored !== undefined && stored !== objects;
-  const sessions = moves ? await moveSessions(storage, stored, objects, processes) : undefined;
+  const moves =
+    stored !== undefined &&
+    (stored !== objects || (asked !== undefined && (await hasStrays(storage, objects))));
+  const sessions = moves ? await moveSessions(storage, objects, processes) : undefined;
   return {
     ...(sessions === undefined ? {} : { sessions }),
     objects: await moveObjects(storage, processes, objects, locks),

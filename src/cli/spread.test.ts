@@ -26,11 +26,11 @@ beforeAll(async () => {
 
 afterAll(() => rm(storage, { recursive: true, force: true }));
 
-/** Writes files of objects into the folder of process `index` of two. */
-async function write(index: number, files: readonly string[]): Promise<void> {
+/** Writes files of objects, with their names in them or some text, into the folder of process `index` of two. */
+async function write(index: number, files: readonly string[], text?: string): Promise<void> {
   const folder = join(storage, `${index}-of-2`, className);
   await mkdir(folder, { recursive: true });
-  for (const file of files) await writeFile(join(folder, file), file);
+  for (const file of files) await writeFile(join(folder, file), text ?? file);
 }
 
 function databaseOf(id: string): string {
@@ -86,8 +86,8 @@ describe("leanedge spread", () => {
     await writeFile(join(storage, "sessions.json"), '{"objects":5}\n');
     const shared = Array.from({ length: 5 }, (_, index) => objectId(className, sharedName(index)));
     const others = ids.slice(0, 4);
-    await write(0, [shared[0] ?? "", shared[2] ?? "", shared[4] ?? ""].map(databaseOf));
-    await write(1, [shared[1] ?? "", shared[3] ?? "", ...others].map(databaseOf));
+    await write(0, [shared[0] ?? "", shared[2] ?? "", shared[4] ?? ""].map(databaseOf), "");
+    await write(1, [shared[1] ?? "", shared[3] ?? "", ...others].map(databaseOf), "");
 
     expect(await spread(3, "--session-objects", "5")).toContain("9 objects moved");
     for (const index of [0, 1, 2]) {

@@ -2,7 +2,8 @@
  * A bundled gateway whose sessions are moved between numbers of objects and of processes, with all else that it stored; and what
  * keeps a gateway and a move from running over the same storage, or one that looks for sessions where they are not.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as tick } from "node:timers/promises";
@@ -141,8 +142,36 @@ describe("a bundle of one process", () => {
       `the sessions in ${gateway.storage} are kept in 3 objects that they share, not in 1 object that they share: ` +
         `"leanedge spread --storage ${gateway.storage} --processes 1 --session-objects 1" moves them`,
     );
+  });
+
+  it("loses nothing that plain workerd stored where no gateway of the other number looks", async () => {
+    const client = createLeanedgeClient({ baseUrl: gateway.url, key: gateway.key });
+    const config = join(gateway.folder, "workerd.capnp");
+    const plain = spawn("workerd", ["serve", config], { env: gateway.env, stdio: "ignore" });
+    const ended = once(plain, "exit");
+    await expect
+      .poll(() =>
+        fetch(`${gateway.url}/healthz`).then(
+          ({ status }) => status,
+          () => 0,
+        ),
+      )
+      .toBe(200);
+    await workers.ready("one");
+    await talkPlaced(client, "astray", 1, plans);
+    const told = await transcript(client, "astray");
+    plain.kill("SIGKILL");
+    await ended;
+
     await gateway.bundle();
     await gateway.start();
+    await expect(transcript(client, "astray")).rejects.toMatchObject({ code: Code.NotFound });
+    await gateway.stop();
+    const counts = ["--processes", "1", "--session-objects", "3"];
+    expect(await gateway.spread(...counts)).toContain("sessions moved to other objects");
+    await gateway.start();
+    expect(await transcript(client, "astray")).toEqual(told);
+    expect(told).toHaveLength(2 * plans.length);
     await gateway.stop();
   });
 });
@@ -168,7 +197,7 @@ describe("a storage", () => {
     expect(startedBeside("start.mjs")).toContain(refused);
     expect(startedBeside("workerd.capnp")).toContain("database is locked");
     expect(readdirSync(gateway.storage)).toContain("moving");
-    expect(await moved).toMatchObject({ sessions: 10 });
+    expect(await moved).toMatchObject({ sessions: 11 });
     await gateway.bundle();
     await gateway.start();
   });
