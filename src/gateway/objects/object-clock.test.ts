@@ -1,9 +1,34 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { SteeredClock, settle } from "../testing/steered-clock.js";
 import { ObjectClock } from "./object-clock.js";
 import { Stop } from "./stop.js";
 
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+/** Sets the machine's clock. */
+function setTo(ms: number): void {
+  const now = Date.now;
+  vi.spyOn(Date, "now").mockImplementation(() => now() + ms);
+}
+
 describe("ObjectClock", () => {
+  it("wakes a timer in time though the machine's clock was set forward", async () => {
+    const clock = new ObjectClock();
+    const drop = clock.timer(60_000, () => undefined);
+    setTo(60 * 60_000);
+    await new Promise<void>((resolve) => clock.timer(5, resolve));
+    drop();
+  });
+
+  it("wakes a timer in time though the machine's clock was set back", async () => {
+    const clock = new ObjectClock();
+    const woken = new Promise<void>((resolve) => clock.timer(5, resolve));
+    setTo(-60 * 60_000);
+    await woken;
+  });
+
   it("wakes each of its timers in time, with one timer of the clock below", async () => {
     const below = new SteeredClock();
     const clock = new ObjectClock(below);
