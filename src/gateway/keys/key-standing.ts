@@ -122,7 +122,9 @@ function endOf(record: KeyRecord | undefined): string | undefined {
 
 function fresh(cache: Map<string, Known>, name: string): Known | undefined {
   const known = cache.get(name);
-  return known !== undefined && known.expiresMs > Date.now() ? known : undefined;
+  const leftMs = (known?.expiresMs ?? 0) - Date.now();
+  // More is left than was given where the clock was set back: then it may be older than anybody trusts.
+  return leftMs > 0 && leftMs <= keyCacheTtlMs ? known : undefined;
 }
 
 /** Remembers an answer from when it was asked for; a key that does not exist is not worth a place. */

@@ -137,6 +137,9 @@ export class LimitObject extends DurableObject<GatewayEnv> {
 
   #turnsRefusal(bound: number | undefined, nowMs: number): AdmissionRefusal | undefined {
     this.#sql.exec("DELETE FROM turn WHERE lapse_ms <= ?", nowMs);
+    // The clock was set back: those that live say so within turnLeaseRenewMs, and none stays for longer than it is given.
+    const latestMs = nowMs + turnLeaseMs;
+    this.#sql.exec("UPDATE turn SET lapse_ms = ?1 WHERE lapse_ms > ?1", latestMs);
     const running = int(this.#sql.exec("SELECT COUNT(*) AS n FROM turn").one(), "n");
     return bound === undefined || running < bound
       ? undefined

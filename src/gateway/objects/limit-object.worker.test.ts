@@ -187,6 +187,16 @@ describe("LimitObject", () => {
     });
   });
 
+  it("gives back the place of a lost turn a minute after the clock was set back", async () => {
+    const stub = limitObject();
+    const limits = { turns: 1 };
+    await stub.admit({ limits, requests: 1, turn: turn() });
+    await pass(stub, -3_600_000);
+    expect((await stub.admit({ limits, requests: 1, turn: turn() })).refusal).toBeDefined();
+    await pass(stub, turnLeaseMs);
+    expect((await stub.admit({ limits, requests: 1, turn: turn() })).refusal).toBeUndefined();
+  });
+
   it("survives an eviction", async () => {
     const stub = limitObject();
     const limits = { requestsPerMinute: 2, tokensPerMinute: 1_000, turns: 2 };

@@ -49,6 +49,15 @@ describe("token bucket", () => {
     expect(refilled(back, 60, 130_000).used).toBe(30);
   });
 
+  it("is full again within two minutes, however far a clock goes back", () => {
+    const bucket = taken(refilled(fullBucket, 60, 7_200_000), 60);
+    const back = refilled(bucket, 60, 3_600_000);
+    expect(back.used).toBe(60);
+    expect(refilled(back, 60, 3_600_000 + 60_000).used).toBe(60);
+    expect(refilled(back, 60, 3_600_000 + 90_000).used).toBe(30);
+    expect(refilled(back, 60, 3_600_000 + 120_000).used).toBe(0);
+  });
+
   it("keeps what was taken when its size changes", () => {
     const bucket = taken(refilled(fullBucket, 60, 0), 30);
     expect(remaining(bucket, 20)).toBe(0);

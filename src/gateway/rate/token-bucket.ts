@@ -21,10 +21,14 @@ const minuteMs = 60_000;
 /** What the rounding of sums of fractions may add up to, in tokens and in milliseconds. */
 const roundingMax = 1e-6;
 
-/** The bucket as it is now. A clock that went back lets nothing flow. */
+/**
+ * The bucket as it is now. A clock that went back lets nothing flow until it is where it was, or for a minute: the time in
+ * which a bucket fills.
+ */
 export function refilled(bucket: TokenBucket, perMinute: number, nowMs: number): TokenBucket {
   const flowed = (Math.max(0, nowMs - bucket.atMs) * perMinute) / minuteMs;
-  return { used: Math.max(0, bucket.used - flowed), atMs: Math.max(bucket.atMs, nowMs) };
+  const atMs = Math.max(nowMs, Math.min(bucket.atMs, nowMs + minuteMs));
+  return { used: Math.max(0, bucket.used - flowed), atMs };
 }
 
 /** What a refilled bucket can still give, a whole number. */

@@ -1,5 +1,5 @@
 import { Code } from "@connectrpc/connect";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { keyCacheTtlMs, keyHashesMax } from "../limits.js";
 import { keyringName } from "../objects/keyring-object.js";
 import { errorOf, newTenant, testEnv } from "../testing/gateway-clients.js";
@@ -40,6 +40,17 @@ describe("authenticate", () => {
         expect(error.code).toBe(Code.Unauthenticated);
       }
     }
+  });
+
+  it("trusts what it looked up no longer because the clock was set back", async () => {
+    const { key, keyId } = await newTenant();
+    const now = Date.now;
+    vi.spyOn(Date, "now").mockImplementation(() => now() + 3_600_000);
+    await authenticate(headersOf(`Bearer ${key}`), testEnv);
+    vi.restoreAllMocks();
+    await testEnv.KEYRING.getByName(keyringName).revoke(keyId);
+    const error = await errorOf(authenticate(headersOf(`Bearer ${key}`), testEnv));
+    expect(error.rawMessage).toBe("the API key was revoked");
   });
 
   it("refuses a key that was revoked though it opened something before", async () => {
