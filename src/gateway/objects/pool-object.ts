@@ -32,6 +32,7 @@ import type {
   Registration,
   ServedTurns,
 } from "../pool/pool-calls.js";
+import { isOver } from "../pool/elapsed.js";
 import { newEntry, recordOf } from "../pool/pool-entry.js";
 import type { PoolEntry, WorkerModel, WorkerRecord } from "../pool/pool-entry.js";
 import { PoolRoster } from "../pool/pool-roster.js";
@@ -239,7 +240,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
         continue;
       }
       const last = this.#questions.get(entry.worker);
-      if (last === undefined || nowMs - last.askedMs >= ageMs) {
+      if (last === undefined || isOver(last.askedMs, ageMs, nowMs)) {
         const done = this.#ask(entry);
         this.#questions.set(entry.worker, { askedMs: nowMs, done });
         waits.push(done);

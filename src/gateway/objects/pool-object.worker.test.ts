@@ -5,6 +5,7 @@ import { placeQueuedMax, placeWaitMsMax, workerProbeMsMax } from "../limits.js";
 import { noLoad } from "../pool/pool-entry.js";
 import {
   beat,
+  cutOffWorker,
   enterReady,
   newPool,
   newWorker,
@@ -226,6 +227,26 @@ describe("PoolObject", () => {
     });
     const placed = { kind: "placed", worker: `worker:${pooledModel}/0`, address, reason: "only" };
     expect(answers).toEqual([placed, { kind: "full" }, placed]);
+  });
+
+  it("asks a configured worker again after the clock was set back", async () => {
+    const { stub, name, env } = newPool();
+    const address = newWorker();
+    const states = await runInDurableObject(stub, async (_instance, state) => {
+      const pool = new PoolObject(state, {
+        ...env,
+        LEANEDGE_WORKERS: `${pooledModel}=http://${address}`,
+        LEANEDGE_POOLS: `${name},other`,
+      });
+      const now = Date.now;
+      vi.spyOn(Date, "now").mockImplementation(() => now() + 3_600_000);
+      const before = await pool.list();
+      vi.restoreAllMocks();
+      cutOffWorker(address);
+      await pool.list();
+      return [before, await pool.list()].map((list) => list.map((worker) => worker.state));
+    });
+    expect(states).toEqual([["ready"], ["notReady"]]);
   });
 
   it("has no place for a model that no worker serves", async () => {

@@ -53,6 +53,14 @@ describe("a circuit breaker", () => {
     expect(succeeded(open, start + 1)).toBe(open);
   });
 
+  it("lets a trial through when the clock was set back, however far", () => {
+    const open = failTimes(closedBreaker, breakerFailuresMax, start);
+    const back = start - 3_600_000;
+    expect([breakerState(open, back), admits(open, back)]).toEqual(["halfOpen", true]);
+    const trial = placedOn({ ...open, openedMs: back - breakerOpenMs }, start);
+    expect(admits(trial, back)).toBe(true);
+  });
+
   it("never stays open longer than its bound, and never admits while open (seeded)", () => {
     const random = seededRandom(11);
     for (let run = 0; run < 300; run++) {

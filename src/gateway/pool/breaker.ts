@@ -8,6 +8,7 @@ import {
   breakerOpenMsMax,
   breakerTrialMsMax,
 } from "../limits.js";
+import { isOver } from "./elapsed.js";
 
 /** State of a breaker; leanedge.pool.v1.BreakerState. */
 export type BreakerState = "closed" | "open" | "halfOpen";
@@ -32,7 +33,7 @@ export function breakerState(breaker: Breaker, nowMs: number): BreakerState {
   if (breaker.openedMs === 0) {
     return "closed";
   }
-  return nowMs - breaker.openedMs >= breaker.openMs ? "halfOpen" : "open";
+  return isOver(breaker.openedMs, breaker.openMs, nowMs) ? "halfOpen" : "open";
 }
 
 /** Whether a session may be placed now. A trial whose outcome nobody told is over after breakerTrialMsMax. */
@@ -43,7 +44,7 @@ export function admits(breaker: Breaker, nowMs: number): boolean {
     case "open":
       return false;
     case "halfOpen":
-      return breaker.trialMs === 0 || nowMs - breaker.trialMs >= breakerTrialMsMax;
+      return breaker.trialMs === 0 || isOver(breaker.trialMs, breakerTrialMsMax, nowMs);
   }
 }
 

@@ -20,6 +20,7 @@ import {
 import { systemClock, timeIsUp, within } from "../objects/clock.js";
 import type { PoolObject } from "../objects/pool-object.js";
 import type { PoolConfig } from "./pool-config.js";
+import { isOver } from "./elapsed.js";
 import type { Outcome, PlaceAnswer, PlaceRequest, PoolView } from "./pool-calls.js";
 import type { WorkerPlace, WorkerRecord } from "./pool-entry.js";
 import { ServedBatches } from "./served-turns.js";
@@ -165,7 +166,7 @@ export class PoolClient {
       const asked = askedMs.get(name) ?? 0;
       // Another request's question is no answer to this one, which cannot wait for it: without any view it asks, too.
       const knows = views.has(name) || (triedMs.get(name) ?? 0) >= asked;
-      return !knows || nowMs - asked >= ageMs;
+      return !knows || isOver(asked, ageMs, nowMs);
     });
     return due.length === 0
       ? undefined

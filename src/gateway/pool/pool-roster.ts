@@ -14,6 +14,7 @@ import type {
   PlaceRequest,
   Registration,
 } from "./pool-calls.js";
+import { isOver } from "./elapsed.js";
 import { candidateLoad, newEntry } from "./pool-entry.js";
 import type { PoolEntry, WorkerLoad, WorkerModel, WorkerPlace } from "./pool-entry.js";
 import { afterMove, hasRoomFor, isCrowded, movesLeft, worthMoving } from "./rebalance.js";
@@ -288,7 +289,7 @@ export class PoolRoster {
 
   /** Mean fullness of a model's ready workers, at most as old as a heartbeat; undefined if fewer than two say it. */
   #mean(model: string, nowMs: number): number | undefined {
-    if (this.#means === undefined || nowMs - this.#means.atMs >= heartbeatMs) {
+    if (this.#means === undefined || isOver(this.#means.atMs, heartbeatMs, nowMs)) {
       const models = new Set(
         [...this.#entries.values()].flatMap((entry) => entry.models.map((served) => served.model)),
       );

@@ -48,6 +48,17 @@ describe("a worker that registers", () => {
     expect(stateOf(back, start + 100_000)).toBe("ready");
   });
 
+  it("is missed when it falls silent after the clock was set back", () => {
+    const ahead = after(
+      entered(start + 3_600_000, { reports: true }),
+      { kind: "answered" },
+      start + 3_600_000,
+    );
+    const facts = after(ahead, beat, start + 2_000);
+    expect(stateOf(facts, start + 2_000 + silenceMsMax - 1)).toBe("ready");
+    expect(stateOf(facts, start + 2_000 + silenceMsMax)).toBe("notReady");
+  });
+
   it("says since when it is in its state, whether an event or the clock brought it there", () => {
     let facts = entered(start, { reports: true });
     const step = (afterMs: number, event: WorkerEvent): void => {

@@ -83,14 +83,15 @@ export function after(facts: WorkerFacts, event: WorkerEvent, nowMs: number): Wo
 function changed(facts: WorkerFacts, event: WorkerEvent, nowMs: number): WorkerFacts {
   switch (event.kind) {
     case "answered":
-      return { ...facts, answered: true, unanswered: false, heardMs: later(facts, nowMs) };
+      return { ...facts, answered: true, unanswered: false, heardMs: nowMs };
     case "unanswered":
       // Where gateway or worker have much to do an answer may be late; that says nothing of a worker heard just now.
       return event.late === true && nowMs - facts.heardMs < silenceMsMax
         ? facts
         : { ...facts, unanswered: true };
     case "heard":
-      return { ...facts, heardMs: later(facts, nowMs), shutsDown: event.shutsDown };
+      // Also where the clock was set back: its silence counts from now.
+      return { ...facts, heardMs: nowMs, shutsDown: event.shutsDown };
     case "shutsDown":
       return { ...facts, shutsDown: true };
     case "drain":
@@ -160,9 +161,4 @@ export function reasonOf(facts: WorkerFacts, nowMs: number): string {
           ? "silent for too long"
           : "its address never answered";
   }
-}
-
-/** Clocks may step back; what was heard stays heard. */
-function later(facts: WorkerFacts, nowMs: number): number {
-  return Math.max(facts.heardMs, nowMs);
 }
