@@ -14,9 +14,9 @@ export interface LoopJob {
   readonly held: HeldSequence;
   /** Bytes of cache that the sequence holds at most, its whole answer included. */
   readonly cacheBytesMax: number;
-  /** Bytes that it holds at most until its prompt is read. */
+  /** Bytes that it holds at most until its prompt is read; more once its cache was dropped. */
   readonly readingBytesMax: number;
-  /** The job was admitted. */
+  /** The job was admitted; what is in the cache now stays there. */
   onStart(): void;
   /** `workDone` rows x layers were computed without giving a token yet; `rowsPending` rows are left. */
   onProgress(rowsPending: number, workDone: number): void;
@@ -112,6 +112,14 @@ export class EngineLoop {
     this.#options.scheduler.remove(id);
   }
 
+  /** Drops the cache of the last job that waits and has one; false if none has. */
+  dropQueuedCache(): boolean {
+    return this.#options.scheduler
+      .queuedIds()
+      .reverse()
+      .some((id) => this.#dropQueued(id) > 0);
+  }
+
   #wake(): void {
     if (this.#awake) return;
     this.#awake = true;
@@ -136,10 +144,10 @@ export class EngineLoop {
   }
 
   async #step(): Promise<void> {
-    const { engine, gate, scheduler, table } = this.#options;
+    const { engine, gate, scheduler } = this.#options;
     await gate.quiet();
     const plan = scheduler.next(this.#admitMax());
-    if (plan.admitted.length > 0) table.dropIdleCaches(Math.max(0, plan.idleBytesMax));
+    if (plan.admitted.length > 0) this.#dropCaches(plan.idleBytesMax);
     for (const id of plan.admitted) {
       this.#jobs.get(id)?.onStart();
       this.#waiting.get(id)?.onAdmitted();
@@ -184,9 +192,45 @@ export class EngineLoop {
   #admitMax(): number {
     const { keepCache, scheduler, table } = this.#options;
     if (keepCache === undefined) return Infinity;
-    const idleBytesMax = scheduler.idleBytesAfterNext();
-    if (idleBytesMax === undefined) return 0;
-    return table.keepIdleCaches(idleBytesMax, keepCache) ? 1 : 0;
+    const bytesMax = scheduler.idleBytesAfterNext();
+    if (bytesMax === undefined) return 0;
+    // What the first one holds is a part of what is reserved for it.
+    const idleBytesMax = bytesMax - this.#queuedBytes(scheduler.queuedIds().slice(1));
+    return table.keepIdleCaches(Math.max(0, idleBytesMax), keepCache) ? 1 : 0;
+  }
+
+  /**
+   * Drops caches of sequences without a running job until they hold at most `bytesMax` bytes: first those of idle
+   * ones, then those of jobs that wait, the last one's first. Nothing is reserved for what these hold.
+   */
+  #dropCaches(bytesMax: number): void {
+    const { scheduler, table } = this.#options;
+    const queued = scheduler.queuedIds();
+    const queuedBytes = this.#queuedBytes(queued);
+    table.dropIdleCaches(Math.max(0, bytesMax - queuedBytes));
+    let bytes = queuedBytes;
+    while (bytes > bytesMax && queued.length > 0) bytes -= this.#dropQueued(queued.pop());
+  }
+
+  /** Bytes of cache that the sequences of jobs hold. */
+  #queuedBytes(ids: readonly number[]): number {
+    const { engine } = this.#options;
+    return ids.reduce((sum, id) => {
+      const job = this.#jobs.get(id);
+      return job === undefined ? sum : sum + engine.sequenceStats(job.held.handle).cacheBytes;
+    }, 0);
+  }
+
+  /** Drops the cache of a job that waits: it reads its whole log once it runs. Returns the bytes that became free. */
+  #dropQueued(id: number | undefined): number {
+    const { engine, scheduler } = this.#options;
+    const job = id === undefined ? undefined : this.#jobs.get(id);
+    if (id === undefined || job === undefined) return 0;
+    const { cacheBytes, tokens } = engine.sequenceStats(job.held.handle);
+    if (cacheBytes === 0) return 0;
+    engine.dropCache(job.held.handle);
+    scheduler.resize(id, { rowsPending: tokens, readingBytesMax: job.readingBytesMax });
+    return cacheBytes;
   }
 
   #take(stepped: readonly { id: number; job: LoopJob }[], results: readonly StepResult[]): void {
@@ -239,12 +283,13 @@ export class EngineLoop {
   /**
    * Jobs that found no page although their growth was reserved: other users of the same engine can
    * use memory up for a while. Idle caches go first; otherwise they wait for the others, and where
-   * nothing at all moved, the youngest gives way.
+   * nothing at all moved, caches of jobs that wait go, and then the youngest gives way.
    */
   #relieve(ids: readonly number[], workDone: number): void {
     if (ids.length === 0) return;
     const { keepCache, table, relieve } = this.#options;
     if (table.dropOneIdleCache(keepCache) || workDone > 0 || relieve?.() === true) return;
+    if (this.dropQueuedCache()) return;
     const youngest = Math.max(...ids);
     const job = this.#jobs.get(youngest);
     this.cancel(youngest);

@@ -152,23 +152,22 @@ export async function* generate(
     if (signal.aborted) onLeave();
     if (!adoptPrefix(table, held, request)) {
       const have = table.name(held, fingerprints);
+      release();
       yield event({ case: "prefixMissing", value: { have } });
       return;
     }
     const opened = openLog(context, held, request, prompt);
-    const cached = Math.min(config.engine.sequenceStats(held.handle).computed, opened.promptTokens);
     const tokensMax = prompt.answerTokensMax;
-    const job = new GenerateJob(context, held, request, { ...opened, tokensMax }, mailbox);
+    const answered = { ...opened, tokensMax };
+    const job = new GenerateJob(context, held, request, answered, mailbox, release);
     if (job.answer.replay(opened.answered)) jobId = context.loop.add(job);
     else job.end();
-    context.counters.cachedTokens += BigInt(cached);
-    context.counters.promptTokens += BigInt(opened.promptTokens - cached);
     yield event({
       case: "accepted",
       value: {
         promptIds: [...opened.promptIds],
         promptTokens: opened.promptTokens,
-        cachedTokens: cached,
+        cachedTokens: job.cachedTokens,
         backend: wireBackend(config.engine.backend),
         worker: config.name,
         fingerprints,
@@ -178,10 +177,7 @@ export async function* generate(
       },
     });
     if (jobId !== undefined) yield* job.events(jobId);
-    const finished = job.finished(cached, fingerprints);
-    // Whoever reads the last event late holds no cache any more.
-    release();
-    yield finished;
+    yield job.finished(fingerprints);
   } catch (error) {
     throw toConnectError(error);
   } finally {
@@ -347,10 +343,12 @@ class GenerateJob {
   readonly answer: Answer;
   readonly held: HeldSequence;
   readonly cacheBytesMax: number;
-  readonly readingBytesMax: number;
   readonly #context: GenerateContext;
   readonly #opened: Opened;
   readonly #mailbox: EventMailbox;
+  readonly #release: () => void;
+  /** Tokens of the prompt that were in the cache when the job was added, and then when it began. */
+  #cachedTokens: number;
   /** Prompt rows in the cache before the job's first step; unknown until then. */
   #rowsFound: number | undefined;
   /** Rows that the job's work is worth. */
@@ -368,6 +366,7 @@ class GenerateJob {
     request: GenerateRequest,
     opened: Opened & { readonly tokensMax: number },
     mailbox: EventMailbox,
+    release: () => void,
   ) {
     const { engine, codec, nowUs } = context.config;
     const { tokensMax } = opened;
@@ -382,9 +381,10 @@ class GenerateJob {
     this.held = held;
     this.#opened = opened;
     this.#mailbox = mailbox;
+    this.#release = release;
+    this.#cachedTokens = this.#promptTokensCached();
     this.#addedUs = nowUs();
     this.cacheBytesMax = engine.sequenceCacheBytes(held.plan, opened.promptTokens + tokensMax);
-    this.readingBytesMax = readingBytesMax(context, held);
     this.answer = new Answer({
       decoder: codec.decoder(),
       stop: createStopMatcher(checkStop(request.sampling?.stop ?? [])),
@@ -394,8 +394,22 @@ class GenerateJob {
     });
   }
 
+  /** Tokens of the prompt that are in the cache. */
+  get cachedTokens(): number {
+    return this.#cachedTokens;
+  }
+
+  get readingBytesMax(): number {
+    return readingBytesMax(this.#context, this.held);
+  }
+
   onStart(): void {
-    this.#startedUs = this.#context.config.nowUs();
+    const { config, counters } = this.#context;
+    this.#startedUs = config.nowUs();
+    // While it waited its cache may have gone to others.
+    this.#cachedTokens = this.#promptTokensCached();
+    counters.cachedTokens += BigInt(this.#cachedTokens);
+    counters.promptTokens += BigInt(this.#opened.promptTokens - this.#cachedTokens);
   }
 
   onProgress(rowsPending: number, workDone: number): void {
@@ -428,14 +442,19 @@ class GenerateJob {
     else this.#mailbox.end();
   }
 
-  /** Takes note of the sequence as the answer leaves it, while the engine may be asked. */
+  /**
+   * Takes note of the sequence as the answer leaves it, while the engine may be asked. Its cache is others' from here on:
+   * whoever reads the answer late holds none.
+   */
   end(): void {
     const { config, table } = this.#context;
     const { cacheBytes, pages } = config.engine.sequenceStats(this.held.handle);
     this.#ended = { cacheBytes, pages, log: table.log(this.held), us: config.nowUs() };
+    this.#release();
   }
 
   onError(error: Error): void {
+    this.#release();
     this.#mailbox.fail(toConnectError(error));
   }
 
@@ -470,8 +489,13 @@ class GenerateJob {
     if (rest !== undefined) yield event({ case: "tokens", value: piece2wire(rest) });
   }
 
+  #promptTokensCached(): number {
+    const { computed } = this.#context.config.engine.sequenceStats(this.held.handle);
+    return Math.min(computed, this.#opened.promptTokens);
+  }
+
   /** The last event, after `end`. */
-  finished(cachedTokens: number, fingerprints: Fingerprints): GenerateResponse {
+  finished(fingerprints: Fingerprints): GenerateResponse {
     if (this.#ended === undefined) throw new Error("the answer has not ended");
     const { cacheBytes, pages, log, us } = this.#ended;
     const startedUs = this.#startedUs ?? us;
@@ -482,7 +506,7 @@ class GenerateJob {
         finishReason: this.answer.finishReason,
         usage: {
           promptTokens: this.#opened.promptTokens,
-          cachedTokens,
+          cachedTokens: this.#cachedTokens,
           completionTokens: this.answer.tokens,
         },
         generatedTokens: this.answer.tokens,

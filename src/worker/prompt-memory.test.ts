@@ -27,6 +27,7 @@ const cacheBytesWanted = 200_000;
 
 let engine: Engine;
 let client: OpenWorker["client"];
+let worker: OpenWorker["worker"];
 /** Entries of steps that failed. */
 let failures: string[];
 
@@ -54,7 +55,7 @@ beforeEach(async () => {
       return typeof value === "function" ? (value.bind(target) as unknown) : value;
     },
   });
-  ({ client } = openWorker(watched, { geometry, plans: [plan] }));
+  ({ client, worker } = openWorker(watched, { geometry, plans: [plan] }));
 });
 
 /** Runs a call; gives its generated tokens, and the name of its sequence. */
@@ -116,6 +117,35 @@ describe("prompts that take more memory while they are read", () => {
       expect(read).toBeGreaterThan(600);
     }
     expect(failures).toEqual([]);
+  });
+});
+
+describe("a prompt that was left half read", () => {
+  it("gives its memory back like every idle cache", async () => {
+    const leaving = new AbortController();
+    const stream = client.generate(
+      {
+        sequenceId: "left",
+        generation: 1n,
+        model: "m",
+        messages: [{ role: Role.USER, text: "x".repeat(promptTokens - templateTokens) }],
+      },
+      { signal: leaving.signal },
+    );
+    const reading = (async () => {
+      for await (const { event } of stream) expect(event.case).not.toBe("tokens");
+    })();
+    const { cacheBytes } = engine.stats();
+    await expect
+      .poll(() => engine.stats().cacheBytesFree, { interval: 1 })
+      .toBeLessThan(cacheBytes);
+    leaving.abort();
+    await expect(reading).rejects.toThrow();
+    expect((await client.getStatus({})).running).toBe(0);
+    expect(engine.stats().cacheBytesFree).toBeLessThan(cacheBytes);
+    expect(worker.dropOldestIdleCache()).toBe(true);
+    expect(engine.stats().cacheBytesFree).toBe(cacheBytes);
+    expect(worker.dropOldestIdleCache()).toBe(false);
   });
 });
 

@@ -48,7 +48,7 @@ export interface StepShare {
 export interface StepPlan {
   /** Jobs that start now; their caches must have room, see `idleBytesMax`. */
   readonly admitted: readonly number[];
-  /** Bytes that caches of sequences without a job may keep; more must be dropped first. */
+  /** Bytes that caches of sequences without a running job may keep; more must be dropped first. */
   readonly idleBytesMax: number;
   /** Who computes, decoding jobs first; empty if there is nothing to do. */
   readonly shares: readonly StepShare[];
@@ -121,6 +121,22 @@ export class Scheduler {
     return this.#queued.some((job) => job.id === id);
   }
 
+  /** Jobs that wait, in their order. */
+  queuedIds(): number[] {
+    return this.#queued.map(({ id }) => id);
+  }
+
+  /** Says that a job which waits has lost its cache: what is left to compute, and what that takes. */
+  resize(
+    id: number,
+    { rowsPending, readingBytesMax }: Pick<JobSize, "rowsPending" | "readingBytesMax">,
+  ): void {
+    const job = this.#queued.find((queued) => queued.id === id);
+    if (job === undefined) return;
+    job.rowsPending = rowsPending;
+    job.reservedBytes = Math.max(job.cacheBytesMax, readingBytesMax ?? 0);
+  }
+
   /**
    * Puts a job into the queue.
    * @throws SchedulerError if the queue is full, or if the job could not run even alone
@@ -166,8 +182,8 @@ export class Scheduler {
   }
 
   /**
-   * Bytes that idle caches may keep once the job that came first is admitted; undefined if none
-   * waits, or if it cannot be admitted now.
+   * Bytes that caches of sequences without a running job may keep once the job that came first is admitted; undefined if
+   * none waits, or if it cannot be admitted now.
    */
   idleBytesAfterNext(): number | undefined {
     const { cacheBytes, runningMax } = this.#options;

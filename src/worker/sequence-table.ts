@@ -303,7 +303,10 @@ export class SequenceTable {
    * @returns whether memory became free, or soon will; false if no idle sequence has a cache
    */
   dropOneIdleCache(keep?: KeepCache): boolean {
-    const holding = this.#idle().filter((held) => this.#computed(held) > 0);
+    // A prompt that was left half read holds memory, too, and no row is computed of it.
+    const holding = this.#idle().filter(
+      ({ handle }) => this.#engine.sequenceStats(handle).cacheBytes > 0,
+    );
     const cheap = holding.find((held) => this.#losesNothing(held));
     const victim = cheap ?? holding[0];
     if (victim === undefined) return false;

@@ -31,7 +31,10 @@ export interface RunningWorker {
   readonly service: ServiceImpl<typeof WorkerService>;
   /** Ends every call and frees every sequence; the engine itself stays. */
   close(): void;
-  /** Drops the idle cache that was used least recently, for others on the same engine. */
+  /**
+   * Drops the idle cache that was used least recently, for others on the same engine; where there is none, that of the
+   * last call that waits.
+   */
   dropOldestIdleCache(): boolean;
 }
 
@@ -140,7 +143,7 @@ export function startWorker(config: WorkerConfig): RunningWorker {
         table.releaseAll(reason);
       });
     },
-    dropOldestIdleCache: () => table.dropOneIdleCache(),
+    dropOldestIdleCache: () => table.dropOneIdleCache() || loop.dropQueuedCache(),
   };
 }
 
