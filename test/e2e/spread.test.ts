@@ -10,6 +10,7 @@ import { setImmediate as tick } from "node:timers/promises";
 import { Code, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { packagePath } from "../../src/cli/repository.js";
 import { spreadObjects } from "../../src/cli/spread-objects.js";
 import { bearerToken } from "../../src/client/bearer-token.js";
 import { createLeanedgeClient, type LeanedgeClient } from "../../src/client/index.js";
@@ -196,6 +197,7 @@ describe("a storage", () => {
     const refused = `"leanedge spread" is moving the sessions in ${gateway.storage}: wait until it has ended`;
     expect(startedBeside("start.mjs")).toContain(refused);
     expect(startedBeside("workerd.capnp")).toContain("database is locked");
+    expect(bundledBeside()).toContain(refused);
     expect(readdirSync(gateway.storage)).toContain("moving");
     expect(await moved).toMatchObject({ sessions: 11 });
     await gateway.bundle();
@@ -210,6 +212,20 @@ describe("a storage", () => {
     const { status, stderr } = spawnSync(command, words, {
       ...{ env: gateway.env, encoding: "utf8", timeout: 30_000 },
     });
+    expect(status).toBe(1);
+    return stderr;
+  }
+
+  /** Writes another bundle for the storage, and gives what that says when it fails. */
+  function bundledBeside(): string {
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [
+        ...["--import", "tsx", packagePath("src/cli/main.ts"), "bundle"],
+        ...["--storage", gateway.storage, "--out", join(gateway.folder, "other")],
+      ],
+      { env: gateway.env, encoding: "utf8", timeout: 30_000 },
+    );
     expect(status).toBe(1);
     return stderr;
   }
