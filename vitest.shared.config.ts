@@ -6,7 +6,7 @@ export default gatewayProject(
   {
     include: [
       "src/gateway/objects/shared-*.worker.test.ts",
-      "src/gateway/objects/{index-and-keys,session-object,store-behind}.worker.test.ts",
+      "src/gateway/objects/{index-and-keys,session-object,sessions-model,store-behind}.worker.test.ts",
       "src/gateway/services/{key-limits,session-service}.worker.test.ts",
       "src/gateway/http/chat-completions.worker.test.ts",
     ],
