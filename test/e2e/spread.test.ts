@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as tick } from "node:timers/promises";
 import { Code, createClient } from "@connectrpc/connect";
@@ -187,6 +187,19 @@ describe("a storage", () => {
     );
     expect(startedBeside("start.mjs")).toContain(refused);
     expect(readdirSync(gateway.storage)).toEqual(left);
+    await gateway.stop();
+  });
+
+  it("has no process of a gateway any more that was ended while it started", async () => {
+    const starter = spawn(process.execPath, [join(gateway.folder, "start.mjs")], {
+      ...{ env: gateway.env, stdio: "ignore" },
+    });
+    const ended = once(starter, "exit");
+    const children = `/proc/${starter.pid}/task/${starter.pid}/children`;
+    while (readFileSync(children, "utf8") === "") await tick();
+    starter.kill("SIGTERM");
+    await ended;
+    await gateway.start();
     await gateway.stop();
   });
 
