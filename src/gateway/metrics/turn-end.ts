@@ -10,8 +10,8 @@ import { outcomeName } from "./names.js";
 
 /** Counts a turn that ended, and logs it: the one line that every turn leaves in the gateway's log. */
 export function turnEnded(turn: TurnRecord, attempts: number): void {
-  const outcome = enumName(FinishReason[turn.finishReason]);
-  const placement = enumName(PlacementReason[turn.placement]);
+  const outcome = enumName(FinishReason, turn.finishReason);
+  const placement = enumName(PlacementReason, turn.placement);
   meter.count(gatewayMetrics.turns, { outcome, placement });
   meter.count(gatewayMetrics.tokens, { kind: "prompt" }, turn.promptTokens);
   meter.count(gatewayMetrics.tokens, { kind: "cached" }, turn.cachedTokens);
@@ -26,7 +26,7 @@ export function turnEnded(turn: TurnRecord, attempts: number): void {
     outcome,
     model: turn.model,
     worker: turn.worker,
-    backend: enumName(Backend[turn.backend]),
+    backend: enumName(Backend, turn.backend),
     placement,
     attempts,
     prompt_tokens: turn.promptTokens,
@@ -48,6 +48,7 @@ export function turnRefused(requestId: string, turn: number, refusal: ConnectErr
   });
 }
 
-function enumName(name: string): string {
-  return name.toLowerCase().replaceAll("_", "-");
+/** The name of an enum's value; of one that a later worker knows and this gateway does not, `unknown`. */
+function enumName(names: Readonly<Record<number, string>>, value: number): string {
+  return (names[value] ?? "unknown").toLowerCase().replaceAll("_", "-");
 }

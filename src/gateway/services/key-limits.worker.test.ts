@@ -245,6 +245,28 @@ describe("turns at once", () => {
     expect(seen.text).toBe(words(5));
   });
 
+  it("end, and their session goes on, where a later worker names a backend that is not known yet", async () => {
+    const { key, keyId } = await newTenant({ turns: 1, tokensPerMinute: 100_000 });
+    const client = sessionClient(key);
+    for (const turn of [1, 2]) {
+      const seen = await runTurn(client, {
+        sessionId: "a",
+        turn,
+        messages: [scripted({ tokens: 2, backend: 9 })],
+      });
+      expect(seen.finished?.finishReason).toBe(FinishReason.STOP);
+      await vi.waitFor(async () => {
+        expect(await turnsHeld(keyId)).toBe(0);
+      });
+    }
+    const body = { ...message('!{"tokens":2,"backend":9}'), stream: false };
+    const answer = await chat(key, body, { "x-session-id": "b" });
+    expect([answer.status, answer.headers.get("x-served-by")]).toEqual([
+      200,
+      "unknown:scripted:scripted/0",
+    ]);
+  });
+
   it("end with a session that is deleted", async () => {
     const { key, keyId } = await newTenant({ turns: 1 });
     const client = sessionClient(key);

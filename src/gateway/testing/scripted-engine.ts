@@ -59,6 +59,8 @@ export interface Script {
   readonly lie?: "prompt" | "finished" | "have" | "gap" | "end";
   /** How it ends; STOP if unset. */
   readonly finish?: FinishReason;
+  /** Number of its backend; REFERENCE if unset. */
+  readonly backend?: number;
   /** Progress events before the first token. */
   readonly progress?: number;
 }
@@ -248,7 +250,7 @@ export class ScriptedEngine extends DurableObject {
         promptIds,
         promptTokens: promptTokens + (script.lie === "prompt" ? 1 : 0),
         cachedTokens,
-        backend: Backend.REFERENCE,
+        backend: script.backend ?? Backend.REFERENCE,
         worker: `scripted:${this.ctx.id.name ?? ""}`,
         fingerprints,
       },
