@@ -36,6 +36,7 @@ import { isOver } from "../pool/elapsed.js";
 import { newEntry, recordOf } from "../pool/pool-entry.js";
 import type { PoolEntry, WorkerModel, WorkerRecord } from "../pool/pool-entry.js";
 import { PoolRoster } from "../pool/pool-roster.js";
+import { readPages } from "../pool/pool-wire.js";
 import { silenceMsMax } from "../pool/worker-state.js";
 import { engineNames, remoteNames } from "../worker-client/worker-names.js";
 import { workerNetwork } from "../worker-client/worker-network.js";
@@ -290,9 +291,7 @@ export class PoolObject extends DurableObject<GatewayEnv> {
             running,
             queued,
             sequences,
-            pages: Number(status.pages),
-            pagesFree: Number(status.pagesFree),
-            pagesIdle: Number(status.pagesIdle),
+            ...readPages(status),
             tokensPerSecond: entry.load.tokensPerSecond,
           },
           shutsDown: draining,

@@ -1,7 +1,14 @@
 import { describe, expect, it } from "vitest";
-import { BreakerState, WorkerOrigin, WorkerState } from "../../gen/leanedge/pool/v1/pool_pb.js";
+import { create, toBinary } from "@bufbuild/protobuf";
+import {
+  BreakerState,
+  PoolWorkerSchema,
+  WorkerLoadSchema,
+  WorkerOrigin,
+  WorkerState,
+} from "../../gen/leanedge/pool/v1/pool_pb.js";
 import { newEntry, noLoad, recordOf } from "./pool-entry.js";
-import { wireWorker } from "./pool-wire.js";
+import { readLoad, wireWorker } from "./pool-wire.js";
 import { after, entered } from "./worker-state.js";
 
 describe("a worker on the wire", () => {
@@ -32,5 +39,17 @@ describe("a worker on the wire", () => {
       failures: 5n,
       moved: 4n,
     });
+  });
+
+  it("can be told whatever it says of its pages", () => {
+    // A count below 0, as a worker without signs writes it.
+    const wrong = 2n ** 64n - 1n;
+    const load = readLoad(
+      create(WorkerLoadSchema, { pages: 100n, pagesFree: wrong, pagesIdle: wrong }),
+    );
+    const identity = { worker: "pool:p/gpu-1", name: "gpu-1", origin: "registered" } as const;
+    const worker = wireWorker(recordOf("p", { ...newEntry(identity, 1_000), load }, 1_000));
+    expect(() => toBinary(PoolWorkerSchema, worker)).not.toThrow();
+    expect(worker.load).toMatchObject({ pages: 100n, pagesFree: 100n, pagesIdle: 100n });
   });
 });

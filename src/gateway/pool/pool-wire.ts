@@ -37,7 +37,7 @@ const wireOrigins: Readonly<Record<WorkerOrigin, WireOrigin>> = {
   embedded: WireOrigin.EMBEDDED,
 };
 
-/** A load from the wire; figures that are no numbers count as 0. */
+/** A load from the wire; figures that are no numbers count as 0, and no pages are more than all. */
 export function readLoad(load: WireLoad | undefined): WorkerLoad {
   if (load === undefined) {
     return noLoad;
@@ -47,11 +47,18 @@ export function readLoad(load: WireLoad | undefined): WorkerLoad {
     running,
     queued,
     sequences,
-    pages: Number(load.pages),
-    pagesFree: Number(load.pagesFree),
-    pagesIdle: Math.min(Number(load.pagesIdle), Number(load.pagesFree)),
+    ...readPages(load),
     tokensPerSecond: Number.isFinite(tokensPerSecond) ? Math.max(0, tokensPerSecond) : 0,
   };
+}
+
+/** Pages of a worker. What was said may be anything, and is told others: it stays a number that the wire can hold. */
+export function readPages(
+  said: Pick<WireLoad, "pages" | "pagesFree" | "pagesIdle">,
+): Pick<WorkerLoad, "pages" | "pagesFree" | "pagesIdle"> {
+  const pages = Math.min(Number(said.pages), Number.MAX_SAFE_INTEGER);
+  const pagesFree = Math.min(Number(said.pagesFree), pages);
+  return { pages, pagesFree, pagesIdle: Math.min(Number(said.pagesIdle), pagesFree) };
 }
 
 /** A model from the wire. */
