@@ -53,13 +53,15 @@ async function hostedService(logged: [LogLevel, LogFields][]): Promise<HostedSer
 interface CallEnd {
   readonly requestSignal?: AbortSignal;
   readonly timeoutMs?: number;
+  readonly requestId?: string;
 }
 
-function contextOf(method: DescMethod, end: CallEnd): HandlerContext {
+function contextOf(method: DescMethod, { requestSignal, timeoutMs }: CallEnd): HandlerContext {
   return createHandlerContext({
     ...{ service: WorkerService, method },
     ...{ protocolName: "connect", requestMethod: "POST", url: "http://worker" },
-    ...end,
+    requestSignal,
+    timeoutMs,
   });
 }
 
@@ -69,7 +71,8 @@ async function dropped(
   end: CallEnd,
 ): Promise<AsyncIterator<GenerateResponse>> {
   const context = contextOf(WorkerService.method.generate, end);
-  const request = create(GenerateRequestSchema, ask("hello", 3_000));
+  const { requestId = "" } = end;
+  const request = create(GenerateRequestSchema, { ...ask("hello", 3_000), requestId });
   const stream = service.handlers.generate(request, context) as AsyncIterable<GenerateResponse>;
   const events = stream[Symbol.asyncIterator]();
   await events.next();
@@ -117,6 +120,14 @@ describe("a call whose generator nobody resumes", () => {
     // Where it is resumed after all, it counts once.
     await events.return?.();
     expect([service.calls, logged.length]).toEqual([0, 1]);
+  });
+
+  it("is named in the log by no more of its request id than that may have", async () => {
+    const logged: [LogLevel, LogFields][] = [];
+    const service = await hostedService(logged);
+    const events = await dropped(service, { requestId: "r".repeat(10_000) });
+    await events.return?.();
+    expect(logged).toMatchObject([["info", { request_id: "r".repeat(128) }]]);
   });
 
   it("is over at its deadline where its sender stands still", async () => {

@@ -13,6 +13,7 @@ import type {
 import { EngineError } from "../../engine/status.js";
 import { checkMessages } from "../check-request.js";
 import { toConnectError } from "../errors.js";
+import { requestIdBytesMax } from "../limits.js";
 import type { LogFields, LogLevel } from "../../log/log-line.js";
 import type { WorkerMetrics } from "../metrics.js";
 import type { RunningWorker } from "../worker-service.js";
@@ -127,7 +128,8 @@ export class HostedService {
         if (failed) call.outcome = codeToString(leftWith.code);
       }
       logCall?.(failed ? "warn" : "info", {
-        request_id: request.requestId,
+        // Whatever a caller names its request, the line stays short.
+        request_id: request.requestId.slice(0, requestIdBytesMax),
         outcome: call.outcome,
         ...call.fields,
         generated_tokens: call.tokens,

@@ -173,4 +173,26 @@ describe("createOnePort", () => {
     await ended;
     await expect(get1(number, "/")).rejects.toThrow("ECONNREFUSED");
   });
+
+  it.each([
+    ["its first header block", ""],
+    ["the header block behind an answer", "GET /first HTTP/1.1\r\nhost: a\r\n\r\n"],
+  ])("closes a connection that does not end %s", async (_, before) => {
+    const port = await open(tellVersion, { headerMs: 200 });
+    const socket = await raw(port);
+    closers.push(() => socket.destroy());
+    let answer = "";
+    socket.setEncoding("utf8").on("data", (text: string) => (answer += text));
+    const closed = new Promise((resolve) => socket.once("close", resolve));
+    if (before !== "") {
+      socket.write(before);
+      await expect.poll(() => answer).toContain("/first");
+    }
+    socket.write("GET /never HTTP/1.1\r\nhost: a\r\n");
+    // Something comes all the time, and it never ends.
+    const trickle = setInterval(() => socket.write("x-more: 1\r\n"), 50);
+    closers.push(() => clearInterval(trickle));
+    await closed;
+    expect(answer).not.toContain("/never");
+  });
 });

@@ -23,7 +23,9 @@ export type RequestListener = ReturnType<typeof connectNodeAdapter>;
 export interface OnePortOptions {
   /** Longest that a client may take nothing of what waits for it, or send nothing of what it began; milliseconds. */
   readonly readerStallMs?: number;
-  /** Called when that is over, and the call is ended. */
+  /** Longest that a connection may take for its first bytes, and for a whole header block of HTTP/1.1; milliseconds. */
+  readonly headerMs?: number;
+  /** Called when a call is ended since its client stood still. */
   readonly onStalledReader?: () => void;
 }
 
@@ -38,12 +40,15 @@ export interface OnePort {
 /** How the text that an HTTP/2 connection starts with begins; no method of HTTP/1.1 does. */
 const http2Start = Buffer.from("PRI");
 
+/** How often connections are looked at that did not end their header block. */
+const headerPollMsMax = 1_000;
+
 /** How often a port that closes looks whether its answers are sent. */
 const closePollMs = 10;
 
 /** Makes a port. */
 export function createOnePort(listener: RequestListener, options: OnePortOptions = {}): OnePort {
-  const { readerStallMs = readerStallMsMax, onStalledReader } = options;
+  const { headerMs = headerMsMax, readerStallMs = readerStallMsMax, onStalledReader } = options;
   const answering = new Set<object>();
   const answer: RequestListener = (request, response) => {
     answering.add(response);
@@ -51,7 +56,14 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
     listener(request, response);
   };
   const http1 = createHttp1(
-    { maxHeaderSize: headerBytesMax, keepAliveTimeout: idleConnectionMsMax },
+    {
+      maxHeaderSize: headerBytesMax,
+      keepAliveTimeout: idleConnectionMsMax,
+      headersTimeout: headerMs,
+      // A restore takes as long as its cache waits for memory; who sends nothing is ended below.
+      requestTimeout: 0,
+      connectionsCheckingInterval: Math.min(headerMs, headerPollMsMax),
+    },
     (request, response) => {
       response.setTimeout(readerStallMs, () => {
         // All is sent and all is taken: a call that waits. What it writes later starts the clock again.
@@ -63,6 +75,8 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
       answer(request, response);
     },
   );
+  // Node watches over header blocks from then on, and this server never listens itself.
+  http1.emit("listening");
   const http2 = createHttp2(
     {
       maxHeaderListPairs: 64,
@@ -85,7 +99,7 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
   const tcp = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
-    tellApart(socket, (isHttp2) => (isHttp2 ? http2 : http1).emit("connection", socket));
+    tellApart(socket, headerMs, (isHttp2) => (isHttp2 ? http2 : http1).emit("connection", socket));
   });
   tcp.maxConnections = connectionsMax;
 
@@ -98,6 +112,8 @@ export function createOnePort(listener: RequestListener, options: OnePortOptions
         await new Promise((resolve) => setTimeout(resolve, closePollMs));
       }
       for (const socket of sockets) socket.destroy();
+      // Ends the watch over header blocks.
+      http1.close();
       await closed;
     },
   };
@@ -115,9 +131,9 @@ function listen(tcp: Server, host: string, port: number): Promise<number> {
 }
 
 /** Reads the first bytes of a connection, puts them back, and says what they are. */
-function tellApart(socket: Socket, hand: (isHttp2: boolean) => void): void {
+function tellApart(socket: Socket, headerMs: number, hand: (isHttp2: boolean) => void): void {
   let head = Buffer.alloc(0);
-  const timer = setTimeout(() => socket.destroy(), headerMsMax);
+  const timer = setTimeout(() => socket.destroy(), headerMs);
   const forget = (): void => {
     clearTimeout(timer);
     socket.off("data", onData);

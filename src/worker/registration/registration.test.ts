@@ -23,6 +23,9 @@ class Pool {
   /** Errors of the next calls, in order. */
   readonly faults: (Code | undefined)[] = [];
   state = WorkerState.READY;
+  heartbeatMs = 1;
+  /** Heartbeats are answered after that. */
+  answered: Promise<unknown> = Promise.resolve();
 
   readonly transport = createRouterTransport((router) =>
     router.service(PoolService, {
@@ -31,10 +34,11 @@ class Pool {
         this.registered.push(request);
         return { state: WorkerState.PENDING, heartbeatMs: 1, pool: "default" };
       },
-      heartbeat: (request) => {
+      heartbeat: async (request) => {
         this.#fail();
         this.beats.push(request);
-        return { state: this.state, heartbeatMs: 1 };
+        await this.answered;
+        return { state: this.state, heartbeatMs: this.heartbeatMs };
       },
       deregister: (request) => {
         this.left.push(request.incarnation);
@@ -114,6 +118,18 @@ describe("a registration", () => {
     const registration = register(pool);
     await expect.poll(() => pool.beats.length).toBeGreaterThanOrEqual(1);
     registration.shutDown();
+    await expect.poll(() => pool.beats.at(-1)?.load?.draining).toBe(true);
+  });
+
+  it("tells it at once where a heartbeat is under way, too", async () => {
+    const pool = new Pool();
+    const underWay = Promise.withResolvers<undefined>();
+    pool.answered = underWay.promise;
+    const registration = register(pool);
+    await expect.poll(() => pool.beats.length).toBe(1);
+    registration.shutDown();
+    pool.heartbeatMs = 60_000;
+    underWay.resolve(undefined);
     await expect.poll(() => pool.beats.at(-1)?.load?.draining).toBe(true);
   });
 

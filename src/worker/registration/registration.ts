@@ -43,7 +43,9 @@ export class Registration {
   readonly #running: Promise<void>;
   #state: WorkerState | undefined;
   /** Ends the pause before the next call. */
-  #wake: () => void = () => undefined;
+  #endPause: () => void = () => undefined;
+  /** There is something to say: no pause before the next call. */
+  #woken = false;
   #shutsDown = false;
   #lastFault = "";
 
@@ -152,17 +154,22 @@ export class Registration {
     }
   }
 
-  #pause(ms: number): Promise<void> {
-    if (this.#closed()) {
-      return Promise.resolve();
+  #wake(): void {
+    this.#woken = true;
+    this.#endPause();
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (!this.#woken && !this.#closed()) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ms);
+        this.#endPause = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
     }
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    this.#woken = false;
   }
 }
 
