@@ -112,7 +112,7 @@ async function startHeld(
         options.config,
       ],
       {
-        stdio: ["ignore", output, output, "pipe", clients.fd, hold.fd],
+        stdio: ["ignore", output, output, "pipe", clients.fd, hold.fd ?? "ignore"],
         env: {
           ...env,
           [processVariable]: `${index}/${processes}`,

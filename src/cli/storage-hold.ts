@@ -4,7 +4,8 @@
  * Each has a socket in the storage's folder `holders`, by a name of its own, on which it listens; nobody says anything there.
  * Connecting tells whether any process has it open still, so a crash frees it, and workerd, which inherits it, keeps it where only
  * the process that started it is gone. A name stands there before its owner looks for others: of two that begin at the same time at least one
- * sees the other.
+ * sees the other. A file system that has no sockets (some that a container shares with another system) is held by nobody: a line on
+ * the log says so.
  *
  * Nothing here but Node itself is needed: `leanedge bundle` puts it beside the gateway.
  */
@@ -19,8 +20,8 @@ export type StorageUse = "gateway" | "spread";
 
 /** A storage that is held. */
 export interface StorageHold {
-  /** Descriptor of the socket, for processes that are started to have it open as well. */
-  readonly fd: number;
+  /** Descriptor of the socket, for processes that are started to have it open as well; undefined where there can be none. */
+  readonly fd: number | undefined;
   /** Lets it go, once however often it is called. Processes that have the socket as well must have ended. */
   release(): Promise<void>;
 }
@@ -33,6 +34,8 @@ const refusals: Readonly<Record<StorageUse, (storage: string) => string>> = {
   spread: (storage) =>
     `"leanedge spread" is moving the sessions in ${storage}: wait until it has ended`,
 };
+/** What a file system says that has no sockets. */
+const socketless: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "EPERM", "EINVAL"]);
 /** How often the folder is made where others that let go remove it. */
 const triesMax = 10;
 
@@ -40,12 +43,21 @@ const triesMax = 10;
  * Holds a storage.
  *
  * @param storage its folder, which must be there
- * @throws Error where somebody has it, or the file system has no sockets
+ * @throws Error where somebody has it
  */
 export async function holdStorage(storage: string, use: StorageUse): Promise<StorageHold> {
   const folder = join(storage, holdersFolder);
   const own = `${use}-${randomBytes(6).toString("hex")}`;
-  const server = await listenIn(folder, own);
+  const server = await listenIn(folder, own).catch((error: unknown) => {
+    if (!socketless.has(codeOf(error) ?? "")) throw error;
+    const why = error instanceof Error ? error.message : "";
+    console.warn(`${storage} has no sockets (${why}): nothing tells whether another one uses it`);
+    return undefined;
+  });
+  if (server === undefined) {
+    await rmdir(folder).catch(() => undefined);
+    return { fd: undefined, release: () => Promise.resolve() };
+  }
   const letGo = async (): Promise<void> => {
     await rm(join(folder, own), { force: true });
     server.close();
@@ -107,8 +119,7 @@ async function listenIn(folder: string, name: string): Promise<Server> {
       return server;
     } catch (error) {
       server.close();
-      const gone = error instanceof Error && "code" in error && error.code === "ENOENT";
-      if (!gone || tries === triesMax) throw error;
+      if (codeOf(error) !== "ENOENT" || tries === triesMax) throw error;
     }
   }
 }
@@ -121,14 +132,14 @@ async function isHeld(folder: string, name: string): Promise<boolean> {
       await once(socket, "connect");
       return true;
     } catch (error) {
-      const code = error instanceof Error && "code" in error ? error.code : undefined;
+      const code = codeOf(error);
       return code !== "ECONNREFUSED" && code !== "ENOENT";
     } finally {
       socket.destroy();
     }
   }).catch((error: unknown) => {
     // The last one has let go, and removed the folder.
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    if (codeOf(error) === "ENOENT") return false;
     throw error;
   });
 }
@@ -142,4 +153,9 @@ async function inFolder<T>(folder: string, work: (near: string) => Promise<T>): 
   } finally {
     await handle.close();
   }
+}
+
+/** The system's name of an error. */
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error ? String(error.code) : undefined;
 }
