@@ -248,18 +248,16 @@ describe("turns at once", () => {
   it("end, and their session goes on, where a later worker names a backend that is not known yet", async () => {
     const { key, keyId } = await newTenant({ turns: 1, tokensPerMinute: 100_000 });
     const client = sessionClient(key);
+    const later = '!{"tokens":2,"backend":9}';
     for (const turn of [1, 2]) {
-      const seen = await runTurn(client, {
-        sessionId: "a",
-        turn,
-        messages: [scripted({ tokens: 2, backend: 9 })],
-      });
+      const messages = [{ ...scripted({}), text: later }];
+      const seen = await runTurn(client, { sessionId: "a", turn, messages });
       expect(seen.finished?.finishReason).toBe(FinishReason.STOP);
       await vi.waitFor(async () => {
         expect(await turnsHeld(keyId)).toBe(0);
       });
     }
-    const body = { ...message('!{"tokens":2,"backend":9}'), stream: false };
+    const body = { ...message(later), stream: false };
     const answer = await chat(key, body, { "x-session-id": "b" });
     expect([answer.status, answer.headers.get("x-served-by")]).toEqual([
       200,

@@ -59,8 +59,8 @@ export interface Script {
   readonly lie?: "prompt" | "finished" | "have" | "gap" | "end";
   /** How it ends; STOP if unset. */
   readonly finish?: FinishReason;
-  /** Number of its backend; REFERENCE if unset. */
-  readonly backend?: number;
+  /** Its backend; REFERENCE if unset. */
+  readonly backend?: Backend;
   /** Progress events before the first token. */
   readonly progress?: number;
 }
