@@ -84,7 +84,9 @@ export class PoolObject extends DurableObject<GatewayEnv> {
 
   /** PoolService.Register. */
   register(request: Registration): MemberAnswer {
-    const answer = this.#roster.register(request, systemClock.nowMs());
+    const nowMs = systemClock.nowMs();
+    this.#forget(this.#roster.makeRoom(request.name, nowMs));
+    const answer = this.#roster.register(request, nowMs);
     const entry = this.#roster.byName(request.name);
     if (answer.kind === "member" && entry !== undefined) {
       this.#store.put(entry);
@@ -103,10 +105,14 @@ export class PoolObject extends DurableObject<GatewayEnv> {
       this.#askPending(entry);
       this.#serveWaiters();
     }
-    for (const gone of this.#roster.prune(nowMs)) {
-      this.#store.remove(gone.worker);
-    }
+    this.#forget(this.#roster.prune(nowMs));
     return answer;
+  }
+
+  #forget(gone: readonly PoolEntry[]): void {
+    for (const { worker } of gone) {
+      this.#store.remove(worker);
+    }
   }
 
   /** PoolService.Deregister. */

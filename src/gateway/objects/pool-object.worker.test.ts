@@ -1,7 +1,13 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { PlacementReason } from "../../gen/leanedge/v1/session_pb.js";
-import { placeQueuedMax, placeWaitMsMax, workerProbeMsMax } from "../limits.js";
+import {
+  placeQueuedMax,
+  placeWaitMsMax,
+  poolWorkersMax,
+  workerPendingMsMax,
+  workerProbeMsMax,
+} from "../limits.js";
 import { noLoad } from "../pool/pool-entry.js";
 import {
   beat,
@@ -169,6 +175,25 @@ describe("PoolObject", () => {
         state: "ready",
       });
     });
+  });
+
+  it("takes in a new worker where all of its places are those of processes that never answered", async () => {
+    const { stub } = newPool();
+    const states = await runInDurableObject(stub, (instance) => {
+      const now = Date.now();
+      const clock = vi.spyOn(Date, "now").mockReturnValue(now);
+      for (let worker = 0; worker < poolWorkersMax; worker++) {
+        instance.register(registration(`lost-${worker}`, { address: "http://nowhere" }));
+      }
+      const refused = instance.register(registration("new"));
+      clock.mockReturnValue(now + workerPendingMsMax);
+      const taken = instance.register(registration("new"));
+      clock.mockRestore();
+      return [refused.kind, taken.kind];
+    });
+    expect(states).toEqual(["full", "member"]);
+    await evictDurableObject(stub);
+    expect(await stub.list()).toHaveLength(poolWorkersMax);
   });
 
   it("knows no worker that people name wrongly", async () => {

@@ -3,8 +3,10 @@ import {
   heartbeatMs,
   movesPerMinuteMax,
   placeQueuedMax,
+  poolWorkersMax,
   workerForgetMs,
   workerLostMs,
+  workerPendingMsMax,
 } from "../limits.js";
 import type { Beat, PlaceRequest, Registration } from "./pool-calls.js";
 import { newEntry, noLoad } from "./pool-entry.js";
@@ -141,6 +143,23 @@ describe("registration", () => {
     const later = start + workerLostMs + workerForgetMs;
     expect(roster.prune(later - 1)).toEqual([]);
     expect(roster.prune(later).map(({ name }) => name)).toEqual(["a"]);
+  });
+
+  it("has room for a new worker as long as one of its places is a dead one's", () => {
+    for (let worker = 0; worker < poolWorkersMax; worker++) {
+      roster.register(registration(`w${worker}`), start);
+    }
+    const later = start + workerPendingMsMax;
+    expect(roster.makeRoom("new", later - 1)).toEqual([]);
+    expect(roster.register(registration("new"), later - 1)).toMatchObject({ kind: "full" });
+    const evicted = roster.byName("w0");
+    if (evicted !== undefined) roster.apply(evicted, { kind: "evict" }, start);
+    // A process that people put out stays out.
+    expect(roster.makeRoom("new", later - 1)).toEqual([]);
+    expect(roster.makeRoom("w5", later)).toEqual([]);
+    expect(roster.makeRoom("new", later).map(({ name }) => name)).toEqual(["w1"]);
+    expect(roster.register(registration("new"), later)).toMatchObject({ kind: "member" });
+    expect(roster.entries()).toHaveLength(poolWorkersMax);
   });
 
   it("refuses the name of a worker of the configuration", () => {

@@ -19,7 +19,7 @@ import { candidateLoad, newEntry } from "./pool-entry.js";
 import type { PoolEntry, WorkerLoad, WorkerModel, WorkerPlace } from "./pool-entry.js";
 import { afterMove, hasRoomFor, isCrowded, movesLeft, worthMoving } from "./rebalance.js";
 import type { MoveOffer } from "./rebalance.js";
-import { after, entered, isForgotten, stateOf } from "./worker-state.js";
+import { after, entered, isForgotten, stateOf, stateSinceMs } from "./worker-state.js";
 import type { WorkerEvent } from "./worker-state.js";
 
 /** See the head of this file. */
@@ -320,6 +320,24 @@ export class PoolRoster {
     const gone = [...this.#entries.values()].filter((entry) => isForgotten(entry.facts, nowMs));
     for (const entry of gone) {
       this.#entries.delete(entry.worker);
+    }
+    return gone;
+  }
+
+  /**
+   * Forgets those that have been failed for long, and where the pool is full without them, for a worker of a name that is not in
+   * it, the one that failed first: what is dead keeps nobody out. One that was evicted stays for its time.
+   */
+  makeRoom(name: string, nowMs: number): PoolEntry[] {
+    const gone = this.prune(nowMs);
+    if (this.#entries.size >= poolWorkersMax && this.byName(name) === undefined) {
+      const [first] = [...this.#entries.values()]
+        .filter(({ facts }) => facts.evictedMs === 0 && stateOf(facts, nowMs) === "failed")
+        .sort((a, b) => stateSinceMs(a.facts, nowMs) - stateSinceMs(b.facts, nowMs));
+      if (first !== undefined) {
+        this.#entries.delete(first.worker);
+        gone.push(first);
+      }
     }
     return gone;
   }
