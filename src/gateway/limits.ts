@@ -65,8 +65,8 @@ export const sessionsPageSizeDefault = 50;
 export const messagesPageSizeDefault = 100;
 /** Text of one page of messages: a page ends early rather than exceed what one RPC message may carry. */
 export const messagesPageBytesMax = 4 * 1024 * 1024;
-/** Longest page token. */
-export const pageTokenCharsMax = 512;
+/** Longest page token: one of the longest session id, all of whose characters JSON escapes, has some 730. */
+export const pageTokenCharsMax = 1_024;
 
 /**
  * How long what is shown of a running turn may wait to be stored (store-behind.ts). It bounds what is computed again when a

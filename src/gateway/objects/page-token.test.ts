@@ -1,5 +1,6 @@
 import { Code } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
+import { pageTokenCharsMax, sessionIdBytesMax } from "../limits.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 
 describe("a page token", () => {
@@ -8,6 +9,13 @@ describe("a page token", () => {
       const token = writePageToken("list", position);
       expect(token).toMatch(/^[A-Za-z0-9_-]+$/);
       expect(readPageToken("list", token)).toEqual(position);
+    }
+  });
+
+  it("is never longer than what is read, whatever the id of a session is made of", () => {
+    for (const id of ['"'.repeat(sessionIdBytesMax), "\\".repeat(sessionIdBytesMax)]) {
+      const position = [Number.MAX_SAFE_INTEGER, id];
+      expect(readPageToken("sessions", writePageToken("sessions", position))).toEqual(position);
     }
   });
 
@@ -24,7 +32,7 @@ describe("a page token", () => {
       const changed = token.slice(0, index) + other + token.slice(index + 1);
       expect(() => readPageToken("list", changed)).toThrow(expect.objectContaining(refusal));
     }
-    for (const bad of ["", "=", "a b", "A".repeat(513)]) {
+    for (const bad of ["", "=", "a b", "A".repeat(pageTokenCharsMax + 1)]) {
       expect(() => readPageToken("list", bad)).toThrow(expect.objectContaining(refusal));
     }
   });
