@@ -43,7 +43,7 @@ import { streamWeights, type StreamOptions } from "./stream-weights.js";
 export const sequencesDefault = 16;
 /** Rows of one matrix product where the host sets none: what amortises reading the weights. */
 export const batchRowsDefault = 64;
-/** Most ids of one append or segment: they pass through the staging buffer in one piece. */
+/** Most ids of one prompt segment: they pass through the staging buffer in one piece. */
 export const appendIdsMax = stagingBytes / 4;
 
 const backends: ReadonlyMap<number, BackendName> = new Map([
@@ -196,24 +196,20 @@ export class BoundaryEngine implements Engine {
   }
 
   append(sequence: SequenceHandle, kind: SegmentKind, ids: ArrayLike<number>): void {
-    const boundary = this.#open();
-    if (ids.length > appendIdsMax) {
-      throw new EngineError(
-        "invalidArgument",
-        `${ids.length} ids in one segment, at most ${appendIdsMax}`,
-        ids.length,
-        appendIdsMax,
-      );
+    if (kind === "prompt" || ids.length <= appendIdsMax) {
+      this.#append(sequence, kind, ids, 0, ids.length);
+      return;
     }
-    const view = new DataView(boundary.buffer, boundary.staging, ids.length * 4);
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i] ?? -1;
-      // What is no 32-bit integer must not become a valid id by wrapping.
-      view.setInt32(i * 4, (id | 0) === id ? id : -1, true);
+    // Generated ids continue a generated segment, so a long answer can come in pieces.
+    const { tokens } = this.sequenceStats(sequence);
+    try {
+      for (let at = 0; at < ids.length; at += appendIdsMax) {
+        this.#append(sequence, kind, ids, at, Math.min(appendIdsMax, ids.length - at));
+      }
+    } catch (error) {
+      this.truncate(sequence, tokens);
+      throw error;
     }
-    boundary.check((x) =>
-      x.le_sequence_append(sequence, segmentKinds[kind], boundary.staging, ids.length),
-    );
   }
 
   truncate(sequence: SequenceHandle, tokens: number): void {
@@ -351,6 +347,34 @@ export class BoundaryEngine implements Engine {
   close(): void {
     this.#boundary?.close();
     this.#boundary = undefined;
+  }
+
+  /** Appends `count` ids from `from` on. */
+  #append(
+    sequence: SequenceHandle,
+    kind: SegmentKind,
+    ids: ArrayLike<number>,
+    from: number,
+    count: number,
+  ): void {
+    const boundary = this.#open();
+    if (count > appendIdsMax) {
+      throw new EngineError(
+        "invalidArgument",
+        `${count} ids in one segment, at most ${appendIdsMax}`,
+        count,
+        appendIdsMax,
+      );
+    }
+    const view = new DataView(boundary.buffer, boundary.staging, count * 4);
+    for (let i = 0; i < count; i++) {
+      const id = ids[from + i] ?? -1;
+      // What is no 32-bit integer must not become a valid id by wrapping.
+      view.setInt32(i * 4, (id | 0) === id ? id : -1, true);
+    }
+    boundary.check((x) =>
+      x.le_sequence_append(sequence, segmentKinds[kind], boundary.staging, count),
+    );
   }
 
   #open(): EngineBoundary {
