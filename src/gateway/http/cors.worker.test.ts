@@ -2,6 +2,7 @@ import { createExecutionContext } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import type { GatewayEnv } from "../bindings.js";
 import { createGateway } from "../gateway.js";
+import { headerBytesMax } from "../limits.js";
 import { testEnv, testUrl } from "../testing/gateway-clients.js";
 
 function ask(origins: string | undefined, path: string, init: RequestInit): Promise<Response> {
@@ -24,6 +25,18 @@ const preflight = {
 const paths = ["/v1/chat/completions", "/leanedge.v1.SessionService/GetSession"];
 
 describe("CORS", () => {
+  it.each(["/v1/models", "/v1/chat/completions"])(
+    "lets a page read that its headers are too large: %s",
+    async (path) => {
+      const origin = "https://chat.example";
+      const headers = { origin, "x-large": "x".repeat(headerBytesMax) };
+      const response = await ask(origin, path, { headers });
+      expect(response.status).toBe(431);
+      expect(response.headers.get("access-control-allow-origin")).toBe(origin);
+      expect(response.headers.get("x-request-id")).not.toBeNull();
+    },
+  );
+
   it.each(paths)("is off by default: %s", async (path) => {
     const response = await ask(undefined, path, preflight);
     expect(response.headers.get("access-control-allow-origin")).toBeNull();

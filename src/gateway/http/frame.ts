@@ -37,6 +37,8 @@ export function frame(
     const origin = corsOrigins === "*" ? "*" : [...corsOrigins];
     app.use("/v1/*", cors({ origin, exposeHeaders: [...exposedHeaders], maxAge: 7200 }));
   }
+  // Behind CORS, so that a page can read what is wrong.
+  app.use(boundHeaders);
   app.onError((error, c) => {
     const shown = publicError(error);
     refused(error, { env: c.env, lifetime: c.executionCtx });
@@ -66,12 +68,20 @@ const identify: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
   const usable = given.length <= requestIdCharsMax && requestIdPattern.test(given);
   const requestId = usable ? given : crypto.randomUUID();
   c.set("requestId", requestId);
+  await next();
+  // Answers of turns bring it along. A header that comes late makes the others anew, which are not in such a hurry.
+  if (c.res.headers.get("x-request-id") !== requestId) {
+    c.header("x-request-id", requestId);
+  }
+  return undefined;
+};
+
+const boundHeaders: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
   let bytes = 0;
-  headers.forEach((value, name) => {
+  c.req.raw.headers.forEach((value, name) => {
     bytes += name.length + value.length;
   });
   if (bytes > headerBytesMax) {
-    c.header("x-request-id", requestId);
     return httpError(c, 431, {
       message: `the headers have ${bytes} bytes, at most ${headerBytesMax} are allowed`,
       type: "invalid_request_error",
@@ -80,10 +90,6 @@ const identify: MiddlewareHandler<GatewayHonoEnv> = async (c, next) => {
     });
   }
   await next();
-  // Answers of turns bring it along. A header that comes late makes the others anew, which are not in such a hurry.
-  if (c.res.headers.get("x-request-id") !== requestId) {
-    c.header("x-request-id", requestId);
-  }
   return undefined;
 };
 
