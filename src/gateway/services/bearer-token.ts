@@ -12,7 +12,8 @@ export function requireToken(headers: Headers, token: string | undefined, variab
   if (token === undefined) {
     throw unauthenticated(`this gateway has no ${variable}, so nobody may call this`);
   }
-  const shown = headers.get("authorization") ?? "";
+  // The scheme's name is the same in any case.
+  const shown = (headers.get("authorization") ?? "").replace(/^Bearer +/i, "Bearer ");
   if (!equalInConstantTime(hashApiKey(shown), hashApiKey(`Bearer ${token}`))) {
     throw unauthenticated(`the call must carry the token of ${variable}`);
   }

@@ -45,6 +45,24 @@ describe("KeyService", () => {
     }
   });
 
+  it("takes the scheme of the header in any case, as keys do, and no other one", async () => {
+    const ask = async (authorization: string): Promise<number> => {
+      const response = await send(`${testUrl}/leanedge.admin.v1.KeyService/ListKeys`, {
+        method: "POST",
+        headers: { authorization, "content-type": "application/json" },
+        body: "{}",
+      });
+      await response.body?.cancel();
+      return response.status;
+    };
+    for (const scheme of ["Bearer", "bearer", "BEARER "]) {
+      expect(await ask(`${scheme} ${adminToken}`)).toBe(200);
+    }
+    for (const header of [`Basic ${adminToken}`, adminToken, `Bearer${adminToken}`, "bearer"]) {
+      expect(await ask(header)).toBe(401);
+    }
+  });
+
   it("makes a key that opens its tenant, and shows it once", async () => {
     const tenant = someTenant();
     const before = Date.now();
