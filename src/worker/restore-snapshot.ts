@@ -240,8 +240,7 @@ class Restore {
     const { config, gate, keepCache, table } = this.#context;
     const { engine } = config;
     for (let waitedMs = 0; ; waitedMs += lookAgainMs) {
-      table.makeRoom();
-      const handle = engine.beginRestore(plan, bytes);
+      const handle = table.withRoom(() => engine.beginRestore(plan, bytes));
       try {
         engine.writeRestore(handle, 0, header);
         this.#handle = handle;

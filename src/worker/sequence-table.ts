@@ -99,13 +99,16 @@ const dropped = new ConnectError("the cache is dropped for other sequences", Cod
 /** See the head of this file. */
 export class SequenceTable {
   readonly #engine: Engine;
+  readonly #relieveTable: (() => boolean) | undefined;
   readonly #sequences = new Map<string, HeldSequence>();
   /** Sequences of the engine that are not in the table yet: restores under way. */
   beside = 0;
   #clock = 0;
 
-  constructor(engine: Engine) {
+  /** @param relieveTable as WorkerConfig.relieveTable */
+  constructor(engine: Engine, relieveTable?: () => boolean) {
     this.#engine = engine;
+    this.#relieveTable = relieveTable;
   }
 
   /** Sequences held. */
@@ -129,8 +132,8 @@ export class SequenceTable {
       this.touch(held);
       return held;
     }
-    this.makeRoom();
-    return this.#put(id, this.#engine.createSequence(plan), plan, []);
+    const handle = this.withRoom(() => this.#engine.createSequence(plan));
+    return this.#put(id, handle, plan, []);
   }
 
   /** Takes a sequence that was restored, in the place of an earlier one of that id. */
@@ -148,8 +151,7 @@ export class SequenceTable {
    */
   fork(source: HeldSequence, tokens: number, id: string): HeldSequence {
     this.touch(source);
-    this.makeRoom(source);
-    const handle = this.#engine.fork(source.handle, tokens);
+    const handle = this.withRoom(() => this.#engine.fork(source.handle, tokens), source);
     return this.#put(id, handle, source.plan, cutSegments(source.segments, tokens));
   }
 
@@ -342,15 +344,39 @@ export class SequenceTable {
     return held;
   }
 
-  /** Lets the idle sequence that was used least recently go where the engine's table is full; `kept` stays. */
-  makeRoom(kept?: HeldSequence): void {
-    const victim = this.#nextToGo(kept);
-    if (victim !== undefined) this.release(victim);
+  /**
+   * Makes a sequence. Where the engine's table is full the idle one that was used least recently goes; `kept` stays.
+   * @throws what `make` throws: EngineError tooManySequences if no other is idle
+   */
+  withRoom(make: () => SequenceHandle, kept?: HeldSequence): SequenceHandle {
+    for (let victim = this.#nextToGo(kept); ; victim = this.#leastWorth(kept)) {
+      if (victim !== undefined) this.release(victim);
+      try {
+        return make();
+      } catch (error) {
+        // Other workers on the same engine hold a part of its table: then it is full before this one's share is.
+        const full = error instanceof EngineError && error.status === "tooManySequences";
+        if (!full) throw error;
+        if (this.#leastWorth(kept) === undefined && this.#relieveTable?.() !== true) throw error;
+      }
+    }
   }
 
-  /** The idle sequence that makes room in a full table: one whose loss costs nothing, or else the oldest. */
+  /** Frees an idle sequence for others on the same engine; false if there is none. */
+  releaseOldestIdle(): boolean {
+    const victim = this.#leastWorth();
+    if (victim !== undefined) this.release(victim);
+    return victim !== undefined;
+  }
+
+  /** The idle sequence that goes where this worker has filled the table. */
   #nextToGo(kept?: HeldSequence): HeldSequence | undefined {
-    if (this.#sequences.size + this.beside < this.#engine.sequencesMax) return undefined;
+    const full = this.#sequences.size + this.beside >= this.#engine.sequencesMax;
+    return full ? this.#leastWorth(kept) : undefined;
+  }
+
+  /** An idle sequence whose loss costs nothing, or else the one that was used least recently. */
+  #leastWorth(kept?: HeldSequence): HeldSequence | undefined {
     const idle = this.#idle().filter((held) => held !== kept);
     return idle.find((held) => held.saved || this.#computed(held) === 0) ?? idle[0];
   }

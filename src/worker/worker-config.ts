@@ -29,6 +29,8 @@ export interface WorkerConfig {
    * Unset: the worker has the engine for itself.
    */
   readonly relieve?: (() => boolean) | undefined;
+  /** As `relieve`, where the engine's table of sequences is full: frees an idle sequence of others. */
+  readonly relieveTable?: (() => boolean) | undefined;
   /**
    * Asks the owner of an idle sequence to save its cache (with Snapshot), since it must go for others.
    * Unset: it goes unsaved, and is replayed.

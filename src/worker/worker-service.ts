@@ -36,12 +36,14 @@ export interface RunningWorker {
    * last call that waits.
    */
   dropOldestIdleCache(): boolean;
+  /** Frees the idle sequence whose loss costs least, for others on the same engine; false if there is none. */
+  releaseOldestIdle(): boolean;
 }
 
 /** Starts a worker: the handlers of leanedge.worker.v1 over an engine. */
 export function startWorker(config: WorkerConfig): RunningWorker {
   const { engine } = config;
-  const table = new SequenceTable(engine);
+  const table = new SequenceTable(engine, config.relieveTable);
   const scheduler = new Scheduler({
     layers: engine.layers,
     cacheBytes: engine.stats().cacheBytes,
@@ -144,6 +146,7 @@ export function startWorker(config: WorkerConfig): RunningWorker {
       });
     },
     dropOldestIdleCache: () => table.dropOneIdleCache() || loop.dropQueuedCache(),
+    releaseOldestIdle: () => table.releaseOldestIdle(),
   };
 }
 

@@ -75,6 +75,7 @@ export class EngineObject extends DurableObject<GatewayEnv> {
       modelFingerprint: loaded.fingerprint,
       info: modelInfo(loaded),
       relieve: () => relieveElsewhere(loaded, name),
+      relieveTable: () => relieveElsewhere(loaded, name, "releaseOldestIdle"),
       keepCache: (sequenceId) => this.#keepCache(sequenceId),
       // A timer, not a resolved promise: I/O of other requests must get its turn between steps.
       yieldToHost: () => new Promise((resolve) => setTimeout(resolve, 0)),

@@ -64,10 +64,14 @@ export function registerWorker(loaded: LoadedEngine, name: string, worker: Runni
   workers.set(loaded, byName);
 }
 
-/** Drops an idle cache of another object on the same engine; false if there is none. */
-export function relieveElsewhere(loaded: LoadedEngine, name: string): boolean {
+/** Drops an idle cache of another object on the same engine, or frees an idle sequence; false if there is none. */
+export function relieveElsewhere(
+  loaded: LoadedEngine,
+  name: string,
+  what: "dropOldestIdleCache" | "releaseOldestIdle" = "dropOldestIdleCache",
+): boolean {
   return [...(workers.get(loaded) ?? [])].some(
-    ([owner, worker]) => owner !== name && worker.dropOldestIdleCache(),
+    ([owner, worker]) => owner !== name && worker[what](),
   );
 }
 
