@@ -512,7 +512,7 @@ export type Finished = Message<"leanedge.worker.v1.Finished"> & {
   finishReason: FinishReason;
 
   /**
-   * Tokens of the call; cached_tokens as in Accepted.
+   * Tokens of the call; cached_tokens as in Accepted, or fewer where its cache went to others while it waited.
    *
    * @generated from field: leanedge.v1.Usage usage = 2;
    */
