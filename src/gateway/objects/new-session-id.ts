@@ -1,5 +1,6 @@
 /** Ids of sessions that their clients did not name. */
 import type { GatewayEnv } from "../bindings.js";
+import type { GatewayVariables } from "../config.js";
 import { isOwn } from "../processes/objects.js";
 import { sessionPlace } from "./session-name.js";
 
@@ -8,7 +9,7 @@ const drawsMax = 256;
 
 /** An id that nobody can guess or meet by chance, of a session that this process itself keeps: its client is here. */
 export function newSessionId(
-  env: Pick<GatewayEnv, "SESSION" | "LEANEDGE_SESSION_OBJECTS">,
+  env: Pick<GatewayEnv, "SESSION"> & GatewayVariables,
   tenant: string,
 ): string {
   for (let draws = 1; ; draws++) {

@@ -1,9 +1,10 @@
 /** How a session's object is named and called. The tenant is part of the name: no id reaches another tenant's object. */
+import { gatewayConfig } from "../config.js";
 import type { GatewayVariables } from "../config.js";
 import { readCallerKey, writeCallerKey } from "../keys/caller.js";
 import type { CallerKey } from "../keys/caller.js";
 import type { AnswerForm } from "./answer-format.js";
-import { parseSessionObjects, sharedName, sharedOf } from "./shared-name.js";
+import { sharedName, sharedOf } from "./shared-name.js";
 
 /** One call to a SessionObject. */
 export interface SessionCall {
@@ -35,18 +36,15 @@ export function sessionObjectName(tenant: string, sessionId: string): string {
   return `${encodeURIComponent(tenant)}/${encodeURIComponent(sessionId)}`;
 }
 
-/** What says whether sessions share objects. */
-type SharingEnv = Pick<GatewayVariables, "LEANEDGE_SESSION_OBJECTS">;
-
 /** Whether sessions share objects in this gateway. */
-export function sharesObjects(env: SharingEnv): boolean {
-  return parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS) > 0;
+export function sharesObjects(env: GatewayVariables): boolean {
+  return gatewayConfig(env).sessionObjects > 0;
 }
 
 /** Name of the object that keeps a tenant's session: its own, or one that it shares. */
-export function sessionPlace(env: SharingEnv, tenant: string, sessionId: string): string {
+export function sessionPlace(env: GatewayVariables, tenant: string, sessionId: string): string {
   const name = sessionObjectName(tenant, sessionId);
-  const objects = parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS);
+  const objects = gatewayConfig(env).sessionObjects;
   return objects === 0 ? name : sharedName(sharedOf(name, objects));
 }
 

@@ -504,6 +504,8 @@ describe("a transcript", () => {
     await inStore(tenant, "s", (store) => {
       for (let index = 0; index < 3; index++) store.insertMessage(1, Role.USER, text, false, 0);
     });
+    // Its memory knows nothing of what was written beside it.
+    await evictDurableObject(sessionObject(tenant, "s"));
     const first = await client.listMessages({ sessionId: "s" });
     expect(first.messages.map((entry) => entry.index)).toEqual([0, 1]);
     const second = await client.listMessages({ sessionId: "s", pageToken: first.nextPageToken });

@@ -406,7 +406,7 @@ export class SessionStore {
     return this.#transcript.from(from, limit);
   }
 
-  /** Messages from a position on, read one by one; nothing may be written meanwhile. */
+  /** Messages from a position on, one by one. */
   eachMessage(from: number): Generator<MessageRecord, void, undefined> {
     return this.#transcript.each(from);
   }

@@ -103,12 +103,6 @@ export class StoreWrites {
     return row === undefined ? 0 : int(row, "n");
   }
 
-  /** The same, one by one; nothing may be written meanwhile. */
-  each(table: SessionTable, query: string, ...values: SqlValue[]): Iterable<Row> {
-    this.#write();
-    return this.#made.has(table) ? this.#sql.exec(query, this.key.number, ...values) : [];
-  }
-
   /** A statement that stores rows in a table, at once: for `KeptTable.write`. Its values name the session, too. */
   run(table: SessionTable, statement: string, ...values: SqlValue[]): void {
     if (!this.#made.has(table)) {

@@ -15,6 +15,9 @@ const messageColumns = new StoredColumns<MessageRecord>("message", {
   create_ms: ({ createMs }) => createMs,
 });
 
+/** Messages that are read at once where they are looked at one by one: a text may be long. */
+const eachReadMax = 16;
+
 /** See the head of this file. */
 export class TranscriptTable implements KeptTable {
   readonly #writes: StoreWrites;
@@ -75,11 +78,12 @@ export class TranscriptTable implements KeptTable {
       .map(messageRecord);
   }
 
-  /** Messages from a position on, one by one; nothing may be written meanwhile. */
+  /** Messages from a position on, one by one. A cursor that nobody reads to its end would keep SQLite's log from beginning anew. */
   *each(position: number): Generator<MessageRecord, void, undefined> {
-    const query = "SELECT * FROM message WHERE session = ? AND position >= ? ORDER BY position";
-    for (const row of this.#writes.each("message", query, position)) {
-      yield messageRecord(row);
+    for (let next = position; next < this.count;) {
+      const messages = this.from(next, eachReadMax);
+      yield* messages;
+      next += eachReadMax;
     }
   }
 

@@ -4,12 +4,13 @@
  * and the others reach it there (object-server.ts), over sockets that only their starter's user may open.
  */
 import type { GatewayEnv } from "../bindings.js";
+import { gatewayConfig } from "../config.js";
 import { objectHeader, writeObjectAddress } from "./object-address.js";
 import type { ObjectAddress, ObjectKind } from "./object-address.js";
 import { ownerOfEngine, ownerOfId, ownerOfShared, parseProcesses } from "./object-owner.js";
 import type { GatewayProcesses } from "./object-owner.js";
 import type { ObjectServer } from "./object-server.js";
-import { parseSessionObjects, sharedIndex, sharedName } from "../objects/shared-name.js";
+import { sharedIndex, sharedName } from "../objects/shared-name.js";
 
 /** What calls an object of a binding. */
 export type ObjectStub<Kind extends ObjectKind> =
@@ -101,7 +102,7 @@ function sharedIds(env: Partial<GatewayEnv>): readonly DurableObjectId[] {
   let ids = knownIds.get(env);
   if (ids === undefined) {
     const namespace = namespaceOf(env, "SESSION");
-    const count = parseSessionObjects(env.LEANEDGE_SESSION_OBJECTS);
+    const count = gatewayConfig(env).sessionObjects;
     ids = Array.from({ length: count }, (_, index) => namespace.idFromName(sharedName(index)));
     knownIds.set(env, ids);
   }
