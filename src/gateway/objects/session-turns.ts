@@ -5,9 +5,11 @@
 import { create } from "@bufbuild/protobuf";
 import { FinishReason, GenerateRequestSchema } from "../../gen/leanedge/v1/session_pb.js";
 import type { GenerateRequest } from "../../gen/leanedge/v1/session_pb.js";
+import { errorFields } from "../../log/log-line.js";
 import { modelDefaults } from "../catalogue.js";
 import { findModel, gatewayConfig } from "../config.js";
 import { orphanedTurnMs } from "../limits.js";
+import { log } from "../log.js";
 import { flushSoon } from "../metrics/isolate-meter.js";
 import { turnEnded, turnRefused } from "../metrics/turn-end.js";
 import { engineDirectory, refreshBeside } from "../worker-client/directory.js";
@@ -245,8 +247,13 @@ export class SessionTurns {
         over();
         release();
         // Before anything else: a deletion of the session waits for the same end, and takes the turn with it.
-        this.#settle(number, ticket);
-        this.#noteEnd(runner, requestId);
+        try {
+          this.#settle(number, ticket);
+          this.#noteEnd(runner, requestId);
+        } catch (error) {
+          // Who reads the answer waits for what comes next, whatever could not be told.
+          log("error", "turn.end_not_told", errorFields(error, "stack"));
+        }
         this.#ran(runner);
         // A turn that was answered at once has not asked.
         refreshBeside(directory, background);
