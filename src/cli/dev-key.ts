@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isSystemError } from "../system-error.js";
 
 const keyPattern = /^le-dev-[A-Za-z0-9_-]{43}$/;
 
@@ -16,7 +17,7 @@ export async function developmentKey(stateFolder: string): Promise<string> {
     if (keyPattern.test(key)) return key;
     throw new Error(`${path} does not hold a development key; delete it to get a new one`);
   } catch (error) {
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+    if (!isSystemError(error, "ENOENT")) throw error;
   }
   // 256 bits of noise: nothing to guess, so its hash needs no salt and no slow function.
   const key = `le-dev-${randomBytes(32).toString("base64url")}`;

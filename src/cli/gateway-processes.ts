@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { sessionObjectsVariable } from "../gateway/objects/shared-name.js";
+import { serverFd } from "./server-fd.js";
 import { askedSessionObjects, settleSessionObjects } from "./session-objects.js";
 import { holdStorage, type StorageHold } from "./storage-hold.js";
 import { storageOf, storageParts } from "./storage-parts.js";
@@ -206,9 +207,8 @@ async function listen(host: string, port: number): Promise<Listening> {
     server.listen({ host, port, backlog: backlogMax }, resolve);
   });
   const address = server.address();
-  const fd = (server as unknown as { readonly _handle: { readonly fd: number } })._handle.fd;
   return {
-    fd,
+    fd: serverFd(server),
     port: address !== null && typeof address === "object" ? address.port : port,
     close: () => {
       server.close();

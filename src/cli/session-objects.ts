@@ -8,6 +8,7 @@
 import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseSessionObjects, sessionObjectsVariable } from "../gateway/objects/shared-name.js";
+import { isSystemError } from "../system-error.js";
 import { storageParts } from "./storage-parts.js";
 
 /** Name of the file in the storage's folder; it is JSON. */
@@ -114,5 +115,5 @@ export async function writeObjects(storage: string, objects: number): Promise<vo
 }
 
 function orNone(error: unknown): undefined {
-  if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+  if (!isSystemError(error, "ENOENT")) throw error;
 }

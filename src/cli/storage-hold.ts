@@ -7,13 +7,15 @@
  * sees the other. A file system that has no sockets (some that a container shares with another system) is held by nobody: a line on
  * the log says so.
  *
- * Nothing here but Node itself is needed: `leanedge bundle` puts it beside the gateway.
+ * Nothing but Node itself is needed: `leanedge bundle` puts it beside the gateway.
  */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
+import { isSystemError } from "../system-error.js";
+import { serverFd } from "./server-fd.js";
 
 /** What one does with a storage. */
 export type StorageUse = "gateway" | "spread";
@@ -35,7 +37,7 @@ const refusals: Readonly<Record<StorageUse, (storage: string) => string>> = {
     `"leanedge spread" is moving the sessions in ${storage}: wait until it has ended`,
 };
 /** What a file system says that has no sockets. */
-const socketless: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "EPERM", "EINVAL"]);
+const socketless = ["ENOTSUP", "EOPNOTSUPP", "EPERM", "EINVAL"] as const;
 /** How often the folder is made where others that let go remove it. */
 const triesMax = 10;
 
@@ -49,7 +51,7 @@ export async function holdStorage(storage: string, use: StorageUse): Promise<Sto
   const folder = join(storage, holdersFolder);
   const own = `${use}-${randomBytes(6).toString("hex")}`;
   const server = await listenIn(folder, own).catch((error: unknown) => {
-    if (!socketless.has(codeOf(error) ?? "")) throw error;
+    if (!socketless.some((code) => isSystemError(error, code))) throw error;
     const why = error instanceof Error ? error.message : "";
     console.warn(`${storage} has no sockets (${why}): nothing tells whether another one uses it`);
     return undefined;
@@ -66,7 +68,7 @@ export async function holdStorage(storage: string, use: StorageUse): Promise<Sto
   };
   let released: Promise<void> | undefined;
   const hold: StorageHold = {
-    fd: (server as unknown as { readonly _handle: { readonly fd: number } })._handle.fd,
+    fd: serverFd(server),
     release: () => (released ??= letGo()),
   };
   try {
@@ -119,7 +121,7 @@ async function listenIn(folder: string, name: string): Promise<Server> {
       return server;
     } catch (error) {
       server.close();
-      if (codeOf(error) !== "ENOENT" || tries === triesMax) throw error;
+      if (!isSystemError(error, "ENOENT") || tries === triesMax) throw error;
     }
   }
 }
@@ -132,14 +134,13 @@ async function isHeld(folder: string, name: string): Promise<boolean> {
       await once(socket, "connect");
       return true;
     } catch (error) {
-      const code = codeOf(error);
-      return code !== "ECONNREFUSED" && code !== "ENOENT";
+      return !isSystemError(error, "ECONNREFUSED") && !isSystemError(error, "ENOENT");
     } finally {
       socket.destroy();
     }
   }).catch((error: unknown) => {
     // The last one has let go, and removed the folder.
-    if (codeOf(error) === "ENOENT") return false;
+    if (isSystemError(error, "ENOENT")) return false;
     throw error;
   });
 }
@@ -153,9 +154,4 @@ async function inFolder<T>(folder: string, work: (near: string) => Promise<T>): 
   } finally {
     await handle.close();
   }
-}
-
-/** The system's name of an error. */
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error ? String(error.code) : undefined;
 }

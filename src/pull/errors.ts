@@ -1,5 +1,7 @@
 import { quotedCharsMax } from "./limits.js";
 
+export { isSystemError } from "../system-error.js";
+
 /**
  * Why a model was not fetched.
  * - `name`: no such name, or one that cannot be read.
@@ -55,9 +57,4 @@ export function quote(text: string): string {
 /** The cause's own words, for a message. */
 export function reason(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
-}
-
-/** True for an error of the operating system with this code, such as ENOENT. */
-export function isSystemError(cause: unknown, code: string): boolean {
-  return cause instanceof Error && "code" in cause && cause.code === code;
 }

@@ -6,34 +6,12 @@ import { EngineGate } from "./engine-gate.js";
 import { EngineLoop } from "./engine-loop.js";
 import { Scheduler } from "./scheduler.js";
 import { EngineError } from "../engine/status.js";
-import type { Engine } from "../engine/engine.js";
 import { Role } from "../gen/leanedge/v1/session_pb.js";
+import { losableEngine } from "./testing/losable-engine.js";
 import { ModelEngine } from "./testing/model-engine.js";
 import { openWorker } from "./testing/open-worker.js";
 
-/** An engine that refuses all calls with `status` from a moment on. */
-function losable(inner: Engine): {
-  engine: Engine;
-  lose: (status: "deviceLost" | "wrongState") => void;
-} {
-  let lost: EngineError | undefined;
-  const engine = new Proxy(inner, {
-    get(target, name): unknown {
-      const value: unknown = Reflect.get(target, name, target);
-      if (typeof value !== "function") return value;
-      return (...args: unknown[]): unknown => {
-        if (lost !== undefined) throw lost;
-        return Reflect.apply(value, target, args) as unknown;
-      };
-    },
-  });
-  return {
-    engine,
-    lose: (status) => {
-      lost = new EngineError(status, "the engine stopped");
-    },
-  };
-}
+const stopped = new EngineError("deviceLost", "the engine stopped");
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -41,7 +19,7 @@ afterEach(() => {
 
 describe("a worker that closes over a lost engine", () => {
   it("ends every call as it ends them over a sound one", async () => {
-    const { engine, lose } = losable(new ModelEngine({ cacheBytes: 5_000 }));
+    const { engine, lose } = losableEngine(new ModelEngine({ cacheBytes: 5_000 }));
     // A step that never begins: what ends the calls is the worker's end.
     const { client, worker } = openWorker(engine, {
       yieldToHost: () => new Promise<void>(() => undefined),
@@ -66,7 +44,7 @@ describe("a worker that closes over a lost engine", () => {
     let accepted = 0;
     const calls = ["a", "b", "c"].map(run);
     await expect.poll(() => accepted).toBe(3);
-    lose("deviceLost");
+    lose(stopped);
     worker.close();
     expect(await Promise.all(calls)).toEqual([
       Code.Unavailable,
@@ -78,7 +56,7 @@ describe("a worker that closes over a lost engine", () => {
 
 describe("what waits for memory without a step", () => {
   it("is told of a lost engine, and the loop comes to rest", async () => {
-    const { engine, lose } = losable(new ModelEngine());
+    const { engine, lose } = losableEngine(new ModelEngine());
     let rounds = 0;
     const table = new SequenceTable(engine);
     table.open("idle", 0);
@@ -97,7 +75,7 @@ describe("what waits for memory without a step", () => {
       onAdmitted: () => told.reject(new Error("it was admitted")),
       onError: told.resolve,
     });
-    lose("deviceLost");
+    lose(stopped);
     expect(await told.promise).toMatchObject({ status: "deviceLost" });
     await new Promise((resolve) => setTimeout(resolve, 20));
     const before = rounds;

@@ -14,31 +14,21 @@ import {
 } from "../gen/leanedge/worker/v1/worker_pb.js";
 import { restoreWaitMsMax } from "./limits.js";
 import { byteCodec } from "./testing/byte-codec.js";
+import { losableEngine, type LosableEngine } from "./testing/losable-engine.js";
 import { openWorker } from "./testing/open-worker.js";
 import type { RunningWorker } from "./worker-service.js";
 
 const { layers, kvHeads, headDim, dim } = tinyModel;
 const module = await readEngineModule();
 
-let lost: EngineError | undefined;
 let engine: Engine;
+let lose: LosableEngine["lose"];
 let worker: RunningWorker;
 let client: Client<typeof WorkerService>;
 let snapshot: Uint8Array<ArrayBuffer>;
 
 beforeEach(async () => {
-  lost = undefined;
-  const inner = await openEngine(module, tinyModel);
-  engine = new Proxy(inner, {
-    get(target, name): unknown {
-      const value: unknown = Reflect.get(target, name, target);
-      if (typeof value !== "function") return value;
-      return (...args: unknown[]): unknown => {
-        if (lost !== undefined) throw lost;
-        return Reflect.apply(value, target, args) as unknown;
-      };
-    },
-  });
+  ({ engine, lose } = losableEngine(await openEngine(module, tinyModel)));
   ({ client, worker } = openWorker(engine, {
     codec: { ...byteCodec, templateFingerprint: "cd".repeat(32) },
     geometry: { layers, kvHeads, headDim, dim },
@@ -114,10 +104,10 @@ describe("a worker that ends", () => {
       const still = half("still");
       await still.begun;
       await expect.poll(() => engine.stats().cacheBytesFree).toBeLessThan(cacheBytesFree);
-      lost = fault;
+      lose(fault);
       worker.close();
       expect(await still.call).toEqual([Code.Unavailable, "the worker has ended"]);
-      lost = undefined;
+      lose(undefined);
       const { cacheBytes, cacheBytesFree: free } = engine.stats();
       if (fault === undefined) expect(free).toBe(cacheBytes);
     },
